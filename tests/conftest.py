@@ -1,0 +1,41 @@
+"""What all tests share: the backend, a plotting library that needs no screen, and where test data lies."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+# Before anything imports Keras, matplotlib or TensorFlow.
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+GOLDEN = ROOT / "tests" / "golden"
+SHARED = Path(os.environ.get("MRCNN_SHARED", ROOT.parent / "shared"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data sets beside the repository. The test is skipped where there is none."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip(f"no real data: {SHARED / 'data'} is not there (set MRCNN_SHARED to its parent folder)")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """`golden("utils_golden.npz")`: what the reference gave, as a dict of arrays; of a json file, what it holds."""
+
+    def load(name: str) -> dict:
+        path = GOLDEN / name
+        if path.suffix == ".json":
+            return json.loads(path.read_text())
+        with np.load(path) as file:
+            return {key: file[key] for key in file.files}
+
+    return load

@@ -1,0 +1,184 @@
+"""Non-maximum suppression: of boxes that overlap too much, the best-scored one stays.
+
+Greedy, as in every detector: take the best box that is left, drop all that overlap it by more than the threshold,
+repeat. `non_max_suppression` does it in NumPy for one image, `nms_graph` in `keras.ops` for a batch.
+
+Shapes and values:
+    B  images in the batch        K  candidates in an image        M  `max_output_size`        T  candidates in a tile
+    boxes  (y1, x1, y2, x2), any unit; y2 and x2 exclusive. A box with y2 <= y1 or x2 <= x1 is empty: its IoU is 0
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from keras import ops
+
+TILE = 256  # candidates that are decided together; see `_greedy_in_tiles`
+NOT_PICKED = -1
+
+
+def non_max_suppression(boxes, scores, threshold: float) -> np.ndarray:
+    """Picks boxes by falling score, each dropping the later ones that overlap it (NumPy, one image).
+
+    Args:
+        boxes: [K, (y1, x1, y2, x2)], any number type, any unit.
+        scores: [K]. Of equal scores the lower index goes first.
+        threshold: float, IoU in [0, 1]. Boxes are dropped when their IoU with a picked one is larger.
+
+    Returns:
+        [n] int32, indices of the picked boxes, best first.
+
+    Raises:
+        ValueError: if the shapes don't fit together.
+    """
+    boxes, scores = np.asarray(boxes), np.asarray(scores)
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.shape != boxes.shape[:1]:
+        raise ValueError(
+            f"non_max_suppression got boxes of shape {boxes.shape} and scores of shape {scores.shape};"
+            " expected [K, 4] and [K]."
+        )
+    if boxes.dtype.kind != "f":
+        boxes = boxes.astype(np.float32)
+    y1, x1, y2, x2 = boxes.T
+    areas = np.maximum(y2 - y1, 0) * np.maximum(x2 - x1, 0)
+    left = np.argsort(-scores.astype(np.float64), kind="stable")
+    picked = []
+    while left.size:
+        best, left = left[0], left[1:]
+        picked.append(best)
+        height = np.minimum(y2[best], y2[left]) - np.maximum(y1[best], y1[left])
+        width = np.minimum(x2[best], x2[left]) - np.maximum(x1[best], x1[left])
+        inter = np.maximum(height, 0) * np.maximum(width, 0)
+        union = areas[best] + areas[left] - inter
+        left = left[inter / np.where(union > 0, union, 1) <= threshold]
+    return np.array(picked, np.int32)
+
+
+def nms_graph(boxes, scores, max_output_size: int, iou_threshold: float, class_ids=None, valid=None):
+    """Picks the best boxes of each image of a batch, without overlaps.
+
+    Args:
+        boxes: [B, K, (y1, x1, y2, x2)] float, any unit. Computed in float32.
+        scores: [B, K] float. Of equal scores the lower index goes first.
+        max_output_size: int, M, how many are picked at most. May exceed K.
+        iou_threshold: float in [0, 1]. A box is dropped when its IoU with a picked one is larger.
+        class_ids: [B, K] int or None. If given, boxes of different classes never drop each other.
+        valid: [B, K] bool or None. Rows that are False are never picked; nor are rows whose score is NaN or -inf
+            or whose box is not finite.
+
+    Returns:
+        [B, M] int32, indices into K, best first; -1 where nothing is left. Constant to the optimiser.
+    """
+    boxes = ops.stop_gradient(ops.cast(boxes, "float32"))
+    scores = ops.stop_gradient(ops.cast(scores, "float32"))
+    alive = ops.logical_and(ops.all(ops.isfinite(boxes), axis=-1), scores > -np.inf)  # NaN > -inf is False
+    if valid is not None:
+        alive = ops.logical_and(alive, ops.cast(valid, "bool"))
+    boxes = ops.where(alive[..., None], boxes, 0.0)
+    boxes = ops.concatenate([boxes[..., :2], ops.maximum(boxes[..., :2], boxes[..., 2:])], axis=-1)
+    order = ops.argsort(-ops.where(alive, scores, -np.inf), axis=-1)  # [B, K], stable on every backend
+    if class_ids is not None:
+        class_ids = ops.take_along_axis(ops.cast(class_ids, "int32"), order, axis=1)
+    rows = _greedy_in_tiles(
+        ops.take_along_axis(boxes, order[..., None], axis=1),
+        ops.take_along_axis(alive, order, axis=1),
+        class_ids,
+        max_output_size,
+        iou_threshold,
+    )  # [B, M] positions in `order`
+    picked = ops.take_along_axis(ops.cast(order, "int32"), ops.maximum(rows, 0), axis=1)
+    return ops.where(rows >= 0, picked, NOT_PICKED)
+
+
+def _greedy_in_tiles(boxes, alive, class_ids, limit: int, threshold: float):
+    """Greedy suppression of candidates sorted by score, a tile of T at a time.
+
+    A tile first loses what the boxes picked so far overlap, then it is decided inside itself, then its survivors are
+    appended to the picked ones. It ends when all tiles are done or every image has its `limit`. The result is that of
+    the box-by-box loop, in K / T steps instead of K.
+
+    Args: boxes [B, K, 4], alive [B, K] bool, class_ids [B, K] or None.
+    Returns: [B, limit] int32, positions in K, ascending, then -1.
+    """
+    tile = min(TILE, boxes.shape[1]) if isinstance(boxes.shape[1], int) else TILE
+    boxes = _tiles(boxes, tile)  # [K / T, B, T, 4]
+    alive = _tiles(alive, tile)
+    class_ids = None if class_ids is None else _tiles(class_ids, tile)
+    tiles, batch = ops.shape(boxes)[:2]
+    slots = ops.arange(limit, dtype="int32")[None]  # [1, M]
+    earlier = ops.arange(tile)[:, None] > ops.arange(tile)[None]  # [T, T]: is the column's box better than the row's
+
+    def more(step, picked_boxes, picked_classes, picked_rows, count):
+        return ops.logical_and(step < tiles, ops.any(count < limit))
+
+    def decide(step, picked_boxes, picked_classes, picked_rows, count):
+        box, keep = ops.take(boxes, step, axis=0), ops.take(alive, step, axis=0)
+        classes = None if class_ids is None else ops.take(class_ids, step, axis=0)
+        lost = _overlaps(box, picked_boxes, threshold, classes, picked_classes)  # [B, T, M]
+        keep = ops.logical_and(keep, ops.logical_not(ops.any(lost, axis=-1)))
+        inside = ops.logical_and(_overlaps(box, box, threshold, classes, classes), earlier)  # [B, T, T]
+        keep = _resolve(inside, keep)  # [B, T]
+
+        # Survivors move to the front of the tile, then slot s of the picked takes survivor s - count.
+        place = ops.arange(tile, dtype="int32")[None]
+        front = ops.argsort(ops.where(keep, place, place + tile), axis=-1)
+        found = ops.sum(ops.cast(keep, "int32"), axis=1, keepdims=True)  # [B, 1]
+        source = ops.take_along_axis(front, ops.clip(slots - count, 0, tile - 1), axis=1)  # [B, M]
+        new = ops.logical_and(slots >= count, slots < count + found)
+        picked_boxes = ops.where(new[..., None], ops.take_along_axis(box, source[..., None], axis=1), picked_boxes)
+        if class_ids is not None:
+            picked_classes = ops.where(new, ops.take_along_axis(classes, source, axis=1), picked_classes)
+        picked_rows = ops.where(new, ops.cast(source, "int32") + step * tile, picked_rows)
+        return step + 1, picked_boxes, picked_classes, picked_rows, ops.minimum(count + found, limit)
+
+    start = (
+        ops.convert_to_tensor(0, "int32"),
+        ops.zeros((batch, limit, 4), "float32"),  # empty boxes: they overlap nothing
+        ops.full((batch, limit), NOT_PICKED, "int32"),
+        ops.full((batch, limit), NOT_PICKED, "int32"),
+        ops.zeros((batch, 1), "int32"),
+    )
+    return ops.while_loop(more, decide, start)[3]
+
+
+def _resolve(overlaps, keep):
+    """Greedy suppression among one tile, all rows at once, repeated until nothing changes.
+
+    Row i stays if it was alive and no better row that stays overlaps it. The best row is right from the start, and
+    after each pass at least one more, so the fixed point exists and is the greedy answer; in practice few passes do.
+
+    Args: overlaps [B, T, T] bool, True only where the column is the better box; keep [B, T] bool.
+    Returns: [B, T] bool.
+    """
+
+    def changed(now, before):
+        return ops.any(ops.not_equal(now, before))
+
+    def again(now, before):
+        lost = ops.any(ops.logical_and(overlaps, now[:, None, :]), axis=-1)
+        return ops.logical_and(keep, ops.logical_not(lost)), now
+
+    return ops.while_loop(changed, again, again(keep, keep))[0]
+
+
+def _overlaps(boxes1, boxes2, threshold: float, classes1, classes2):
+    """IoU > threshold, and the same class if classes are given: [B, N1, 4] x [B, N2, 4] -> [B, N1, N2] bool."""
+    y1, x1, y2, x2 = (boxes1[:, :, None, i] for i in range(4))
+    v1, u1, v2, u2 = (boxes2[:, None, :, i] for i in range(4))
+    height = ops.maximum(ops.minimum(y2, v2) - ops.maximum(y1, v1), 0.0)
+    width = ops.maximum(ops.minimum(x2, u2) - ops.maximum(x1, u1), 0.0)
+    inter = height * width
+    union = (y2 - y1) * (x2 - x1) + (v2 - v1) * (u2 - u1) - inter
+    over = inter / ops.where(union > 0, union, 1.0) > threshold
+    if classes1 is None:
+        return over
+    return ops.logical_and(over, ops.equal(classes1[:, :, None], classes2[:, None, :]))
+
+
+def _tiles(x, tile: int):
+    """[B, K, ...] -> [ceil(K / tile), B, tile, ...], zero (False) padded."""
+    batch, count = ops.shape(x)[:2]
+    tiles = (count + tile - 1) // tile
+    x = ops.pad(x, [[0, 0], [0, tiles * tile - count]] + [[0, 0]] * (len(x.shape) - 2))
+    x = ops.reshape(x, (batch, tiles, tile) + tuple(x.shape[2:]))
+    return ops.swapaxes(x, 0, 1)

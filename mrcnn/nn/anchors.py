@@ -1,0 +1,72 @@
+"""The grid of anchors, as part of the graph: constant for a fixed image size, right for any other.
+
+Shapes: A anchors over all levels; a level has h x w cells and one anchor a cell and ratio.
+"""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import ops
+
+from mrcnn.ops.boxes import norm_boxes_graph
+
+
+@keras.saving.register_keras_serializable(package="mrcnn")
+class Anchors(keras.layers.Layer):
+    """Anchors of every pyramid level, for the size of the image at hand.
+
+    The graph's twin of `utils.generate_pyramid_anchors`, in the same order.
+
+    Args:
+        scales: side of the square anchor in pixels, one per level.
+        ratios: width / height.
+        strides: of P2..P6, pixels.
+        anchor_stride: int, cells between two anchors.
+
+    Call arguments: `[image, P2, P3, P4, P5, P6]`; only the sizes are read.
+
+    Returns:
+        [1, A, (y1, x1, y2, x2)] float32, normalised to the image.
+    """
+
+    def __init__(self, scales, ratios, strides, anchor_stride=1, **kwargs):
+        super().__init__(**{"dtype": "float32", **kwargs})
+        self.scales = [float(s) for s in scales]
+        self.ratios = [float(r) for r in ratios]
+        self.strides = [int(s) for s in strides]
+        self.anchor_stride = int(anchor_stride)
+
+    def compute_output_shape(self, input_shape):
+        count = 0
+        for _, height, width, _ in input_shape[1:]:
+            if height is None or width is None:
+                return (1, None, 4)
+            count += -(-height // self.anchor_stride) * -(-width // self.anchor_stride) * len(self.ratios)
+        return (1, count, 4)
+
+    def call(self, inputs):
+        image, *pyramid = inputs
+        levels = zip(self.scales, self.strides, pyramid, strict=True)
+        boxes = [self._level(scale, stride, ops.shape(p)[1:3]) for scale, stride, p in levels]
+        boxes = ops.concatenate(boxes, axis=0)  # [A, 4] pixels
+        return norm_boxes_graph(boxes, ops.shape(image)[1:3])[None]
+
+    def _level(self, scale, stride, size):
+        """[h * w * ratios, 4] pixels: a cell's anchors are centred on (y * stride, x * stride)."""
+        root = np.sqrt(self.ratios)
+        half = 0.5 * scale * np.stack([1 / root, root], axis=-1)  # [R, (h, w) / 2]
+        corners = ops.convert_to_tensor(np.concatenate([-half, half], axis=-1), "float32")  # [R, 4]
+        y, x = (ops.cast(ops.arange(0, n, self.anchor_stride), "float32") * stride for n in size)
+        y, x = ops.meshgrid(y, x, indexing="ij")
+        centres = ops.reshape(ops.stack([y, x, y, x], axis=-1), (-1, 1, 4))
+        return ops.reshape(centres + corners, (-1, 4))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "scales": self.scales,
+            "ratios": self.ratios,
+            "strides": self.strides,
+            "anchor_stride": self.anchor_stride,
+        }

@@ -1,0 +1,140 @@
+"""Backbones: image -> [C1, C2, C3, C4, C5], feature maps of stride 2, 4, 8, 16, 32.
+
+Shapes: B images of H x W pixels; C_i is [B, H / 2**i, W / 2**i, channels].
+
+The ResNets are the Caffe form (He et al., "Deep Residual Learning for Image Recognition"): the stride of a stage sits
+in its first 1 x 1 convolutions, and convolutions have biases. Layer names are matterport's; weight files know them.
+"""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import layers
+
+from mrcnn.nn.norm import BatchNorm
+
+BLOCKS_OF_STAGE_4 = {"resnet50": 5, "resnet101": 22}  # after the first one
+
+
+def identity_block(input_tensor, kernel_size, filters, stage, block, use_bias=True, train_bn=True):
+    """Residual block whose shortcut is the input itself.
+
+    Args:
+        input_tensor: [B, h, w, filters[2]].
+        kernel_size: int, of the middle convolution.
+        filters: three ints.
+        stage, block: int and letter; they name the layers, e.g. `res4f_branch2a`, `bn4f_branch2a`.
+        use_bias: bool, of the convolutions.
+        train_bn: `Config.TRAIN_BN`.
+
+    Returns:
+        [B, h, w, filters[2]], from the layer `res{stage}{block}_out`.
+    """
+    x = _branch2(input_tensor, kernel_size, filters, stage, block, (1, 1), use_bias, train_bn)
+    return _join(x, input_tensor, stage, block)
+
+
+def conv_block(input_tensor, kernel_size, filters, stage, block, strides=(2, 2), use_bias=True, train_bn=True):
+    """Residual block that changes the size: its shortcut is a 1 x 1 convolution with the same stride.
+
+    Args: as `identity_block`; `strides` of the first convolution and of the shortcut.
+
+    Returns:
+        [B, h / strides[0], w / strides[1], filters[2]], from the layer `res{stage}{block}_out`.
+    """
+    x = _branch2(input_tensor, kernel_size, filters, stage, block, strides, use_bias, train_bn)
+    name = f"{stage}{block}_branch1"
+    shortcut = layers.Conv2D(filters[2], 1, strides=strides, use_bias=use_bias, name="res" + name)(input_tensor)
+    shortcut = BatchNorm(train_bn=train_bn, name="bn" + name)(shortcut)
+    return _join(x, shortcut, stage, block)
+
+
+def _branch2(x, kernel_size, filters, stage, block, strides, use_bias, train_bn):
+    """1 x 1 down, k x k, 1 x 1 up; each with BatchNorm, ReLU between them."""
+    specs = (("a", filters[0], 1, strides), ("b", filters[1], kernel_size, (1, 1)), ("c", filters[2], 1, (1, 1)))
+    for letter, count, size, stride in specs:
+        name = f"{stage}{block}_branch2{letter}"
+        x = layers.Conv2D(count, size, strides=stride, padding="same", use_bias=use_bias, name="res" + name)(x)
+        x = BatchNorm(train_bn=train_bn, name="bn" + name)(x)
+        if letter != "c":
+            x = layers.Activation("relu")(x)
+    return x
+
+
+def _join(x, shortcut, stage, block):
+    return layers.Activation("relu", name=f"res{stage}{block}_out")(layers.Add()([x, shortcut]))
+
+
+def resnet_graph(input_image, architecture, stage5=False, train_bn=True):
+    """ResNet-50 or ResNet-101.
+
+    Args:
+        input_image: [B, H, W, channels] float, mean pixel subtracted.
+        architecture: "resnet50" or "resnet101".
+        stage5: bool, False ends with C4 and gives None for C5.
+        train_bn: `Config.TRAIN_BN`.
+
+    Returns:
+        [C1, C2, C3, C4, C5] with 64, 256, 512, 1024, 2048 channels.
+
+    Raises:
+        ValueError: for another architecture.
+    """
+    if architecture not in BLOCKS_OF_STAGE_4:
+        raise ValueError(f"architecture is {architecture!r}; expected one of {', '.join(BLOCKS_OF_STAGE_4)}.")
+    x = layers.ZeroPadding2D(3)(input_image)
+    x = layers.Conv2D(64, 7, strides=2, name="conv1")(x)
+    x = BatchNorm(train_bn=train_bn, name="bn_conv1")(x)
+    c1 = layers.Activation("relu")(x)  # [B, H/2, W/2, 64]
+    x = layers.MaxPooling2D(3, strides=2, padding="same")(c1)
+    stages = [c1]
+    further_blocks = {2: 2, 3: 3, 4: BLOCKS_OF_STAGE_4[architecture], 5: 2}
+    for stage, count in further_blocks.items():
+        if stage == 5 and not stage5:
+            return [*stages, None]
+        width = 64 * 2 ** (stage - 2)
+        filters = [width, width, 4 * width]
+        strides = (1, 1) if stage == 2 else (2, 2)
+        x = conv_block(x, 3, filters, stage, "a", strides=strides, train_bn=train_bn)
+        for i in range(count):
+            x = identity_block(x, 3, filters, stage, chr(ord("b") + i), train_bn=train_bn)
+        stages.append(x)
+    return stages
+
+
+def mobilenet_v2_graph(input_image, mean_pixel, train_bn=False):
+    """MobileNetV2 (Sandler et al. 2018), `keras.applications`' own, with its layer names.
+
+    Args:
+        input_image: [B, H, W, 3] float, mean pixel subtracted.
+        mean_pixel: [3], `Config.MEAN_PIXEL`, to go from the molded image to the [-1, 1] that the network was
+            trained with.
+        train_bn: `Config.TRAIN_BN`.
+
+    Returns:
+        [C1, ..., C5] with 96, 144, 192, 576, 1280 channels.
+
+    Raises:
+        ValueError: if images don't have 3 channels.
+    """
+    if input_image.shape[-1] != 3:
+        raise ValueError(f'BACKBONE "mobilenet_v2" needs IMAGE_CHANNEL_COUNT = 3; it is {input_image.shape[-1]}.')
+    mean = np.broadcast_to(np.asarray(mean_pixel, "float64"), 3)
+    x = layers.Rescaling(1 / 127.5, offset=[float(m) / 127.5 - 1 for m in mean], name="mobilenet_input")(input_image)
+    network = keras.applications.MobileNetV2(input_tensor=x, include_top=False, weights=None)
+    if train_bn is False:
+        for layer in network.layers:
+            if isinstance(layer, layers.BatchNormalization):
+                layer.trainable = False
+    ends = ("block_1_expand_relu", "block_3_expand_relu", "block_6_expand_relu", "block_13_expand_relu", "out_relu")
+    return [network.get_layer(name).output for name in ends]
+
+
+def build_backbone(input_image, config):
+    """[C1, ..., C5] of `config.BACKBONE`, which is a name or a callable with `resnet_graph`'s signature."""
+    if callable(config.BACKBONE):
+        return config.BACKBONE(input_image, config.BACKBONE, stage5=True, train_bn=config.TRAIN_BN)
+    if config.BACKBONE == "mobilenet_v2":
+        return mobilenet_v2_graph(input_image, config.MEAN_PIXEL, train_bn=config.TRAIN_BN)
+    return resnet_graph(input_image, config.BACKBONE, stage5=True, train_bn=config.TRAIN_BN)

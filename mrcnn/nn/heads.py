@@ -1,0 +1,92 @@
+"""The second stage's two heads: what is in a RoI and where exactly, and which of its pixels belong to it.
+
+Shapes: B images, N RoIs, C classes (0 is background), F features of the class head.
+
+A head is an object that holds its layers, so that it can be applied to the sampled RoIs (training) and to the
+proposals or detections (detecting) with the same weights.
+"""
+
+from __future__ import annotations
+
+from keras import layers
+
+from mrcnn.nn.norm import BatchNorm, TimeDistributed
+from mrcnn.nn.roi_align import PyramidROIAlign
+
+MASK_HEAD_WIDTH = 256  # whatever the pyramid's width is; weight files rely on it
+
+
+class ClassHead:
+    """Two fully connected layers, written as convolutions, then the classes and the box deltas of each class.
+
+    Args:
+        pool_size: int, side of the RoI's feature map.
+        num_classes: int, C.
+        train_bn: `Config.TRAIN_BN`.
+        fc_layers_size: int, F.
+        roi_align: dict, further arguments of `PyramidROIAlign`.
+    """
+
+    def __init__(self, pool_size, num_classes, train_bn=True, fc_layers_size=1024, roi_align=None):
+        self.num_classes = num_classes
+        self.roi_align = PyramidROIAlign([pool_size, pool_size], **(roi_align or {}), name="roi_align_classifier")
+        self.hidden = []
+        for i, size in ((1, pool_size), (2, 1)):
+            conv = TimeDistributed(layers.Conv2D(fc_layers_size, size), name=f"mrcnn_class_conv{i}")
+            norm = TimeDistributed(BatchNorm(train_bn=train_bn), name=f"mrcnn_class_bn{i}")
+            self.hidden += [conv, norm, layers.Activation("relu")]
+        self.squeeze = layers.Reshape((-1, fc_layers_size), name="pool_squeeze")
+        self.logits = TimeDistributed(layers.Dense(num_classes, dtype="float32"), name="mrcnn_class_logits")
+        self.probs = TimeDistributed(layers.Activation("softmax", dtype="float32"), name="mrcnn_class")
+        self.bbox_fc = TimeDistributed(layers.Dense(4 * num_classes, dtype="float32"), name="mrcnn_bbox_fc")
+        self.bbox = layers.Reshape((-1, num_classes, 4), dtype="float32", name="mrcnn_bbox")
+
+    def __call__(self, rois, image_meta, pyramid):
+        """rois [B, N, 4] -> logits [B, N, C], probs [B, N, C], deltas [B, N, C, (dy, dx, log dh, log dw)]."""
+        x = self.roi_align([rois, image_meta, *pyramid])  # [B, N, 7, 7, 256]
+        for layer in self.hidden:
+            x = layer(x)  # [B, N, 1, 1, F]
+        shared = self.squeeze(x)  # [B, N, F]
+        logits = self.logits(shared)
+        return logits, self.probs(logits), self.bbox(self.bbox_fc(shared))
+
+
+class MaskHead:
+    """Four 3 x 3 convolutions, one up-sampling by 2, a mask for each class.
+
+    Args:
+        pool_size: int, side of the RoI's feature map; masks have twice that.
+        num_classes: int, C.
+        train_bn: `Config.TRAIN_BN`.
+        roi_align: dict, further arguments of `PyramidROIAlign`.
+    """
+
+    def __init__(self, pool_size, num_classes, train_bn=True, roi_align=None):
+        self.roi_align = PyramidROIAlign([pool_size, pool_size], **(roi_align or {}), name="roi_align_mask")
+        self.hidden = []
+        for i in range(1, 5):
+            conv = TimeDistributed(layers.Conv2D(MASK_HEAD_WIDTH, 3, padding="same"), name=f"mrcnn_mask_conv{i}")
+            norm = TimeDistributed(BatchNorm(train_bn=train_bn), name=f"mrcnn_mask_bn{i}")
+            self.hidden += [conv, norm, layers.Activation("relu")]
+        up = layers.Conv2DTranspose(MASK_HEAD_WIDTH, 2, strides=2, activation="relu")
+        self.deconv = TimeDistributed(up, name="mrcnn_mask_deconv")
+        self.masks = TimeDistributed(
+            layers.Conv2D(num_classes, 1, activation="sigmoid", dtype="float32"), name="mrcnn_mask"
+        )
+
+    def __call__(self, rois, image_meta, pyramid):
+        """rois [B, N, 4] -> mask probabilities [B, N, 28, 28, C]."""
+        x = self.roi_align([rois, image_meta, *pyramid])  # [B, N, 14, 14, 256]
+        for layer in self.hidden:
+            x = layer(x)
+        return self.masks(self.deconv(x))
+
+
+def fpn_classifier_graph(rois, feature_maps, image_meta, pool_size, num_classes, train_bn=True, fc_layers_size=1024):
+    """A new `ClassHead` applied to `rois`: logits, probs, deltas (matterport's call form)."""
+    return ClassHead(pool_size, num_classes, train_bn, fc_layers_size)(rois, image_meta, feature_maps)
+
+
+def build_fpn_mask_graph(rois, feature_maps, image_meta, pool_size, num_classes, train_bn=True):
+    """A new `MaskHead` applied to `rois`: masks [B, N, 2 * pool_size, 2 * pool_size, C] (matterport's call form)."""
+    return MaskHead(pool_size, num_classes, train_bn)(rois, image_meta, feature_maps)

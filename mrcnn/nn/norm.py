@@ -1,0 +1,63 @@
+"""Batch normalisation that can be pinned to one mode, and a wrapper that applies a layer to every RoI."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="mrcnn")
+class BatchNorm(keras.layers.BatchNormalization):
+    """`keras.layers.BatchNormalization` whose mode can be pinned when the graph is built.
+
+    Batches of a detector are small, so matterport freezes BatchNorm by default (`Config.TRAIN_BN = False`).
+
+    Args:
+        train_bn: None: batch statistics while training, running ones otherwise, as usual in Keras.
+            False: always the running statistics, and gamma and beta are frozen as well (matterport left these
+            trainable, #2780). True: always batch statistics.
+
+    `BatchNorm(name="bn")(x, training=False)` pins the mode too: in a Keras 3 graph a plain `training=False` would be
+    overruled by `fit`.
+    """
+
+    def __init__(self, *args, train_bn: bool | None = None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.train_bn = train_bn
+        if train_bn is False:
+            self.trainable = False
+
+    def __call__(self, inputs, *args, training=None, **kwargs):
+        if training is not None and isinstance(inputs, keras.KerasTensor):
+            self.train_bn = training
+            self.trainable = self.trainable and training is not False
+        return super().__call__(inputs, *args, training=training, **kwargs)
+
+    def call(self, inputs, training=None, mask=None):
+        training = training if self.train_bn is None else self.train_bn
+        return super().call(inputs, training=training, mask=mask)
+
+    def get_config(self):
+        return {**super().get_config(), "train_bn": self.train_bn}
+
+
+@keras.saving.register_keras_serializable(package="mrcnn")
+class TimeDistributed(keras.layers.Wrapper):
+    """Applies one layer to every RoI: [B, N, ...] -> [B, N, ...].
+
+    Folds the RoIs into the batch, so the layer runs once on B * N inputs. (`keras.layers.TimeDistributed` loops over
+    N.) The wrapper carries the name that weight files know, e.g. `mrcnn_class_conv1`.
+    """
+
+    def build(self, input_shape):
+        super().build((None, *input_shape[2:]))
+
+    def compute_output_shape(self, input_shape):
+        inner = self.layer.compute_output_shape((None, *input_shape[2:]))
+        return (*input_shape[:2], *inner[1:])
+
+    def call(self, inputs, training=None):
+        shape = ops.shape(inputs)
+        x = ops.reshape(inputs, (-1, *shape[2:]))  # [B * N, ...]
+        x = self.layer(x, training=training) if self.layer._call_has_training_arg else self.layer(x)
+        return ops.reshape(x, (-1, shape[1], *ops.shape(x)[1:]))  # [B, N, ...]

@@ -1,0 +1,63 @@
+"""Cuts the features of each RoI out of the pyramid, at one fixed size.
+
+Shapes: B images, N RoIs, C channels, (h, w) the pool shape.
+"""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from mrcnn.ops.meta import parse_image_meta_graph
+from mrcnn.ops.roi_align import roi_align, roi_levels
+
+
+@keras.saving.register_keras_serializable(package="mrcnn")
+class PyramidROIAlign(keras.layers.Layer):
+    """RoIAlign on the level of the pyramid that fits the size of the RoI.
+
+    Args:
+        pool_shape: (h, w).
+        mode: "crop", matterport's single bilinear sample per cell, corners on corners; or "aligned", RoIAlign as in
+            the paper: half-pixel aligned, `samples` x `samples` averaged per cell.
+        samples: int, see `mode`.
+
+    Call arguments: `[boxes, image_meta, P2, P3, P4, P5]`
+        boxes: [B, N, (y1, x1, y2, x2)] float, normalised to the padded image; zero rows are padding.
+        image_meta: [B, 12 + classes]; the size of the padded image is read from the first one.
+        P2..P5: [B, H / stride, W / stride, C].
+
+    Returns:
+        [B, N, h, w, C] in the features' dtype.
+
+    References: Lin et al., "Feature Pyramid Networks", equation 1; He et al., "Mask R-CNN", section 3.
+    """
+
+    def __init__(self, pool_shape, mode="crop", samples=2, **kwargs):
+        super().__init__(**kwargs)
+        self.pool_shape = tuple(int(n) for n in pool_shape)
+        self.mode = mode
+        self.samples = int(samples)
+        self.autocast = False  # boxes and image_meta stay float32 whatever the features are
+
+    def compute_output_shape(self, input_shape):
+        boxes, _, features, *_ = input_shape
+        return (*boxes[:2], *self.pool_shape, features[-1])
+
+    def call(self, inputs):
+        boxes, image_meta, *pyramid = inputs
+        image_shape = parse_image_meta_graph(image_meta)["image_shape"][0, :2]  # all images of a batch share it
+        levels = roi_levels(boxes, image_shape)  # [B, N] in 2..5
+        return roi_align(pyramid, boxes, levels, self.pool_shape, self.mode, self.samples, image_shape)
+
+    def compute_output_spec(self, inputs):
+        shape = self.compute_output_shape([x.shape for x in inputs])
+        return keras.KerasTensor(shape, dtype=inputs[2].dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "pool_shape": self.pool_shape, "mode": self.mode, "samples": self.samples}
+
+
+def log2_graph(x):
+    """Logarithm to base 2, element by element."""
+    return ops.log2(x)

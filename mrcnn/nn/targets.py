@@ -1,0 +1,186 @@
+"""What the second stage shall learn: RoIs sampled from the proposals, each with its class, box deltas and mask.
+
+Shapes: B images, N proposals, G ground truths (`MAX_GT_INSTANCES`), T sampled RoIs (`TRAIN_ROIS_PER_IMAGE`),
+P the most positive ones of them, (h, w) the mask shape. Boxes are (y1, x1, y2, x2), normalised to the padded image.
+Rows of a sample: positive RoIs, then negative ones, then zeros.
+"""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import ops
+
+from mrcnn.ops.boxes import box_refinement_graph, norm_boxes_graph, overlaps_graph
+from mrcnn.ops.roi_align import crop_masks
+
+POSITIVE_IOU = 0.5  # Mask R-CNN, section 3.1: a RoI is positive if its IoU with a true box is at least this
+CROWD_IOU = 0.001  # a RoI that touches a crowd is no negative: there may be an object in it
+
+
+@keras.saving.register_keras_serializable(package="mrcnn")
+class NormBoxes(keras.layers.Layer):
+    """Pixel boxes [B, G, 4] and the image [B, H, W, C] they lie in -> boxes normalised to it, float32."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**{"dtype": "float32", **kwargs})
+
+    def compute_output_shape(self, input_shape):
+        return input_shape[0]
+
+    def call(self, inputs):
+        boxes, image = inputs
+        return norm_boxes_graph(boxes, ops.shape(image)[1:3])
+
+
+@keras.saving.register_keras_serializable(package="mrcnn")
+class DetectionTargetLayer(keras.layers.Layer):
+    """Samples RoIs and says what each should become.
+
+    Args:
+        config: `Config`, optional: the settings below are read from it.
+        rois_per_image: int, T.
+        positive_ratio: float; P = int(T * positive_ratio).
+        bbox_std_dev: [4], the deltas are divided by it.
+        mask_shape: (h, w).
+        mini_mask: bool, true masks are cropped to their box.
+        add_gt: bool, true boxes join the proposals.
+        fill_negatives: bool, True: as many negatives as fit into T; False: as many as hold `positive_ratio`. An image
+            without positive RoIs gets T negatives in both cases.
+        seed: int or None, of the sampling.
+
+    Call arguments: `[proposals, gt_class_ids, gt_boxes, gt_masks]`
+        proposals: [B, N, 4], zero rows are padding.
+        gt_class_ids: [B, G] int; 0 is padding, negative a crowd.
+        gt_boxes: [B, G, 4].
+        gt_masks: [B, height, width, G], of the whole image, or of the box (mini masks).
+
+    Returns:
+        rois [B, T, 4]; target_class_ids [B, T] int32, 0 for negatives and padding; target_bbox
+        [B, T, (dy, dx, log dh, log dw)], divided by std dev; target_mask [B, T, h, w] of 0 and 1. Deltas and masks are
+        zero but for the positives. All are constants to the optimiser, but for `rois` where the proposals are not.
+
+    Reference: He et al., "Mask R-CNN", section 3.1; Girshick, "Fast R-CNN", section 2.3.
+    """
+
+    def __init__(self, config=None, *, rois_per_image=200, positive_ratio=0.33, bbox_std_dev=(0.1, 0.1, 0.2, 0.2),
+                 mask_shape=(28, 28), mini_mask=True, add_gt=False, fill_negatives=False, seed=None, **kwargs):  # fmt: skip
+        super().__init__(**{"dtype": "float32", **kwargs})
+        if config is not None:
+            rois_per_image, positive_ratio = config.TRAIN_ROIS_PER_IMAGE, config.ROI_POSITIVE_RATIO
+            bbox_std_dev, mask_shape = config.BBOX_STD_DEV, config.MASK_SHAPE
+            mini_mask, add_gt = config.USE_MINI_MASK, config.ADD_GT_TO_PROPOSALS
+            fill_negatives, seed = config.FILL_ROIS_WITH_NEGATIVES, config.SEED
+        self.rois_per_image = int(rois_per_image)
+        self.positive_ratio = float(positive_ratio)
+        self.bbox_std_dev = [float(v) for v in np.ravel(bbox_std_dev)]
+        self.mask_shape = tuple(int(n) for n in mask_shape)
+        self.mini_mask = bool(mini_mask)
+        self.add_gt = bool(add_gt)
+        self.fill_negatives = bool(fill_negatives)
+        self.seed = seed
+        self.random = keras.random.SeedGenerator(seed)
+
+    @property
+    def max_positives(self) -> int:
+        """P, at least one."""
+        return max(1, int(self.rois_per_image * self.positive_ratio))
+
+    def compute_output_spec(self, inputs):
+        rows = (inputs[0].shape[0], self.rois_per_image)
+        return (
+            keras.KerasTensor((*rows, 4), "float32"),
+            keras.KerasTensor(rows, "int32"),
+            keras.KerasTensor((*rows, 4), "float32"),
+            keras.KerasTensor((*rows, *self.mask_shape), "float32"),
+        )
+
+    def call(self, inputs):
+        proposals, gt_class_ids, gt_boxes, gt_masks = inputs
+        gt_class_ids = ops.cast(gt_class_ids, "int32")
+        # T zero rows at the end, so that there is always something to take, however few proposals there are.
+        filler = ops.zeros_like(ops.repeat(proposals[:, :1], self.rois_per_image, axis=1))
+        true_boxes = [ops.where(gt_class_ids[..., None] > 0, gt_boxes, 0.0)] if self.add_gt else []
+        proposals = ops.concatenate([*true_boxes, proposals, filler], axis=1)
+
+        overlaps = overlaps_graph(proposals, gt_boxes)  # [B, N, G]
+        of_objects = ops.where(gt_class_ids[:, None] > 0, overlaps, 0.0)
+        best_iou = ops.max(of_objects, axis=2)  # [B, N]
+        crowd_iou = ops.max(ops.where(gt_class_ids[:, None] < 0, overlaps, 0.0), axis=2)
+        real = ops.any(proposals != 0, axis=2)
+        positive = ops.logical_and(real, best_iou >= POSITIVE_IOU)
+        negative = ops.logical_and(ops.logical_and(real, best_iou < POSITIVE_IOU), crowd_iou < CROWD_IOU)
+
+        rows, is_positive, is_sampled = self._sample(positive, negative)  # [B, T] each
+        rois = _take(proposals, rows) * ops.cast(is_sampled, "float32")[..., None]
+        match = _take(ops.cast(ops.argmax(of_objects, axis=2), "int32"), rows)  # [B, T] into G
+        constant_rois = ops.stop_gradient(rois)
+        boxes = _take(gt_boxes, match)  # [B, T, 4]
+        class_ids = ops.where(is_positive, _take(gt_class_ids, match), 0)
+        deltas = box_refinement_graph(constant_rois, boxes) / ops.convert_to_tensor(self.bbox_std_dev, "float32")
+        deltas = ops.where(is_positive[..., None], deltas, 0.0)
+        masks = self._masks(constant_rois, boxes, match, is_positive, gt_masks)
+        return rois, class_ids, ops.stop_gradient(deltas), ops.stop_gradient(masks)
+
+    def _sample(self, positive, negative):
+        """Draws at random: [B, N] flags -> rows [B, T] into N, is_positive [B, T], is_sampled [B, T]."""
+        order = keras.random.uniform(ops.shape(positive), seed=self.random)
+        of_positives = ops.top_k(ops.where(positive, order, -1.0), self.max_positives)[1]  # [B, P]
+        of_negatives = ops.top_k(ops.where(negative, order, -1.0), self.rois_per_image)[1]  # [B, T]
+        positives = ops.minimum(_count(positive), self.max_positives)  # [B, 1]
+        negatives = self.rois_per_image - positives
+        if not self.fill_negatives:
+            by_ratio = ops.cast(ops.cast(positives, "float32") / self.positive_ratio, "int32") - positives
+            negatives = ops.where(positives > 0, ops.minimum(negatives, by_ratio), negatives)
+        negatives = ops.minimum(negatives, _count(negative))
+
+        row = ops.arange(self.rois_per_image)[None]  # [1, T]
+        is_positive = row < positives
+        is_sampled = row < positives + negatives
+        candidates = ops.concatenate([of_positives, of_negatives], axis=1)  # [B, P + T]
+        position = ops.where(is_positive, row, self.max_positives + row - positives)
+        position = ops.minimum(position, self.max_positives + self.rois_per_image - 1)
+        return _take(candidates, position), is_positive, is_sampled
+
+    def _masks(self, rois, boxes, match, is_positive, gt_masks):
+        """[B, T, h, w]: the matched mask inside each RoI, at the mask head's size."""
+        first = min(self.max_positives, self.rois_per_image)  # only these can be positive
+        rois, boxes, match, is_positive = (x[:, :first] for x in (rois, boxes, match, is_positive))
+        if self.mini_mask:  # the RoI as seen from the box that its mini mask fills
+            y1, x1, y2, x2 = ops.split(boxes, 4, axis=2)
+            height, width = ops.maximum(y2 - y1, 1e-9), ops.maximum(x2 - x1, 1e-9)
+            rois = (rois - ops.concatenate([y1, x1, y1, x1], axis=2)) / ops.concatenate(
+                [height, width, height, width], axis=2
+            )
+        rois = ops.where(is_positive[..., None], rois, 0.0)
+        masks = crop_masks(ops.transpose(gt_masks, (0, 3, 1, 2)), rois, match, self.mask_shape)  # [B, P, h, w]
+        masks = ops.where(is_positive[..., None, None], ops.round(masks), 0.0)
+        return ops.pad(masks, ((0, 0), (0, self.rois_per_image - first), (0, 0), (0, 0)))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "rois_per_image": self.rois_per_image,
+            "positive_ratio": self.positive_ratio,
+            "bbox_std_dev": self.bbox_std_dev,
+            "mask_shape": self.mask_shape,
+            "mini_mask": self.mini_mask,
+            "add_gt": self.add_gt,
+            "fill_negatives": self.fill_negatives,
+            "seed": self.seed,
+        }
+
+
+def _count(flags):
+    return ops.sum(ops.cast(flags, "int32"), axis=1, keepdims=True)  # [B, 1]
+
+
+def _take(x, rows):
+    """x [B, N] or [B, N, D], rows [B, K] -> [B, K] or [B, K, D]."""
+    return ops.take_along_axis(x, rows if len(x.shape) == 2 else rows[..., None], axis=1)
+
+
+def detection_targets_graph(proposals, gt_class_ids, gt_boxes, gt_masks, config):
+    """`DetectionTargetLayer` for one image: the same arguments and results without the batch axis."""
+    inputs = [ops.convert_to_tensor(x)[None] for x in (proposals, gt_class_ids, gt_boxes, gt_masks)]
+    return [x[0] for x in DetectionTargetLayer(config)(inputs)]

@@ -1,0 +1,238 @@
+"""matterport's measures of one image: matches, average precision, recall.
+
+Shapes: G true instances, P predicted ones, H x W pixels.
+    boxes [n, (y1, x1, y2, x2)] pixels, y2 and x2 exclusive; an all-zero row is padding
+    masks [H, W, n] bool, or numbers where > 0.5 is inside
+    class ids [n], scores [n]
+    overlaps [P, G] mask IoU in [0, 1]; its rows follow the predictions sorted by score, best first
+
+Names, arguments and, in ordinary cases, values are matterport's. Where the original gave NaN, a value above 1 or an
+exception, there is a defined value:
+
+    no true instance, no prediction      AP 1, recall 1: nothing was there and nothing was claimed
+    no true instance, some prediction    AP 0
+    true instances, no prediction        AP 0, recall 0
+    a mask without a pixel               IoU 0 with every mask
+
+These look at one image. For the AP of a data set as papers report it, see `mrcnn.evaluate.evaluate_dataset`: the mean of
+`compute_ap` over images is another quantity.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mrcnn.ops.boxes import compute_overlaps
+
+
+def trim_zeros(x: np.ndarray) -> np.ndarray:
+    """Drops the rows that are all zero: the padding of boxes.
+
+    Args:
+        x: [rows, columns].
+
+    Returns:
+        [rows that hold something, columns], same dtype and order.
+    """
+    x = np.asarray(x)
+    if x.ndim != 2:
+        raise ValueError(f"trim_zeros: expected [rows, columns], got an array of shape {x.shape}.")
+    return x[np.any(x != 0, axis=1)]
+
+
+def compute_overlaps_masks(masks1: np.ndarray, masks2: np.ndarray) -> np.ndarray:
+    """IoU of every mask of one set with every mask of another.
+
+    Args:
+        masks1: [H, W, n1] bool or numbers; above 0.5 is inside.
+        masks2: [H, W, n2], same H and W.
+
+    Returns:
+        [n1, n2] float32 in [0, 1]. A mask without a pixel overlaps nothing.
+
+    Raises:
+        ValueError: the two sets hold masks, but of different sizes.
+    """
+    masks1, masks2 = np.asarray(masks1), np.asarray(masks2)
+    n1, n2 = masks1.shape[-1], masks2.shape[-1]
+    if n1 == 0 or n2 == 0:
+        return np.zeros((n1, n2), np.float32)
+    if masks1.shape[:-1] != masks2.shape[:-1]:
+        raise ValueError(
+            f"compute_overlaps_masks: masks of {masks1.shape[:-1]} and of {masks2.shape[:-1]} pixels can't be compared;"
+            " bring both to the size of the image (mini masks: `utils.expand_mask`)."
+        )
+    flat1 = (masks1 > 0.5).reshape(-1, n1).astype(np.float32)
+    flat2 = (masks2 > 0.5).reshape(-1, n2).astype(np.float32)
+    area1, area2 = flat1.sum(axis=0), flat2.sum(axis=0)
+    intersection = flat1.T @ flat2  # [n1, n2]
+    union = area1[:, None] + area2[None, :] - intersection
+    return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
+
+
+def compute_matches(
+    gt_boxes,
+    gt_class_ids,
+    gt_masks,
+    pred_boxes,
+    pred_class_ids,
+    pred_scores,
+    pred_masks,
+    iou_threshold=0.5,
+    score_threshold=0.0,
+):
+    """Gives each prediction, best score first, the free true instance of its class that it overlaps most.
+
+    Args:
+        gt_boxes, gt_class_ids, gt_masks: the true instances; padding rows of `gt_boxes` and what follows are dropped.
+        pred_boxes, pred_class_ids, pred_scores, pred_masks: the predictions, likewise.
+        iou_threshold: mask IoU that a match needs at least, in [0, 1].
+        score_threshold: a true instance takes no part in a match when the IoU is below this too (matterport's meaning).
+
+    Returns:
+        gt_match: [G] float, for each true instance the index of its prediction, or -1.
+        pred_match: [P] float, for each prediction the index of its true instance, or -1.
+        overlaps: [P, G] float32 mask IoU.
+        Indices of predictions count in the order of score, best first, as in matterport.
+
+    Raises:
+        ValueError: a score that is NaN, named with its index; masks of different sizes.
+    """
+    gt_kept = _unpadded(gt_boxes)
+    gt_class_ids = _take(gt_class_ids, gt_kept)
+    gt_masks = _take_masks(gt_masks, gt_kept)
+    pred_kept = _unpadded(pred_boxes)
+    pred_scores = _take(pred_scores, pred_kept)
+    if np.isnan(pred_scores).any():
+        raise ValueError(f"compute_matches: pred_scores[{int(np.argmax(np.isnan(pred_scores)))}] is NaN.")
+    order = np.argsort(pred_scores, kind="stable")[::-1]
+    pred_class_ids = _take(pred_class_ids, pred_kept)[order]
+    pred_masks = _take_masks(pred_masks, pred_kept)[..., order]
+
+    overlaps = compute_overlaps_masks(pred_masks, gt_masks)  # [P, G]
+    possible = (overlaps >= iou_threshold) & (overlaps >= score_threshold)
+    possible &= pred_class_ids[:, None] == gt_class_ids[None, :]
+    gt_match = np.full(len(gt_class_ids), -1.0)
+    pred_match = np.full(len(pred_class_ids), -1.0)
+    for i in np.flatnonzero(possible.any(axis=1)):
+        free = np.flatnonzero(possible[i] & (gt_match < 0))
+        if len(free):
+            best = free[np.argsort(overlaps[i, free], kind="stable")[-1]]
+            gt_match[best] = i
+            pred_match[i] = best
+    return gt_match, pred_match, overlaps
+
+
+def compute_ap(
+    gt_boxes,
+    gt_class_ids,
+    gt_masks,
+    pred_boxes,
+    pred_class_ids,
+    pred_scores,
+    pred_masks,
+    iou_threshold=0.5,
+):
+    """Average precision of one image at one IoU threshold, all classes taken together.
+
+    Args:
+        As `compute_matches`.
+
+    Returns:
+        mAP: float in [0, 1], the area under the precision-recall curve (every point, not COCO's 101).
+        precisions: [P + 2], made non-increasing from the left; padded with 0 at both ends.
+        recalls: [P + 2], from 0 to 1.
+        overlaps: [P, G] mask IoU.
+    """
+    gt_match, pred_match, overlaps = compute_matches(
+        gt_boxes, gt_class_ids, gt_masks, pred_boxes, pred_class_ids, pred_scores, pred_masks, iou_threshold
+    )
+    if len(gt_match) == 0 and len(pred_match) == 0:
+        return 1.0, np.ones(2), np.array([0.0, 1.0]), overlaps
+    hits = np.cumsum(pred_match > -1)
+    precisions = np.concatenate([[0], hits / (np.arange(len(hits)) + 1), [0]])
+    # float32, as in matterport: so the values are the same to the last digit. No truth: no hit either, recall 0.
+    recalls = np.concatenate([[0], hits.astype(np.float32) / max(len(gt_match), 1), [1]])
+    precisions = np.maximum.accumulate(precisions[::-1])[::-1]
+    steps = np.flatnonzero(recalls[:-1] != recalls[1:]) + 1
+    average = float(np.sum((recalls[steps] - recalls[steps - 1]) * precisions[steps]))
+    return average, precisions, recalls, overlaps
+
+
+def compute_ap_range(
+    gt_box,
+    gt_class_id,
+    gt_mask,
+    pred_box,
+    pred_class_id,
+    pred_score,
+    pred_mask,
+    iou_thresholds=None,
+    verbose=1,
+):
+    """Mean of `compute_ap` over IoU thresholds, 0.50 to 0.95 in steps of 0.05 unless others are given.
+
+    Args:
+        iou_thresholds: None, or a list or array of thresholds in [0, 1].
+        verbose: 1 prints the AP at each threshold and the mean.
+
+    Returns:
+        float in [0, 1].
+    """
+    if iou_thresholds is None or len(iou_thresholds) == 0:
+        iou_thresholds = np.arange(0.5, 1.0, 0.05)
+    averages = []
+    for threshold in iou_thresholds:
+        average, _, _, _ = compute_ap(
+            gt_box, gt_class_id, gt_mask, pred_box, pred_class_id, pred_score, pred_mask, iou_threshold=threshold
+        )
+        if verbose:
+            print(f"AP @{threshold:.2f}:\t {average:.3f}")
+        averages.append(average)
+    mean = float(np.mean(averages))
+    if verbose:
+        print(f"AP @{iou_thresholds[0]:.2f}-{iou_thresholds[-1]:.2f}:\t {mean:.3f}")
+    return mean
+
+
+def compute_recall(pred_boxes, gt_boxes, iou):
+    """Share of the true boxes that are the best fit of some predicted box with an IoU of at least `iou`.
+
+    A true box counts once, however many predictions fit it; a prediction stands for its best fit only.
+
+    Args:
+        pred_boxes: [P, (y1, x1, y2, x2)].
+        gt_boxes: [G, (y1, x1, y2, x2)], same units.
+        iou: threshold in [0, 1].
+
+    Returns:
+        recall: float in [0, 1]; 1 where there is no true box, for none was missed.
+        positive_ids: [n] int, the predictions that fit one.
+    """
+    pred_boxes, gt_boxes = np.asarray(pred_boxes).reshape(-1, 4), np.asarray(gt_boxes).reshape(-1, 4)
+    if len(gt_boxes) == 0:
+        return 1.0, np.zeros(0, np.int64)
+    if len(pred_boxes) == 0:
+        return 0.0, np.zeros(0, np.int64)
+    overlaps = compute_overlaps(pred_boxes, gt_boxes)  # [P, G]
+    positive_ids = np.flatnonzero(overlaps.max(axis=1) >= iou)
+    found = np.unique(overlaps.argmax(axis=1)[positive_ids])
+    return len(found) / len(gt_boxes), positive_ids
+
+
+def _unpadded(boxes) -> np.ndarray:
+    """Indices of the rows of boxes that aren't all zero; boxes of any empty shape have none."""
+    boxes = np.asarray(boxes)
+    return np.flatnonzero(np.any(boxes.reshape(-1, 4) != 0, axis=1)) if boxes.size else np.zeros(0, np.int64)
+
+
+def _take(values, kept: np.ndarray) -> np.ndarray:
+    return np.asarray(values).reshape(-1)[kept]
+
+
+def _take_masks(masks, kept: np.ndarray) -> np.ndarray:
+    """Masks [H, W, n] of the rows kept. The usual case, nothing dropped, copies nothing."""
+    masks = np.asarray(masks)
+    if masks.shape[-1] == len(kept):
+        return masks
+    return masks[..., kept]

@@ -21,6 +21,7 @@ FLOORS = {
     "weights": 3,
     "evaluate": 3,
     "export": 3,
+    "drawing": 3,
     "model": 4,
     "utils": 4,
     "visualize": 4,

@@ -1,0 +1,91 @@
+"""What the samples share: start weights by a word, the closing line of an evaluation, a sheet of detections.
+
+Words for `--weights`: `coco` and `imagenet` are downloaded once; `last` is the newest checkpoint under `--logs`;
+anything else is a file: a checkpoint of ours or of matterport's, or a backbone alone, e.g. MobileNetV2 of
+keras.applications.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+
+from mrcnn import visualize, weights
+
+ROOT = Path(__file__).resolve().parents[1]
+LOGS = ROOT / "logs"
+HEADS = ["mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask"]  # the layers whose size follows the classes
+
+
+def find_weights(word: str, name: str | None, logs) -> str:
+    """Path of the weights that `word` stands for.
+
+    Args:
+        word: a key of `weights.PRETRAINED`, "last", or a path.
+        name: `Config.NAME`, for "last".
+        logs: folder of the run folders, for "last".
+
+    Raises:
+        FileNotFoundError: no such file, or no checkpoint of that name yet.
+    """
+    if word.lower() in weights.PRETRAINED:
+        return str(weights.pretrained(word.lower()))
+    if word.lower() == "last":
+        return str(weights.find_last(logs, name))
+    if not Path(word).is_file():
+        words = ", ".join([*weights.PRETRAINED, "last"])
+        raise FileNotFoundError(f"--weights {word}: no such file; expected a path, or one of the words {words}.")
+    return word
+
+
+def backbone_of(path) -> str | None:
+    """The `Config.BACKBONE` that a weight file belongs to, told by its layer names; None: neither of the known ones."""
+    names = weights.read_weights(path).keys()
+    if "block_1_expand" in names:
+        return "mobilenet_v2"
+    if "res5a_branch2a" not in names:
+        return None
+    return "resnet101" if "res4w_branch2a" in names else "resnet50"
+
+
+def load_weights(model, word: str, path: str) -> None:
+    """Loads `path`, found for `word`, by layer name; COCO's heads stay out unless the model has COCO's classes."""
+    other_classes = word.lower() == "coco" and model.config.NUM_CLASSES != 81
+    print(model.load_weights(path, by_name=True, exclude=HEADS if other_classes else None) or f"Loaded {path}")
+
+
+def print_mask_ap50(report, images: int) -> None:
+    """The last line of every evaluation."""
+    print(f"mask AP50 = {report.mask_ap50:.3f} ({images} images)")
+
+
+def draw_detections(model, dataset, image_ids, path, columns: int = 4) -> Path:
+    """Writes one picture with what the model finds on some images of a data set.
+
+    Args:
+        model: `MaskRCNN`.
+        dataset: prepared `Dataset`.
+        image_ids: ids of the images to draw.
+        path: of the picture; its folder is made.
+        columns: images in a row.
+
+    Returns:
+        `path`.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = -(-len(image_ids) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(4 * columns, 4 * rows), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, image_id in zip(axes.flat, image_ids):
+        image = dataset.load_image(image_id)
+        (found,) = model.detect([image])
+        visualize.display_instances(
+            image, found["rois"], found["masks"], found["class_ids"], dataset.class_names, found["scores"], ax=axis
+        )
+    figure.tight_layout()
+    figure.savefig(path, dpi=80)
+    plt.close(figure)
+    return path

@@ -1,0 +1,303 @@
+"""Images on their way into the network, and back: channels, resizing, padding, the mean pixel.
+
+Shapes and units:
+    image     [H, W, C], or [H, W] where said; values 0..255
+    window    (y1, x1, y2, x2) pixels of the resized image: the part that is not padding
+    padding   [(top, bottom), (left, right), (0, 0)] pixels
+    crop      (y, x, height, width) pixels of the scaled image, or None
+
+Resizing is bilinear between pixel centres: row r of L rows has its centre at (r + 0.5) / L of the height. Outside the
+image lies `cval` (0): rows whose centre falls beyond the outermost centres of the source blend towards it, as in
+scikit-image's `resize`, mode "constant". OpenCV does the interpolation.
+"""
+
+from __future__ import annotations
+
+import random
+
+import cv2
+import numpy as np
+
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # grey value of an RGB pixel, ITU-R BT.601
+RESIZE_MODES = ("none", "square", "pad64", "crop")
+SIZE_MULTIPLE = 64  # "pad64" pads to it: P6 has stride 64
+# Whole numbers come out of interpolation a hair below themselves; so little lifts them over the edge when cut to ints.
+BELOW_WHOLE = 1e-4
+
+
+# ---- What users hand in ----------------------------------------------------------------------------------------------
+def to_channels(image, channels, name="image") -> np.ndarray:
+    """An image of any usual kind as [H, W, channels] with values 0..255.
+
+    Args:
+        image: grey [H, W] or [H, W, 1], grey with alpha [H, W, 2], RGB [H, W, 3] or RGBA [H, W, 4]. uint8 and other
+            whole numbers 0..255; uint16 0..65535; bool; floats of the range 0..255 (values beyond it are let through:
+            images from which a mean was taken).
+        channels: int. Channels that the model takes. Alpha is dropped, grey repeated, RGB weighted to grey.
+        name: str. What the image is called in an error.
+
+    Returns:
+        [H, W, channels]: uint8 from whole numbers and bool, float32 from floats.
+
+    Raises:
+        ValueError: no image: dimensions, emptiness, NaN, floats of the range 0..1, channels that can't be made.
+    """
+    image = np.asarray(image)
+    if image.ndim not in (2, 3):
+        raise ValueError(f"{name} has shape {image.shape}; expected [height, width] or [height, width, channels].")
+    if image.size == 0:
+        raise ValueError(f"{name} has shape {image.shape}; expected at least one pixel. Could the file be read?")
+    image = _to_range(image[..., None] if image.ndim == 2 else image, name)
+    given = image.shape[2]
+    if given == channels:
+        return image
+    if given in (2, 4) and channels in (1, 3, given - 1):
+        image = image[..., :-1]
+    if image.shape[2] == 1 and channels == 3:
+        image = np.repeat(image, 3, axis=2)
+    if image.shape[2] == 3 and channels == 1:
+        grey = image @ LUMA
+        image = (np.around(grey) if image.dtype == np.uint8 else grey).astype(image.dtype)[..., None]
+    if image.shape[2] != channels:
+        raise ValueError(
+            f"{name} has {given} channels (shape {image.shape[:2] + (given,)}), the model takes {channels}"
+            " (Config.IMAGE_CHANNEL_COUNT)."
+        )
+    return np.ascontiguousarray(image)
+
+
+def _to_range(image: np.ndarray, name: str) -> np.ndarray:
+    """Values as uint8 or float32 of the range 0..255."""
+    kind = image.dtype.kind
+    if image.dtype == np.uint8:
+        return image
+    if kind == "b":
+        return image.astype(np.uint8) * 255
+    if image.dtype == np.uint16:
+        return np.around(image / 257).astype(np.uint8)  # 65535 / 255 = 257
+    if kind not in "iuf":
+        raise ValueError(f"{name} has dtype {image.dtype}; expected uint8, uint16, bool or float.")
+    low, high = image.min(), image.max()
+    if kind in "iu":
+        if low < 0 or high > 255:
+            raise ValueError(
+                f"{name} has dtype {image.dtype} and values {low}..{high}; expected 0..255."
+                " Scale it, or give 16-bit images as uint16."
+            )
+        return image.astype(np.uint8)
+    if not np.isfinite(low) or not np.isfinite(high):
+        raise ValueError(f"{name} has NaN or infinite values; expected finite numbers 0..255.")
+    if 0 <= low and 0 < high <= 1:
+        raise ValueError(
+            f"{name} has float values {low:.3g}..{high:.3g}; expected 0..255. It looks like an image scaled to 0..1:"
+            " multiply it by 255, or use skimage.util.img_as_ubyte(image)."
+        )
+    return image.astype(np.float32)
+
+
+def subtract_mean(images, mean) -> np.ndarray:
+    """images [..., C] minus the mean pixel [C] (or one number for all), float32. Inverse of `add_mean`."""
+    return np.subtract(images, np.asarray(mean, np.float32), dtype=np.float32)
+
+
+def add_mean(images, mean) -> np.ndarray:
+    """images [..., C] plus the mean pixel [C] (or one number for all), rounded and clipped to 0..255, uint8."""
+    pixels = np.add(images, np.asarray(mean, np.float32), dtype=np.float32)
+    return np.clip(np.around(pixels), 0, 255).astype(np.uint8)
+
+
+# ---- Resizing --------------------------------------------------------------------------------------------------------
+def resize(image, output_shape, order=1, mode="constant", cval=0, clip=True, preserve_range=False,
+           anti_aliasing=False, anti_aliasing_sigma=None) -> np.ndarray:  # fmt: skip
+    """scikit-image's `resize` under one set of defaults, with OpenCV's speed for the usual case (order 1, constant 0).
+
+    Args:
+        image: [H, W] or [H, W, C] of any number type; bool counts as 0 and 1.
+        output_shape: (height, width), or with the same C behind.
+        order: int 0..5. 1: bilinear.
+        mode, cval: what lies outside the image.
+        clip: bool. Keeps the result in the range of the values of image.
+        preserve_range: bool. False: whole numbers are scaled to 0..1.
+        anti_aliasing, anti_aliasing_sigma: blur first, when making smaller.
+
+    Returns:
+        [height, width(, C)] float32 from float16 and float32, else float64.
+
+    Raises:
+        ValueError: an empty image, or an output shape that doesn't fit.
+    """
+    image = np.asarray(image)
+    _refuse_empty(image, output_shape)
+    usual = order == 1 and mode == "constant" and cval == 0 and not anti_aliasing
+    same_channels = len(output_shape) == 2 or tuple(output_shape[2:]) == image.shape[2:]
+    if image.dtype == bool:
+        image = image.astype(np.float64)
+    elif image.dtype.kind in "iu" and not preserve_range:
+        image = image / np.iinfo(image.dtype).max
+    if usual and same_channels and image.ndim in (2, 3):
+        floats = image.astype(np.float32 if image.dtype in (np.float16, np.float32) else np.float64, order="C")
+        return _bilinear(floats, output_shape[:2], clip)
+    from skimage import transform  # a second to import, and only needed here
+
+    return transform.resize(
+        image, output_shape, order=order, mode=mode, cval=cval, clip=clip, preserve_range=preserve_range,
+        anti_aliasing=anti_aliasing, anti_aliasing_sigma=anti_aliasing_sigma,
+    )  # fmt: skip
+
+
+def _refuse_empty(image: np.ndarray, output_shape) -> None:
+    if image.ndim < 2 or 0 in image.shape or min(output_shape, default=0) < 1:
+        raise ValueError(
+            f"Can't resize an image of shape {image.shape} to {tuple(output_shape)}; expected [height, width] or"
+            " [height, width, channels], both with at least one pixel."
+        )
+
+
+def _bilinear(image: np.ndarray, shape, clip: bool = True) -> np.ndarray:
+    """image [H, W(, C)] float32 or float64 -> [height, width(, C)]; beyond the outermost pixel centres towards 0."""
+    height, width = (int(side) for side in shape)
+    resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    resized = resized.reshape((height, width) + image.shape[2:])  # OpenCV drops a single channel's axis
+    low, high = (np.fmin.reduce(image, axis=None), np.fmax.reduce(image, axis=None)) if clip else (None, None)
+    for axis, source in enumerate(image.shape[:2]):
+        outside = outside_share(source, resized.shape[axis])
+        count = np.count_nonzero(outside) // 2  # as many at the far edge
+        lanes = np.moveaxis(resized, axis, 0)  # a view: [rows or columns, ...]
+        keep = (1 - outside).astype(image.dtype).reshape((-1,) + (1,) * (lanes.ndim - 1))
+        for edge in (slice(0, count), slice(len(lanes) - count, len(lanes))):
+            lanes[edge] *= keep[edge]
+            if clip:
+                np.clip(lanes[edge], low, high, out=lanes[edge])
+    return resized
+
+
+def source_positions(source: int, target: int) -> np.ndarray:
+    """[target] float64: where the pixel centres of `target` pixels lie on the centres 0..source-1 of the source."""
+    return (np.arange(target) + 0.5) * (source / target) - 0.5
+
+
+def outside_share(source: int, target: int) -> np.ndarray:
+    """[target] float64 in [0, 0.5]: how far each pixel centre lies beyond the outermost centres of the source."""
+    positions = source_positions(source, target)
+    return np.maximum(np.maximum(-positions, positions - (source - 1)), 0)
+
+
+def resize_image(image, min_dim=None, max_dim=None, min_scale=None, mode="square", rng=None):
+    """Scales an image, its aspect kept, and pads or crops it to the size that the network takes.
+
+    Args:
+        image: [H, W, C] or [H, W].
+        min_dim: int. The shorter side is scaled up to it (never down); side of the crop in mode "crop".
+        max_dim: int. Mode "square": side of the result; the longer side is scaled down to it.
+        min_scale: number. At least this scaling, even if min_dim needs less; max_dim still holds.
+        mode: "none": nothing is done. "square": padded with zeros to [max_dim, max_dim]. "pad64": padded to the next
+            multiples of 64. "crop": a random piece [min_dim, min_dim] is cut out.
+        rng: numpy.random.Generator that places the crop; None: Python's global `random`, as matterport did.
+
+    Returns:
+        image: like the given one in type and channels; whole numbers are cut, not rounded, as matterport did.
+        window: (y1, x1, y2, x2) of the image within it, pixels.
+        scale: float. Resized / original.
+        padding: [(top, bottom), (left, right), (0, 0)] pixels.
+        crop: (y, x, height, width) pixels within the scaled image, or None.
+
+    Raises:
+        ValueError: unknown mode, a size missing that the mode needs, an image without pixels.
+    """
+    image = np.asarray(image)
+    _check_resize(image, min_dim, max_dim, mode)
+    height, width = image.shape[:2]
+    padding, crop = [(0, 0), (0, 0), (0, 0)], None
+    if mode == "none":
+        return image, (0, 0, height, width), 1, padding, crop
+
+    scale = _image_scale(height, width, min_dim, max_dim, min_scale, mode)
+    height, width = scaled(height, scale), scaled(width, scale)
+    if mode == "crop":
+        pick = random.randint if rng is None else lambda low, high: int(rng.integers(low, high + 1))
+        y, x = pick(0, height - min_dim), pick(0, width - min_dim)
+        crop = (y, x, min_dim, min_dim)
+        return _scale_into(image, (height, width), padding, crop), (0, 0, min_dim, min_dim), scale, padding, crop
+
+    for axis, side in enumerate((height, width)):
+        target = max_dim if mode == "square" else -(-side // SIZE_MULTIPLE) * SIZE_MULTIPLE
+        padding[axis] = ((target - side) // 2, target - side - (target - side) // 2)
+    (top, _), (left, _), _ = padding
+    window = (top, left, top + height, left + width)
+    return _scale_into(image, (height, width), padding, crop), window, scale, padding, crop
+
+
+def _check_resize(image: np.ndarray, min_dim, max_dim, mode) -> None:
+    if mode not in RESIZE_MODES:
+        raise ValueError(f"mode is {mode!r}; expected one of {', '.join(map(repr, RESIZE_MODES))}.")
+    if image.ndim not in (2, 3) or 0 in image.shape:
+        raise ValueError(f"The image has shape {image.shape}; expected [height, width, channels], none of them 0.")
+    if mode == "square" and not max_dim:
+        raise ValueError(f'max_dim is {max_dim}; mode "square" needs it: the side of the result in pixels.')
+    if mode == "crop" and not min_dim:
+        raise ValueError(f'min_dim is {min_dim}; mode "crop" needs it: the side of the crop in pixels.')
+    if mode == "pad64" and min_dim and min_dim % SIZE_MULTIPLE:
+        raise ValueError(f'min_dim is {min_dim}; mode "pad64" needs a multiple of {SIZE_MULTIPLE}, or None.')
+
+
+def _image_scale(height, width, min_dim, max_dim, min_scale, mode):
+    scale = max(1, min_dim / min(height, width)) if min_dim else 1
+    if min_scale and scale < min_scale:
+        scale = min_scale
+    if mode == "square" and round(max(height, width) * scale) > max_dim:
+        scale = max_dim / max(height, width)
+    return scale
+
+
+def scaled(side: int, scale) -> int:
+    """A side in pixels after scaling: rounded, and never less than one pixel."""
+    return max(1, round(side * scale))
+
+
+def _scale_into(image: np.ndarray, shape, padding, crop) -> np.ndarray:
+    """image scaled to shape (height, width), cropped, and set into zeros with padding around; same type."""
+    if shape != image.shape[:2]:
+        whole = image.dtype.kind in "iu"
+        floats = np.float32 if image.dtype in (np.uint8, np.int8, np.float16, np.float32) else np.float64
+        image_floats = np.add(image, BELOW_WHOLE if whole else 0, dtype=floats, order="C")
+        resized = _bilinear(image_floats, shape)
+    else:
+        resized = image
+    if crop is not None:
+        y, x, height, width = crop
+        resized = resized[y : y + height, x : x + width]
+    (top, bottom), (left, right), _ = padding
+    height, width = resized.shape[:2]
+    molded = np.zeros((top + height + bottom, left + width + right) + image.shape[2:], image.dtype)
+    molded[top : top + height, left : left + width] = resized
+    return molded
+
+
+def resize_mask(mask, scale, padding, crop=None) -> np.ndarray:
+    """Does to masks what `resize_image` did to their image; pixels are picked, not blended.
+
+    Args:
+        mask: [H, W, N] or [H, W], any type.
+        scale, padding, crop: as `resize_image` returned them.
+
+    Returns:
+        [height, width, N] or [height, width] of the same type, 0 in the padding.
+    """
+    mask = np.asarray(mask)
+    rows, columns = (_nearest(side, scaled(side, scale)) for side in mask.shape[:2])
+    if crop is not None:
+        y, x, height, width = crop
+        rows, columns = rows[y : y + height], columns[x : x + width]
+    (top, bottom), (left, right) = padding[:2]
+    molded = np.zeros((top + len(rows) + bottom, left + len(columns) + right) + mask.shape[2:], mask.dtype)
+    molded[top : top + len(rows), left : left + len(columns)] = mask[rows][:, columns]
+    return molded
+
+
+def _nearest(source: int, target: int) -> np.ndarray:
+    """[target] int: the source pixel that each target pixel takes; first on first and last on last.
+
+    scipy.ndimage.zoom's grid, which matterport used for masks. It differs from that of images by less than a pixel.
+    """
+    step = (source - 1) / (target - 1) if target > 1 else 1.0
+    return np.floor(np.arange(target) * step + 0.5).astype(np.intp)

@@ -1,0 +1,70 @@
+"""The image_meta vector: what was done to an image before the network saw it, as one row of numbers.
+
+A batch of them travels through the graph beside the images:
+
+    [B, image_id 1 | original_image_shape 3 | image_shape 3 | window 4 | scale 1 | active_class_ids C]
+
+    original_image_shape  (height, width, channels) as loaded
+    image_shape           (height, width, channels) after resizing and padding: what the network sees
+    window                (y1, x1, y2, x2) pixels: the part of it that shows the image, without padding
+    scale                 resized / original
+    active_class_ids      [C] 1 for each class that the image's data set has, else 0
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+ORIGINAL_SHAPE, SHAPE, WINDOW, SCALE, CLASSES = slice(1, 4), slice(4, 7), slice(7, 11), 11, slice(12, None)
+
+
+def compose_image_meta(image_id, original_image_shape, image_shape, window, scale, active_class_ids) -> np.ndarray:
+    """One image's row.
+
+    Args:
+        image_id: int. Position in the data set; 0 where there is none.
+        original_image_shape: (height, width, channels) as loaded.
+        image_shape: (height, width, channels) after resizing and padding.
+        window: (y1, x1, y2, x2) pixels: the part without padding.
+        scale: number. Resized / original.
+        active_class_ids: [C]. 1 for each class that the image's data set has, else 0.
+
+    Returns:
+        [12 + C] float64.
+
+    Raises:
+        ValueError: a part has not its number of entries; the others would shift.
+    """
+    for name, part, length in (
+        ("original_image_shape", original_image_shape, 3), ("image_shape", image_shape, 3), ("window", window, 4),
+    ):  # fmt: skip
+        if len(part) != length:
+            raise ValueError(f"{name} is {tuple(part)}; expected {length} entries.")
+    parts = [[image_id], original_image_shape, image_shape, window, [scale], active_class_ids]
+    return np.concatenate([np.asarray(part, np.float64) for part in parts])
+
+
+def parse_image_meta(meta) -> dict[str, np.ndarray]:
+    """The parts by name.
+
+    Args:
+        meta: [B, 12 + C], or one row.
+
+    Returns:
+        dict of image_id [B], original_image_shape [B, 3], image_shape [B, 3], window [B, 4], active_class_ids [B, C],
+        all int32, and scale [B] float32. Inverse of `compose_image_meta`.
+    """
+    parts = parse_image_meta_graph(np.asarray(meta))
+    return {name: part.astype(np.float32 if name == "scale" else np.int32) for name, part in parts.items()}
+
+
+def parse_image_meta_graph(meta) -> dict:
+    """`parse_image_meta` for tensors: the same parts, in the type of meta."""
+    return {
+        "image_id": meta[..., 0],
+        "original_image_shape": meta[..., ORIGINAL_SHAPE],
+        "image_shape": meta[..., SHAPE],
+        "window": meta[..., WINDOW],
+        "scale": meta[..., SCALE],
+        "active_class_ids": meta[..., CLASSES],
+    }

@@ -1,0 +1,1 @@
+"""Annotation formats, one file and one `Dataset` subclass each."""

@@ -252,12 +252,6 @@ def _extent_graph(shape, boxes):
 
 
 # ---- Padding ---------------------------------------------------------------------------------------------------------
-def trim_zeros(x) -> np.ndarray:
-    """Drops the rows of [N, ...] that are all zero: the padding of arrays that hold a fixed number of rows."""
-    x = np.asarray(x)
-    return x[np.any(x != 0, axis=tuple(range(1, x.ndim)))]
-
-
 def trim_zeros_graph(boxes, name="trim_zeros"):
     """Drops the all-zero rows of boxes.
 

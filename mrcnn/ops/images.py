@@ -87,7 +87,7 @@ def _to_range(image: np.ndarray, name: str) -> np.ndarray:
         return image.astype(np.uint8)
     if not np.isfinite(low) or not np.isfinite(high):
         raise ValueError(f"{name} has NaN or infinite values; expected finite numbers 0..255.")
-    if 0 <= low and 0 < high <= 1:
+    if low >= 0 and 0 < high <= 1:
         raise ValueError(
             f"{name} has float values {low:.3g}..{high:.3g}; expected 0..255. It looks like an image scaled to 0..1:"
             " multiply it by 255, or use skimage.util.img_as_ubyte(image)."

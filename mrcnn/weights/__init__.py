@@ -1,0 +1,26 @@
+"""Weight files: read, load by layer name, write, download, and find the last checkpoint.
+
+reading      any of the three file layouts -> layer name -> arrays
+loading      a file -> a model, by layer name; says what matched, and changes nothing when something does not
+writing      a model -> matterport's `.h5` layout
+downloading  "coco", "balloon", "imagenet" -> a verified file in the cache
+checkpoints  run folders and checkpoint names, and which is the newest
+"""
+
+from __future__ import annotations
+
+from .checkpoints import checkpoint_name, find_last, parse_checkpoint, run_folder
+from .loading import LoadReport, load_weights_by_name
+from .reading import read_weights
+from .writing import save_matterport_h5
+
+__all__ = [
+    "LoadReport",
+    "checkpoint_name",
+    "find_last",
+    "load_weights_by_name",
+    "parse_checkpoint",
+    "read_weights",
+    "run_folder",
+    "save_matterport_h5",
+]

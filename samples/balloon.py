@@ -1,0 +1,207 @@
+"""Balloons: one class of one's own, from 61 photos with drawn outlines; then everything but the balloons goes grey.
+
+    python samples/balloon.py train --dataset DIR --weights imagenet           ResNet, matterport's recipe, for a GPU
+    python samples/balloon.py train --dataset DIR --weights mobilenet.h5       MobileNetV2, for a CPU: XX minutes
+    python samples/balloon.py evaluate --dataset DIR --weights last            mask AP50 = 0.XXX (13 images)
+    python samples/balloon.py splash --weights last --image photo.jpg          writes splash_<time>.png
+    python samples/balloon.py splash --weights last --video clip.mp4           writes splash_<time>.avi
+
+DIR holds `train/` and `val/`: photos, and their outlines as `via_region_data.json` of the VGG Image Annotator
+(balloon_dataset.zip of matterport's release v2.1). `--weights`: coco, imagenet, last, or a file. The network follows
+the weights: a file of MobileNetV2 layers (keras.applications, ImageNet, without top) gives the small one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+__path__ = [str(Path(__file__).with_suffix(""))]  # `from samples.balloon import balloon`, as in matterport's notebooks
+
+import cv2
+import numpy as np
+import skimage.io
+from tqdm import tqdm
+
+from mrcnn import visualize
+from mrcnn.config import Config
+from mrcnn.data.formats.via import ViaDataset
+from mrcnn.model import MaskRCNN
+from samples.common import LOGS, backbone_of, find_weights, load_weights, print_mask_ap50
+
+
+# ---- Settings and data -----------------------------------------------------------------------------------------------
+class BalloonConfig(Config):
+    """matterport's settings: a ResNet, 1024 pixels, 30 epochs of the heads."""
+
+    NAME = "balloon"
+    NUM_CLASSES = 1 + 1  # background and balloon
+    IMAGES_PER_GPU = 2
+    STEPS_PER_EPOCH = 100
+    VALIDATION_STEPS = 5
+    DETECTION_MIN_CONFIDENCE = 0.9
+
+    # How `train` goes; not read by the model.
+    EPOCHS = 30
+    LAYERS = "heads"
+
+
+class SmallBalloonConfig(BalloonConfig):
+    """MobileNetV2 and smaller photos: trains on a CPU."""
+
+    BACKBONE = "mobilenet_v2"
+    IMAGE_MIN_DIM = 512
+    IMAGE_MAX_DIM = 512
+    TOP_DOWN_PYRAMID_SIZE = 128
+    TRAIN_ROIS_PER_IMAGE = 64
+    POST_NMS_ROIS_TRAINING = 500
+    POST_NMS_ROIS_INFERENCE = 300
+    DETECTION_MAX_INSTANCES = 50
+
+
+class BalloonDataset(ViaDataset):
+    """The balloon photos. `load_balloon`, then `prepare`."""
+
+    def load_balloon(self, dataset_dir, subset: str) -> None:
+        """Adds the photos of `dataset_dir/subset`.
+
+        Args:
+            dataset_dir: folder that holds `train` and `val`.
+            subset: "train" or "val".
+
+        Raises:
+            ValueError: for another subset.
+        """
+        if subset not in ("train", "val"):
+            raise ValueError(f'subset is {subset!r}; expected "train" or "val".')
+        self.load_via(Path(dataset_dir) / subset / "via_region_data.json", source="balloon", class_name="balloon")
+
+
+def balloon_dataset(dataset_dir, subset: str) -> BalloonDataset:
+    """The prepared photos of one subset."""
+    dataset = BalloonDataset()
+    dataset.load_balloon(dataset_dir, subset)
+    dataset.prepare()
+    return dataset
+
+
+def balloon_model(mode: str, weights: str, logs) -> MaskRCNN:
+    """A model with the weights that `--weights` stands for; its network is the one they belong to."""
+    path = find_weights(weights, BalloonConfig.NAME, logs)
+    backbone = backbone_of(path) or BalloonConfig.BACKBONE
+    config = SmallBalloonConfig() if backbone == "mobilenet_v2" else BalloonConfig()
+    config.BACKBONE = backbone
+    model = MaskRCNN(mode=mode, config=config, model_dir=str(logs))
+    load_weights(model, weights, path)
+    return model
+
+
+# ---- Commands --------------------------------------------------------------------------------------------------------
+def train(model, dataset_dir, epochs: int | None = None) -> None:
+    """Trains the heads on the photos of `train`, and watches the loss on those of `val`."""
+    config = model.config
+    model.train(
+        balloon_dataset(dataset_dir, "train"),
+        balloon_dataset(dataset_dir, "val"),
+        learning_rate=config.LEARNING_RATE,
+        epochs=epochs or config.EPOCHS,
+        layers=config.LAYERS,
+    )
+    evaluate(model, dataset_dir)
+
+
+def evaluate(model, dataset_dir) -> None:
+    """Prints the scores on the photos of `val`, the mask AP50 in the last line."""
+    dataset = balloon_dataset(dataset_dir, "val")
+    report = model.evaluate_dataset(dataset)
+    print(report)
+    print_mask_ap50(report, len(dataset.image_ids))
+
+
+def color_splash(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The image, grey outside the masks. image [H, W, 3] uint8, mask [H, W, n] -> [H, W, 3] uint8."""
+    return visualize.color_splash(image, mask)
+
+
+def detect_and_color_splash(model, image_path=None, video_path=None, output=None) -> Path:
+    """Writes a photo or a video in which only the balloons have colour.
+
+    Args:
+        model: `MaskRCNN`.
+        image_path, video_path: one of the two.
+        output: what to write; `splash_<time>.png` or `.avi` in the current folder if None.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ValueError: neither or both are given.
+        OSError: the video can't be opened or written.
+    """
+    if bool(image_path) == bool(video_path):
+        raise ValueError("splash needs one of image_path (--image) and video_path (--video).")
+    suffix = ".png" if image_path else ".avi"
+    output = Path(output or f"splash_{datetime.datetime.now():%Y%m%dT%H%M%S}{suffix}")
+    if image_path:
+        skimage.io.imsave(output, _splash(model, skimage.io.imread(image_path)))
+    else:
+        _splash_video(model, video_path, output)
+    print("Saved to", output)
+    return output
+
+
+def _splash(model, image: np.ndarray) -> np.ndarray:
+    (found,) = model.detect([image])
+    return color_splash(image, found["masks"])
+
+
+def _splash_video(model, video_path, output) -> None:
+    video = cv2.VideoCapture(str(video_path))
+    if not video.isOpened():
+        raise OSError(f"{video_path} can't be opened as a video; OpenCV knows no decoder for it, or it is not there.")
+    width, height = (int(video.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+    rate = video.get(cv2.CAP_PROP_FPS) or 25
+    writer = cv2.VideoWriter(str(output), cv2.VideoWriter_fourcc(*"MJPG"), rate, (width, height))
+    if not writer.isOpened():
+        raise OSError(f"{output} can't be written; MJPG video needs a name that ends in .avi.")
+    try:
+        with tqdm(total=int(video.get(cv2.CAP_PROP_FRAME_COUNT)) or None, unit="frame") as progress:
+            while (frame := video.read()[1]) is not None:
+                writer.write(_splash(model, frame[..., ::-1])[..., ::-1])  # OpenCV's order is blue, green, red
+                progress.update()
+    finally:
+        video.release()
+        writer.release()
+
+
+def main(arguments=None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("command", choices=("train", "evaluate", "splash"))
+    parser.add_argument("--dataset", help="folder that holds train/ and val/")
+    parser.add_argument("--weights", required=True, help="coco, imagenet, last, or a file")
+    parser.add_argument("--logs", default=str(LOGS), help="folder for runs and checkpoints (%(default)s)")
+    parser.add_argument("--epochs", type=int, help="in all, for train")
+    parser.add_argument("--image", help="photo to splash")
+    parser.add_argument("--video", help="video to splash")
+    parser.add_argument("--output", help="file that splash writes (splash_<time>)")
+    args = parser.parse_args(arguments)
+    if args.command == "splash" and bool(args.image) == bool(args.video):
+        parser.error("splash needs one of --image and --video")
+    if args.command != "splash" and not args.dataset:
+        parser.error(f"{args.command} needs --dataset")
+
+    model = balloon_model("training" if args.command == "train" else "inference", args.weights, args.logs)
+    if args.command == "train":
+        train(model, args.dataset, args.epochs)
+    elif args.command == "evaluate":
+        evaluate(model, args.dataset)
+    else:
+        detect_and_color_splash(model, args.image, args.video, args.output)
+
+
+if __name__ == "__main__":
+    main()

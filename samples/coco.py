@@ -1,0 +1,268 @@
+"""COCO: 80 classes, matterport's three stages or the paper's schedule; and any set annotated in COCO's format.
+
+    python samples/coco.py train --dataset DIR --weights imagenet
+    python samples/coco.py train --dataset DIR --weights coco --schedule paper
+    python samples/coco.py evaluate --dataset DIR --weights coco --limit 500
+    python samples/coco.py train --weights coco --annotations my.json --images photos/ --val-annotations val.json
+
+DIR is COCO's own layout: `annotations/instances_<subset><year>.json` and `<subset><year>/*.jpg`; `--download` fetches
+it first (2017: 19 GB). `--weights` (matterport's `--model`): coco, imagenet, last, or a file; the network follows them.
+`evaluate` prints the twelve COCO numbers of boxes and masks, then `mask AP50 = 0.XXX (500 images)`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+__path__ = [str(Path(__file__).with_suffix(""))]  # `from samples.coco import coco`, as in matterport's notebooks
+
+import numpy as np
+from pycocotools import mask as rle
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from tqdm import tqdm
+
+from mrcnn import weights
+from mrcnn.config import Config
+from mrcnn.data.formats.coco import CocoFormatDataset
+from mrcnn.model import MaskRCNN
+from samples.common import LOGS, backbone_of, find_weights, load_weights, print_mask_ap50
+
+DEFAULT_YEAR = "2014"  # matterport's
+ZIPS = "http://images.cocodataset.org"
+OTHER_ANNOTATIONS = {  # not in COCO's own archive
+    "minival": "https://dl.dropboxusercontent.com/s/o43o90bna78omob/instances_minival2014.json.zip?dl=0",
+    "valminusminival": "https://dl.dropboxusercontent.com/s/s3tw5zcg7395368/instances_valminusminival2014.json.zip?dl=0",
+}
+PART_OF = {"minival": "val", "valminusminival": "val"}  # subsets of 2014 whose photos lie in another one's folder
+
+
+# ---- Settings and data -----------------------------------------------------------------------------------------------
+class CocoConfig(Config):
+    """matterport's settings for COCO."""
+
+    NAME = "coco"
+    IMAGES_PER_GPU = 2
+    NUM_CLASSES = 1 + 80
+
+
+class CocoDataset(CocoFormatDataset):
+    """COCO, or a subset of its classes. `load_coco`, then `prepare`."""
+
+    def load_coco(
+        self, dataset_dir, subset, year=DEFAULT_YEAR, class_ids=None, class_map=None, return_coco=False,
+        auto_download=False,
+    ):  # fmt: skip
+        """Adds the photos of one subset.
+
+        Args:
+            dataset_dir: folder of COCO's layout (see the top of this page).
+            subset: "train", "val", "minival" or "valminusminival".
+            year: "2014" or "2017".
+            class_ids: COCO category ids; photos that show none of them are left out. None: all classes, all photos.
+            class_map: not used, as in matterport's.
+            return_coco: whether to return the `pycocotools.coco.COCO` object.
+            auto_download: whether to fetch what isn't there.
+        """
+        if auto_download:
+            self.auto_download(dataset_dir, subset, year)
+        annotations, images = coco_layout(dataset_dir, subset, year)
+        coco = COCO(str(annotations))
+        self.load_coco_format(coco, images, category_ids=class_ids)
+        return coco if return_coco else None
+
+    def auto_download(self, dataset_dir, subset, year) -> None:
+        """Fetches and unpacks the photos and annotations of one subset where they are missing."""
+        annotations, images = coco_layout(dataset_dir, subset, year)
+        _fetch(f"{ZIPS}/zips/{images.name}.zip", images, Path(dataset_dir))
+        if subset in OTHER_ANNOTATIONS:
+            _fetch(OTHER_ANNOTATIONS[subset], annotations, annotations.parent)
+        else:
+            _fetch(f"{ZIPS}/annotations/annotations_trainval{year}.zip", annotations, Path(dataset_dir))
+
+
+def coco_layout(dataset_dir, subset: str, year: str) -> tuple[Path, Path]:
+    """Paths of the annotation file and of the photos' folder of one subset."""
+    folder = Path(dataset_dir)
+    photos = f"{PART_OF.get(subset, subset)}{year}"
+    return folder / "annotations" / f"instances_{subset}{year}.json", folder / photos
+
+
+def _fetch(url: str, wanted: Path, folder: Path) -> None:
+    """Downloads an archive that holds `wanted` and unpacks it into `folder`, if `wanted` isn't there."""
+    if wanted.exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    archive = folder / url.rsplit("/", 1)[-1].split("?")[0]
+    weights.download(url, str(archive))
+    with zipfile.ZipFile(archive) as file:
+        file.extractall(folder)
+    if not wanted.exists():
+        raise FileNotFoundError(f"{archive} was unpacked and {wanted} is not in it; fetch that by hand.")
+    archive.unlink()
+
+
+# ---- COCO's own evaluation -------------------------------------------------------------------------------------------
+def build_coco_results(dataset, image_ids, rois, class_ids, scores, masks) -> list[dict]:
+    """Detections of one image in COCO's results format.
+
+    Args:
+        dataset: prepared `CocoDataset`.
+        image_ids: COCO's image ids that the detections belong to, usually one.
+        rois: [n, (y1, x1, y2, x2)] pixels, or None: no detections.
+        class_ids, scores: [n].
+        masks: [H, W, n] bool.
+
+    Returns:
+        list of dicts: image_id, category_id, bbox [x, y, width, height], score, segmentation (RLE).
+    """
+    if rois is None or not len(rois):
+        return []
+    codes = rle.encode(np.asfortranarray(masks, dtype=np.uint8))
+    return [
+        {
+            "image_id": image_id,
+            "category_id": dataset.get_source_class_id(class_id, "coco"),
+            "bbox": [float(v) for v in (x1, y1, x2 - x1, y2 - y1)],
+            "score": float(score),
+            "segmentation": code,
+        }
+        for image_id in image_ids
+        for (y1, x1, y2, x2), class_id, score, code in zip(rois, class_ids, scores, codes)
+    ]
+
+
+def evaluate_coco(model, dataset, coco, eval_type="bbox", limit=0, image_ids=None) -> COCOeval:
+    """Prints the twelve COCO numbers. `model.evaluate_dataset` gives these and more; this is matterport's form.
+
+    Args:
+        model: `MaskRCNN`.
+        dataset: prepared `CocoDataset`.
+        coco: the truth, as `load_coco(return_coco=True)` returns it.
+        eval_type: "bbox" or "segm".
+        limit: evaluate the first so many images; 0: all.
+        image_ids: of the data set; None: all.
+
+    Returns:
+        The `COCOeval` with its `stats`.
+    """
+    image_ids = list(dataset.image_ids if image_ids is None else image_ids)[: limit or None]
+    source_ids = [dataset.image_info[image_id]["id"] for image_id in image_ids]
+    results = []
+    for image_id, source_id in zip(tqdm(image_ids, unit="image"), source_ids):
+        (found,) = model.detect([dataset.load_image(image_id)])
+        parts = [found[key] for key in ("rois", "class_ids", "scores", "masks")]
+        results += build_coco_results(dataset, [source_id], *parts)
+    scores = COCOeval(coco, coco.loadRes(results), eval_type)
+    scores.params.imgIds = source_ids
+    scores.evaluate()
+    scores.accumulate()
+    scores.summarize()
+    return scores
+
+
+# ---- Schedules -------------------------------------------------------------------------------------------------------
+def matterport_stages(config) -> list[tuple[int, str, float]]:
+    """(until epoch, layers, learning rate): the heads, then ResNet's stage 4 and up, then all at a tenth."""
+    rate = config.LEARNING_RATE
+    return [(40, "heads", rate), (120, "4+", rate), (160, "all", rate / 10)]
+
+
+def paper_stages(config) -> list[tuple[int, str, float]]:
+    """(until epoch, layers, learning rate): 160,000 steps of 16 images, a tenth of the rate after 120,000.
+
+    Rate and number of steps follow the batch (Goyal et al., "Accurate, Large Minibatch SGD"): 0.02 is for 16 images.
+    Reference: He et al., "Mask R-CNN", section 3.1.
+    """
+    scale = config.BATCH_SIZE / 16
+    first, last = (round(steps / scale / config.STEPS_PER_EPOCH) for steps in (120_000, 160_000))
+    return [(first, "all", 0.02 * scale), (last, "all", 0.002 * scale)]
+
+
+SCHEDULES = {"matterport": matterport_stages, "paper": paper_stages}
+
+
+# ---- Commands --------------------------------------------------------------------------------------------------------
+def train(model, training, validation, schedule: str = "matterport") -> None:
+    """Trains through the stages of a schedule; half of the images are flipped left to right."""
+    from imgaug import augmenters  # on NumPy 2 only after mrcnn: that gives back what imgaug misses there
+
+    flip = augmenters.Fliplr(0.5)
+    for epochs, layers, rate in SCHEDULES[schedule](model.config):
+        print(f"Training {layers} until epoch {epochs}, learning rate {rate:g}")
+        model.train(training, validation, learning_rate=rate, epochs=epochs, layers=layers, augmentation=flip)
+
+
+def evaluate(model, dataset, limit: int = 0) -> None:
+    """Prints the scores, the mask AP50 in the last line."""
+    image_ids = dataset.image_ids[: limit or None]
+    report = model.evaluate_dataset(dataset, image_ids=image_ids)
+    print(report)
+    print_mask_ap50(report, len(image_ids))
+
+
+def open_data(args, subset: str) -> CocoDataset:
+    """The prepared data set that the options ask for: COCO's `subset`, or the user's own files."""
+    dataset = CocoDataset()
+    own = args.val_annotations if subset != "train" and args.val_annotations else args.annotations
+    if own:
+        dataset.load_coco_format(own, args.images or Path(own).parent)
+    elif subset == "train" and args.year == "2014":  # "trainval35k", as in the paper
+        dataset.load_coco(args.dataset, "train", args.year, auto_download=args.download)
+        dataset.load_coco(args.dataset, "valminusminival", args.year, auto_download=args.download)
+    else:
+        dataset.load_coco(args.dataset, subset, args.year, auto_download=args.download)
+    dataset.prepare()
+    return dataset
+
+
+def yes_or_no(text: str) -> bool:
+    """`--download`, `--download=True`, `--download no`: what was meant."""
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    if text.lower() not in words:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected one of {', '.join(words)}")
+    return words[text.lower()]
+
+
+def parse(arguments=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("command", choices=("train", "evaluate"))
+    parser.add_argument("--dataset", help="folder of COCO's layout")
+    parser.add_argument("--year", default=DEFAULT_YEAR, help="2014 or 2017 (%(default)s)")
+    parser.add_argument("--weights", "--model", dest="weights", required=True, help="coco, imagenet, last, or a file")
+    parser.add_argument("--logs", default=str(LOGS), help="folder for runs and checkpoints (%(default)s)")
+    parser.add_argument("--limit", type=int, default=500, help="images to evaluate, 0 for all (%(default)s)")
+    parser.add_argument("--download", type=yes_or_no, nargs="?", const=True, default=False, help="fetch COCO first")
+    parser.add_argument("--schedule", choices=SCHEDULES, default="matterport", help="of train (%(default)s)")
+    parser.add_argument("--annotations", help="a file of your own in COCO's format, instead of --dataset")
+    parser.add_argument("--val-annotations", help="the same for validation (as --annotations)")
+    parser.add_argument("--images", help="folder of its photos (the file's own)")
+    args = parser.parse_args(arguments)
+    if bool(args.dataset) == bool(args.annotations):
+        parser.error("give one of --dataset and --annotations")
+    return args
+
+
+def main(arguments=None) -> None:
+    args = parse(arguments)
+    subset = "minival" if args.year == "2014" else "val"
+    validation = open_data(args, subset)
+    config = CocoConfig()
+    config.NUM_CLASSES = validation.num_classes
+    path = find_weights(args.weights, config.NAME, args.logs)
+    config.BACKBONE = backbone_of(path) or config.BACKBONE
+    model = MaskRCNN("training" if args.command == "train" else "inference", config, args.logs)
+    load_weights(model, args.weights, path)
+    if args.command == "train":
+        train(model, open_data(args, "train"), validation, args.schedule)
+    else:
+        evaluate(model, validation, args.limit)
+
+
+if __name__ == "__main__":
+    main()

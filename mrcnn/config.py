@@ -234,12 +234,41 @@ class Config:
         """All settings and derived values by name, in alphabetical order."""
         return self._settings()
 
+    def to_json(self) -> dict:
+        """`to_dict` in types that JSON has, without the derived values, for `MaskRCNN.save`.
+
+        Raises:
+            ValueError: a setting has no such form, e.g. a callable backbone.
+        """
+        settings = {name: value for name, value in self.to_dict().items() if name not in DERIVED}
+        return {name: _plain(name, value) for name, value in settings.items()}
+
+    @classmethod
+    def from_json(cls, settings: dict) -> Config:
+        """The inverse of `to_json`."""
+        return type("Config", (Config,), dict(settings))()
+
     def display(self) -> None:
         """Prints all settings and derived values."""
         print("\nConfigurations:")
         for name, value in self.to_dict().items():
             print(f"{name:30} {value}")
         print()
+
+
+def _plain(name: str, value):
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [_plain(name, v) for v in value]
+    if isinstance(value, dict):
+        return {str(k): _plain(name, v) for k, v in value.items()}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise ValueError(
+        f"{name} is {value!r}; a model can be saved as .keras only if its settings are numbers, strings, lists and"
+        " dicts. Save the weights instead: model.save_weights('x.weights.h5')."
+    )
 
 
 def _is_whole(value) -> bool:

@@ -53,19 +53,23 @@ class DetectionLayer(keras.layers.Layer):
         return (input_shape[0][0], self.max_instances, 6)
 
     def call(self, inputs):
-        rois, probs, deltas, image_meta = inputs
-        meta = parse_image_meta_graph(image_meta)
-        window = norm_boxes_graph(ops.cast(meta["window"], "float32"), meta["image_shape"][0, :2])  # [B, 4]
-        return self.taps(rois, probs, deltas, window)["detections"]
+        return self.steps(inputs)["detections"]
 
-    def taps(self, rois, probs, deltas, window):
-        """The layer's steps by name, for looking inside.
+    def steps(self, inputs):
+        """The layer's steps by name, for looking inside (`mrcnn.inspecting`).
 
         Returns:
             dict: `class_ids` [B, N], `class_scores` [B, N], `refined_rois` [B, N, 4] (moved and clipped to the
             window), `confident` [B, N] bool (no background, score high enough), `keep` [B, D] int32 rows that NMS
             leaves, -1 where none; `detections` [B, D, 6].
         """
+        rois, probs, deltas, image_meta = inputs
+        meta = parse_image_meta_graph(image_meta)
+        window = norm_boxes_graph(ops.cast(meta["window"], "float32"), meta["image_shape"][0, :2])  # [B, 4]
+        return self.refine(rois, probs, deltas, window)
+
+    def refine(self, rois, probs, deltas, window):
+        """`steps`, given the window [B, 4], normalised."""
         class_ids = ops.cast(ops.argmax(probs, axis=-1), "int32")  # [B, N]
         scores = ops.max(probs, axis=-1)
         of_class = ops.one_hot(class_ids, probs.shape[-1], dtype="float32")[..., None]  # [B, N, C, 1]
@@ -117,4 +121,4 @@ class DetectedBoxes(keras.layers.Layer):
 def refine_detections_graph(rois, probs, deltas, window, config):
     """`DetectionLayer` for one image: rois [N, 4], probs [N, C], deltas [N, C, 4], window [4] -> [D, 6]."""
     inputs = [ops.convert_to_tensor(x, "float32")[None] for x in (rois, probs, deltas, window)]
-    return DetectionLayer(config).taps(*inputs)["detections"][0]
+    return DetectionLayer(config).refine(*inputs)["detections"][0]

@@ -55,10 +55,10 @@ class ProposalLayer(keras.layers.Layer):
         return (input_shape[0][0], self.proposal_count, 4)
 
     def call(self, inputs):
-        return self.taps(inputs)["proposals"]
+        return self.steps(inputs)["proposals"]
 
-    def taps(self, inputs):
-        """The layer's steps by name, for looking inside (`MaskRCNN.ancestor`, `run_graph`).
+    def steps(self, inputs):
+        """The layer's steps by name, for looking inside (`mrcnn.inspecting`).
 
         Returns:
             dict: `pre_nms_anchors`, `refined_anchors`, `refined_anchors_clipped`, each [B, K, 4], best score first;

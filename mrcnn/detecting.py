@@ -1,0 +1,92 @@
+"""In and out of the network: photos of any size -> molded batch, network output -> boxes and masks on the photos.
+
+Shapes: H0 x W0 the photo, H x W the molded (resized and padded) image, D detections, n the real ones of them,
+C classes. Boxes (y1, x1, y2, x2). `window` is the photo's place in the molded image, in pixels of it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mrcnn.ops import boxes as box_ops
+from mrcnn.ops import images as image_ops
+from mrcnn.ops.masks import paste_masks
+from mrcnn.ops.meta import compose_image_meta
+
+
+def mold_image(images, config):
+    """Subtracts `config.MEAN_PIXEL`: [..., H, W, C] of any number type -> float32."""
+    return image_ops.subtract_mean(images, config.MEAN_PIXEL)
+
+
+def unmold_image(normalized_images, config):
+    """The inverse of `mold_image`: adds the mean back -> uint8, cut off at 0 and 255."""
+    return image_ops.add_mean(normalized_images, config.MEAN_PIXEL)
+
+
+def mold_inputs(images, config):
+    """Resizes, pads and centres photos for the network.
+
+    Args:
+        images: list of [H0, W0, 3] RGB (grey, RGBA, 16-bit and 0..255 floats are converted), of any sizes.
+        config: `Config`.
+
+    Returns:
+        molded_images: list of [H, W, channels] float32; all of `config.IMAGE_SHAPE` in the modes "square" and "crop".
+        image_metas: [B, 12 + C].
+        windows: [B, (y1, x1, y2, x2)].
+    """
+    molded, metas, windows = [], [], []
+    for i, image in enumerate(images):
+        image = image_ops.to_channels(image, config.IMAGE_CHANNEL_COUNT, name=f"images[{i}]")
+        resized, window, scale, _, _ = image_ops.resize_image(
+            image, config.IMAGE_MIN_DIM, config.IMAGE_MAX_DIM, config.IMAGE_MIN_SCALE, config.IMAGE_RESIZE_MODE
+        )
+        if any(side % 64 for side in resized.shape[:2]):
+            raise ValueError(
+                f"images[{i}] is {image.shape[0]} x {image.shape[1]} pixels and IMAGE_RESIZE_MODE is"
+                f' "{config.IMAGE_RESIZE_MODE}"; both sides must be multiples of 64. Use the mode "square" or "pad64".'
+            )
+        every_class = np.ones(config.NUM_CLASSES, np.int32)
+        molded.append(mold_image(resized, config))
+        metas.append(compose_image_meta(0, image.shape, resized.shape, window, scale, every_class))
+        windows.append(window)
+    return molded, np.stack(metas), np.stack(windows)
+
+
+def batches_of_one_shape(arrays, batch_size: int):
+    """Cuts a list of arrays into slices that can be stacked: neighbours of one shape, at most `batch_size` of them."""
+    start = 0
+    for end in range(1, len(arrays) + 1):
+        full = end - start == batch_size
+        if full or end == len(arrays) or arrays[end].shape != arrays[start].shape:
+            yield slice(start, end)
+            start = end
+
+
+def unmold_detections(detections, mrcnn_mask, original_image_shape, image_shape, window):
+    """One image's detections, from the molded image back onto the photo.
+
+    Args:
+        detections: [D, (y1, x1, y2, x2, class_id, score)], normalised to the molded image; a row of class 0 ends them.
+        mrcnn_mask: [D, 28, 28, C] probabilities.
+        original_image_shape: (H0, W0, ...).
+        image_shape: (H, W, ...).
+        window: (y1, x1, y2, x2).
+
+    Returns:
+        boxes [n, 4] int32 in pixels of the photo, class_ids [n] int32, scores [n] float32, masks [H0, W0, n] bool.
+    """
+    ends = np.flatnonzero(detections[:, 4] == 0)
+    count = ends[0] if len(ends) else len(detections)
+    class_ids = detections[:count, 4].astype(np.int32)
+    scores = detections[:count, 5].astype(np.float32)
+    masks = mrcnn_mask[np.arange(count), :, :, class_ids]  # [n, 28, 28]
+
+    window = box_ops.norm_boxes(np.asarray(window), image_shape[:2])
+    origin, size = window[:2], window[2:] - window[:2]
+    boxes = (detections[:count, :4] - np.tile(origin, 2)) / np.tile(size, 2)
+    boxes = box_ops.denorm_boxes(boxes, original_image_shape[:2])
+    real = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    boxes, class_ids, scores, masks = boxes[real], class_ids[real], scores[real], masks[real]
+    return boxes, class_ids, scores, paste_masks(masks, boxes, original_image_shape[:2])

@@ -1,0 +1,89 @@
+"""Looking inside the network: any layer's output, and the steps within the layers that pick boxes.
+
+`MaskRCNN.run_graph` and `MaskRCNN.ancestor` are the doors. matterport's notebooks ask for TensorFlow 1 nodes by name,
+e.g. "ROI/refined_anchors:0"; here these are the named steps ("taps") of `ProposalLayer` and `DetectionLayer`:
+
+    ROI/pre_nms_anchors:0              [B, K, 4]  the K best anchors, best score first
+    ROI/refined_anchors:0              [B, K, 4]  moved by their deltas
+    ROI/refined_anchors_clipped:0      [B, K, 4]  cut off at the image's edge
+    ROI/rpn_non_max_suppression:0      [n]        rows of these that NMS keeps, of the first image
+    mrcnn_detection/refined_rois:0     [B, N, 4]  proposals moved by their class's deltas, clipped to the window
+    mrcnn_detection/class_ids:0        [B, N]     and class_scores:0, the best class of each proposal
+    mrcnn_detection/keep:0             [n]        rows that per-class NMS keeps, of the first image
+"""
+
+from __future__ import annotations
+
+import keras
+
+from mrcnn.nn.detections import DetectionLayer
+from mrcnn.nn.proposals import ProposalLayer
+
+BOXES = (None, None, 4)
+ROWS = (None, None)
+TAPS = {
+    ProposalLayer: {
+        "pre_nms_anchors": BOXES,
+        "refined_anchors": BOXES,
+        "refined_anchors_clipped": BOXES,
+        "rpn_non_max_suppression": ROWS,
+    },
+    DetectionLayer: {"refined_rois": BOXES, "class_ids": ROWS, "class_scores": ROWS, "keep": ROWS},
+}
+ROW_INDICES = ("rpn_non_max_suppression", "keep")
+
+
+class Tap(keras.layers.Layer):
+    """One named step of another layer, computed from that layer's inputs."""
+
+    def __init__(self, layer, step: str):
+        super().__init__(name=f"{layer.name}_{step}", dtype="float32")
+        self.source = layer
+        self.step = step
+
+    def compute_output_spec(self, inputs):
+        dtype = "int32" if self.step in (*ROW_INDICES, "class_ids") else "float32"
+        return keras.KerasTensor(TAPS[type(self.source)][self.step], dtype)
+
+    def call(self, inputs):
+        return self.source.steps(inputs)[self.step]
+
+    def finish(self, array):
+        """What `run_graph` hands out: the rows that NMS keeps are those of the first image, without the filler."""
+        return array[0][array[0] >= 0] if self.step in ROW_INDICES else array
+
+
+def find_tensor(model, name: str):
+    """The symbolic tensor that `name` means in `model`, or None.
+
+    Args:
+        model: keras.Model.
+        name: "layer/step:0", see the top of this page, or "layer" or "layer/anything:0" for a layer's output. What
+            follows a step, as in "ROI/rpn_non_max_suppression/NonMaxSuppressionV3:0", is not looked at.
+    """
+    layer_name, *rest = name.split(":")[0].split("/")
+    layer = next((x for x in model.layers if x.name == layer_name), None)
+    if layer is None:
+        return None
+    steps = TAPS.get(type(layer))
+    if steps is None or not rest:
+        return layer.output
+    return Tap(layer, rest[0])(layer.input) if rest[0] in steps else None
+
+
+def run(model, inputs: dict, outputs: dict) -> dict:
+    """Runs part of a model: name -> array for each named symbolic tensor of it.
+
+    Args:
+        model: keras.Model.
+        inputs: arrays by the names of the model's inputs.
+        outputs: symbolic tensors by name.
+    """
+    part = keras.Model(model.inputs, list(outputs.values()))
+    arrays = part.predict_on_batch([inputs[x.name] for x in model.inputs])
+    arrays = arrays if isinstance(arrays, list) else [arrays]
+    found = {}
+    for (name, tensor), array in zip(outputs.items(), arrays, strict=True):
+        source = tensor._keras_history.operation
+        found[name] = source.finish(array) if isinstance(source, Tap) else array
+    return found

@@ -1,0 +1,549 @@
+"""Mask R-CNN: the map of the whole detector, and the door for the names that users import from here.
+
+Shapes: B images of H x W pixels, A anchors, N proposals, T sampled RoIs, D detections, C classes (0 is background).
+Boxes are (y1, x1, y2, x2): in pixels, y2 and x2 exclusive, for users; normalised to the padded image in the network.
+
+Read `build_graphs` first; every line of it is a stage with a file of its own in `nn/`.
+
+Reference: He, Gkioxari, Dollár, Girshick, "Mask R-CNN", ICCV 2017.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+import threading
+from dataclasses import dataclass, field
+from functools import wraps
+
+import keras
+import numpy as np
+
+from mrcnn import detecting, inspecting, training, weights
+from mrcnn.config import Config
+from mrcnn.data.generator import DataGenerator, data_generator  # noqa: F401
+from mrcnn.data.loading import load_image_gt  # noqa: F401
+from mrcnn.data.targets import build_detection_targets, build_rpn_targets, generate_random_rois  # noqa: F401
+from mrcnn.detecting import mold_image, unmold_image  # noqa: F401
+from mrcnn.eager import eager_mode
+from mrcnn.nn.anchors import Anchors
+from mrcnn.nn.backbones import build_backbone, conv_block, identity_block, resnet_graph  # noqa: F401
+from mrcnn.nn.detections import DetectedBoxes, DetectionLayer, refine_detections_graph  # noqa: F401
+from mrcnn.nn.fpn import fpn_graph
+from mrcnn.nn.heads import ClassHead, MaskHead, build_fpn_mask_graph, fpn_classifier_graph  # noqa: F401
+from mrcnn.nn.losses import (  # noqa: F401
+    mrcnn_bbox_loss_graph,
+    mrcnn_class_loss_graph,
+    mrcnn_mask_loss_graph,
+    rpn_bbox_loss_graph,
+    rpn_class_loss_graph,
+    smooth_l1_loss,
+)
+from mrcnn.nn.norm import BatchNorm  # noqa: F401
+from mrcnn.nn.proposals import ProposalLayer
+from mrcnn.nn.roi_align import PyramidROIAlign, log2_graph  # noqa: F401
+from mrcnn.nn.rpn import build_rpn_model, rpn_graph, rpn_over_pyramid  # noqa: F401
+from mrcnn.nn.targets import DetectionTargetLayer, NormBoxes, detection_targets_graph
+from mrcnn.ops.anchors import backbone_shapes, generate_pyramid_anchors
+from mrcnn.ops.boxes import (  # noqa: F401
+    apply_box_deltas_graph,
+    clip_boxes_graph,
+    denorm_boxes_graph,
+    norm_boxes,
+    norm_boxes_graph,
+    overlaps_graph,
+    trim_zeros_graph,
+)
+from mrcnn.ops.meta import compose_image_meta, parse_image_meta, parse_image_meta_graph  # noqa: F401
+
+MODES = ("training", "inference")
+INFERENCE_OUTPUTS = ("mrcnn_detection", "mrcnn_class", "mrcnn_bbox", "mrcnn_mask", "rpn_rois", "rpn_class", "rpn_bbox")
+# What detecting depends on beside the weights. A change of one of these takes effect at the next `detect`.
+DETECTION_SETTINGS = (
+    "PRE_NMS_LIMIT", "RPN_NMS_THRESHOLD", "POST_NMS_ROIS_INFERENCE",
+    "DETECTION_MAX_INSTANCES", "DETECTION_MIN_CONFIDENCE", "DETECTION_NMS_THRESHOLD",
+)  # fmt: skip
+
+
+# ---- The map -----------------------------------------------------------------------------------------------------
+@dataclass
+class Stages:
+    """What training and detecting share: symbolic tensors, and the heads that both apply."""
+
+    image: keras.KerasTensor  # [B, H, W, channels]
+    meta: keras.KerasTensor  # [B, 12 + C]
+    pyramid: list  # P2..P5
+    rpn: list  # logits [B, A, 2], probs [B, A, 2], deltas [B, A, 4]
+    anchors: keras.KerasTensor  # [1, A, 4]
+    class_head: ClassHead
+    mask_head: MaskHead
+
+
+def build_stages(config) -> Stages:
+    """Image -> pyramid -> what the RPN says of every anchor."""
+    image = keras.Input((None, None, config.IMAGE_CHANNEL_COUNT), name="input_image")
+    meta = keras.Input((None,), name="input_image_meta", dtype="float32")
+
+    _, c2, c3, c4, c5 = build_backbone(image, config)
+    pyramid = fpn_graph(c2, c3, c4, c5, config.TOP_DOWN_PYRAMID_SIZE)  # P2..P6
+    rpn = build_rpn_model(config.RPN_ANCHOR_STRIDE, len(config.RPN_ANCHOR_RATIOS), config.TOP_DOWN_PYRAMID_SIZE)
+    anchors = Anchors(
+        config.RPN_ANCHOR_SCALES, config.RPN_ANCHOR_RATIOS, config.BACKBONE_STRIDES, config.RPN_ANCHOR_STRIDE,
+        name="anchors",
+    )  # fmt: skip
+    align = {"mode": config.ROI_ALIGN, "samples": config.ROI_ALIGN_SAMPLES}
+    classes, train_bn = config.NUM_CLASSES, config.TRAIN_BN
+    return Stages(
+        image,
+        meta,
+        pyramid[:4],
+        rpn_over_pyramid(rpn, pyramid),
+        anchors([image, *pyramid]),
+        ClassHead(config.POOL_SIZE, classes, train_bn, config.FPN_CLASSIF_FC_LAYERS_SIZE, align),
+        MaskHead(config.MASK_POOL_SIZE, classes, train_bn, align),
+    )
+
+
+def detection_graph(stages: Stages, config) -> tuple[list, list]:
+    """Detecting: inputs, and outputs in the order of `INFERENCE_OUTPUTS`."""
+    _, probs, deltas = stages.rpn
+    rois = ProposalLayer(config.POST_NMS_ROIS_INFERENCE, config.RPN_NMS_THRESHOLD, config, name="ROI")(
+        [probs, deltas, stages.anchors]
+    )  # [B, N, 4]
+    _, classes, boxes = stages.class_head(rois, stages.meta, stages.pyramid)
+    detections = DetectionLayer(config, name="mrcnn_detection")([rois, classes, boxes, stages.meta])  # [B, D, 6]
+    masks = stages.mask_head(DetectedBoxes()(detections), stages.meta, stages.pyramid)  # [B, D, 28, 28, C]
+    return [stages.image, stages.meta], [detections, classes, boxes, masks, rois, probs, deltas]
+
+
+def training_graph(stages: Stages, config) -> tuple[list, dict]:
+    """Training: inputs, and all that the losses need (`training.compute_losses`) by name."""
+    gt_masks_size = config.MINI_MASK_SHAPE if config.USE_MINI_MASK else (None, None)
+    match = keras.Input((None, 1), name="input_rpn_match", dtype="int32")
+    rpn_bbox = keras.Input((None, 4), name="input_rpn_bbox", dtype="float32")
+    gt_class_ids = keras.Input((None,), name="input_gt_class_ids", dtype="int32")
+    gt_boxes = keras.Input((None, 4), name="input_gt_boxes", dtype="float32")
+    gt_masks = keras.Input((*gt_masks_size, None), name="input_gt_masks", dtype="bool")
+    inputs = [stages.image, stages.meta, match, rpn_bbox, gt_class_ids, gt_boxes, gt_masks]
+
+    logits, probs, deltas = stages.rpn
+    proposals = ProposalLayer(config.POST_NMS_ROIS_TRAINING, config.RPN_NMS_THRESHOLD, config, name="ROI")(
+        [probs, deltas, stages.anchors]
+    )  # [B, N, 4]
+    candidates = proposals
+    if not config.USE_RPN_ROIS:
+        candidates = keras.Input((None, 4), name="input_roi", dtype="float32")
+        inputs.append(candidates)
+        candidates = NormBoxes(name="norm_rois")([candidates, stages.image])
+    targets = DetectionTargetLayer(config, name="proposal_targets")
+    true_boxes = NormBoxes(name="norm_gt_boxes")([gt_boxes, stages.image])
+    rois, class_ids, bbox, masks = targets([candidates, gt_class_ids, true_boxes, gt_masks])  # [B, T, ...]
+
+    class_logits, classes, class_boxes = stages.class_head(rois, stages.meta, stages.pyramid)
+    # Only positives have a mask to learn, and they come first: the mask head needn't see the rest.
+    positive = FirstRows(targets.max_positives, name="positive_rois")(rois)  # [B, P, 4]
+    pred_masks = stages.mask_head(positive, stages.meta, stages.pyramid)  # [B, P, 28, 28, C]
+    return inputs, {
+        "rpn_class_logits": logits, "rpn_class": probs, "rpn_bbox": deltas, "rpn_rois": proposals,
+        "output_rois": rois, "target_class_ids": class_ids, "target_bbox": bbox, "target_mask": masks,
+        "mrcnn_class_logits": class_logits, "mrcnn_class": classes, "mrcnn_bbox": class_boxes, "mrcnn_mask": pred_masks,
+    }  # fmt: skip
+
+
+@keras.saving.register_keras_serializable(package="mrcnn")
+class FirstRows(keras.layers.Layer):
+    """[B, T, ...] -> [B, count, ...], the first rows."""
+
+    def __init__(self, count, **kwargs):
+        super().__init__(**{"dtype": "float32", **kwargs})
+        self.count = int(count)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], min(self.count, input_shape[1]), *input_shape[2:])
+
+    def call(self, inputs):
+        return inputs[:, : self.count]
+
+    def get_config(self):
+        return {**super().get_config(), "count": self.count}
+
+
+# ---- The model ---------------------------------------------------------------------------------------------------
+@dataclass
+class _Detector:
+    """The graph that `detect` runs, and the settings it was built with. Not tracked by Keras: it owns no weights."""
+
+    stages: Stages
+    settings: tuple = ()
+    model: keras.Model | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+def _eagerly(method):
+    """Lets a method run inside TF1's `with graph.as_default():` (see `mrcnn.eager`)."""
+
+    @wraps(method)
+    def run(*args, **kwargs):
+        with eager_mode():
+            return method(*args, **kwargs)
+
+    return run
+
+
+@keras.saving.register_keras_serializable(package="mrcnn")
+class MaskRCNN(keras.Model):
+    """Mask R-CNN with matterport's methods, as a Keras model: `compile`, `fit`, `save`, callbacks work as anywhere.
+
+    Args:
+        mode: "training" or "inference". Both have the same weights, and a model built for training detects as well;
+            the mode says which graph `model(...)`, `fit` and `predict` run.
+        config: `Config`. Read when the graph is built; thresholds and sizes of detecting (`DETECTION_*`,
+            `POST_NMS_ROIS_INFERENCE`...), batch size, steps and loss weights also later.
+        model_dir: where run folders are made, one for each training: `<name>YYYYmmddTHHMM/mask_rcnn_<name>_0001.h5`.
+
+    Attributes:
+        keras_model: the model itself, under matterport's name.
+        epoch: int, epochs trained so far; from the checkpoint's name after `load_weights`.
+        log_dir, checkpoint_path: of the current run.
+        anchors: [A, 4] pixels, after `get_anchors`.
+
+    Raises:
+        ValueError: for another mode, or a setting that can't work.
+    """
+
+    @_eagerly
+    def __init__(self, mode, config, model_dir=".", **kwargs):
+        if mode not in MODES:
+            raise ValueError(f"mode is {mode!r}; expected one of {', '.join(MODES)}.")
+        config.validate()
+        stages = build_stages(config)
+        graph = training_graph if mode == "training" else detection_graph
+        inputs, outputs = graph(stages, config)
+        super().__init__(inputs=inputs, outputs=outputs, **{"name": "mask_rcnn", **kwargs})
+        self.mode = mode
+        self.config = config
+        self.model_dir = str(model_dir)
+        self._detector = _Detector(stages)
+        if mode == "inference":
+            self._detector.model, self._detector.settings = self, self._detection_settings()
+        self._loss_means = [keras.metrics.Mean(name=name) for name in training.LOSS_NAMES] if mode == "training" else []
+        self._anchor_cache = {}
+        if keras.backend.backend() == "tensorflow":
+            self.jit_compile = False  # NMS is a kernel that XLA hasn't got, and its convolutions on the CPU are slower
+        self.set_log_dir()
+
+    @property
+    def keras_model(self):
+        return self
+
+    def build(self, *args, **kwargs):
+        """Keras's `build(input_shape)`; or matterport's `build(mode, config)`: a new graph as a plain keras.Model."""
+        mode, config = kwargs.get("mode", args[0] if args else None), kwargs.get("config", args[-1] if args else None)
+        if mode not in MODES:
+            return super().build(*args, **kwargs)
+        graph = training_graph if mode == "training" else detection_graph
+        return keras.Model(*graph(build_stages(config), config), name="mask_rcnn")
+
+    # ---- Training --------------------------------------------------------------------------------------------------
+    @_eagerly
+    def compile(self, optimizer=None, *args, learning_rate=None, momentum=None, **kwargs):
+        """Keras's `compile(optimizer, ...)`, or matterport's `compile(learning_rate, momentum)`.
+
+        The losses are the model's own. Without an optimizer it is SGD with momentum and clipping, from the Config.
+        """
+        if isinstance(optimizer, (int, float)):
+            learning_rate, optimizer = optimizer, None
+            momentum, *args = args or (momentum,)
+        if optimizer is None:
+            optimizer = training.default_optimizer(self.config, learning_rate, momentum)
+        if keras.backend.backend() == "tensorflow":
+            kwargs.setdefault("jit_compile", False)
+        super().compile(optimizer, *args, **kwargs)
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """The weighted sum of the five losses, plus weight decay. Called by `fit` and `evaluate`."""
+        if self.mode != "training":
+            raise ValueError('This model was built with mode="inference"; training needs MaskRCNN(mode="training", ...).')
+        if not isinstance(x, dict):
+            x = dict(zip((tensor.name for tensor in self.inputs), x, strict=True))
+        values = _losses(x, y_pred, self.config)
+        for mean in self._loss_means:
+            mean.update_state(values[mean.name])
+        return _weighted_sum(values, self.config) + _weight_decay(self.trainable_variables, self.config)
+
+    def set_trainable(self, layer_regex, keras_model=None, indent=0, verbose=1):
+        """Makes the layers trainable whose whole name matches the regular expression, and freezes the others."""
+        training.set_trainable(keras_model or self, layer_regex, self.config.TRAIN_BN, verbose, indent)
+
+    @_eagerly
+    def train(self, train_dataset, val_dataset, learning_rate, epochs, layers, augmentation=None,
+              custom_callbacks=None, no_augmentation_sources=None, *, optimizer=None, workers=1,
+              use_multiprocessing=False):  # fmt: skip
+        """Trains until `epochs` epochs have been done in all, and saves a checkpoint after each.
+
+        Args:
+            train_dataset, val_dataset: prepared `Dataset`s; `val_dataset` may be None.
+            learning_rate: float, or a Keras schedule.
+            epochs: int, the total: a model that has done 20 does 10 more with `epochs=30`, and none with `epochs=20`.
+            layers: "heads", "3+", "4+", "5+", "all", or a regular expression of layer names.
+            augmentation: an imgaug augmenter, a callable `(image, masks) -> (image, masks)`, or a Keras layer.
+            custom_callbacks: list of Keras callbacks, called after the model's own.
+            no_augmentation_sources: list of source names whose images are not augmented.
+            optimizer: Keras optimizer to use instead of SGD; `learning_rate` is then not read.
+            workers: int, threads or processes that prepare batches.
+            use_multiprocessing: bool, processes instead of threads.
+
+        Returns:
+            keras.callbacks.History: `history` has `loss`, the five losses, and the same as `val_...`.
+        """
+        if self.mode != "training":
+            raise ValueError('train() needs a model built with mode="training"; this one is for "inference".')
+        self.config.validate()
+        loading = {"workers": workers, "use_multiprocessing": use_multiprocessing}
+        batches = DataGenerator(
+            train_dataset, self.config, shuffle=True, augmentation=augmentation, steps=self.config.STEPS_PER_EPOCH,
+            no_augmentation_sources=no_augmentation_sources, **loading,
+        )  # fmt: skip
+        batches.epoch = self.epoch
+        val_batches = None
+        if val_dataset is not None and self.config.VALIDATION_STEPS:
+            val_batches = DataGenerator(
+                val_dataset, self.config, shuffle=True, steps=self.config.VALIDATION_STEPS, **loading
+            )
+        print(f"\nStarting at epoch {self.epoch}. LR={learning_rate}\n\nCheckpoint path: {self.checkpoint_path}")
+        self.set_trainable(training.LAYER_REGEX.get(layers, layers))
+        self.compile(optimizer, learning_rate=learning_rate)
+        history = self.fit(
+            batches, initial_epoch=self.epoch, epochs=epochs, validation_data=val_batches,
+            callbacks=training.run_callbacks(self.log_dir, self.checkpoint_path) + list(custom_callbacks or []),
+        )  # fmt: skip
+        self.epoch = max(self.epoch, epochs)
+        return history
+
+    # ---- Detecting -------------------------------------------------------------------------------------------------
+    @_eagerly
+    def detect(self, images, verbose=0):
+        """Finds objects on photos.
+
+        Args:
+            images: list (or array) of [H0, W0, 3] RGB photos, any number and sizes. Grey, RGBA, 16-bit and 0..255
+                float images are converted.
+            verbose: 1 prints what goes in.
+
+        Returns:
+            A dict for each photo: `rois` [n, (y1, x1, y2, x2)] int32 pixels, `class_ids` [n] int32,
+            `scores` [n] float32, best first, `masks` [H0, W0, n] bool.
+        """
+        self.config.validate()
+        if len(images) == 0:
+            return []
+        molded, metas, windows = detecting.mold_inputs(images, self.config)
+        if verbose:
+            log(f"Processing {len(images)} images")
+            for name, array in [("image", image) for image in images] + [("image_metas", metas)]:
+                log(name, np.asarray(array))
+        results = []
+        for part in detecting.batches_of_one_shape(molded, self.config.BATCH_SIZE):
+            detections, masks = self._predict(np.stack(molded[part]), metas[part])
+            for i, image in enumerate(images[part]):
+                shapes = np.shape(image), molded[part.start].shape
+                results.append(self._result(detections[i], masks[i], *shapes, windows[part][i]))
+        return results
+
+    @_eagerly
+    def detect_molded(self, molded_images, image_metas, verbose=0):
+        """`detect` on images that are resized and centred already; boxes and masks are those of the molded images.
+
+        Args:
+            molded_images: [B, H, W, channels], of `mold_inputs` or `load_image_gt` and `mold_image`.
+            image_metas: [B, 12 + C].
+            verbose: 1 prints what goes in.
+
+        Returns:
+            As `detect`.
+        """
+        if verbose:
+            log(f"Processing {len(molded_images)} images")
+            log("molded_images", molded_images)
+        detections, masks = self._predict(np.asarray(molded_images), np.asarray(image_metas))
+        shape = molded_images[0].shape
+        whole = (0, 0, *shape[:2])
+        return [self._result(d, m, shape, shape, whole) for d, m in zip(detections, masks, strict=True)]
+
+    def _result(self, *args) -> dict:
+        rois, class_ids, scores, masks = self.unmold_detections(*args)
+        return {"rois": rois, "class_ids": class_ids, "scores": scores, "masks": masks}
+
+    def _predict(self, images, metas):
+        """[B, H, W, channels] and [B, 12 + C] -> detections [B, D, 6], masks [B, D, 28, 28, C]. Thread-safe."""
+        inputs = [images.astype(np.float32, copy=False), metas.astype(np.float32)]
+        with self._detector.lock:
+            outputs = self._detection_model().predict_on_batch(inputs)
+        return outputs[INFERENCE_OUTPUTS.index("mrcnn_detection")], outputs[INFERENCE_OUTPUTS.index("mrcnn_mask")]
+
+    def _detection_settings(self) -> tuple:
+        return tuple(getattr(self.config, name) for name in DETECTION_SETTINGS)
+
+    def _detection_model(self):
+        """The graph for detecting, over this model's layers; built anew when a setting has changed."""
+        detector, settings = self._detector, self._detection_settings()
+        if detector.model is None or detector.settings != settings:
+            detector.model = keras.Model(*detection_graph(detector.stages, self.config), name="mask_rcnn_detector")
+            detector.settings = settings
+            if keras.backend.backend() == "tensorflow":
+                detector.model.jit_compile = False
+        return detector.model
+
+    def mold_inputs(self, images):
+        """Photos -> molded images [B, H, W, channels], image_metas [B, 12 + C], windows [B, 4]."""
+        molded, metas, windows = detecting.mold_inputs(images, self.config)
+        return np.stack(molded), metas, windows
+
+    def unmold_detections(self, detections, mrcnn_mask, original_image_shape, image_shape, window):
+        """One image's network output -> boxes [n, 4], class_ids [n], scores [n], masks [H0, W0, n]."""
+        return detecting.unmold_detections(detections, mrcnn_mask, original_image_shape, image_shape, window)
+
+    def get_anchors(self, image_shape):
+        """[A, 4] anchors normalised to an image of `image_shape`; sets `anchors`, the same in pixels."""
+        shape = tuple(int(n) for n in image_shape)
+        if shape not in self._anchor_cache:
+            config = self.config
+            anchors = generate_pyramid_anchors(
+                config.RPN_ANCHOR_SCALES, config.RPN_ANCHOR_RATIOS, compute_backbone_shapes(config, shape),
+                config.BACKBONE_STRIDES, config.RPN_ANCHOR_STRIDE,
+            )  # fmt: skip
+            self._anchor_cache.clear()  # only the last size is kept: "pad64" knows no end of sizes
+            self._anchor_cache[shape] = anchors
+        self.anchors = self._anchor_cache[shape]
+        return norm_boxes(self.anchors, shape[:2])
+
+    # ---- Weights ---------------------------------------------------------------------------------------------------
+    @_eagerly
+    def load_weights(self, filepath, by_name=False, exclude=None, **kwargs):
+        """Loads weights from matterport's `.h5`, or Keras's `.weights.h5` or `.keras`, by layer name.
+
+        Args:
+            filepath: the file. If it is a checkpoint of a run, training goes on in that run's folder and epoch.
+            by_name: False: every layer with weights must be in the file. True: layers that aren't are left as they
+                are. At least one must match in any case, with the same shapes.
+            exclude: list of layer names to leave alone, e.g. the heads for another number of classes; implies
+                `by_name`. Names that no layer has are ignored.
+
+        Returns:
+            weights.LoadReport: what was loaded and what was not; `print` it.
+
+        Raises:
+            FileNotFoundError, ValueError: the model is then unchanged.
+        """
+        report = weights.load_weights_by_name(
+            self, filepath, exclude=exclude or (), require_all=not by_name and not exclude, **kwargs
+        )
+        self.set_log_dir(filepath)
+        return report
+
+    def save_weights(self, filepath, *args, **kwargs):
+        """Writes Keras's layout to `*.weights.h5`, matterport's to any other `*.h5`."""
+        if str(filepath).endswith(".h5") and not str(filepath).endswith(".weights.h5"):
+            weights.save_matterport_h5(self, filepath)
+        else:
+            super().save_weights(filepath, *args, **kwargs)
+
+    def find_last(self):
+        """Path of the newest checkpoint of this `NAME` below `model_dir`.
+
+        Raises:
+            FileNotFoundError: there is none; says what was looked for.
+        """
+        return weights.find_last(self.model_dir, self.config.NAME)
+
+    def get_imagenet_weights(self):
+        """Path of ResNet-50's ImageNet weights (no top), downloaded on first use."""
+        return weights.pretrained("imagenet")
+
+    def set_log_dir(self, model_path=None):
+        """Sets `log_dir`, `epoch` and `checkpoint_path`: those of the run that `model_path` belongs to, or of a new one."""
+        name = str(self.config.NAME).lower()
+        found = weights.parse_checkpoint(model_path, name) if model_path else None
+        if found:
+            self.log_dir, self.epoch = found
+            print(f"Re-starting from epoch {self.epoch}")
+        else:
+            self.log_dir, self.epoch = weights.run_folder(self.model_dir, name, datetime.datetime.now()), 0
+        self.checkpoint_path = f"{self.log_dir}/{weights.checkpoint_name(name)}"
+
+    def get_config(self):
+        return {"mode": self.mode, "config": self.config.to_json(), "model_dir": self.model_dir, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        return cls(**{**config, "config": Config.from_json(config["config"])})
+
+    # ---- Looking inside --------------------------------------------------------------------------------------------
+    def run_graph(self, images, outputs, image_metas=None):
+        """Runs parts of the network on photos: `{name: array}` for each `(name, tensor)` of `outputs`.
+
+        Args:
+            images: list of photos; with `image_metas`, molded images.
+            outputs: list of (name, symbolic tensor), e.g. `get_layer("ROI").output` or what `ancestor` gives.
+            image_metas: [B, 12 + C], optional.
+        """
+        outputs = dict(outputs)
+        missing = [name for name, tensor in outputs.items() if tensor is None]
+        if missing:
+            raise ValueError(f"run_graph got no tensor (None) for {', '.join(missing)}; see `mrcnn.inspecting` for names.")
+        if image_metas is None:
+            images, image_metas, _ = self.mold_inputs(images)
+        self.get_anchors(np.shape(images)[1:])
+        inputs = {"input_image": np.asarray(images, np.float32), "input_image_meta": np.asarray(image_metas, np.float32)}
+        found = inspecting.run(self, inputs, outputs)
+        for name, array in found.items():
+            log(name, array)
+        return found
+
+    def ancestor(self, tensor, name, checked=None):
+        """The symbolic tensor `name` of this model, e.g. "ROI/refined_anchors:0" (`mrcnn.inspecting` lists them), or None.
+
+        `tensor` and `checked` are matterport's; a Keras 3 graph is searched by name alone.
+        """
+        return inspecting.find_tensor(self, re.sub(r"^/|/$", "", name))
+
+    def find_trainable_layer(self, layer):
+        """The layer inside a wrapper, or the layer itself."""
+        return self.find_trainable_layer(layer.layer) if hasattr(layer, "layer") else layer
+
+    def get_trainable_layers(self):
+        """All layers with weights, unwrapped."""
+        return [layer for layer in map(self.find_trainable_layer, self.layers) if layer.get_weights()]
+
+    def _make_predict_function(self):
+        """Nothing to do: Keras 3 makes it when needed. TF1 web servers called this before they started threads."""
+
+
+# `compute_loss` has an argument `training` (Keras's name), which hides the module.
+_losses, _weighted_sum, _weight_decay = training.compute_losses, training.weighted_sum, training.weight_decay
+
+
+# ---- Small functions that users import from here -----------------------------------------------------------------
+def log(text, array=None):
+    """Prints a text and, if an array is given, its shape, range and type."""
+    if array is not None:
+        low, high = (array.min(), array.max()) if array.size else ("", "")
+        span = f"min: {low:10.5f}  max: {high:10.5f}" if array.size else "min: -  max: -"
+        text = f"{text:25}  shape: {str(array.shape):20}  {span}  {array.dtype}"
+    print(text)
+
+
+def compute_backbone_shapes(config, image_shape):
+    """[5, (height, width)] of P2..P6 for an image of `image_shape`."""
+    if callable(config.BACKBONE) and config.COMPUTE_BACKBONE_SHAPE is not None:
+        return np.asarray(config.COMPUTE_BACKBONE_SHAPE(image_shape))
+    return backbone_shapes(image_shape, config.BACKBONE_STRIDES)
+
+
+def batch_pack_graph(x, counts, num_rows):
+    """Joins the first `counts[i]` rows of each `x[i]`, i < num_rows: [B, N, ...] -> [sum(counts), ...]."""
+    return keras.ops.concatenate([x[i, : counts[i]] for i in range(num_rows)], axis=0)

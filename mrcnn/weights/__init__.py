@@ -10,16 +10,20 @@ checkpoints  run folders and checkpoint names, and which is the newest
 from __future__ import annotations
 
 from .checkpoints import checkpoint_name, find_last, parse_checkpoint, run_folder
+from .downloading import PRETRAINED, download, pretrained
 from .loading import LoadReport, load_weights_by_name
 from .reading import read_weights
 from .writing import save_matterport_h5
 
 __all__ = [
+    "PRETRAINED",
     "LoadReport",
     "checkpoint_name",
+    "download",
     "find_last",
     "load_weights_by_name",
     "parse_checkpoint",
+    "pretrained",
     "read_weights",
     "run_folder",
     "save_matterport_h5",

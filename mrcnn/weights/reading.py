@@ -93,7 +93,7 @@ def read_weights(path: str | os.PathLike) -> dict[str, list[np.ndarray]]:
 
 @contextmanager
 def open_weights(path: str | os.PathLike) -> Iterator[dict[str, list[StoredArray]]]:
-    """A weight file, open for the length of a `with` block: {layer name: [StoredArray, ...]}. Raises as `read_weights`."""
+    """A weight file, open in a `with` block: {layer name: [StoredArray, ...]}. Raises what `read_weights` raises."""
     path = os.fspath(path)
     head = _first_bytes(path)
     try:
@@ -102,7 +102,7 @@ def open_weights(path: str | os.PathLike) -> Iterator[dict[str, list[StoredArray
             _check_total_size(layers, path)
             yield layers
     except (OSError, RuntimeError, KeyError, TypeError, zipfile.BadZipFile) as error:  # what h5py raises when lost
-        raise ValueError(f"{path} can't be read as weights: {_what_broke(error)}") from error
+        raise ValueError(f"{path} can't be read as weights: {what_broke(error)}") from error
 
 
 # ---- Opening -----------------------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def _unzip(path: str) -> bytes:
         return archive.read(WEIGHTS_IN_ZIP)
 
 
-def _what_broke(error: Exception) -> str:
+def what_broke(error: Exception) -> str:
     """A sentence for what h5py or zipfile said, with what to do."""
     cut = re.search(r"truncated file: eof = (\d+).*stored_eof = (\d+)", str(error))
     if cut:

@@ -2,7 +2,7 @@
 
     attributes of the file      layer_names, backend, keras_version
     /<layer>                    a group for each layer of the model, with the attribute weight_names
-    /<layer>/<weight name>      an array; its weight name is "<layer>/kernel:0", in a nested model "<inner layer>/kernel:0"
+    /<layer>/<weight name>      an array; its name is "<layer>/kernel:0", in a nested model "<inner layer>/kernel:0"
 
 A wrapper (TimeDistributed) gives its own name to what it wraps.
 """

@@ -1,0 +1,268 @@
+"""Downloads weight files: once, whole or not at all, and the same bytes every time.
+
+    <path>.part         what has arrived; a download that broke off goes on from here
+    <path>.etag.part    which version of the server's file that is; another version starts from zero
+    <path>.lock.part    held by the process that downloads; others wait, then find the file there
+    <path>              the file, once it is complete and checked
+    <path>.sha256       its checksum, written on first use and compared ever after; `sha256sum -c` reads it too
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import re
+import shutil
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import h5py
+from tqdm import tqdm
+
+from .reading import HDF5_SIGNATURE, ZIP_SIGNATURE, describe_head, what_broke
+
+# "coco" and "balloon" are matterport's releases (v2.1 has the balloon's only, #1515); "imagenet" is a ResNet-50
+# without its top, with the same layer names, so of a ResNet-101 it fills the blocks that both have.
+PRETRAINED = {
+    "coco": "https://github.com/matterport/Mask_RCNN/releases/download/v2.0/mask_rcnn_coco.h5",
+    "balloon": "https://github.com/matterport/Mask_RCNN/releases/download/v2.1/mask_rcnn_balloon.h5",
+    "imagenet": "https://github.com/fchollet/deep-learning-models/releases/download/v0.2/"
+    "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+}
+ATTEMPTS = 5  # of one download; each goes on where the one before broke off
+WAIT_SECONDS = 1.0  # between attempts
+TIMEOUT_SECONDS = 30.0  # without a byte from the server
+CHUNK = 1 << 20
+PASSING_ERRORS = (408, 429, 500, 502, 503, 504)  # answers of a server that is only busy
+
+
+def pretrained(word: str, cache_dir: str | os.PathLike | None = None) -> str:
+    """Path of the weights that a word stands for; downloads them the first time.
+
+    Args:
+        word: "coco" (all of Mask R-CNN, 81 classes), "balloon" (2 classes) or "imagenet" (ResNet-50 backbone).
+        cache_dir: the folder to keep them in. None: `weights/` in the working directory where the file lies there
+            already, else the folder in the environment variable MRCNN_CACHE, else ~/.cache/mrcnn.
+
+    Raises:
+        ValueError: an unknown word, or as `download`.
+        ConnectionError: as `download`.
+    """
+    if word not in PRETRAINED:
+        raise ValueError(f"There are no pretrained weights {word!r}; expected one of {', '.join(PRETRAINED)}.")
+    url = PRETRAINED[word]
+    file = url.rsplit("/", 1)[-1]
+    if cache_dir is None and os.path.isfile(os.path.join("weights", file)):
+        cache_dir = "weights"
+    folder = cache_dir or os.environ.get("MRCNN_CACHE") or os.path.join(os.path.expanduser("~"), ".cache", "mrcnn")
+    return download(url, os.path.join(folder, file))
+
+
+def download(url: str, path: str | os.PathLike, sha256: str | None = None, progress: bool = True) -> str:
+    """Downloads `url` to `path`, unless it is there already; checks it either way.
+
+    Args:
+        url: http or https.
+        path: where to. Missing folders are made.
+        sha256: the checksum that the file must have. None: the one recorded beside the file on first use.
+        progress: show a bar.
+
+    Returns:
+        `path`, as a str.
+
+    Raises:
+        ConnectionError: no connection, the server refuses, or it broke off too often. The message says how to go on:
+            run again, or fetch the file elsewhere and put it in place.
+        ValueError: what came is not the file: a web page, a torso, another checksum.
+    """
+    path = os.fspath(path)
+    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+        raise ValueError(f"{url!r} can't be downloaded; expected an address that begins with http:// or https://.")
+    if not os.path.exists(path):
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        with _alone(path):
+            if not os.path.exists(path):  # another process may have brought it while we waited
+                _bring(url, path, sha256, progress)
+                return path
+    _check(path, path, sha256)
+    return path
+
+
+def _bring(url: str, path: str, sha256: str | None, progress: bool) -> None:
+    part = path + ".part"
+    _fetch(url, part, path, progress)
+    try:
+        _check(part, path, sha256)
+    except ValueError as error:
+        os.remove(part)
+        raise ValueError(f"{url}: what came is not the file. {error}") from error
+    os.replace(part, path)
+
+
+# ---- Fetching ----------------------------------------------------------------------------------------------------
+def _fetch(url: str, part: str, path: str, progress: bool) -> None:
+    """Brings `part` to full length, in several attempts if need be."""
+    by_hand = f"Or fetch {url} on another machine or in a browser, and put it at {os.path.abspath(path)}"
+    with tqdm(unit="B", unit_scale=True, unit_divisor=1024, desc=os.path.basename(path), disable=not progress) as bar:
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                time.sleep(WAIT_SECONDS)
+            try:
+                total = _fetch_once(url, part, bar)
+            except urllib.error.HTTPError as error:
+                error.close()
+                if error.code == 416:  # there is nothing after what we have, so that is not a part of this file
+                    os.remove(part)
+                problem = f"the server answers {error.code} {error.reason}"
+                if error.code not in (416, *PASSING_ERRORS):
+                    raise ConnectionError(f"{url}: {problem}. {by_hand}.") from None
+            except urllib.error.URLError as error:
+                raise ConnectionError(
+                    f"{url} can't be reached: {error.reason}. Check the network connection, and run again. {by_hand}."
+                ) from error
+            except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
+                problem = f"{type(error).__name__} after {_size(part):,} bytes"
+            else:
+                if total is None or _size(part) == total:
+                    return
+                problem = f"it broke off after {_size(part):,} of {total:,} bytes"
+    raise ConnectionError(
+        f"{url}: {problem}, and so {ATTEMPTS} times. Run again to go on from there. {by_hand}."
+    )
+
+
+def _fetch_once(url: str, part: str, bar: tqdm) -> int | None:
+    """Appends to `part` what the server sends; the full length that it announces, or None."""
+    have, version = _size(part), _read(part.removesuffix(".part") + ".etag.part")
+    headers = {"User-Agent": "mrcnn", "Accept-Encoding": "identity"}
+    if have and version:
+        headers |= {"Range": f"bytes={have}-", "If-Range": version}
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_SECONDS) as response:
+        if response.headers.get_content_type() == "text/html":
+            raise ValueError(
+                f"{url}: the server sends a web page and not the file. It begins with {response.read(60)!r}. A login"
+                " page of the network, or a link to a page about the file? Open the address in a browser and see."
+            )
+        have, total = _place(response, have)
+        _require_space(part, (total or 0) - have)
+        if not have:
+            _write(part.removesuffix(".part") + ".etag.part", _version(response))
+        bar.total, bar.n = total, have
+        bar.refresh()
+        with open(part, "r+b" if have else "wb") as file:
+            file.seek(have)
+            while chunk := response.read(CHUNK):
+                file.write(chunk)
+                bar.update(len(chunk))
+    return total
+
+
+def _place(response: http.client.HTTPResponse, have: int) -> tuple[int, int | None]:
+    """Where the answer's first byte goes, and the length of the whole file if the server says it."""
+    part = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+    if response.status == 206 and part and int(part[1]) == have:
+        return have, None if part[2] == "*" else int(part[2])
+    length = response.headers.get("Content-Length", "")
+    return 0, int(length) if length.isdecimal() else None
+
+
+def _version(response: http.client.HTTPResponse) -> str:
+    """What marks this version of the server's file, or "". A weak ETag ("W/...") may stand for different bytes."""
+    etag = response.headers.get("ETag", "")
+    return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified", "")
+
+
+def _require_space(part: str, needed: int) -> None:
+    free = shutil.disk_usage(os.path.dirname(part) or ".").free
+    if needed > free:
+        raise OSError(f"{part}: the download needs {needed:,} more bytes, and the disk has {free:,} left.")
+
+
+@contextmanager
+def _alone(path: str) -> Iterator[None]:
+    """Lets one process at a time work on `path`. The lock ends with the process, however that ends."""
+    with open(path + ".lock.part", "wb") as lock:
+        if os.name == "nt":
+            import msvcrt
+
+            while True:
+                with suppress(OSError):
+                    msvcrt.locking(lock.fileno(), msvcrt.LK_NBLCK, 1)
+                    break
+                time.sleep(0.2)
+        else:
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    # The file is there now, so whoever comes next needs no lock; one who waits for this one finds that out as well.
+    for left in (path + ".lock.part", path + ".etag.part"):
+        with suppress(OSError):
+            os.remove(left)
+
+
+# ---- Checking ----------------------------------------------------------------------------------------------------
+def _check(file: str, path: str, sha256: str | None) -> None:
+    """Checks that `file`, which is or will be at `path`, is a weight file and has its checksum; records a first one."""
+    if path.endswith((".h5", ".keras")):
+        _check_is_whole(file, path)
+    recorded = _read(path + ".sha256").split()
+    expected = sha256 or (recorded[0] if recorded else None)
+    found = _checksum(file)
+    if expected is None:
+        if not os.access(os.path.dirname(path) or ".", os.W_OK):
+            return  # a folder that nobody can write to needs no record
+        _write(path + ".sha256", f"{found}  {os.path.basename(path)}\n")
+    elif found != expected.lower():
+        whose = "the one asked for" if sha256 else "the one recorded on first use"
+        raise ValueError(
+            f"{path} has the checksum {found}, and {whose} is {expected}: another version, changed or damaged."
+            " Delete it to download it again."
+            + ("" if sha256 else f" If you know that the other version is right, delete {path}.sha256 as well.")
+        )
+
+
+def _check_is_whole(file: str, path: str) -> None:
+    with open(file, "rb") as opened:
+        head = opened.read(64)
+    if not head.startswith((HDF5_SIGNATURE, ZIP_SIGNATURE)):
+        raise ValueError(f"{path} is not a weight file. {describe_head(head)}.")
+    try:
+        if head.startswith(HDF5_SIGNATURE):
+            h5py.File(file, "r", locking=False).close()
+        else:
+            zipfile.ZipFile(file).close()
+    except (OSError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} can't be read as weights: {what_broke(error)}") from error
+
+
+def _checksum(file: str) -> str:
+    digest = hashlib.sha256()
+    with open(file, "rb") as opened:
+        while chunk := opened.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _size(file: str) -> int:
+    return os.path.getsize(file) if os.path.exists(file) else 0
+
+
+def _read(file: str) -> str:
+    if not os.path.exists(file):
+        return ""
+    with open(file, encoding="utf-8") as opened:
+        return opened.read()
+
+
+def _write(file: str, text: str) -> None:
+    temporary = f"{file}.{os.getpid()}.part"
+    with open(temporary, "w", encoding="utf-8") as opened:
+        opened.write(text)
+    os.replace(temporary, file)

@@ -136,7 +136,7 @@ def resize(image, output_shape, order=1, mode="constant", cval=0, clip=True, pre
         image = image / np.iinfo(image.dtype).max
     if usual and same_channels and image.ndim in (2, 3):
         floats = image.astype(np.float32 if image.dtype in (np.float16, np.float32) else np.float64, order="C")
-        return _bilinear(floats, output_shape[:2], clip)
+        return _bilinear(floats, output_shape[:2], _limits(floats) if clip else None)
     from skimage import transform  # a second to import, and only needed here
 
     return transform.resize(
@@ -153,22 +153,30 @@ def _refuse_empty(image: np.ndarray, output_shape) -> None:
         )
 
 
-def _bilinear(image: np.ndarray, shape, clip: bool = True) -> np.ndarray:
-    """image [H, W(, C)] float32 or float64 -> [height, width(, C)]; beyond the outermost pixel centres towards 0."""
+def _bilinear(image: np.ndarray, shape, limits=None) -> np.ndarray:
+    """image [H, W(, C)] float32 or float64 -> [height, width(, C)]; beyond the outermost pixel centres towards 0.
+
+    limits: (low, high), as scikit-image clips to the range of the image's values; None: not clipped. Only the margins
+    need it: between centres nothing exceeds the values around.
+    """
     height, width = (int(side) for side in shape)
     resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     resized = resized.reshape((height, width) + image.shape[2:])  # OpenCV drops a single channel's axis
-    low, high = (np.fmin.reduce(image, axis=None), np.fmax.reduce(image, axis=None)) if clip else (None, None)
     for axis, source in enumerate(image.shape[:2]):
         outside = outside_share(source, resized.shape[axis])
-        count = np.count_nonzero(outside) // 2  # as many at the far edge
-        lanes = np.moveaxis(resized, axis, 0)  # a view: [rows or columns, ...]
+        margin = np.count_nonzero(outside) // 2  # rows or columns at either edge
+        lanes = np.moveaxis(resized, axis, 0)  # a view
         keep = (1 - outside).astype(image.dtype).reshape((-1,) + (1,) * (lanes.ndim - 1))
-        for edge in (slice(0, count), slice(len(lanes) - count, len(lanes))):
+        for edge in (slice(0, margin), slice(len(lanes) - margin, len(lanes))):
             lanes[edge] *= keep[edge]
-            if clip:
-                np.clip(lanes[edge], low, high, out=lanes[edge])
+            if limits is not None:
+                np.clip(lanes[edge], *limits, out=lanes[edge])
     return resized
+
+
+def _limits(image: np.ndarray) -> tuple:
+    """Smallest and largest value, NaN left out."""
+    return np.fmin.reduce(image, axis=None), np.fmax.reduce(image, axis=None)
 
 
 def source_positions(source: int, target: int) -> np.ndarray:
@@ -260,7 +268,7 @@ def _scale_into(image: np.ndarray, shape, padding, crop) -> np.ndarray:
         whole = image.dtype.kind in "iu"
         floats = np.float32 if image.dtype in (np.uint8, np.int8, np.float16, np.float32) else np.float64
         image_floats = np.add(image, BELOW_WHOLE if whole else 0, dtype=floats, order="C")
-        resized = _bilinear(image_floats, shape)
+        resized = _bilinear(image_floats, shape, _limits(image) if shape > image.shape[:2] else None)
     else:
         resized = image
     if crop is not None:
@@ -284,14 +292,26 @@ def resize_mask(mask, scale, padding, crop=None) -> np.ndarray:
         [height, width, N] or [height, width] of the same type, 0 in the padding.
     """
     mask = np.asarray(mask)
-    rows, columns = (_nearest(side, scaled(side, scale)) for side in mask.shape[:2])
-    if crop is not None:
-        y, x, height, width = crop
-        rows, columns = rows[y : y + height], columns[x : x + width]
+    rows, columns = mask_sources(mask.shape, scale, crop)
     (top, bottom), (left, right) = padding[:2]
     molded = np.zeros((top + len(rows) + bottom, left + len(columns) + right) + mask.shape[2:], mask.dtype)
-    molded[top : top + len(rows), left : left + len(columns)] = mask[rows][:, columns]
+    inside = molded[top : top + len(rows), left : left + len(columns)]
+    if scale == 1 and crop is None:
+        inside[:] = mask
+    elif len(rows) < mask.shape[0]:
+        inside[:] = mask[rows].take(columns, axis=1)  # the step that makes less comes first
+    else:
+        inside[:] = mask.take(columns, axis=1)[rows]
     return molded
+
+
+def mask_sources(shape, scale, crop=None) -> tuple[np.ndarray, np.ndarray]:
+    """Which row and which column of a mask each row [h] and column [w] of the scaled, cropped, unpadded mask shows."""
+    rows, columns = (_nearest(side, scaled(side, scale)) for side in shape[:2])
+    if crop is None:
+        return rows, columns
+    y, x, height, width = crop
+    return rows[y : y + height], columns[x : x + width]
 
 
 def _nearest(source: int, target: int) -> np.ndarray:

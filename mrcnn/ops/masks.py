@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from mrcnn.ops import images
+from mrcnn.ops.boxes import extract_bboxes
 
 
 def minimize_mask(bbox, mask, mini_shape) -> np.ndarray:
@@ -29,16 +30,78 @@ def minimize_mask(bbox, mask, mini_shape) -> np.ndarray:
     Raises:
         ValueError: a box without area, such as that of an empty mask.
     """
+    mask = np.asarray(mask)
     mini = np.zeros(tuple(mini_shape) + (mask.shape[-1],), bool)
-    for i, (y1, x1, y2, x2) in enumerate(np.asarray(bbox)[:, :4]):
-        piece = mask[y1:y2, x1:x2, i] != 0
-        if piece.size == 0:
+    rows, columns = np.arange(mask.shape[0]), np.arange(mask.shape[1])
+    for i, (y1, x1, y2, x2) in enumerate(np.asarray(bbox)[:, :4].tolist()):
+        if not (0 <= y1 < y2 <= len(rows) and 0 <= x1 < x2 <= len(columns)):
             raise ValueError(
-                f"Instance {i} has the box {[int(v) for v in (y1, x1, y2, x2)]} without area in a mask of"
-                f" {mask.shape[0]} x {mask.shape[1]} pixels; drop instances with an empty mask first."
+                f"Instance {i} has the box {[y1, x1, y2, x2]} in a mask of {len(rows)} x {len(columns)} pixels;"
+                " expected an area, inside it. Drop instances with an empty mask first."
             )
-        mini[:, :, i] = images.resize(piece, mini_shape) > 0.5
+        mini[:, :, i] = _shrink(mask[:, :, i], rows[y1:y2], columns[x1:x2], mini_shape)
     return mini
+
+
+def minimize_resized(mask, scale, padding, crop, mini_shape) -> tuple[np.ndarray, np.ndarray]:
+    """`resize_mask`, `extract_bboxes` and `minimize_mask` in one, equal to them, without the large masks in between.
+
+    Args:
+        mask: [H, W, N] as loaded; a pixel that is not 0 belongs to the object.
+        scale, padding, crop: as `images.resize_image` returned them.
+        mini_shape: (h, w), pixels.
+
+    Returns:
+        boxes: [N, (y1, x1, y2, x2)] int32, pixels of the resized, padded image; zeros where nothing is left of a mask.
+        mini masks: [h, w, N] bool; all False there.
+    """
+    mask = np.asarray(mask)
+    rows, columns = images.mask_sources(mask.shape, scale, crop)
+    if scale < 1:  # rows and columns are left out: the mask becomes what is left
+        mask = mask[rows].take(columns, axis=1)
+        rows, columns = np.arange(len(rows)), np.arange(len(columns))
+    else:  # each shows at least once, as far as the crop reaches
+        mask = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        rows, columns = rows - rows[0], columns - columns[0]
+    # Both grow steadily, so that a box's border is where the first row at or behind it shows.
+    y1, x1, y2, x2 = extract_bboxes(mask).T
+    boxes = np.stack(
+        [rows.searchsorted(y1), columns.searchsorted(x1), rows.searchsorted(y2), columns.searchsorted(x2)], 1
+    )
+    mini = np.zeros(tuple(mini_shape) + (mask.shape[-1],), bool)
+    there = np.flatnonzero(y2 > y1)
+    for i in there:
+        top, left, bottom, right = boxes[i]
+        mini[:, :, i] = _shrink(mask[:, :, i], rows[top:bottom], columns[left:right], mini_shape)
+    (pad_top, _), (pad_left, _) = padding[:2]
+    boxes[there] += [pad_top, pad_left, pad_top, pad_left]
+    return boxes.astype(np.int32), mini
+
+
+def _shrink(layer, rows, columns, shape) -> np.ndarray:
+    """The piece layer[rows][:, columns], resized to shape (h, w): bool. Only the pixels that it needs are read."""
+    y, y_weights = _taps(rows, shape[0])  # [2, h]
+    x, x_weights = _taps(columns, shape[1])  # [2, w]
+    pixels = layer[y[:, :, None, None], x] != 0  # [2, h, 2, w]
+    values = ((pixels * y_weights[:, :, None, None]).sum(axis=0) * x_weights).sum(axis=1)  # [h, w]
+    shrunk = values > 0.5
+    # Margins blend with the nothing outside the box. A piece that is full stays full, as values are clipped to its own.
+    if not shrunk.all() and pixels.all() and (layer[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] != 0).all():
+        shrunk[:] = True
+    return shrunk
+
+
+def _taps(sources: np.ndarray, target: int) -> tuple[np.ndarray, np.ndarray]:
+    """The two source pixels that each of `target` pixels lies between, and their weights; 0 outside. Both [2, target].
+
+    sources: [L] int, the index of each pixel of the piece in the layer it is taken from.
+    """
+    positions = images.source_positions(len(sources), target)
+    nearer = np.floor(positions).astype(np.intp)
+    taps = np.stack([nearer, nearer + 1])
+    weights = 1 - np.abs(positions - taps)
+    inside = (taps >= 0) & (taps < len(sources))
+    return sources[np.where(inside, taps, 0)], weights * inside
 
 
 def expand_mask(bbox, mini_mask, image_shape) -> np.ndarray:

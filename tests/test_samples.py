@@ -1,0 +1,259 @@
+"""The samples: the shapes' truth, command lines, start weights, and matterport's import paths."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools import mask as rle
+
+from samples import balloon, coco, common, shapes
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+# ---- Shapes ----------------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def drawn():
+    return shapes.shapes_dataset(50, seed=5)
+
+
+def dataset_of(*specification, height=64, width=64) -> shapes.ShapesDataset:
+    """A set with one image, black background, of the given (shape, color, (x, y, size))."""
+    dataset = shapes.ShapesDataset()
+    dataset.load_shapes(0, height, width)
+    dataset.add_image("shapes", 0, None, width=width, height=height, bg_color=(0, 0, 0), shapes=list(specification))
+    dataset.prepare()
+    return dataset
+
+
+def test_every_pixel_of_a_mask_has_the_color_of_its_shape_and_all_others_the_background(drawn):
+    for image_id in drawn.image_ids:
+        image, (masks, class_ids) = drawn.load_image(image_id), drawn.load_mask(image_id)
+        info = drawn.image_info[image_id]
+        assert masks.dtype == bool and class_ids.dtype == np.int32
+        assert masks.shape == (128, 128, len(class_ids)) and 1 <= len(class_ids) <= 4
+        assert masks.sum(axis=-1).max() == 1  # no pixel belongs to two shapes
+        for i, (name, color, _) in enumerate(info["shapes"]):
+            assert drawn.class_names[class_ids[i]] == name
+            assert (image[masks[..., i]] == color).all()
+        assert (image[~masks.any(axis=-1)] == info["bg_color"]).all()
+
+
+def test_a_later_shape_covers_an_earlier_one():
+    red, blue = (255, 0, 0), (0, 0, 255)
+    dataset = dataset_of(("square", red, (20, 20, 10)), ("square", blue, (30, 20, 10)))
+    masks, _ = dataset.load_mask(0)
+    assert masks[..., 1].sum() == 21 * 21
+    assert masks[..., 0].sum() == 21 * 10  # columns 10..19; 20..30 are covered
+    assert tuple(dataset.load_image(0)[20, 25]) == blue
+
+
+def test_no_shape_is_hidden_beyond_recognition(drawn):
+    for info in drawn.image_info:
+        visible = drawn.visible_masks(info["shapes"], 128, 128).sum((0, 1))
+        whole = [drawn.visible_masks([shape], 128, 128).sum() for shape in info["shapes"]]
+        assert (visible / whole >= drawn.MIN_VISIBLE).all()
+
+
+def test_an_image_depends_on_seed_and_number_alone(drawn):
+    again, other = shapes.shapes_dataset(10, seed=5), shapes.shapes_dataset(10, seed=6)
+    for i in range(10):
+        np.testing.assert_array_equal(drawn.load_image(i), again.load_image(i))
+    assert any((drawn.load_image(i) != other.load_image(i)).any() for i in range(10))
+
+
+def test_evaluation_images_are_not_in_the_training_set():
+    def specifications(count, seed):
+        return {str(info["shapes"]) for info in shapes.shapes_dataset(count, seed).image_info}
+
+    seen = specifications(2000, shapes.TRAINING)
+    assert not seen & specifications(100, shapes.EVALUATION)
+    assert not seen & specifications(40, shapes.VALIDATION)
+
+
+def test_classes_and_reference(drawn):
+    assert drawn.class_names == ["BG", "square", "circle", "triangle"]
+    assert drawn.image_reference(0) == drawn.image_info[0]["shapes"]
+    drawn.add_image("other", 0, "photo.jpg")
+    assert not drawn.image_reference(len(drawn.image_info) - 1)  # matterport's raised here
+    del drawn.image_info[-1]
+
+
+def test_random_shape_and_draw_shape_work_alone():
+    dataset = shapes.ShapesDataset()
+    name, color, (x, y, size) = dataset.random_shape(128, 128)
+    assert name in shapes.SHAPES and len(color) == 3
+    assert 20 <= x < 108 and 20 <= y < 108 and 20 <= size <= 32
+    image = dataset.draw_shape(np.zeros((128, 128, 3), np.uint8), name, (x, y, size), (9, 9, 9))
+    assert tuple(image[y, x]) == (9, 9, 9)
+    with pytest.raises(ValueError, match="hexagon"):
+        dataset.draw_shape(image, "hexagon", (x, y, size), color)
+
+
+def test_small_resnet_has_the_strides_that_the_pyramid_expects():
+    import keras
+
+    stages = shapes.small_resnet(keras.Input((128, 128, 3)), None)
+    assert [stage.shape[1] for stage in stages] == [64, 32, 16, 8, 4]
+
+
+# ---- Balloon ---------------------------------------------------------------------------------------------------------
+def test_balloon_photos(shared):
+    dataset = balloon.balloon_dataset(shared / "data" / "balloon", "val")
+    assert dataset.class_names == ["BG", "balloon"]
+    assert len(dataset.image_ids) == 13
+    masks, class_ids = dataset.load_mask(0)
+    assert masks.shape[:2] == dataset.load_image(0).shape[:2]
+    assert (class_ids == 1).all()
+    assert sum(len(dataset.load_mask(i)[1]) for i in dataset.image_ids) == 50
+
+
+def test_balloon_subset_is_train_or_val():
+    with pytest.raises(ValueError, match="'test'"):
+        balloon.BalloonDataset().load_balloon("balloon", "test")
+
+
+class RedFinder:
+    """Stands in for a model: one instance, the red pixels."""
+
+    def detect(self, images, verbose=0):
+        return [{"masks": (image[..., 0] > 128)[..., None]} for image in images]
+
+
+def half_red(height=32, width=48) -> np.ndarray:
+    image = np.full((height, width, 3), (0, 80, 40), np.uint8)
+    image[:, : width // 2] = (255, 0, 0)
+    return image
+
+
+def test_splash_of_a_photo(tmp_path):
+    photo = tmp_path / "photo.png"
+    cv2.imwrite(str(photo), half_red()[..., ::-1])
+    output = balloon.detect_and_color_splash(RedFinder(), image_path=photo, output=tmp_path / "splash.png")
+    splash = cv2.imread(str(output))[..., ::-1]
+    assert (splash[:, :24] == (255, 0, 0)).all()
+    assert np.ptp(splash[:, 24:], axis=-1).max() == 0  # grey
+
+
+def test_splash_of_a_video(tmp_path):
+    clip = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter_fourcc(*"MJPG"), 10, (48, 32))
+    for _ in range(3):
+        writer.write(np.ascontiguousarray(half_red()[..., ::-1]))
+    writer.release()
+    output = balloon.detect_and_color_splash(RedFinder(), video_path=clip, output=tmp_path / "splash.avi")
+    video, frames = cv2.VideoCapture(str(output)), []
+    while (frame := video.read()[1]) is not None:
+        frames.append(frame[..., ::-1].astype(int))
+    assert len(frames) == 3 and video.get(cv2.CAP_PROP_FPS) == 10
+    assert frames[0][16, 8, 0] > 200 and frames[0][16, 8, 1] < 60  # still red, within what JPEG leaves
+    assert np.ptp(frames[0][16, 40]) < 12
+
+
+def test_splash_wants_one_source(tmp_path):
+    with pytest.raises(ValueError, match="one of"):
+        balloon.detect_and_color_splash(RedFinder())
+    with pytest.raises(OSError, match="no.avi"):
+        balloon.detect_and_color_splash(RedFinder(), video_path=tmp_path / "no.avi")
+
+
+# ---- COCO ------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], False),
+        (["--download"], True),
+        (["--download=True"], True),
+        (["--download", "False"], False),  # matterport's `type=bool` took any text for True
+        (["--download=no"], False),
+    ],
+)
+def test_download_means_what_it_says(words, expected):
+    args = coco.parse(["train", "--dataset", "x", "--model", "coco", *words])
+    assert args.download is expected and args.weights == "coco"
+
+
+def test_download_refuses_other_words(capsys):
+    with pytest.raises(SystemExit):
+        coco.parse(["train", "--dataset", "x", "--model", "coco", "--download", "maybe"])
+    assert "'maybe'" in capsys.readouterr().err
+
+
+def test_coco_layout_knows_where_minival_has_its_photos():
+    annotations, photos = coco.coco_layout("data", "minival", "2014")
+    assert annotations == Path("data/annotations/instances_minival2014.json")
+    assert photos == Path("data/val2014")
+
+
+def test_results_in_cocos_format():
+    dataset = coco.CocoDataset()
+    dataset.add_class("coco", 17, "cat")
+    dataset.prepare()
+    masks = np.zeros((10, 12, 1), bool)
+    masks[2:5, 3:9] = True
+    (row,) = coco.build_coco_results(dataset, [42], np.array([[2, 3, 5, 9]]), np.array([1]), np.array([0.5]), masks)
+    assert (row["image_id"], row["category_id"], row["bbox"], row["score"]) == (42, 17, [3, 2, 6, 3], 0.5)
+    np.testing.assert_array_equal(rle.decode(row["segmentation"]), masks[..., 0])
+    assert coco.build_coco_results(dataset, [42], None, None, None, None) == []
+
+
+def test_schedules():
+    config = coco.CocoConfig()
+    assert coco.matterport_stages(config) == [(40, "heads", 0.001), (120, "4+", 0.001), (160, "all", 0.0001)]
+    config.IMAGES_PER_GPU = 16
+    assert coco.paper_stages(config) == [(120, "all", 0.02), (160, "all", 0.002)]
+    config.IMAGES_PER_GPU = 4  # a quarter of the batch: four times the steps, a quarter of the rate
+    assert coco.paper_stages(config) == [(480, "all", 0.005), (640, "all", 0.0005)]
+
+
+def test_coco_photos(shared):
+    dataset = coco.CocoDataset()
+    truth = dataset.load_coco(shared / "data" / "coco_val", "val", "2017", return_coco=True)
+    dataset.prepare()
+    assert dataset.num_classes == 81 and len(dataset.image_ids) == len(truth.getImgIds()) == 206
+
+
+# ---- Start weights, and where the samples are found ------------------------------------------------------------------
+def test_a_weight_file_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"cocoo.*coco.*last"):
+        common.find_weights("cocoo", "shapes", tmp_path)
+    with pytest.raises(FileNotFoundError):
+        common.find_weights("last", "shapes", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("layers", "backbone"),
+    [
+        (["Conv1", "block_1_expand"], "mobilenet_v2"),
+        (["conv1", "res5a_branch2a", "res4f_branch2a"], "resnet50"),
+        (["conv1", "res5a_branch2a", "res4w_branch2a"], "resnet101"),
+        (["stem_conv"], None),
+    ],
+)
+def test_the_backbone_is_told_by_the_weights(monkeypatch, layers, backbone):
+    monkeypatch.setattr(common.weights, "read_weights", lambda path: dict.fromkeys(layers, ()))
+    assert common.backbone_of("x.h5") == backbone
+
+
+@pytest.mark.parametrize(
+    ("name", "attribute"), [("coco", "CocoConfig"), ("shapes", "ShapesConfig"), ("balloon", "BalloonConfig")]
+)
+def test_matterports_paths_lead_to_the_page(monkeypatch, name, attribute):
+    monkeypatch.syspath_prepend(str(ROOT / "samples" / name))
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    assert getattr(importlib.import_module(name), attribute).NAME == name
+    monkeypatch.delitem(sys.modules, name)
+    nested = importlib.import_module(f"samples.{name}.{name}")  # what `from samples.coco import coco` imports
+    assert getattr(nested, attribute).NAME == name
+
+
+@pytest.mark.parametrize("page", ["shapes", "balloon", "coco"])
+def test_a_page_opens_with_its_commands(page):
+    text = (ROOT / "samples" / f"{page}.py").read_text()
+    assert re.search(rf"python samples/{page}\.py train", text.split('"""')[1])

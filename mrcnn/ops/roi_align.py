@@ -20,6 +20,7 @@ import math
 from keras import ops
 
 FIRST_LEVEL, LAST_LEVEL = 2, 5
+OUTSIDE = 1e-4  # pixels; a point that is farther out than rounding explains
 CANONICAL_LEVEL, CANONICAL_SIZE = 4, 224.0  # a box of 224 x 224 pixels (ImageNet's crop) goes to P4
 
 
@@ -78,8 +79,8 @@ def roi_align(feature_maps, boxes, levels, crop_shape, mode: str = "crop", sampl
     heights = ops.take(ops.stack([ops.convert_to_tensor(h, "int32") for h, _ in sizes]), level, axis=0)  # [B, N]
     widths = ops.take(ops.stack([ops.convert_to_tensor(w, "int32") for _, w in sizes]), level, axis=0)
     if mode == "crop":
-        ys = _corner_grid(boxes[..., 0], boxes[..., 2], heights, crop_shape[0])  # [B, N, h]
-        xs = _corner_grid(boxes[..., 1], boxes[..., 3], widths, crop_shape[1])
+        ys, _ = _clamped(_corner_grid(boxes[..., 0], boxes[..., 2], heights, crop_shape[0]), heights)  # [B, N, h]
+        xs, _ = _clamped(_corner_grid(boxes[..., 1], boxes[..., 3], widths, crop_shape[1]), widths)
     else:
         image_shape = ops.cast(image_shape, "float32")
         ys = _cell_grid(boxes[..., 0], boxes[..., 2], heights, image_shape[..., 0], crop_shape[0], samples)
@@ -110,7 +111,7 @@ def crop_masks(masks, boxes, mask_index, crop_shape):
     Args:
         masks: [B, G, h, w] bool or float.
         boxes: [B, N, (y1, x1, y2, x2)], normalised to the frame of the mask: 0 is the centre of its first pixel, 1 of
-            its last. Points outside are clamped.
+            its last. There is nothing outside: points there give 0, as in `crop_and_resize`.
         mask_index: [B, N] int in 0..G-1, which mask to cut.
         crop_shape: (h, w) of the result.
 
@@ -122,21 +123,27 @@ def crop_masks(masks, boxes, mask_index, crop_shape):
     table = ops.reshape(ops.stop_gradient(masks), (batch * count * height * width, 1))
     index = ops.cast(mask_index, "int32")
     heights, widths = ops.full_like(index, height), ops.full_like(index, width)
-    ys = _corner_grid(boxes[..., 0], boxes[..., 2], heights, crop_shape[0])
-    xs = _corner_grid(boxes[..., 1], boxes[..., 3], widths, crop_shape[1])
+    ys, y_inside = _clamped(_corner_grid(boxes[..., 0], boxes[..., 2], heights, crop_shape[0]), heights)
+    xs, x_inside = _clamped(_corner_grid(boxes[..., 1], boxes[..., 3], widths, crop_shape[1]), widths)
     first = (ops.arange(batch, dtype="int32")[:, None] * count + index) * (height * width)
-    return _bilinear(table, first, heights, widths, ys, xs)[..., 0]
+    inside = y_inside[..., :, None] * x_inside[..., None, :]
+    return _bilinear(table, first, heights, widths, ys, xs)[..., 0] * inside
+
+
+def _clamped(points, size):
+    """Points [B, N, k] moved into the map, and [B, N, k] 1.0 where they lay in it, but for rounding, or 0.0."""
+    last = (ops.cast(size, "float32") - 1.0)[..., None]
+    inside = ops.logical_and(points > -OUTSIDE, points < last + OUTSIDE)
+    return ops.clip(points, 0.0, last), ops.cast(inside, "float32")
 
 
 def _corner_grid(low, high, size, count: int):
-    """Points from corner to corner, in pixels of the map: low, high, size [B, N] -> [B, N, count] in 0..size-1."""
+    """Points from corner to corner, in pixels of the map: low, high, size [B, N] -> [B, N, count]."""
     last = ops.cast(size, "float32") - 1.0
     if count == 1:
-        points = (0.5 * (low + high) * last)[..., None]
-    else:
-        step = (high - low) * last / (count - 1)
-        points = (low * last)[..., None] + ops.arange(count, dtype="float32") * step[..., None]
-    return ops.clip(points, 0.0, last[..., None])
+        return (0.5 * (low + high) * last)[..., None]
+    step = (high - low) * last / (count - 1)
+    return (low * last)[..., None] + ops.arange(count, dtype="float32") * step[..., None]
 
 
 def _cell_grid(low, high, size, pixels, count: int, samples: int):

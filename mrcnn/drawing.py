@@ -1,0 +1,343 @@
+"""What `visualize` draws with: checked inputs, colours, painted masks, outlines, captions, figures that get saved.
+
+    H, W  height and width of the picture, pixels
+    N     instances; box i, mask i, class id i and caption i belong together
+    boxes [N, (y1, x1, y2, x2)] pixels; y2, x2 exclusive; an all-zero row is padding
+    masks [H, W, N]
+    colour  (red, green, blue) in 0..1, with or without alpha, or any name that matplotlib knows
+
+Nothing here knows a model, a data set or a class name.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import textwrap
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib import colors as mpl_colors
+from matplotlib.lines import Line2D
+from matplotlib.patches import Polygon, Rectangle
+from skimage.color import rgb2lab
+from skimage.measure import find_contours
+
+from mrcnn.ops.boxes import extract_bboxes
+
+LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # of red, green, blue: ITU-R BT.709
+WHITE_TEXT_BELOW = 0.25  # red has 0.21, orange 0.35; both contrasts are above 3 there, as WCAG 2 asks
+PALETTE_SIZE = 128
+LINE_WIDTH = 2
+CAPTION_POINTS = 11
+CAPTION_PAD_POINTS = 2
+CAPTION_ALPHA = 0.8
+FULL_SIZE_INCHES = 6  # axes at least this wide get captions at full size, narrower ones smaller captions
+TITLE_POINTS = 9
+
+
+# ---- Checked inputs --------------------------------------------------------------------------------------------------
+def as_rgb(image, name: str = "image") -> np.ndarray:
+    """A copy of any image as [H, W, 3] uint8, ready to be painted on.
+
+    Args:
+        image: [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] (alpha is dropped). Booleans are black and white. Floats
+            that stay within 0..1 are taken as 0..1, other numbers as 0..255 and cut off there (so a molded image,
+            mean subtracted, shows without wrapping round). uint16 that goes beyond 255 is taken as 0..65535.
+            NaN is black.
+        name: how error messages call the image.
+
+    Raises:
+        ValueError: any other shape.
+    """
+    image = np.asarray(image)
+    if image.ndim == 2:
+        image = image[..., np.newaxis]
+    if image.ndim != 3 or image.shape[2] not in (1, 3, 4) or 0 in image.shape:
+        raise ValueError(
+            f"{name} has the shape {image.shape}; expected [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], not empty."
+        )
+    image = image[..., :3]
+    if image.dtype == bool:
+        image = image * np.uint8(255)
+    elif image.dtype != np.uint8:
+        image = _to_byte_range(image)
+    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image.copy()
+
+
+def as_panel(image, name: str) -> np.ndarray:
+    """[H, W] numbers as they are, for a colour map (booleans as 0 and 1), or else what `as_rgb` gives."""
+    image = np.asarray(image)
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[..., 0]
+    if image.ndim == 2:
+        return image.astype(np.uint8) if image.dtype == bool else image
+    return as_rgb(image, name)
+
+
+def _to_byte_range(image: np.ndarray) -> np.ndarray:
+    if image.dtype == np.uint16 and image.max() > 255:
+        image = image / 257
+    if np.issubdtype(image.dtype, np.floating):
+        image = np.nan_to_num(image, nan=0.0)
+        if image.min() >= 0 and image.max() <= 1:
+            image = image * 255
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+def as_boxes(boxes, name: str = "boxes") -> np.ndarray:
+    """[N, 4] array of boxes; an empty list gives [0, 4]. Raises ValueError for any other shape."""
+    boxes = np.asarray(boxes)
+    if boxes.size == 0:
+        return np.zeros((0, 4))
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise ValueError(f"{name} has the shape {boxes.shape}; expected [N, 4]: y1, x1, y2, x2 of each instance.")
+    return boxes
+
+
+def as_masks(masks, image_shape, name: str = "masks") -> np.ndarray:
+    """[H, W, N] bool out of bool, integer (0 and anything else) or float masks (from 0.5 up is inside).
+
+    A single [H, W] mask counts as [H, W, 1].
+
+    Raises:
+        ValueError: height and width are not those of the image.
+    """
+    masks = np.asarray(masks)
+    if masks.ndim == 2:
+        masks = masks[..., np.newaxis]
+    height, width = image_shape[:2]
+    if masks.ndim != 3 or masks.shape[:2] != (height, width):
+        raise ValueError(
+            f"{name} has the shape {masks.shape}; expected [{height}, {width}, N]: the image's height and width, then"
+            " one mask for each instance. Mini masks are brought to full size by utils.expand_mask or unmold_mask."
+        )
+    if masks.dtype == bool:
+        return masks
+    return masks >= 0.5 if np.issubdtype(masks.dtype, np.floating) else masks != 0
+
+
+def same_length(**counted) -> None:
+    """Raises a ValueError that names each argument with its length, unless all are equally long."""
+    if len(set(counted.values())) > 1:
+        found = ", ".join(f"{count} {name}" for name, count in counted.items())
+        raise ValueError(f"{found}; expected as many of each: one for each instance.")
+
+
+def at_least(count: int, **sequences) -> None:
+    """Raises a ValueError naming the first of the sequences that is given and shorter than `count`."""
+    for name, values in sequences.items():
+        if values is not None and len(values) < count:
+            raise ValueError(f"{name} has {len(values)} entries for {count} instances; expected one for each.")
+
+
+# ---- Colours ---------------------------------------------------------------------------------------------------------
+def as_color(color, name: str = "color") -> tuple:
+    """(red, green, blue, alpha) in 0..1. Raises ValueError for what is no colour, 0..255 values among it."""
+    try:
+        return mpl_colors.to_rgba(color)
+    except ValueError as error:
+        raise ValueError(f"{name} is {color!r}; expected red, green and blue in 0..1 or a colour's name.") from error
+
+
+@functools.lru_cache(maxsize=1)
+def palette() -> tuple:
+    """PALETTE_SIZE colours, each as far as can be from all those before it, so few classes differ most.
+
+    Distance is Euclidean in CIELAB. Colours near black, white and grey are left out: they vanish in photos.
+    """
+    steps = np.linspace(0, 1, 16)
+    candidates = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
+    lab = rgb2lab(candidates[np.newaxis])[0]
+    vivid = (lab[:, 0] > 35) & (lab[:, 0] < 92) & (np.hypot(lab[:, 1], lab[:, 2]) > 35)
+    candidates, lab = candidates[vivid], lab[vivid]
+    chosen = [int(np.argmin(np.abs(candidates - [1, 0.2, 0.2]).sum(axis=1)))]
+    distance = np.full(len(lab), np.inf)
+    while len(chosen) < PALETTE_SIZE:
+        distance = np.minimum(distance, np.linalg.norm(lab - lab[chosen[-1]], axis=1))
+        chosen.append(int(np.argmax(distance)))
+    return tuple(tuple(float(v) for v in candidates[i]) for i in chosen)
+
+
+def class_colors(class_ids) -> list[tuple]:
+    """The fixed colour of each class id: the same in every picture and every run. Repeats after PALETTE_SIZE ids."""
+    fixed = palette()
+    return [fixed[(abs(int(class_id)) - 1) % PALETTE_SIZE] for class_id in class_ids]
+
+
+def text_color(background) -> str:
+    """Black or white, whichever reads better on the background: white up to a bright red's luminance."""
+    rgb = np.asarray(as_color(background)[:3])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return "white" if linear @ LUMINANCE < WHITE_TEXT_BELOW else "black"
+
+
+# ---- Boxes -----------------------------------------------------------------------------------------------------------
+def add_box(ax, box, color, style: str, alpha: float | None = None) -> None:
+    """Draws one box on the axes. `style` is a line style of matplotlib: "solid", "dashed", "dotted"."""
+    y1, x1, y2, x2 = (float(v) for v in box)
+    ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, linewidth=LINE_WIDTH, alpha=alpha, linestyle=style,
+                           edgecolor=color, facecolor="none"))  # fmt: skip
+
+
+def add_before_after(ax, before, after, color, style: str, alpha: float | None = None) -> None:
+    """Draws a box, the solid one that it became, and the line between their top left corners. Either may be None."""
+    if before is not None:
+        add_box(ax, before, color, style, alpha)
+    if after is not None:
+        add_box(ax, after, color, "solid")
+    if before is not None and after is not None:
+        ax.add_line(Line2D([before[1], after[1]], [before[0], after[0]], color=color))
+
+
+def row(boxes, i: int):
+    """Box i, or None where there are no boxes or this one is padding."""
+    return None if boxes is None or not boxes[i].any() else boxes[i]
+
+
+# ---- Masks -----------------------------------------------------------------------------------------------------------
+def paint(image: np.ndarray, mask: np.ndarray, color, alpha: float) -> None:
+    """Blends `color` into the pixels of `image` where `mask` is true, in place.
+
+    Args:
+        image: [h, w, 3 or more] of values 0..255; the first three channels change.
+        mask: [h, w] bool.
+        alpha: 0 leaves the image, 1 covers it.
+    """
+    rgb = np.asarray(as_color(color)[:3]) * 255
+    inside = image[mask, :3]
+    image[mask, :3] = (inside * (1 - alpha) + alpha * rgb).astype(image.dtype)
+
+
+def outlines(mask: np.ndarray, box) -> list[np.ndarray]:
+    """Closed outlines of a mask, each [K, (x, y)] in pixels of the whole picture; also where it touches the border.
+
+    Args:
+        mask: [H, W] bool.
+        box: (y1, x1, y2, x2) around all of the mask. Nothing outside is looked at.
+    """
+    y1, x1, y2, x2 = (int(v) for v in box)
+    if y2 <= y1 or x2 <= x1:
+        return []
+    padded = np.pad(mask[y1:y2, x1:x2], 1).astype(np.float32)  # a rim of zeros closes what touches the border
+    return [(contour + (y1 - 1, x1 - 1))[:, ::-1] for contour in find_contours(padded, 0.5)]
+
+
+def draw_masks(ax, picture: np.ndarray, masks: np.ndarray, colors, which, fill=True, alpha=0.5) -> None:
+    """Paints masks into `picture` [H, W, 3] (in place, if `fill`) and draws their outlines on `ax`.
+
+    `masks` is [H, W, N] bool, `which` holds the indices to draw. Work goes on inside each mask's own box.
+    """
+    extents = extract_bboxes(masks)
+    for i in which:
+        y1, x1, y2, x2 = extents[i]
+        if fill:
+            paint(picture[y1:y2, x1:x2], masks[y1:y2, x1:x2, i], colors[i], alpha)
+        for outline in outlines(masks[..., i], extents[i]):
+            # Not add_patch: it looks at each corner in Python to fit the limits, and those are the picture's.
+            ax.add_artist(Polygon(outline, facecolor="none", edgecolor=colors[i]))
+
+
+# ---- Captions --------------------------------------------------------------------------------------------------------
+def place_captions(ax, captions: Sequence[tuple]) -> None:
+    """Writes each caption at its box, on a tag in the box's colour, inside the axes and off the captions before it.
+
+    Tried in turn: above the top left corner, inside it, below the bottom left one, inside it, and the right hand
+    corners. Where all of them are taken, the one that covers least is used.
+
+    Args:
+        ax: with its limits already set.
+        captions: of (text, box, colour).
+    """
+    captions = [caption for caption in captions if caption[0]]
+    if not captions:
+        return
+    ax.apply_aspect()  # the axes take their final place, so that pixels on the screen can be counted
+    frame = ax.get_window_extent()
+    points = CAPTION_POINTS * min(1.0, frame.width / ax.figure.dpi / FULL_SIZE_INCHES)
+    pad = CAPTION_PAD_POINTS * ax.figure.dpi / 72
+    to_data = ax.transData.inverted()
+    taken = np.zeros((len(captions), 4))
+    for i, (text, (y1, x1, y2, x2), color) in enumerate(captions):
+        tag = {"facecolor": color, "edgecolor": "none", "alpha": CAPTION_ALPHA, "pad": CAPTION_PAD_POINTS}
+        label = ax.text(x1, y1, text, size=max(6.0, points), color=text_color(color), bbox=tag, va="bottom", zorder=4,
+                        parse_math=False)  # fmt: skip
+        extent = label.get_window_extent()
+        width, height = extent.width + 2 * pad, extent.height + 2 * pad
+        (left, right), (bottom, top) = np.sort(ax.transData.transform([(x1, y1), (x2, y2)]).T)
+        corners = np.array(
+            [(x, y) for x in (left, right - width) for y in (top, top - height, bottom - height, bottom)]
+        )
+        corners = np.clip(corners, (frame.x0, frame.y0), np.maximum((frame.x1 - width, frame.y1 - height), frame.min))
+        places = np.hstack([corners, corners + (width, height)])  # [8, (x0, y0, x1, y1)] of the screen
+        taken[i] = places[np.argmin(_shared_area(places, taken[:i]))]
+        label.set_position(to_data.transform(taken[i, :2] + pad))
+
+
+def _shared_area(places: np.ndarray, taken: np.ndarray) -> np.ndarray:
+    """[P]: how much of each of `places` [P, (x0, y0, x1, y1)] is covered by all of `taken` [T, 4] together."""
+    low = np.maximum(places[:, np.newaxis, :2], taken[:, :2])
+    high = np.minimum(places[:, np.newaxis, 2:], taken[:, 2:])
+    return np.prod(np.clip(high - low, 0, None), axis=-1).sum(axis=1)
+
+
+# ---- Figures ---------------------------------------------------------------------------------------------------------
+def open_axes(ax, figsize: tuple) -> tuple:
+    """(axes to draw on, whether they were opened here)."""
+    if ax is not None:
+        return ax, False
+    return plt.subplots(1, figsize=figsize)[1], True
+
+
+def show_picture(ax, picture: np.ndarray, title: str = "", margin=(10, 10)) -> None:
+    """Shows [H, W, 3] uint8 without ticks, `margin` (y, x) pixels wider than it is: boxes at the border stay whole."""
+    height, width = picture.shape[:2]
+    ax.imshow(picture)
+    ax.set_ylim(height + margin[0], -margin[0])
+    ax.set_xlim(-margin[1], width + margin[1])
+    ax.axis("off")
+    if title:
+        ax.set_title(title)
+
+
+def finish(figure, opened: bool, save=None, show: bool = True) -> None:
+    """Saves or shows what was drawn.
+
+    Args:
+        figure: of matplotlib.
+        opened: whether the figure was made for this one call. Somebody else's is neither shown nor closed.
+        save: path; a figure made here is then closed, so a loop over many images doesn't pile them up.
+        show: whether an unsaved figure made here is put on the screen. Where there is no screen, nothing happens.
+    """
+    if save is not None:
+        save_figure(figure, save)
+        if opened:
+            plt.close(figure)
+    elif opened and show:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*non-interactive.*")
+            plt.show()
+
+
+def save_figure(figure, path) -> None:
+    """Writes a figure with all that was drawn beside its axes; the file is whole or not there.
+
+    The ending says the format (png, jpg, pdf, svg ...; none: png). Missing folders are made.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix or '.png'}")
+    try:
+        figure.canvas.figure.savefig(unfinished, bbox_inches="tight", pad_inches=0.1)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def wrap_title(title: str, inches: float) -> str:
+    """Breaks a title into lines that fit the width at TITLE_POINTS."""
+    letters = max(8, int(inches * 72 / (0.55 * TITLE_POINTS)))
+    return "\n".join(textwrap.fill(line, letters) for line in str(title).split("\n"))

@@ -1,10 +1,14 @@
 """Downloads weight files: once, whole or not at all, and the same bytes every time.
 
+What lies beside a file while it comes, and after:
+
     <path>.part         what has arrived; a download that broke off goes on from here
     <path>.etag.part    which version of the server's file that is; another version starts from zero
     <path>.lock.part    held by the process that downloads; others wait, then find the file there
     <path>              the file, once it is complete and checked
     <path>.sha256       its checksum, written on first use and compared ever after; `sha256sum -c` reads it too
+
+Nothing of it has to be cleared away by hand.
 """
 
 from __future__ import annotations
@@ -132,9 +136,7 @@ def _fetch(url: str, part: str, path: str, progress: bool) -> None:
                 if total is None or _size(part) == total:
                     return
                 problem = f"it broke off after {_size(part):,} of {total:,} bytes"
-    raise ConnectionError(
-        f"{url}: {problem}, and so {ATTEMPTS} times. Run again to go on from there. {by_hand}."
-    )
+    raise ConnectionError(f"{url}: {problem}, and so {ATTEMPTS} times. Run again to go on from there. {by_hand}.")
 
 
 def _fetch_once(url: str, part: str, bar: tqdm) -> int | None:

@@ -208,7 +208,7 @@ def clip_boxes_graph(boxes, window):
     Returns:
         [..., (y1, x1, y2, x2)]. A box outside the window becomes a line on its border, without area.
     """
-    window = _spread(ops.convert_to_tensor(window), boxes)
+    window = _spread(ops.cast(window, boxes.dtype), boxes)
     near = ops.concatenate([window[..., :2], window[..., :2]], axis=-1)
     far = ops.concatenate([window[..., 2:], window[..., 2:]], axis=-1)
     return ops.maximum(ops.minimum(boxes, far), near)

@@ -21,6 +21,7 @@ import numpy as np
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # grey value of an RGB pixel, ITU-R BT.601
 RESIZE_MODES = ("none", "square", "pad64", "crop")
 SIZE_MULTIPLE = 64  # "pad64" pads to it: P6 has stride 64
+BRIGHTEST_FLOAT = 512  # interpolation and augmentation overshoot 255 a little; more is another scale
 # Whole numbers come out of interpolation a hair below themselves; so little lifts them over the edge when cut to ints.
 BELOW_WHOLE = 1e-4
 
@@ -31,7 +32,7 @@ def to_channels(image, channels, name="image") -> np.ndarray:
 
     Args:
         image: grey [H, W] or [H, W, 1], grey with alpha [H, W, 2], RGB [H, W, 3] or RGBA [H, W, 4]. uint8 and other
-            whole numbers 0..255; uint16 0..65535; bool; floats of the range 0..255 (values beyond it are let through:
+            whole numbers 0..255; uint16 0..65535; bool; floats of the range 0..255 (negative ones are let through:
             images from which a mean was taken).
         channels: int. Channels that the model takes. Alpha is dropped, grey repeated, RGB weighted to grey.
         name: str. What the image is called in an error.
@@ -40,7 +41,7 @@ def to_channels(image, channels, name="image") -> np.ndarray:
         [H, W, channels]: uint8 from whole numbers and bool, float32 from floats.
 
     Raises:
-        ValueError: no image: dimensions, emptiness, NaN, floats of the range 0..1, channels that can't be made.
+        ValueError: no image: dimensions, emptiness, NaN, another range of values, channels that can't be made.
     """
     image = np.asarray(image)
     if image.ndim not in (2, 3):
@@ -51,7 +52,7 @@ def to_channels(image, channels, name="image") -> np.ndarray:
     given = image.shape[2]
     if given == channels:
         return image
-    if given in (2, 4) and channels in (1, 3, given - 1):
+    if given in (2, 4) and channels in (1, 3):  # the last is alpha
         image = image[..., :-1]
     if image.shape[2] == 1 and channels == 3:
         image = np.repeat(image, 3, axis=2)
@@ -87,10 +88,14 @@ def _to_range(image: np.ndarray, name: str) -> np.ndarray:
         return image.astype(np.uint8)
     if not np.isfinite(low) or not np.isfinite(high):
         raise ValueError(f"{name} has NaN or infinite values; expected finite numbers 0..255.")
-    if low >= 0 and 0 < high <= 1:
+    if low >= -1 and high <= 1 and (low, high) != (0, 0):
         raise ValueError(
-            f"{name} has float values {low:.3g}..{high:.3g}; expected 0..255. It looks like an image scaled to 0..1:"
-            " multiply it by 255, or use skimage.util.img_as_ubyte(image)."
+            f"{name} has float values {low:.3g}..{high:.3g}; expected 0..255. It looks like an image scaled to 0..1 or"
+            " -1..1: scale it back, for 0..1 with image * 255."
+        )
+    if high > BRIGHTEST_FLOAT:
+        raise ValueError(
+            f"{name} has float values up to {high:.6g}; expected 0..255. Give a 16-bit image as uint16, or scale it."
         )
     return image.astype(np.float32)
 
@@ -217,7 +222,7 @@ def resize_image(image, min_dim=None, max_dim=None, min_scale=None, mode="square
     height, width = image.shape[:2]
     padding, crop = [(0, 0), (0, 0), (0, 0)], None
     if mode == "none":
-        return image, (0, 0, height, width), 1, padding, crop
+        return image, (0, 0, height, width), 1.0, padding, crop
 
     scale = _image_scale(height, width, min_dim, max_dim, min_scale, mode)
     height, width = scaled(height, scale), scaled(width, scale)
@@ -249,7 +254,7 @@ def _check_resize(image: np.ndarray, min_dim, max_dim, mode) -> None:
 
 
 def _image_scale(height, width, min_dim, max_dim, min_scale, mode):
-    scale = max(1, min_dim / min(height, width)) if min_dim else 1
+    scale = max(1.0, min_dim / min(height, width)) if min_dim else 1.0
     if min_scale and scale < min_scale:
         scale = min_scale
     if mode == "square" and round(max(height, width) * scale) > max_dim:
@@ -268,7 +273,7 @@ def _scale_into(image: np.ndarray, shape, padding, crop) -> np.ndarray:
         whole = image.dtype.kind in "iu"
         floats = np.float32 if image.dtype in (np.uint8, np.int8, np.float16, np.float32) else np.float64
         image_floats = np.add(image, BELOW_WHOLE if whole else 0, dtype=floats, order="C")
-        resized = _bilinear(image_floats, shape, _limits(image) if shape > image.shape[:2] else None)
+        resized = _bilinear(image_floats, shape, _limits(image) if max(shape) > max(image.shape[:2]) else None)
     else:
         resized = image
     if crop is not None:

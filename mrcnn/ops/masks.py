@@ -33,7 +33,7 @@ def minimize_mask(bbox, mask, mini_shape) -> np.ndarray:
     mask = np.asarray(mask)
     mini = np.zeros(tuple(mini_shape) + (mask.shape[-1],), bool)
     rows, columns = np.arange(mask.shape[0]), np.arange(mask.shape[1])
-    for i, (y1, x1, y2, x2) in enumerate(np.asarray(bbox)[:, :4].tolist()):
+    for i, (y1, x1, y2, x2) in enumerate(_pixel_boxes(bbox, mask.shape[-1])):
         if not (0 <= y1 < y2 <= len(rows) and 0 <= x1 < x2 <= len(columns)):
             raise ValueError(
                 f"Instance {i} has the box {[y1, x1, y2, x2]} in a mask of {len(rows)} x {len(columns)} pixels;"
@@ -151,7 +151,7 @@ def paste_masks(masks, boxes, image_shape, threshold=0.5) -> np.ndarray:
 def _paste(layers, boxes, image_shape, is_object) -> np.ndarray:
     height, width = (int(side) for side in image_shape[:2])
     pasted = np.zeros((len(layers), height, width), bool)
-    for layer, canvas, (y1, x1, y2, x2) in zip(layers, pasted, np.asarray(boxes).tolist()):
+    for layer, canvas, (y1, x1, y2, x2) in zip(layers, pasted, _pixel_boxes(boxes, len(layers))):
         if y2 <= y1 or x2 <= x1:
             continue
         pixels = is_object(images.resize(layer, (y2 - y1, x2 - x1)))
@@ -159,3 +159,13 @@ def _paste(layers, boxes, image_shape, is_object) -> np.ndarray:
         if top < bottom and left < right:
             canvas[top:bottom, left:right] = pixels[top - y1 : bottom - y1, left - x1 : right - x1]
     return np.moveaxis(pasted, 0, -1)
+
+
+def _pixel_boxes(boxes, count: int) -> list[list[int]]:
+    """boxes [count, 4 or more] as lists of four ints; anything else is refused."""
+    boxes = np.reshape(boxes, (-1, np.shape(boxes)[-1] if np.size(boxes) else 4))[:, :4]
+    if len(boxes) != count:
+        raise ValueError(f"{count} masks and {len(boxes)} boxes; expected a box for each mask.")
+    if boxes.dtype.kind == "f" and np.any(boxes != np.around(boxes)):  # also NaN
+        raise ValueError(f"A box is {boxes[np.any(boxes != np.around(boxes), axis=1)][0]}; expected whole pixels.")
+    return boxes.astype(np.int64).tolist()

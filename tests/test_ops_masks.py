@@ -1,0 +1,171 @@
+"""Masks: shrunk and expanded, pasted, on tiny arrays and equal to the reference."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mrcnn.ops import images
+from mrcnn.ops.boxes import extract_bboxes
+from mrcnn.ops.masks import expand_mask, minimize_mask, minimize_resized, paste_masks, unmold_mask
+
+
+def disks(count, height=60, width=80, seed=0):
+    """[height, width, count] bool; some reach over the border, the smallest are one pixel."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width, :1][:2]
+    centre_y, centre_x = rng.integers(0, height, count), rng.integers(0, width, count)
+    return (y - centre_y) ** 2 + (x - centre_x) ** 2 <= rng.integers(0, 25, count) ** 2
+
+
+# ---- minimize_mask ---------------------------------------------------------------------------------------------------
+def test_no_masks():
+    assert minimize_mask(np.zeros((0, 4), int), np.zeros((9, 9, 0), bool), (5, 7)).shape == (5, 7, 0)
+    assert expand_mask(np.zeros((0, 4), int), np.zeros((5, 7, 0), bool), (9, 8, 3)).shape == (9, 8, 0)
+    assert paste_masks(np.zeros((0, 28, 28)), np.zeros((0, 4), int), (9, 8, 3)).shape == (9, 8, 0)
+
+
+@pytest.mark.parametrize("box", [(0, 0, 1, 1), (8, 8, 9, 9), (0, 0, 9, 9), (3, 0, 4, 9), (0, 8, 9, 9), (2, 3, 7, 6)])
+@pytest.mark.parametrize("mini_shape", [(1, 1), (2, 2), (28, 28), (56, 40)])
+def test_issue_80_a_full_mask_stays_full(box, mini_shape):
+    # 80, 367, 2038: a mask that filled its box became all zeros.
+    mask = np.zeros((9, 9, 1), bool)
+    y1, x1, y2, x2 = box
+    mask[y1:y2, x1:x2] = True
+    mini = minimize_mask(np.array([box]), mask, mini_shape)
+    assert mini.dtype == bool and mini.shape == mini_shape + (1,) and mini.all()
+    np.testing.assert_array_equal(expand_mask(np.array([box]), mini, (9, 9)), mask)
+
+
+@pytest.mark.parametrize("kind", [bool, "uint8", "float32", "255"])
+def test_issue_2243_masks_of_any_type_are_minimized(kind):
+    mask = disks(3)
+    given = mask.astype("uint8") * 255 if kind == "255" else mask.astype(kind)
+    boxes = extract_bboxes(mask)
+    np.testing.assert_array_equal(minimize_mask(boxes, given, (20, 20)), minimize_mask(boxes, mask, (20, 20)))
+
+
+def test_minimize_by_hand():
+    mask = np.zeros((6, 4, 1), bool)
+    mask[1:5, :2, 0] = True
+    mask[1:3, 2:, 0] = True
+    halves = minimize_mask([[1, 0, 5, 4]], mask, (2, 2))[..., 0]
+    np.testing.assert_array_equal(halves, [[True, True], [True, False]])
+    # Half of the four pixels that each new pixel lies between: a tie is background.
+    chequered = np.indices((4, 4)).sum(axis=0)[..., None] % 2 == 0
+    assert not minimize_mask([[0, 0, 4, 4]], chequered, (2, 2)).any()
+
+
+@pytest.mark.parametrize("box", [(0, 0, 0, 0), (3, 3, 3, 5), (0, 0, 61, 5), (-1, 0, 5, 5)])
+def test_minimize_refuses_boxes_without_area_or_outside(box):
+    with pytest.raises(ValueError, match="Instance 0 has the box"):
+        minimize_mask([box], disks(1), (28, 28))
+
+
+def test_boxes_that_are_no_pixels_or_too_few_are_refused():
+    with pytest.raises(ValueError, match="2 masks and 1 boxes"):
+        paste_masks(np.ones((2, 4, 4)), [[0, 0, 4, 4]], (9, 9))
+    for wrong in (0.5, np.nan):
+        with pytest.raises(ValueError, match="whole pixels"):
+            paste_masks(np.ones((1, 4, 4)), [[0, 0, 4, wrong]], (9, 9))
+    assert paste_masks(np.ones((1, 4, 4)), np.float32([[0, 0, 4, 4]]), (9, 9)).sum() == 16
+
+
+def test_shrinking_by_few_pixels_is_shrinking_all():
+    mask = disks(12, seed=4)
+    boxes = extract_bboxes(mask)
+    mini = minimize_mask(boxes, mask, (28, 20))
+    for i, (y1, x1, y2, x2) in enumerate(boxes):
+        whole = images.resize(mask[y1:y2, x1:x2, i], (28, 20))
+        clear = np.abs(whole - 0.5) > 1e-5  # at ties the last bit of a float decides
+        np.testing.assert_array_equal(mini[clear, i], whole[clear] > 0.5)
+
+
+# ---- minimize_resized ------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("mode", ["none", "square", "pad64", "crop"])
+@pytest.mark.parametrize("height, width", [(60, 80), (90, 30), (300, 210), (7, 5), (1, 1)])
+def test_minimize_resized_is_the_three_steps_in_one(mode, height, width):
+    mask = np.concatenate([disks(6, height, width), np.zeros((height, width, 1), bool)], axis=-1)
+    mask[:, :, 0] = True
+    image = np.zeros((height, width, 3), np.uint8)
+    _, _, scale, padding, crop = images.resize_image(image, 64, 128, mode=mode, rng=np.random.default_rng(1))
+    boxes, mini = minimize_resized(mask, scale, padding, crop, (28, 20))
+
+    resized = images.resize_mask(mask, scale, padding, crop)
+    expected = extract_bboxes(resized)
+    np.testing.assert_array_equal(boxes, expected)
+    assert boxes.dtype == np.int32 and not boxes[-1].any() and not mini[..., -1].any()
+    there = expected[:, 2] > expected[:, 0]
+    np.testing.assert_array_equal(mini[..., there], minimize_mask(expected[there], resized[..., there], (28, 20)))
+    assert not mini[..., ~there].any()
+
+
+def test_minimize_resized_without_masks():
+    boxes, mini = minimize_resized(np.zeros((9, 9, 0), bool), 2.0, [(1, 1), (0, 0), (0, 0)], None, (5, 5))
+    assert boxes.shape == (0, 4) and mini.shape == (5, 5, 0)
+
+
+# ---- expand, unmold, paste -------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("box", [(0, 0, 9, 9), (0, 0, 1, 1), (8, 8, 9, 9), (2, 3, 7, 6)])
+def test_a_certain_mask_fills_its_box(box):
+    y1, x1, y2, x2 = box
+    pasted = unmold_mask(np.full((28, 28), 0.9, np.float32), np.array(box), (9, 9, 3))
+    assert pasted.dtype == bool and pasted.shape == (9, 9)
+    assert pasted[y1:y2, x1:x2].all() and pasted.sum() == (y2 - y1) * (x2 - x1)
+
+
+@pytest.mark.parametrize("value, there", [(0.5, True), (0.499, False), (np.nan, False)])
+def test_one_half_is_object_and_nan_never(value, there):
+    pasted = paste_masks(np.full((1, 4, 4), value, np.float32), [[1, 1, 5, 5]], (6, 6))
+    assert pasted[1:5, 1:5].all() == there and pasted.any() == there
+
+
+def test_threshold_can_be_chosen():
+    assert not paste_masks(np.full((1, 4, 4), 0.6), [[0, 0, 4, 4]], (4, 4), threshold=0.7).any()
+
+
+@pytest.mark.parametrize("box", [(3, 3, 3, 8), (3, 3, 8, 3), (8, 8, 3, 3), (20, 20, 25, 25), (-9, 0, -2, 9)])
+def test_boxes_without_area_or_outside_get_an_empty_mask(box):
+    assert not paste_masks(np.ones((1, 28, 28)), [box], (9, 9)).any()
+
+
+def test_what_reaches_beyond_the_image_is_cut_off_not_squeezed():
+    mask = np.zeros((1, 4, 4))
+    mask[0, :, :2] = 1  # the left half
+    pasted = paste_masks(mask, [[-4, -4, 4, 4]], (9, 9))
+    assert not pasted.any()
+    pasted = paste_masks(mask[..., ::-1], [[-4, -4, 4, 4]], (9, 9))[..., 0]
+    assert pasted[:3, :3].all() and pasted.sum() <= 16
+
+
+def test_pasting_many_is_pasting_each():
+    rng = np.random.default_rng(0)
+    masks = rng.random((20, 28, 28), np.float32)
+    near = rng.integers(0, 50, (20, 2))
+    boxes = np.concatenate([near, near + rng.integers(1, 40, (20, 2))], axis=1)
+    pasted = paste_masks(masks, boxes, (64, 64))
+    for i, box in enumerate(boxes):
+        inside = np.minimum(box, 64)
+        np.testing.assert_array_equal(pasted[..., i], unmold_mask(masks[i], box, (64, 64)))
+        y1, x1, y2, x2 = inside
+        assert pasted[..., i].sum() == pasted[y1:y2, x1:x2, i].sum() > 0
+
+
+def test_there_and_back_keeps_the_shape():
+    mask = disks(8, 200, 200, seed=2)
+    boxes = extract_bboxes(mask)
+    back = expand_mask(boxes, minimize_mask(boxes, mask, (56, 56)), mask.shape)
+    overlap = (mask & back).sum(axis=(0, 1)) / (mask | back).sum(axis=(0, 1))
+    assert overlap.min() > 0.9
+
+
+def test_equal_to_the_reference(golden):
+    data = golden("utils_golden.npz")
+    masks, boxes = data["masks1"], data["extract_bboxes_out"]
+    for shape in ((56, 56), (28, 28), (40, 24)):
+        name = "{}x{}".format(*shape)
+        np.testing.assert_array_equal(minimize_mask(boxes, masks, shape), data[f"minimize_{name}"])
+        expanded = expand_mask(boxes, data[f"minimize_{name}"], masks.shape)
+        assert (expanded != data[f"expand_{name}"]).sum() <= 4  # at ties the last bit of a float decides
+    unmolded = unmold_mask(data["unmold_mask_in"], data["unmold_mask_bbox"], (90, 110))
+    np.testing.assert_array_equal(unmolded, data["unmold_mask_out"])

@@ -7,11 +7,12 @@
     class_ids     [N] whole numbers; class_names[class_id] is a name; a negative id is a crowd of that class
     colour        (red, green, blue) in 0..1, or a name that matplotlib knows
 
-What all functions that draw share, beyond matterport's arguments, by keyword only:
+What the functions that make a figure have beyond matterport's arguments, by keyword:
 
     ax      where to draw; then nothing is shown or closed. All of them return the axes they drew on.
     save    path of a picture file, written instead of showing the figure, which is closed afterwards.
-    colors  one colour for each instance; "class" for the fixed colour of each class, the same in all pictures.
+    colors  one colour for each instance; where there are class ids, "class" gives each class its fixed colour, the
+            same in all pictures; None: random ones.
 
 Without `ax` and `save`, those that called plt.show() in matterport's package still do. Without a screen that shows
 nothing and never waits; plt.savefig() works after it.

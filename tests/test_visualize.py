@@ -467,6 +467,14 @@ def test_differences_drop_padding_and_tell_the_nearest_iou():
     assert len(of_kind(ax, Rectangle)) == 3
 
 
+def test_differences_tell_the_iou_with_the_match_not_the_largest():
+    image, boxes = np.zeros((10, 4, 3)), [[0, 0, 10, 4], [0, 0, 8, 4]]
+    masks = np.ones((10, 4, 2), bool)
+    masks[8:, :, 1] = False  # all of the image is a dog, 8 of its 10 rows a cat
+    ax = visualize.display_differences(image, boxes, [2, 1], masks, boxes[:1], [1], [0.9], masks[..., :1], NAMES)
+    assert texts(ax) == ["0.90 / 0.80"]
+
+
 def test_differences_with_nothing_true_or_nothing_predicted(capsys):
     image, boxes, masks, class_ids = two_squares()
     none = (np.zeros((0, 4)), np.zeros(0), np.zeros((20, 20, 0)))

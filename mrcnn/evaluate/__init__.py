@@ -1,6 +1,10 @@
 """How good a model is, and where it fails.
 
-`matching` has matterport's measures of one image (`compute_ap` and its kin).
+    report = evaluate_dataset(model, dataset)              a model on a data set
+    report = evaluate_predictions(dataset, "results.json")  or results in COCO's form
+    print(report.mask_ap)
+
+`coco` is COCO's protocol, `matching` has matterport's measures of one image (`compute_ap` and its kin).
 """
 
 from __future__ import annotations
@@ -13,3 +17,5 @@ from mrcnn.evaluate.matching import (
     compute_recall,
     trim_zeros,
 )
+from mrcnn.evaluate.report import Report
+from mrcnn.evaluate.run import evaluate_dataset, evaluate_predictions

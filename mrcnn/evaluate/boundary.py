@@ -1,0 +1,92 @@
+"""Boundary IoU: masks compared in a band along their contour.
+
+Mask IoU of a large object hardly notices its edge: a contour 5 pixels too far in costs a disc of 300 pixels only 7 %.
+Boundary IoU counts just the pixels of each mask within a distance d of its contour, d = 2 % of the image's diagonal.
+Matches go by the smaller of mask IoU and boundary IoU: a band alone would let a ring pass for a disc.
+
+As the smaller of the two is at most the mask IoU, only pairs whose mask IoU reaches the lowest threshold are looked at.
+
+Reference: Cheng et al., "Boundary IoU: Improving Object-Centric Image Segmentation Evaluation", 2021.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from pycocotools import mask as coco_mask
+
+WIDTH = 0.02  # of the band, in diagonals of the image
+
+
+def band_width(height: int, width: int) -> int:
+    """Width of the band in pixels, at least 1."""
+    return max(1, round(WIDTH * float(np.hypot(height, width))))
+
+
+def band(mask: np.ndarray, distance: int) -> np.ndarray:
+    """Pixels of a mask no further than `distance` (in king's moves) from a pixel outside it or from the image's edge.
+
+    Args:
+        mask: [H, W] bool.
+        distance: pixels.
+
+    Returns:
+        [H, W] bool.
+    """
+    padded = np.pad(mask.view(np.uint8), distance)
+    side = 2 * distance + 1
+    inner = cv2.erode(padded, np.ones((side, side), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    return mask & ~inner[distance:-distance, distance:-distance].astype(bool)
+
+
+def boundary_ious(det_rles, gt_rles, crowd, mask_ious, pairs, size) -> np.ndarray:
+    """The smaller of mask IoU and boundary IoU, for some pairs of a detection and a true instance of one image.
+
+    Args:
+        det_rles, gt_rles: D and G masks as run lengths.
+        crowd: [G] bool; the union with a crowd is the detection alone.
+        mask_ious: [D, G].
+        pairs: [D, G] bool, where it is wanted.
+        size: height and width of the image.
+
+    Returns:
+        [D, G] float64; 0 where not wanted.
+    """
+    result = np.zeros_like(mask_ious)
+    dets, gts = np.nonzero(pairs)
+    if len(dets) == 0:
+        return result
+    distance = band_width(*size)
+    det_bands = {d: _crop_band(det_rles[d], distance) for d in np.unique(dets).tolist()}
+    gt_bands = {g: _crop_band(gt_rles[g], distance) for g in np.unique(gts).tolist()}
+    for d, g in zip(dets.tolist(), gts.tolist()):
+        common = _common_pixels(det_bands[d], gt_bands[g])
+        union = det_bands[d].pixels + (0 if crowd[g] else gt_bands[g].pixels - common)
+        boundary = common / union if union else 0.0
+        result[d, g] = min(mask_ious[d, g], boundary)
+    return result
+
+
+class _Band:
+    """A band cut out of its image at its bounding box: top, left, and [h, w] bool."""
+
+    def __init__(self, top: int, left: int, crop: np.ndarray):
+        self.top, self.left, self.crop = top, left, crop
+        self.bottom, self.right = top + crop.shape[0], left + crop.shape[1]
+        self.pixels = int(np.count_nonzero(crop))
+
+
+def _crop_band(rle: dict, distance: int) -> _Band:
+    left, top, width, height = (int(v) for v in coco_mask.toBbox(rle))
+    mask = coco_mask.decode(rle)[top : top + height, left : left + width]
+    return _Band(top, left, band(np.ascontiguousarray(mask).view(bool), distance))
+
+
+def _common_pixels(a: _Band, b: _Band) -> int:
+    top, left = max(a.top, b.top), max(a.left, b.left)
+    bottom, right = min(a.bottom, b.bottom), min(a.right, b.right)
+    if bottom <= top or right <= left:
+        return 0
+    of_a = a.crop[top - a.top : bottom - a.top, left - a.left : right - a.left]
+    of_b = b.crop[top - b.top : bottom - b.top, left - b.left : right - b.left]
+    return int(np.count_nonzero(of_a & of_b))

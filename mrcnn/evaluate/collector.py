@@ -1,0 +1,107 @@
+"""Takes truth and detections image by image and keeps what the measures need: columns of numbers, no masks."""
+
+from __future__ import annotations
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from mrcnn.evaluate.boundary import boundary_ious
+from mrcnn.evaluate.coco import LIMITS, THRESHOLDS, Detections, Matches, Truths, ignored_bits, match
+from mrcnn.evaluate.instances import Instances
+
+LOWEST_PAIR = 0.1  # IoU from which on a pair is remembered: below it, a detection has nothing to do with the truth
+
+
+class Collector:
+    """Columns of an evaluation, growing by one image at a time.
+
+    Args:
+        boundary: compare masks along their contours as well.
+        masks: detections have masks.
+    """
+
+    def __init__(self, boundary: bool = True, masks: bool = True):
+        self.kinds = ["box"] + (["mask"] if masks else []) + (["boundary"] if masks and boundary else [])
+        self._image_ids: list[int] = []
+        self._detections: list[tuple] = []
+        self._truths: list[tuple] = []
+        self._matches: dict[str, list[tuple]] = {kind: [] for kind in self.kinds}
+
+    def add(self, image_id: int, truth: Instances, detections: Instances) -> None:
+        """Matches an image's detections with its truth."""
+        order = np.argsort(-detections.scores, kind="stable")
+        rank = _rank_in_class(detections.class_ids[order])
+        order = order[rank < LIMITS[-1]]
+        best, rank = detections.take(order), rank[rank < LIMITS[-1]]
+        self._image_ids.append(int(image_id))
+        self._detections.append((best.class_ids, best.scores, rank, order))
+        self._truths.append((truth.class_ids, ignored_bits(truth.areas, truth.crowd), truth.crowd))
+        for kind, ious in self._ious(truth, best):
+            same_class = best.class_ids[:, None] == truth.class_ids[None, :]
+            hits, ignored, taken = match(ious, same_class, best.areas, truth.areas, truth.crowd)
+            det, gt = np.nonzero((ious >= LOWEST_PAIR) & ~truth.crowd)
+            self._matches[kind].append((hits, ignored, taken, det, gt, ious[det, gt]))
+
+    def _ious(self, truth: Instances, best: Instances):
+        """Yields each kind of IoU with its matrix [D, G]."""
+        crowd = truth.crowd.astype(int).tolist()
+        something = len(best) > 0 and len(truth) > 0
+        nothing = np.zeros((len(best), len(truth)))
+        yield "box", coco_mask.iou(best.boxes, truth.boxes, crowd) if something else nothing
+        if "mask" not in self.kinds:
+            return
+        ious = coco_mask.iou(best.rles, truth.rles, crowd) if something else nothing
+        yield "mask", ious
+        if "boundary" in self.kinds:
+            pairs = (ious >= THRESHOLDS[0]) & (best.class_ids[:, None] == truth.class_ids[None, :])
+            yield "boundary", boundary_ious(best.rles, truth.rles, truth.crowd, ious, pairs, truth.size)
+
+    def finish(self, key=None) -> tuple[list[int], Detections, Truths, dict[str, Matches]]:
+        """Puts the columns together.
+
+        Args:
+            key: function of an image's number to sort the images by; None: as they were added. It matters for equal
+                scores only: those of an earlier image count as better.
+
+        Returns:
+            image ids in the order that positions in the columns mean, detections, truths, and matches by kind.
+        """
+        images = range(len(self._image_ids))
+        images = list(images) if key is None else sorted(images, key=lambda i: key(self._image_ids[i]))
+        dets, gts = ([len(parts[i][0]) for i in images] for parts in (self._detections, self._truths))
+        positions = np.arange(len(images))
+        det_columns = _columns([self._detections[i] for i in images], (int, float, int, int))
+        gt_columns = _columns([self._truths[i] for i in images], (int, np.uint64, bool))
+        first_det, first_gt = np.cumsum([0, *dets])[:-1], np.cumsum([0, *gts])[:-1]
+        matches = {}
+        for kind, parts in self._matches.items():
+            parts = [parts[i] for i in images]
+            pairs = [len(part[3]) for part in parts]
+            columns = Matches(*_columns(parts, (np.uint64, np.uint64, int, int, int, float)))
+            columns.taken += np.where(columns.taken >= 0, np.repeat(first_gt, dets), 0)
+            columns.pair_det += np.repeat(first_det, pairs)
+            columns.pair_gt += np.repeat(first_gt, pairs)
+            matches[kind] = columns
+        return (
+            [self._image_ids[i] for i in images],
+            Detections(np.repeat(positions, dets), *det_columns),
+            Truths(np.repeat(positions, gts), *gt_columns),
+            matches,
+        )
+
+
+def _columns(parts: list[tuple], types: tuple) -> list[np.ndarray]:
+    """One array a column out of one tuple an image."""
+    return [
+        np.concatenate([part[i] for part in parts]).astype(kind, copy=False) if parts else np.zeros(0, kind)
+        for i, kind in enumerate(types)
+    ]
+
+
+def _rank_in_class(class_ids: np.ndarray) -> np.ndarray:
+    """[n] how many of the same class stand before each."""
+    order = np.argsort(class_ids, kind="stable")
+    ordered = class_ids[order]
+    rank = np.empty(len(class_ids), np.int64)
+    rank[order] = np.arange(len(class_ids)) - np.searchsorted(ordered, ordered)
+    return rank

@@ -1,0 +1,234 @@
+"""The instances of one image, true or detected, in the form the measures work on.
+
+    class_ids [n] int, 1..C-1 (the data set's own numbers)
+    boxes [n, (x, y, width, height)] float64 pixels, COCO's order
+    areas [n] float64 pixels, which decide what is small, medium and large
+    crowd [n] bool: a region of many; a detection in it is neither right nor wrong
+    scores [n] float64, detections only
+    rles: n masks as run lengths, or None where there are boxes only
+
+Truth comes from `dataset.load_mask`. Where an image's `image_info` holds COCO annotations, box and area are COCO's own,
+as in pycocotools: the area of a COCO polygon isn't its number of pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from mrcnn.evaluate.rle import encode_masks, to_rle
+
+BOX_TOLERANCE = 1.0  # pixels a box may reach beyond its image: annotation tools round outwards
+
+
+@dataclass
+class Instances:
+    """Instances of one image; the module's docstring has the shapes."""
+
+    size: tuple[int, int]  # height, width
+    class_ids: np.ndarray
+    boxes: np.ndarray
+    areas: np.ndarray
+    crowd: np.ndarray
+    scores: np.ndarray | None = None
+    rles: list[dict] | None = None
+
+    def __len__(self) -> int:
+        return len(self.class_ids)
+
+    def take(self, rows: np.ndarray) -> Instances:
+        """The instances of these rows, in their order."""
+        return Instances(
+            self.size,
+            self.class_ids[rows],
+            self.boxes[rows],
+            self.areas[rows],
+            self.crowd[rows],
+            None if self.scores is None else self.scores[rows],
+            None if self.rles is None else [self.rles[i] for i in rows],
+        )
+
+    def masks(self) -> np.ndarray:
+        """[H, W, n] bool."""
+        if not self.rles:
+            return np.zeros((*self.size, 0), bool)
+        return coco_mask.decode(self.rles).astype(bool)
+
+
+# ---- Truth -----------------------------------------------------------------------------------------------------------
+def image_size(dataset, image_id: int) -> tuple[int, int]:
+    """Height and width: from `image_info` where they stand there, else of the loaded image."""
+    info = dataset.image_info[image_id]
+    if info.get("height") and info.get("width"):
+        return int(info["height"]), int(info["width"])
+    height, width = dataset.load_image(image_id).shape[:2]
+    return int(height), int(width)
+
+
+def truth_of(dataset, image_id: int) -> Instances:
+    """True instances of an image.
+
+    Args:
+        dataset: a prepared `Dataset`. Negative class ids of its `load_mask` mean crowds.
+        image_id: the data set's own number of the image.
+
+    Raises:
+        ValueError: masks of another size than the image, or a class id out of range, with the image and the index.
+    """
+    annotations = _coco_annotations(dataset.image_info[image_id])
+    if annotations:
+        return _truth_of_annotations(dataset, image_id, annotations)
+    where = f"the truth of {describe_image(dataset, image_id)}"
+    masks, class_ids = dataset.load_mask(image_id)
+    masks, class_ids = np.asarray(masks), np.asarray(class_ids).reshape(-1).astype(np.int64)
+    if len(class_ids) == 0 or masks.size == 0:
+        return empty(image_size(dataset, image_id))
+    if masks.ndim != 3 or masks.shape[-1] != len(class_ids):
+        raise ValueError(
+            f"{where}: load_mask gave masks of shape {masks.shape} for {len(class_ids)} class ids;"
+            f" expected [H, W, {len(class_ids)}]."
+        )
+    info = dataset.image_info[image_id]
+    stated = (info.get("height"), info.get("width"))
+    if all(stated) and masks.shape[:2] != stated:
+        raise ValueError(f"{where}: masks of {masks.shape[:2]} pixels, but image_info says {stated}.")
+    _require_classes(np.abs(class_ids), dataset.num_classes, where, "class_ids")
+    rles = encode_masks(masks)
+    areas = coco_mask.area(rles).astype(np.float64)
+    kept = np.flatnonzero(areas > 0)  # a mask without a pixel can't be found by anyone
+    boxes = coco_mask.toBbox(rles).reshape(-1, 4)
+    whole = Instances(masks.shape[:2], np.abs(class_ids), boxes, areas, class_ids < 0, None, rles)
+    return whole.take(kept)
+
+
+def empty(size: tuple[int, int]) -> Instances:
+    """No instances."""
+    return Instances(size, np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros(0), np.zeros(0, bool), np.zeros(0), [])
+
+
+def describe_image(dataset, image_id: int) -> str:
+    """For messages: 'image 12 ("coco.397133")'."""
+    info = dataset.image_info[image_id]
+    return f'image {image_id} ("{info["source"]}.{info["id"]}")'
+
+
+def _coco_annotations(info: dict) -> list[dict] | None:
+    """The image's annotations if they are COCO's (matterport's CocoDataset keeps them there), else None."""
+    annotations = info.get("annotations")
+    needed = {"segmentation", "category_id", "bbox", "area"}
+    if not isinstance(annotations, list) or not info.get("height") or not info.get("width"):
+        return None
+    return annotations if all(isinstance(a, dict) and needed <= a.keys() for a in annotations) else None
+
+
+def _truth_of_annotations(dataset, image_id: int, annotations: list[dict]) -> Instances:
+    info = dataset.image_info[image_id]
+    size = int(info["height"]), int(info["width"])
+    classes = class_numbers(dataset)
+    known = [(classes.get((info["source"], plain(a["category_id"]))), a) for a in annotations]
+    known = [(class_id, a) for class_id, a in known if class_id is not None]  # others weren't asked for
+    if not known:
+        return empty(size)
+    rles = []
+    for i, (_, annotation) in enumerate(known):
+        try:
+            rles.append(to_rle(annotation["segmentation"], *size))
+        except ValueError as error:
+            raise ValueError(f"the truth of {describe_image(dataset, image_id)}, annotation {i}: {error}.") from error
+    return Instances(
+        size,
+        np.array([class_id for class_id, _ in known]),
+        np.array([a["bbox"] for _, a in known], np.float64).reshape(-1, 4),
+        np.array([a["area"] for _, a in known], np.float64),
+        np.array([bool(a.get("iscrowd", 0)) for _, a in known]),
+        None,
+        rles,
+    )
+
+
+def class_numbers(dataset) -> dict:
+    """(source, the source's class id) -> the data set's class id, the background left out.
+
+    A class that `prepare(class_map)` made of several has several such names.
+    """
+    numbers = {}
+    for i, info in enumerate(dataset.class_info):
+        for source, own_id in info.get("members") or [(info["source"], info["id"])]:
+            if i > 0:
+                numbers[source, plain(own_id)] = i
+    return numbers
+
+
+def plain(value):
+    """A NumPy number as Python's own, so that it can stand in json and as a key."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+# ---- Detections ------------------------------------------------------------------------------------------------------
+def detections_of(result: dict, size: tuple[int, int], num_classes: int, where: str, area: str = "auto") -> Instances:
+    """Detected instances of an image from what `model.detect` gave.
+
+    Args:
+        result: dict with rois [n, (y1, x1, y2, x2)] pixels, class_ids [n], scores [n], masks [H, W, n].
+        size: height and width of the image.
+        num_classes: C, background included.
+        where: the image, for messages.
+        area: what counts as a detection's area: "mask", or "box" (which is "auto" too).
+
+    Raises:
+        ValueError: shapes that don't fit together, NaN, a box outside the image, a class id out of range: named,
+            with the index of the detection.
+    """
+    missing = [key for key in ("rois", "class_ids", "scores", "masks") if key not in result]
+    if missing:
+        raise ValueError(f"{where}: the result has no {missing[0]!r}; expected rois, class_ids, scores and masks.")
+    class_ids = np.asarray(result["class_ids"]).reshape(-1)
+    n = len(class_ids)
+    rois = np.asarray(result["rois"], np.float64)
+    scores = np.asarray(result["scores"], np.float64).reshape(-1)
+    masks = np.asarray(result["masks"])
+    if n == 0:
+        return empty(size)
+    if rois.shape != (n, 4) or len(scores) != n:
+        raise ValueError(f"{where}: {n} class_ids, rois of shape {rois.shape}, {len(scores)} scores; expected [{n}, 4]"
+                         f" and {n}.")  # fmt: skip
+    if masks.shape != (*size, n):
+        raise ValueError(f"{where}: masks of shape {masks.shape}; expected {(*size, n)}, one mask of the image each.")
+    boxes = np.stack([rois[:, 1], rois[:, 0], rois[:, 3] - rois[:, 1], rois[:, 2] - rois[:, 0]], axis=1)
+    require_detections(class_ids, scores, boxes, size, num_classes, where)
+    rles = encode_masks(masks)
+    areas = coco_mask.area(rles).astype(np.float64) if area == "mask" else boxes[:, 2] * boxes[:, 3]
+    return Instances(size, class_ids.astype(np.int64), boxes, areas, np.zeros(n, bool), scores, rles)
+
+
+def require_detections(class_ids, scores, boxes, size, num_classes: int, where: str, indices=None) -> None:
+    """Refuses NaN, classes out of range and boxes outside the image; names the first by its index.
+
+    Args:
+        boxes: [n, (x, y, width, height)].
+        indices: [n] the numbers to name them by; None: their row.
+    """
+    _require_classes(class_ids, num_classes, where, "class_ids", indices)
+    _require(np.isfinite(scores), where, "score", scores, "a finite number", indices)
+    _require(np.isfinite(boxes).all(axis=1), where, "box", boxes, "finite numbers", indices)
+    _require((boxes[:, 2:] >= 0).all(axis=1), where, "box", boxes, "a width and height of at least 0", indices)
+    height, width = size
+    inside = (boxes[:, :2] >= -BOX_TOLERANCE).all(axis=1)
+    inside &= boxes[:, 0] + boxes[:, 2] <= width + BOX_TOLERANCE
+    inside &= boxes[:, 1] + boxes[:, 3] <= height + BOX_TOLERANCE
+    _require(inside, where, "box (x, y, width, height)", boxes, f"one inside its image of {width} x {height}", indices)
+
+
+def _require_classes(class_ids, num_classes: int, where: str, name: str, indices=None) -> None:
+    good = (class_ids >= 1) & (class_ids < num_classes)
+    _require(good, where, name, class_ids, f"1 to {num_classes - 1} (0 is the background)", indices)
+
+
+def _require(good, where: str, name: str, values, expected: str, indices=None) -> None:
+    if not np.all(good):
+        row = int(np.argmin(good))
+        value = values[row].tolist()
+        index = row if indices is None else int(indices[row])
+        raise ValueError(f"{where}, index {index}: {name} is {value}; expected {expected}.")

@@ -1,0 +1,354 @@
+"""Detections in COCO's results form, a list of
+
+    {"image_id": ..., "category_id": ..., "score": ..., "bbox": [x, y, width, height], "segmentation": RLE or polygons}
+
+from a list in memory or from a file of any size, read one image at a time, and written to a file as they come.
+
+`image_id` is the id an image was given in `add_image` (COCO's own for COCO), `category_id` the one its class was given
+in `add_class`. Where two sources of a data set use the same image id, it is "source.id".
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import tempfile
+import weakref
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from mrcnn.evaluate.instances import Instances, class_numbers, describe_image, empty, plain, require_detections
+from mrcnn.evaluate.rle import check_rles, to_rle
+
+CHUNK = 1 << 22  # bytes of a results file looked at together
+
+
+class Names:
+    """What the images and classes of a data set are called in results.
+
+    Args:
+        dataset: a prepared `Dataset`.
+
+    Attributes:
+        image_key: data set's number of an image -> `image_id` in results.
+        classes: (source, category_id) -> class id of the data set.
+        annotated: source -> set of class ids that its images are annotated with.
+
+    Raises:
+        ValueError: the data set isn't prepared, or an image's source has no class.
+    """
+
+    def __init__(self, dataset):
+        if len(getattr(dataset, "class_names", ())) == 0:
+            raise ValueError("The data set isn't prepared: call dataset.prepare() first.")
+        self.dataset = dataset
+        self.classes = class_numbers(dataset)
+        self.annotated = {}
+        self._categories = {}
+        for (source, category), class_id in self.classes.items():
+            self.annotated.setdefault(source, set()).add(class_id)
+            self._categories.setdefault((source, class_id), category)
+        self.image_key = self._image_keys()
+        self._whole = all(isinstance(key, int) for key in self.image_key.values())
+        self._numbers = {f"{dataset.image_info[i]['source']}.{dataset.image_info[i]['id']}": i for i in self.image_key}
+        self._numbers.update({key: i for i, key in self.image_key.items()})
+
+    def _image_keys(self) -> dict:
+        infos = {int(i): self.dataset.image_info[i] for i in self.dataset.image_ids}
+        for i, info in infos.items():
+            if info["source"] not in self.annotated:
+                raise ValueError(
+                    f"{describe_image(self.dataset, i)}: its source has no class; sources with classes:"
+                    f" {sorted(self.annotated)}. Use the same source in add_class and add_image."
+                )
+        short = Counter(_key(info["id"]) for info in infos.values())
+        full = Counter(f"{info['source']}.{info['id']}" for info in infos.values())
+        keys = {}
+        for i, info in infos.items():
+            name = f"{info['source']}.{info['id']}"
+            if short[_key(info["id"])] == 1:
+                keys[i] = _key(info["id"])
+            else:  # the same image registered twice has its number behind it
+                keys[i] = name if full[name] == 1 else f"{name}#{i}"
+        return keys
+
+    def order(self, image_id: int):
+        """Sorts images as pycocotools does, by their id in results."""
+        key = self.image_key[image_id]
+        return key if self._whole else str(key)
+
+    def image_number(self, key, index: int) -> int:
+        """The data set's number of an image named in results.
+
+        Raises:
+            ValueError: unknown; `index` is the result's, for the message.
+        """
+        try:
+            return self._numbers[_key(key)]
+        except (KeyError, TypeError):
+            known = list(self.image_key.values())
+            raise ValueError(
+                f"predictions[{index}]: image_id {key!r} is unknown; the data set has {len(known)} images,"
+                f" such as {known[:3]}."
+            ) from None
+
+    def category(self, class_id: int, source: str):
+        """The `category_id` of a class in the results of an image of this source; the source must have the class."""
+        return self._categories[source, class_id]
+
+
+def _key(value):
+    value = plain(value)
+    return value if isinstance(value, (int, str)) else str(value)
+
+
+# ---- Reading ---------------------------------------------------------------------------------------------------------
+class Predictions:
+    """Detections of a data set in COCO's results form, handed out image by image.
+
+    Args:
+        source: list of results, or path of a json file that holds one. Of a file only the places are held in memory.
+        names: `Names` of the data set.
+
+    Attributes:
+        has_boxes, has_masks: whether all results have a "bbox", a "segmentation".
+
+    Raises:
+        ValueError: not a list of results, an unknown image, or results some with and some without a mask, named by
+            index.
+    """
+
+    def __init__(self, source, names: Names):
+        self.names = names
+        if isinstance(source, (str, os.PathLike)):
+            self.path, self._list = Path(source), None
+            self._memory = _map_file(self.path)
+            entries = _scan(self._memory, self.path)
+        else:
+            self.path, self._list = None, source if isinstance(source, list) else list(source)
+            entries = ((entry, i, i) for i, entry in enumerate(self._list))
+        self._index(entries)
+
+    def _index(self, entries: Iterator[tuple[dict, int, int]]) -> None:
+        numbers, starts, stops, boxes, masks = [], [], [], [], []
+        for index, (entry, start, stop) in enumerate(entries):
+            if not isinstance(entry, dict) or "image_id" not in entry:
+                raise ValueError(f'predictions[{index}] is {str(entry)[:80]}; expected a dict with "image_id".')
+            numbers.append(self.names.image_number(entry["image_id"], index))
+            starts.append(start)
+            stops.append(stop)
+            boxes.append(bool(entry.get("bbox")))
+            masks.append(bool(entry.get("segmentation")))
+        self.has_boxes, self.has_masks = all(boxes), all(masks) and bool(masks)
+        for i, (box, mask) in enumerate(zip(boxes, masks)):
+            if not mask and (any(masks) or not box):
+                what = "a segmentation, though others have one" if box else 'a "bbox" nor a "segmentation"'
+                raise ValueError(f"predictions[{i}] hasn't {what}.")
+        self._numbers = np.array(numbers, np.int64)
+        self._order = np.argsort(self._numbers, kind="stable")
+        self._sorted = self._numbers[self._order]
+        self._starts, self._stops = np.array(starts, np.int64), np.array(stops, np.int64)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def entries(self, image_id: int) -> tuple[np.ndarray, list[dict]]:
+        """Indices and results of an image, in the order given."""
+        first, last = np.searchsorted(self._sorted, [image_id, image_id + 1])
+        indices = self._order[first:last]
+        if self._list is not None:
+            return indices, [self._list[i] for i in indices]
+        return indices, [json.loads(self._memory[self._starts[i] : self._stops[i]]) for i in indices]
+
+    def stream(self) -> Iterator[dict]:
+        """Every result, in the order given."""
+        if self._list is not None:
+            yield from self._list
+        else:
+            yield from (json.loads(self._memory[start:stop]) for start, stop in zip(self._starts, self._stops))
+
+    def detections(self, image_id: int, size: tuple[int, int], area: str = "auto") -> Instances:
+        """Detected instances of an image.
+
+        Args:
+            image_id: the data set's number of the image.
+            size: its height and width.
+            area: what counts as a detection's area: "box", "mask", or "auto": the box where all results have one,
+                as pycocotools' `loadRes` does.
+
+        Raises:
+            ValueError: a category the image's source hasn't, NaN, a box outside the image, a mask of another size or
+                with damaged counts: named by the index in the list of results.
+        """
+        indices, entries = self.entries(image_id)
+        if not entries:
+            return empty(size)
+        dataset = self.names.dataset
+        where = f"predictions of {describe_image(dataset, image_id)}"
+        source = dataset.image_info[image_id]["source"]
+        class_ids = np.array([self._class(e, source, i) for i, e in zip(indices, entries)])
+        scores = np.array([_number(e, "score", i) for i, e in zip(indices, entries)])
+        rles = self._masks(indices, entries, size) if self.has_masks else None
+        if self.has_boxes:
+            boxes = np.array([_box(e["bbox"], i) for i, e in zip(indices, entries)])
+        else:
+            boxes = coco_mask.toBbox(rles).reshape(-1, 4)
+        require_detections(class_ids, scores, boxes, size, dataset.num_classes, where, indices)
+        from_masks = area == "mask" or (area == "auto" and not self.has_boxes)
+        areas = coco_mask.area(rles).astype(float) if from_masks and rles else boxes[:, 2] * boxes[:, 3]
+        return Instances(size, class_ids, boxes, areas, np.zeros(len(entries), bool), scores, rles)
+
+    def _class(self, entry: dict, source: str, index: int) -> int:
+        category = entry.get("category_id")
+        try:
+            return self.names.classes[source, _key(category)]
+        except (KeyError, TypeError):
+            known = [category for (of, category) in self.names.classes if of == source]
+            raise ValueError(
+                f"predictions[{index}]: category_id {category!r} is out of range; the classes of {source!r} are"
+                f" {known[:10]}{' ...' if len(known) > 10 else ''}."
+            ) from None
+
+    def _masks(self, indices, entries: list[dict], size: tuple[int, int]) -> list[dict]:
+        rles = []
+        for i, entry in zip(indices, entries):
+            try:
+                rles.append(to_rle(entry["segmentation"], *size))
+            except ValueError as error:
+                raise ValueError(f"predictions[{i}]: {error}.") from error
+        bad = check_rles(rles)
+        if bad is not None:
+            raise ValueError(
+                f"predictions[{indices[bad]}]: the counts of its mask are damaged: they don't make"
+                f" {size[0]} x {size[1]} pixels."
+            )
+        return rles
+
+
+def _number(entry: dict, name: str, index: int) -> float:
+    value = entry.get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+        raise ValueError(f"predictions[{index}]: {name} is {value!r}; expected a number.")
+    return float(value)
+
+
+def _box(box, index: int) -> list[float]:
+    if len(box) != 4:
+        raise ValueError(f"predictions[{index}]: bbox is {box!r}; expected [x, y, width, height].")
+    return [float(v) for v in box]
+
+
+def _map_file(path: Path):
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path} is empty; expected a json list of COCO results.")
+    with open(path, "rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _scan(memory, path: Path) -> Iterator[tuple[dict, int, int]]:
+    """Each result of a json list with the bytes it stands at, reading some megabytes at a time.
+
+    The bytes are taken as Latin-1 while looking for the ends, so one character is one byte; what stands between them
+    is read as UTF-8 later.
+    """
+    decoder = json.JSONDecoder()
+    text, base, at, count = memory[:CHUNK].decode("latin-1"), 0, 0, 0
+    expected = "["
+    while True:
+        while at < len(text) and text[at] in " \t\r\n":
+            at += 1
+        if at >= len(text) - 1 and base + len(text) < len(memory):
+            base, at = base + at, 0
+            text = memory[base : base + CHUNK].decode("latin-1")
+            continue
+        sign = text[at : at + 1]
+        if sign == "]" and expected != "[":
+            return
+        if expected in "[,":
+            if sign != expected:
+                raise ValueError(
+                    f"{path}, byte {base + at}: {sign!r} where {expected!r} was expected; results are a json list."
+                )
+            at, expected = at + 1, "result"
+            continue
+        try:
+            entry, end = decoder.raw_decode(text, at)
+        except json.JSONDecodeError as error:
+            if base + len(text) >= len(memory):
+                raise ValueError(f"{path}, result {count}, byte {base + error.pos}: {error.msg}.") from error
+            wider = max(CHUNK, 2 * (len(text) - at))  # the result goes on beyond this piece
+            base, at = base + at, 0
+            text = memory[base : base + wider].decode("latin-1")
+            continue
+        if isinstance(entry, dict) and isinstance(entry.get("image_id"), str):
+            entry = json.loads(memory[base + at : base + end])  # its letters may not be Latin
+        yield entry, base + at, base + end
+        at, expected, count = end, ",", count + 1
+
+
+# ---- Writing ---------------------------------------------------------------------------------------------------------
+class ResultsWriter:
+    """Writes detections to a COCO results file, image by image. Use in a `with` block.
+
+    Args:
+        path: where the file shall stand when it's whole; None: a temporary file, deleted with this object.
+        names: `Names` of the data set.
+    """
+
+    def __init__(self, path, names: Names):
+        self.names = names
+        self.path = None if path is None else Path(path)
+        if self.path is None:
+            handle, self._temporary = tempfile.mkstemp(prefix="results-", suffix=".json")
+            self._file = os.fdopen(handle, "w", encoding="utf-8")
+        else:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._temporary = self.path.with_name(f".{self.path.name}.part")
+            self._file = open(self._temporary, "w", encoding="utf-8")  # noqa: SIM115 (closed in __exit__)
+        self._remove = weakref.finalize(self, _remove, self._temporary)
+        self._file.write("[")
+        self._first = True
+
+    def add(self, image_id: int, detections: Instances) -> None:
+        """Appends an image's detections."""
+        key, source = self.names.image_key[image_id], self.names.dataset.image_info[image_id]["source"]
+        for i in range(len(detections)):
+            entry = {
+                "image_id": key,
+                "category_id": self.names.category(int(detections.class_ids[i]), source),
+                "bbox": detections.boxes[i].tolist(),
+                "score": float(detections.scores[i]),
+            }
+            if detections.rles is not None:
+                rle = detections.rles[i]
+                entry["segmentation"] = {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}
+            self._file.write("\n" if self._first else ",\n")
+            self._file.write(json.dumps(entry))
+            self._first = False
+
+    def __enter__(self) -> ResultsWriter:
+        return self
+
+    def __exit__(self, kind, error, traceback) -> None:
+        self._file.write("\n]\n")
+        self._file.close()
+        if kind is not None:
+            self._remove()
+        elif self.path is not None:
+            os.replace(self._temporary, self.path)
+            self._remove.detach()
+
+    def read(self) -> Predictions:
+        """What was written, after the `with` block. Keeps the temporary file alive as long as it is used."""
+        predictions = Predictions(self.path or self._temporary, self.names)
+        predictions.writer = self
+        return predictions
+
+
+def _remove(path) -> None:
+    Path(path).unlink(missing_ok=True)

@@ -190,6 +190,19 @@ def _eagerly(method):
     return run
 
 
+def _or_torchs_train(method):
+    """Under the PyTorch backend a Keras model is a `torch.nn.Module`, whose `train(mode=True)` means something else."""
+
+    @wraps(method)
+    def train(self, *args, **kwargs):
+        from_torch = not kwargs and len(args) <= 1 and all(isinstance(mode, bool) for mode in args)
+        if from_torch and keras.backend.backend() == "torch":
+            return super(MaskRCNN, self).train(*args)
+        return method(self, *args, **kwargs)
+
+    return train
+
+
 @keras.saving.register_keras_serializable(package="mrcnn")
 class MaskRCNN(keras.Model):
     """Mask R-CNN with matterport's methods, as a Keras model: `compile`, `fit`, `save`, callbacks work as anywhere.
@@ -236,6 +249,10 @@ class MaskRCNN(keras.Model):
     def keras_model(self):
         return self
 
+    def __dir__(self):
+        # Keras finds what to save through `dir`, and would follow `keras_model` round and round.
+        return [name for name in super().__dir__() if name != "keras_model"]
+
     def build(self, *args, **kwargs):
         """Keras's `build(input_shape)`; or matterport's `build(mode, config)`: a new graph as a plain keras.Model."""
         mode, config = kwargs.get("mode", args[0] if args else None), kwargs.get("config", args[-1] if args else None)
@@ -279,6 +296,7 @@ class MaskRCNN(keras.Model):
         """Makes the layers trainable whose whole name matches the regular expression, and freezes the others."""
         training.set_trainable(keras_model or self, layer_regex, self.config.TRAIN_BN, verbose, indent)
 
+    @_or_torchs_train
     @_eagerly
     def train(self, train_dataset, val_dataset, learning_rate, epochs, layers, augmentation=None,
               custom_callbacks=None, no_augmentation_sources=None, *, optimizer=None, workers=1,

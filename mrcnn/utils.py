@@ -45,10 +45,10 @@ from mrcnn.ops.boxes import (
 from mrcnn.ops.images import resize, resize_mask
 from mrcnn.ops.masks import expand_mask, minimize_mask, unmold_mask
 from mrcnn.ops.nms import non_max_suppression
+from mrcnn.weights import PRETRAINED as _PRETRAINED
 from mrcnn.weights import download as _download
 
-# Weights trained on COCO. They hang on release v2.0; v2.1 has only the balloon's (#1515).
-COCO_MODEL_URL = "https://github.com/matterport/Mask_RCNN/releases/download/v2.0/mask_rcnn_coco.h5"
+COCO_MODEL_URL = _PRETRAINED["coco"]
 
 
 def resize_image(image, min_dim=None, max_dim=None, min_scale=None, mode="square"):

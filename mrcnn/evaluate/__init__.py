@@ -3,6 +3,7 @@
     report = evaluate_dataset(model, dataset)              a model on a data set
     report = evaluate_predictions(dataset, "results.json")  or results in COCO's form
     print(report.mask_ap)
+    fit(..., callbacks=[EvaluateDataset(dataset_val)])      and while training
 
 `coco` is COCO's protocol, `matching` has matterport's measures of one image (`compute_ap` and its kin).
 """
@@ -19,3 +20,11 @@ from mrcnn.evaluate.matching import (
 )
 from mrcnn.evaluate.report import Report
 from mrcnn.evaluate.run import evaluate_dataset, evaluate_predictions
+
+
+def __getattr__(name: str):
+    if name == "EvaluateDataset":  # brings Keras with it, so only when asked for
+        from mrcnn.evaluate.callback import EvaluateDataset
+
+        return EvaluateDataset
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

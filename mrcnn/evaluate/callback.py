@@ -1,0 +1,158 @@
+"""Average precision while training: a Keras callback whose numbers the others can watch."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from mrcnn.evaluate.drawing import class_color, draw_instances, encode, side_by_side
+from mrcnn.evaluate.instances import Instances, truth_of
+from mrcnn.evaluate.run import evaluate_dataset
+
+NUMBERS = ("box_ap", "mask_ap", "mask_ap50")
+
+
+class EvaluateDataset(keras.callbacks.Callback):
+    """Adds val_box_ap, val_mask_ap and val_mask_ap50 to the logs of an epoch, with the model that is being trained.
+
+    Put it before the callbacks that watch the numbers, for Keras calls them in their order:
+
+        fit(..., callbacks=[
+            EvaluateDataset(dataset_val, every=5),
+            keras.callbacks.ModelCheckpoint("best.weights.h5", monitor="val_mask_ap", mode="max", save_best_only=True),
+            keras.callbacks.EarlyStopping(monitor="val_mask_ap", mode="max", patience=20),
+        ])
+
+    The first epoch of a run and the last are evaluated too. In the epochs between evaluations the logs hold the last
+    numbers, so a patience counts in epochs, and a CSV file has a column from its first line on.
+
+    Args:
+        dataset: a prepared `Dataset`.
+        every: evaluate at each epoch whose number, counted from 1, is a multiple of it.
+        images: None: all; an int: the first so many; or a list of the data set's numbers.
+        pictures: how many of these images to draw at each evaluation, truth at the left, detections at the right.
+            0: none.
+        log_dir: where the pictures go: into its folder "validation_pictures", as TensorBoard events where TensorFlow
+            is installed, else as PNG files. None: the model's `log_dir`; a model without one gets no pictures.
+        min_score: detections below it aren't drawn.
+        progress: show a progress bar.
+
+    Attributes:
+        report: `Report` of the last evaluation, or None.
+
+    Raises:
+        ValueError: a setting that can't work.
+    """
+
+    def __init__(self, dataset, every=1, images=None, pictures=4, log_dir=None, min_score=0.5, progress=False):
+        super().__init__()
+        if not isinstance(every, (int, np.integer)) or every < 1:
+            raise ValueError(f"EvaluateDataset: every is {every!r}; expected a whole number of epochs, 1 or more.")
+        if isinstance(images, (int, np.integer)) and images < 1:
+            raise ValueError(f"EvaluateDataset: images is {images}; expected 1 or more, a list of images, or None.")
+        self.dataset = dataset
+        self.every = every
+        self.images = images
+        self.pictures = pictures
+        self.log_dir = log_dir
+        self.min_score = min_score
+        self.progress = progress
+        self.report = None
+        self._logs = None
+        self._writer = None
+
+    def on_train_begin(self, logs=None):
+        self._logs = None
+
+    def on_epoch_end(self, epoch, logs=None):
+        last = epoch + 1 == (self.params or {}).get("epochs")
+        if self._logs is None or last or (epoch + 1) % self.every == 0:
+            self._evaluate(epoch)
+        if logs is not None:
+            logs.update(self._logs)
+
+    def on_train_end(self, logs=None):
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def image_ids(self) -> list[int]:
+        """The images that are evaluated."""
+        if self.images is None:
+            return [int(i) for i in self.dataset.image_ids]
+        if isinstance(self.images, (int, np.integer)):
+            return [int(i) for i in self.dataset.image_ids[: self.images]]
+        return [int(i) for i in self.images]
+
+    def _evaluate(self, epoch: int) -> None:
+        ids = self.image_ids()
+        self.report = evaluate_dataset(self.model, self.dataset, ids, boundary=False, progress=self.progress)
+        self._logs = {f"val_{name}": self.report.numbers[name] for name in NUMBERS}
+        folder = self.log_dir or getattr(self.model, "log_dir", None)
+        if folder and self.pictures:
+            self._write(Path(folder) / "validation_pictures", epoch, ids[: self.pictures])
+
+    def _write(self, folder: Path, epoch: int, image_ids: list[int]) -> None:
+        pictures = {f"image_{i}": encode(self.picture(i), ".png") for i in image_ids}
+        if importlib.util.find_spec("tensorflow") is None:
+            for name, png in pictures.items():
+                _save(folder / f"{name}_epoch_{epoch + 1:04d}.png", png)
+            return
+        if self._writer is None:
+            self._writer = _EventFile(folder)
+        for name, png in pictures.items():
+            self._writer.add_picture(name, png, epoch)
+
+    def picture(self, image_id: int) -> np.ndarray:
+        """[h, w, 3] uint8: an image with its truth, and again with what the report's model found in it."""
+        image = self.dataset.load_image(image_id)
+        truth = truth_of(self.dataset, image_id)
+        found = self.report.predictions.detections(image_id, image.shape[:2])
+        found = found.take(np.flatnonzero(found.scores >= self.min_score))
+        return side_by_side(self._draw(image, truth), self._draw(image, found))
+
+    def _draw(self, image, instances: Instances) -> np.ndarray:
+        captions = [self.dataset.class_names[c] for c in instances.class_ids]
+        if instances.scores is not None and len(instances.scores) == len(captions):
+            captions = [f"{name} {score:.2f}" for name, score in zip(captions, instances.scores)]
+        return draw_instances(image, instances, captions, [class_color(c) for c in instances.class_ids])
+
+
+class _EventFile:
+    """A file of TensorBoard events, written as plain records: `tf.summary` would take hold of the GPU, which belongs to
+    the training, whatever backend that runs on.
+    """
+
+    def __init__(self, folder: Path):
+        import tensorflow as tf
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self._event, self._summary = tf.compat.v1.Event, tf.compat.v1.Summary
+        name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
+        self._records = tf.io.TFRecordWriter(str(folder / name))
+        self._write(file_version="brain.Event:2")
+
+    def _write(self, **content) -> None:
+        self._records.write(self._event(wall_time=time.time(), **content).SerializeToString())
+        self._records.flush()
+
+    def add_picture(self, name: str, png: bytes, step: int) -> None:
+        width, height = (int.from_bytes(png[at : at + 4], "big") for at in (16, 20))  # where PNG has them
+        image = self._summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
+        self._write(step=step, summary=self._summary(value=[self._summary.Value(tag=name, image=image)]))
+
+    def close(self) -> None:
+        self._records.close()
+
+
+def _save(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)

@@ -2,13 +2,14 @@
 
 Shapes and values:
     B  images in the batch     N  RoIs in an image     C  channels     L  pyramid levels, P2 first
-    boxes  [B, N, (y1, x1, y2, x2)] normalised: (pixels - [0, 0, 1, 1]) / (size - 1), in [0, 1]
+    boxes  [B, N, (y1, x1, y2, x2)] normalised to the molded image: (pixels - [0, 0, 1, 1]) / (size - 1), in [0, 1].
+           On any map 0 is the centre of the first pixel and 1 that of the last
     crop   (h, w) of the result: 7x7 for the class head, 14x14 for the mask head
 
 Two rules where to sample:
-    "crop"     matterport's: h x w points in a grid from the box's first to its last normalised corner, one sample a
-               point, as `tf.image.crop_and_resize` does. Points that round out of the map are clamped into it, where
-               `crop_and_resize` gives 0 (contract 1.7).
+    "crop"     matterport's: one point for each of the h x w values, in a grid from corner to corner of the box, as
+               `tf.image.crop_and_resize` does. Points that rounding puts an ulp outside of the map are clamped into
+               it; `crop_and_resize` makes a whole row of zeros of them (contract 1.7).
     "aligned"  He et al., "Mask R-CNN", section 3, with the half-pixel correction of detectron2: the box is cut into
                h x w cells, each the mean of samples x samples points.
 """
@@ -19,9 +20,12 @@ import math
 
 from keras import ops
 
+from .kernels import tensorflow_kernels
+
 FIRST_LEVEL, LAST_LEVEL = 2, 5
-OUTSIDE = 1e-4  # pixels; a point that is farther out than rounding explains
 CANONICAL_LEVEL, CANONICAL_SIZE = 4, 224.0  # a box of 224 x 224 pixels (ImageNet's crop) goes to P4
+MODES = ("crop", "aligned")
+ROUNDING = 1e-6  # of a map's size: a point is that far from its true place at most. Five roundings of 2^-24 make 3e-7
 
 
 def roi_levels(boxes, image_shape):
@@ -41,13 +45,13 @@ def roi_levels(boxes, image_shape):
     image_area = image_shape[..., 0] * image_shape[..., 1]
     if len(image_area.shape):
         image_area = image_area[:, None]  # [B, 1] against [B, N]
-    area = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
-    is_box = ops.logical_and(boxes[..., 2] > boxes[..., 0], boxes[..., 3] > boxes[..., 1])
-    is_box = ops.logical_and(is_box, area > 0)
+    height, width = boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]
+    area = ops.maximum(height, 0.0) * ops.maximum(width, 0.0)
+    is_box = area > 0
     side = ops.sqrt(ops.where(is_box, area, 1.0)) / (CANONICAL_SIZE / ops.sqrt(image_area))
     level = CANONICAL_LEVEL + ops.round(ops.log(side) / math.log(2.0))
-    level = ops.where(is_box, level, float(FIRST_LEVEL))
-    return ops.cast(ops.clip(level, FIRST_LEVEL, LAST_LEVEL), "int32")
+    level = ops.where(is_box, ops.clip(level, FIRST_LEVEL, LAST_LEVEL), float(FIRST_LEVEL))
+    return ops.cast(level, "int32")
 
 
 def roi_align(feature_maps, boxes, levels, crop_shape, mode: str = "crop", samples: int = 2, image_shape=None):
@@ -55,63 +59,44 @@ def roi_align(feature_maps, boxes, levels, crop_shape, mode: str = "crop", sampl
 
     Args:
         feature_maps: list of [B, H_l, W_l, C], P2 first. float32, float16 or bfloat16.
-        boxes: [B, N, (y1, x1, y2, x2)] normalised. Coordinates are computed in float32.
+        boxes: [B, N, (y1, x1, y2, x2)] normalised, finite. What lies outside of the image is cut off first.
         levels: [B, N] int, of `roi_levels`; 2 is the first of `feature_maps`.
         crop_shape: (h, w).
         mode: "crop" or "aligned", see the top of this page.
-        samples: int, for "aligned": points a cell and axis.
+        samples: int, for "aligned": points in a cell along each axis.
         image_shape: [2..3] or [B, 2..3], (height, width, ...) of the molded image in pixels; "aligned" needs it.
 
     Returns:
-        [B, N, h, w, C] in the dtype of the features. Differentiable with respect to the features, and in "crop" mode
-        to the boxes.
+        [B, N, h, w, C] in the dtype of the features, computed in float32. Differentiable with respect to the features
+        and the boxes.
 
     Raises:
         ValueError: for an unknown mode, or "aligned" without `image_shape`.
     """
-    if mode not in ("crop", "aligned"):
-        raise ValueError(f"roi_align got mode={mode!r}; expected 'crop' or 'aligned'.")
+    if mode not in MODES:
+        raise ValueError(f"roi_align got mode={mode!r}; expected one of {', '.join(map(repr, MODES))}.")
     if mode == "aligned" and image_shape is None:
         raise ValueError("roi_align with mode='aligned' needs image_shape, [height, width] of the molded image.")
-    boxes = ops.cast(boxes, "float32")
+    boxes = ops.clip(ops.cast(boxes, "float32"), 0.0, 1.0)
     level = ops.clip(ops.cast(levels, "int32") - FIRST_LEVEL, 0, len(feature_maps) - 1)  # [B, N] in 0..L-1
-    sizes = [ops.shape(x)[1:3] for x in feature_maps]
-    heights = ops.take(ops.stack([ops.convert_to_tensor(h, "int32") for h, _ in sizes]), level, axis=0)  # [B, N]
-    widths = ops.take(ops.stack([ops.convert_to_tensor(w, "int32") for _, w in sizes]), level, axis=0)
-    if mode == "crop":
-        ys, _ = _clamped(_corner_grid(boxes[..., 0], boxes[..., 2], heights, crop_shape[0]), heights)  # [B, N, h]
-        xs, _ = _clamped(_corner_grid(boxes[..., 1], boxes[..., 3], widths, crop_shape[1]), widths)
+    sizes = [ops.convert_to_tensor(ops.shape(x)[1:3], "int32") for x in feature_maps]
+    sizes = ops.take(ops.stack(sizes), level, axis=0)  # [B, N, 2], height and width of each RoI's map
+    # One grid of points for "crop", samples x samples of them for "aligned", each given by its corners.
+    grids = [boxes] if mode == "crop" else _sample_grids(boxes, sizes, image_shape, crop_shape, samples)
+    if tf := tensorflow_kernels():
+        crops = _crops_by_kernel(tf, feature_maps, grids, level, sizes, crop_shape, border=mode == "aligned")
     else:
-        image_shape = ops.cast(image_shape, "float32")
-        ys = _cell_grid(boxes[..., 0], boxes[..., 2], heights, image_shape[..., 0], crop_shape[0], samples)
-        xs = _cell_grid(boxes[..., 1], boxes[..., 3], widths, image_shape[..., 1], crop_shape[1], samples)
-
-    starts, start = [], 0
-    for height, width in sizes:
-        starts.append(ops.convert_to_tensor(start, "int32"))
-        start = start + height * width
-    channels = feature_maps[0].shape[-1]
-    batch = ops.shape(boxes)[0]
-    table = ops.concatenate(
-        [ops.reshape(x, (batch, h * w, channels)) for x, (h, w) in zip(feature_maps, sizes)], axis=1
-    )
-    table = ops.reshape(table, (batch * start, channels))
-    first = ops.take(ops.stack(starts), level, axis=0) + ops.arange(batch, dtype="int32")[:, None] * start  # [B, N]
-    crops = _bilinear(table, first, heights, widths, ys, xs)  # [B, N, h (x samples), w (x samples), C]
-    if mode == "aligned":
-        shape = ops.shape(crops)
-        crops = ops.reshape(crops, (*shape[:2], crop_shape[0], samples, crop_shape[1], samples, channels))
-        crops = ops.mean(crops, axis=(3, 5))
-    return ops.cast(crops, feature_maps[0].dtype)
+        crops = _crops_by_gather(feature_maps, grids, level, sizes, crop_shape)
+    return ops.cast(sum(crops[1:], crops[0]) / len(crops), feature_maps[0].dtype)
 
 
 def crop_masks(masks, boxes, mask_index, crop_shape):
     """Cuts one mask for each RoI and resamples it: the targets of the mask head.
 
     Args:
-        masks: [B, G, h, w] bool or float.
+        masks: [B, G, h, w] bool or number.
         boxes: [B, N, (y1, x1, y2, x2)], normalised to the frame of the mask: 0 is the centre of its first pixel, 1 of
-            its last. There is nothing outside: points there give 0, as in `crop_and_resize`.
+            its last. A mini mask ends at its object's box, so RoIs reach outside; there is nothing there: 0.
         mask_index: [B, N] int in 0..G-1, which mask to cut.
         crop_shape: (h, w) of the result.
 
@@ -120,43 +105,86 @@ def crop_masks(masks, boxes, mask_index, crop_shape):
     """
     boxes = ops.stop_gradient(ops.cast(boxes, "float32"))
     batch, count, height, width = ops.shape(masks)
-    table = ops.reshape(ops.stop_gradient(masks), (batch * count * height * width, 1))
+    table = ops.reshape(ops.stop_gradient(ops.convert_to_tensor(masks)), (batch * count * height * width, 1))
     index = ops.cast(mask_index, "int32")
-    heights, widths = ops.full_like(index, height), ops.full_like(index, width)
-    ys, y_inside = _clamped(_corner_grid(boxes[..., 0], boxes[..., 2], heights, crop_shape[0]), heights)
-    xs, x_inside = _clamped(_corner_grid(boxes[..., 1], boxes[..., 3], widths, crop_shape[1]), widths)
     first = (ops.arange(batch, dtype="int32")[:, None] * count + index) * (height * width)
-    inside = y_inside[..., :, None] * x_inside[..., None, :]
-    return _bilinear(table, first, heights, widths, ys, xs)[..., 0] * inside
+    heights, widths = ops.full_like(index, height), ops.full_like(index, width)
+    ys, y_inside = _points(boxes[..., 0], boxes[..., 2], heights, crop_shape[0])
+    xs, x_inside = _points(boxes[..., 1], boxes[..., 3], widths, crop_shape[1])
+    crops = _bilinear(table, first, heights, widths, ys, xs)[..., 0]
+    return ops.where(ops.logical_and(y_inside[..., :, None], x_inside[..., None, :]), crops, 0.0)
 
 
-def _clamped(points, size):
-    """Points [B, N, k] moved into the map, and [B, N, k] 1.0 where they lay in it, but for rounding, or 0.0."""
-    last = (ops.cast(size, "float32") - 1.0)[..., None]
-    inside = ops.logical_and(points > -OUTSIDE, points < last + OUTSIDE)
-    return ops.clip(points, 0.0, last), ops.cast(inside, "float32")
+# ---- Where to sample ---------------------------------------------------------------------------------------------
 
 
-def _corner_grid(low, high, size, count: int):
-    """Points from corner to corner, in pixels of the map: low, high, size [B, N] -> [B, N, count]."""
+def _points(low, high, size, count: int):
+    """A row of points from corner to corner of the boxes.
+
+    Args: low, high [B, N] normalised; size [B, N] int, pixels of the map.
+    Returns: [B, N, count] in pixels, 0..size-1, clamped; [B, N, count] bool, whether a point lay in the map before,
+        but for rounding.
+    """
     last = ops.cast(size, "float32") - 1.0
     if count == 1:
-        return (0.5 * (low + high) * last)[..., None]
-    step = (high - low) * last / (count - 1)
-    return (low * last)[..., None] + ops.arange(count, dtype="float32") * step[..., None]
+        points = (0.5 * (low + high) * last)[..., None]
+    else:
+        step = (high - low) * last / (count - 1)
+        points = (low * last)[..., None] + ops.arange(count, dtype="float32") * step[..., None]
+    last = last[..., None]
+    inside = ops.logical_and(points >= -ROUNDING * last, points <= last + ROUNDING * last)
+    return ops.clip(points, 0.0, last), inside
 
 
-def _cell_grid(low, high, size, pixels, count: int, samples: int):
-    """Points inside `count` equal cells, `samples` in each: low, high, size [B, N] -> [B, N, count * samples]."""
-    if len(pixels.shape):
-        pixels = pixels[:, None]
-    size = ops.cast(size, "float32")
-    scale = size / pixels  # 1 / stride
-    start = low * (pixels - 1.0) * scale
-    end = (high * (pixels - 1.0) + 1.0) * scale
-    part = (ops.arange(count * samples, dtype="float32") + 0.5) / (count * samples)
-    points = start[..., None] + part * (end - start)[..., None] - 0.5  # the centre of pixel 0 is at 0
-    return ops.clip(points, 0.0, size[..., None] - 1.0)
+def _sample_grids(boxes, sizes, image_shape, crop_shape, samples: int):
+    """For "aligned": the h x w grid of the first sample of all cells, that of the second, and so on.
+
+    Args: boxes [B, N, 4] normalised; sizes [B, N, 2] of the maps; image_shape [2..3] or [B, 2..3].
+    Returns: samples^2 boxes [B, N, 4], the first and the last point of each grid. They are normalised to the RoI's
+        map, and reach out of [0, 1] by half a pixel where the RoI touches the edge.
+    """
+    pixels = ops.cast(image_shape, "float32")[..., :2]
+    pixels = ops.reshape(pixels, (-1, 1, 2))  # [B or 1, 1, 2]
+    sizes = ops.cast(sizes, "float32")
+    start = boxes[..., :2] * (pixels - 1.0) / pixels * sizes  # [B, N, 2], in pixels of the map, 0 is its edge
+    end = (boxes[..., 2:] * (pixels - 1.0) + 1.0) / pixels * sizes
+    cells = ops.convert_to_tensor([float(c) for c in crop_shape])
+    last = ops.maximum(sizes - 1.0, 1.0)
+
+    def corners(offset):
+        """The points at `offset`, a fraction of a cell, in the first and in the last cell."""
+        low, high = offset / cells, (cells - 1.0 + offset) / cells
+        return [(start + part * (end - start) - 0.5) / last for part in (low, high)]  # 0 is now its first centre
+
+    fractions = [(i + 0.5) / samples for i in range(samples)]
+    offsets = [ops.convert_to_tensor([y, x]) for y in fractions for x in fractions]
+    return [ops.concatenate(corners(offset), axis=-1) for offset in offsets]
+
+
+# ---- Sampling ----------------------------------------------------------------------------------------------------
+
+
+def _crops_by_gather(feature_maps, grids, level, sizes, crop_shape):
+    """On any backend: the maps become one table of pixels, from which the four neighbours of each point are taken.
+
+    Args: feature_maps L x [B, H_l, W_l, C]; grids list of [B, N, 4]; level [B, N] in 0..L-1; sizes [B, N, 2].
+    Returns: list of [B, N, h, w, C] float32, one for each grid.
+    """
+    batch, channels = ops.shape(feature_maps[0])[0], feature_maps[0].shape[-1]
+    starts, rows = [], 0  # of each level, in the pixels of one image
+    for height, width in (ops.shape(x)[1:3] for x in feature_maps):
+        starts.append(ops.convert_to_tensor(rows, "int32"))
+        rows = rows + height * width
+    table = ops.concatenate([ops.reshape(x, (batch, -1, channels)) for x in feature_maps], axis=1)
+    table = ops.reshape(table, (batch * rows, channels))
+    first = ops.take(ops.stack(starts), level, axis=0) + ops.arange(batch, dtype="int32")[:, None] * rows  # [B, N]
+    heights, widths = sizes[..., 0], sizes[..., 1]
+    crops = []
+    for grid in grids:
+        ys, _ = _points(grid[..., 0], grid[..., 2], heights, crop_shape[0])
+        xs, _ = _points(grid[..., 1], grid[..., 3], widths, crop_shape[1])
+        crops.append(_bilinear(table, first, heights, widths, ys, xs))
+    return crops
 
 
 def _bilinear(table, first, heights, widths, ys, xs):
@@ -187,9 +215,40 @@ def _bilinear(table, first, heights, widths, ys, xs):
 
 
 def _neighbours(points, size):
-    """Pixels on both sides of each point, and how far it is from the first. NaN gives NaN parts, but safe pixels."""
+    """The pixels on both sides of each point, and how far it is from the first of them.
+
+    A point that is not a number takes pixel 0, and stays not a number in the distance, hence in the crop.
+    """
     floor, ceil = ops.floor(points), ops.ceil(points)
     last = size[..., None] - 1
     low = ops.clip(ops.cast(ops.where(ops.isfinite(floor), floor, 0.0), "int32"), 0, last)
     high = ops.clip(ops.cast(ops.where(ops.isfinite(ceil), ceil, 0.0), "int32"), 0, last)
     return low, high, points - floor
+
+
+def _crops_by_kernel(tf, feature_maps, grids, level, sizes, crop_shape, border: bool):
+    """On TensorFlow: `crop_and_resize` for the RoIs of each level. Arguments and result as of `_crops_by_gather`.
+
+    The kernel gives 0 for points outside of the map. The grid of "crop" needs no more than to stay away from the last
+    pixel's centre by what rounding can add. Those of "aligned" reach half a pixel out: the maps get a border for them.
+    """
+    maps = [ops.cast(x, "float32") for x in feature_maps]
+    if not border:
+        grids = [ops.minimum(grid, 1.0 - ROUNDING / 2) for grid in grids]
+    else:
+        maps = [tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="SYMMETRIC") for x in maps]
+        size = ops.tile(ops.cast(sizes, "float32"), (1, 1, 2))  # [B, N, 4]
+        last = ops.maximum(size - 1.0, 1.0)
+        grids = [(ops.clip(grid, -0.5 / last, 1.0 + 0.5 / last) * last + 1.0) / (size + 1.0) for grid in grids]
+    batch, count = ops.shape(level)
+    level = tf.reshape(level, [-1])
+    rows = [tf.where(tf.equal(level, i))[:, 0] for i in range(len(maps))]
+    rows = [tf.cast(row, tf.int32) for row in rows]
+    crops = []
+    for grid in grids:
+        grid = tf.reshape(grid, [-1, 4])
+        parts = [
+            tf.image.crop_and_resize(x, tf.gather(grid, row), row // count, crop_shape) for x, row in zip(maps, rows)
+        ]
+        crops.append(tf.reshape(tf.dynamic_stitch(rows, parts), (batch, count, *crop_shape, maps[0].shape[-1])))
+    return crops

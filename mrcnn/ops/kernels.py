@@ -1,0 +1,20 @@
+"""Whether TensorFlow's own kernels can be used here.
+
+`ops.nms` and `ops.roi_align` are written with `keras.ops` and have a second body for TensorFlow, where its compiled
+kernels do the same work in less time and memory. XLA has no such kernels, so graphs made for it take the first body.
+"""
+
+from __future__ import annotations
+
+import keras
+
+
+def tensorflow_kernels():
+    """The module `tensorflow` if that is the backend and what is being traced is not for XLA, otherwise None."""
+    if keras.backend.backend() != "tensorflow":
+        return None
+    import tensorflow as tf
+    from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext  # no public name tells this
+
+    for_xla = not tf.executing_eagerly() and GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+    return None if for_xla else tf

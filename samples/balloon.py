@@ -31,7 +31,7 @@ from mrcnn import visualize
 from mrcnn.config import Config
 from mrcnn.data.formats.via import ViaDataset
 from mrcnn.model import MaskRCNN
-from samples.common import LOGS, backbone_of, find_weights, load_weights, print_mask_ap50
+from samples.common import LOGS, backbone_of, evaluate, find_weights, load_weights
 
 
 # ---- Settings and data -----------------------------------------------------------------------------------------------
@@ -103,23 +103,15 @@ def balloon_model(mode: str, weights: str, logs) -> MaskRCNN:
 # ---- Commands --------------------------------------------------------------------------------------------------------
 def train(model, dataset_dir, epochs: int | None = None) -> None:
     """Trains the heads on the photos of `train`, and watches the loss on those of `val`."""
-    config = model.config
+    config, validation = model.config, balloon_dataset(dataset_dir, "val")
     model.train(
         balloon_dataset(dataset_dir, "train"),
-        balloon_dataset(dataset_dir, "val"),
+        validation,
         learning_rate=config.LEARNING_RATE,
         epochs=epochs or config.EPOCHS,
         layers=config.LAYERS,
     )
-    evaluate(model, dataset_dir)
-
-
-def evaluate(model, dataset_dir) -> None:
-    """Prints the scores on the photos of `val`, the mask AP50 in the last line."""
-    dataset = balloon_dataset(dataset_dir, "val")
-    report = model.evaluate_dataset(dataset)
-    print(report)
-    print_mask_ap50(report, len(dataset.image_ids))
+    evaluate(model, validation)
 
 
 def color_splash(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -198,7 +190,7 @@ def main(arguments=None) -> None:
     if args.command == "train":
         train(model, args.dataset, args.epochs)
     elif args.command == "evaluate":
-        evaluate(model, args.dataset)
+        evaluate(model, balloon_dataset(args.dataset, "val"))
     else:
         detect_and_color_splash(model, args.image, args.video, args.output)
 

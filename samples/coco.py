@@ -31,7 +31,7 @@ from mrcnn import weights
 from mrcnn.config import Config
 from mrcnn.data.formats.coco import CocoFormatDataset
 from mrcnn.model import MaskRCNN
-from samples.common import LOGS, backbone_of, find_weights, load_weights, print_mask_ap50
+from samples.common import LOGS, backbone_of, evaluate, find_weights, load_weights
 
 DEFAULT_YEAR = "2014"  # matterport's
 ZIPS = "http://images.cocodataset.org"
@@ -198,14 +198,6 @@ def train(model, training, validation, schedule: str = "matterport") -> None:
         model.train(training, validation, learning_rate=rate, epochs=epochs, layers=layers, augmentation=flip)
 
 
-def evaluate(model, dataset, limit: int = 0) -> None:
-    """Prints the scores, the mask AP50 in the last line."""
-    image_ids = dataset.image_ids[: limit or None]
-    report = model.evaluate_dataset(dataset, image_ids=image_ids)
-    print(report)
-    print_mask_ap50(report, len(image_ids))
-
-
 def open_data(args, subset: str) -> CocoDataset:
     """The prepared data set that the options ask for: COCO's `subset`, or the user's own files."""
     dataset = CocoDataset()
@@ -261,7 +253,7 @@ def main(arguments=None) -> None:
     if args.command == "train":
         train(model, open_data(args, "train"), validation, args.schedule)
     else:
-        evaluate(model, validation, args.limit)
+        evaluate(model, validation, validation.image_ids[: args.limit or None])
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from mrcnn import visualize, weights
 
 ROOT = Path(__file__).resolve().parents[1]
 LOGS = ROOT / "logs"
+EVALUATION_CONFIDENCE = 0.05  # AP counts the low-scored detections as well; papers stop at about this
 HEADS = ["mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask"]  # the layers whose size follows the classes
 
 
@@ -55,9 +56,14 @@ def load_weights(model, word: str, path: str) -> None:
     print(model.load_weights(path, by_name=True, exclude=HEADS if other_classes else None) or f"Loaded {path}")
 
 
-def print_mask_ap50(report, images: int) -> None:
-    """The last line of every evaluation."""
-    print(f"mask AP50 = {report.mask_ap50:.3f} ({images} images)")
+def evaluate(model, dataset, image_ids=None) -> None:
+    """Prints the scores on some images of a prepared data set (None: all), the mask AP50 in the last line."""
+    image_ids = dataset.image_ids if image_ids is None else image_ids
+    confidence, model.config.DETECTION_MIN_CONFIDENCE = model.config.DETECTION_MIN_CONFIDENCE, EVALUATION_CONFIDENCE
+    report = model.evaluate_dataset(dataset, image_ids=image_ids)
+    model.config.DETECTION_MIN_CONFIDENCE = confidence
+    print(report)
+    print(f"mask AP50 = {report.mask_ap50:.3f} ({len(image_ids)} images)")
 
 
 def draw_detections(model, dataset, image_ids, path, columns: int = 4) -> Path:

@@ -29,7 +29,7 @@ from keras import layers
 from mrcnn import utils
 from mrcnn.config import Config
 from mrcnn.model import BatchNorm, MaskRCNN
-from samples.common import LOGS, draw_detections, find_weights, load_weights, print_mask_ap50
+from samples.common import LOGS, draw_detections, evaluate, find_weights, load_weights
 
 SHAPES = ("square", "circle", "triangle")
 TRAINING, VALIDATION, EVALUATION = 1, 2, 3  # seeds
@@ -222,20 +222,13 @@ def train(logs, epochs: int = 12, seed: int | None = None) -> None:
         layers="all",
     )
     draw(model, Path(model.log_dir) / "detections.png")
-    evaluate(model)
+    evaluate(model, shapes_dataset(EVALUATION_IMAGES, EVALUATION))
 
 
 def draw(model, path) -> None:
     """Draws what the model finds on the first images that training never saw."""
     dataset = shapes_dataset(8, EVALUATION)
     print("picture:", draw_detections(model, dataset, dataset.image_ids, path))
-
-
-def evaluate(model, count: int = EVALUATION_IMAGES) -> None:
-    """Prints the scores on images that training never saw, the mask AP50 in the last line."""
-    report = model.evaluate_dataset(shapes_dataset(count, EVALUATION))
-    print(report)
-    print_mask_ap50(report, count)
 
 
 def trained_model(weights: str, logs) -> MaskRCNN:
@@ -264,7 +257,7 @@ def main(arguments=None) -> None:
         return
     model = trained_model(args.weights, args.logs)
     if args.command == "evaluate":
-        evaluate(model)
+        evaluate(model, shapes_dataset(EVALUATION_IMAGES, EVALUATION))
     else:
         draw(model, args.output)
 

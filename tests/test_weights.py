@@ -318,6 +318,23 @@ def test_layers_inside_a_layer_are_not_swapped(tmp_path, name):
             weights.load_weights_by_name(renamed, tmp_path / name)
 
 
+class ManyArrays(keras.layers.Layer):
+    def build(self, shape):
+        self.arrays = [self.add_weight(shape=(1,), name=f"array{i}") for i in range(12)]
+
+    def call(self, x):
+        return x
+
+
+@pytest.mark.parametrize("name", ["ours.h5", "keras.weights.h5"])
+def test_more_than_ten_arrays_of_a_layer_keep_their_order(tmp_path, name):
+    image = layers.Input((4,))
+    model = keras.Model(image, ManyArrays(name="many")(image))
+    model.set_weights([np.float32([i]) for i in range(12)])
+    SAVERS[name](model, tmp_path / name)
+    assert [float(a[0]) for a in weights.read_weights(tmp_path / name)["many"]] == list(range(12))
+
+
 def test_names_too_long_for_one_attribute_are_cut_as_keras_cuts_them(tmp_path, trained, model, monkeypatch):
     monkeypatch.setattr(writing, "ATTRIBUTE_BYTES", 64)
     weights.save_matterport_h5(trained, tmp_path / "a.h5")
@@ -542,7 +559,7 @@ def soft_link(file):
 
 def external_storage(file):
     del file["conv1/conv1/bias:0"]
-    file["conv1/conv1"].create_dataset("bias:0", shape=(4,), dtype="float32", external=[("/etc/hostname", 0, 16)])
+    file["conv1/conv1"].create_dataset("bias:0", shape=(4,), dtype="float32", external=[("secret.bin", 0, 16)])
 
 
 def virtual_dataset(file):

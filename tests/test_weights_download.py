@@ -1,0 +1,340 @@
+"""Downloads, against a server on this machine that breaks off, lies about lengths and serves web pages."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import io
+import multiprocessing
+import os
+import re
+import threading
+
+import h5py
+import numpy as np
+import pytest
+
+from mrcnn import weights
+from mrcnn.weights import downloading
+
+
+def h5_bytes(size=200_000, seed=0) -> bytes:
+    """A weight file of about `size` bytes."""
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        file.attrs["layer_names"] = [b"conv1"]
+        group = file.create_group("conv1")
+        group.attrs["weight_names"] = [b"conv1/kernel:0"]
+        group["conv1/kernel:0"] = np.random.default_rng(seed).normal(size=size // 4).astype("float32")
+    return content.getvalue()
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves `content` at every address. The attributes say how badly."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.content = h5_bytes()
+        self.etag = '"v1"'
+        self.ranges = True  # whether it goes on from where one asks it to
+        self.breaks_after = []  # bytes after which the next answers break off
+        self.announced = None  # a Content-Length that is not true; False: none
+        self.status = []  # of the next answers, instead of 200
+        self.type = "application/octet-stream"
+        self.requests = []  # the Range of each request
+        self.url = f"http://127.0.0.1:{self.server_port}/mask_rcnn_coco.h5"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        server, wanted = self.server, self.headers.get("Range")
+        server.requests.append(wanted)
+        if server.status:
+            self.send_error(server.status.pop(0))
+            return
+        start = 0
+        if wanted and server.ranges and self.headers.get("If-Range", server.etag) == server.etag:
+            start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1])
+            if start >= len(server.content):
+                self.send_error(416)
+                return
+        body = server.content[start:]
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Type", server.type)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(server.content) - 1}/{len(server.content)}")
+        if server.etag:
+            self.send_header("ETag", server.etag)
+        if server.announced is not False:
+            self.send_header("Content-Length", str(server.announced or len(body)))
+        self.end_headers()
+        self.wfile.write(body[: server.breaks_after.pop(0)] if server.breaks_after else body)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(downloading, "WAIT_SECONDS", 0)
+    server = Server()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "cache" / "mask_rcnn_coco.h5"
+
+
+def beside(path):
+    return sorted(os.listdir(path.parent))
+
+
+# ---- As it should be ---------------------------------------------------------------------------------------------
+def test_a_file_comes_once_with_its_checksum_beside_it(server, path):
+    assert weights.download(server.url, path, progress=False) == str(path)
+    assert path.read_bytes() == server.content
+    digest = hashlib.sha256(server.content).hexdigest()
+    assert (path.parent / "mask_rcnn_coco.h5.sha256").read_text() == f"{digest}  mask_rcnn_coco.h5\n"
+    assert beside(path) == ["mask_rcnn_coco.h5", "mask_rcnn_coco.h5.sha256"]
+    weights.download(server.url, path, progress=False)
+    assert server.requests == [None]  # the second call asked nobody
+    assert list(weights.read_weights(path)) == ["conv1"]
+
+
+def test_the_bar_shows_the_name_and_can_be_turned_off(server, path, capsys):
+    weights.download(server.url, path)
+    assert "mask_rcnn_coco.h5: 100%" in capsys.readouterr().err
+    path.unlink()
+    weights.download(server.url, path, progress=False)
+    assert capsys.readouterr().err == ""
+
+
+def test_pretrained_keeps_files_in_the_cache(server, tmp_path, monkeypatch):
+    monkeypatch.setitem(weights.PRETRAINED, "coco", server.url)
+    assert weights.pretrained("coco", tmp_path) == str(tmp_path / "mask_rcnn_coco.h5")
+    monkeypatch.setenv("MRCNN_CACHE", str(tmp_path / "elsewhere"))
+    assert weights.pretrained("coco") == str(tmp_path / "elsewhere" / "mask_rcnn_coco.h5")
+    assert len(server.requests) == 2
+
+
+def test_pretrained_takes_a_file_that_lies_in_weights(server, tmp_path, monkeypatch):
+    monkeypatch.setitem(weights.PRETRAINED, "coco", server.url)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "mask_rcnn_coco.h5").write_bytes(server.content)
+    assert weights.pretrained("coco") == os.path.join("weights", "mask_rcnn_coco.h5")
+    assert server.requests == []
+
+
+def test_the_words_and_their_releases():
+    assert list(weights.PRETRAINED) == ["coco", "balloon", "imagenet"]
+    assert weights.PRETRAINED["coco"].endswith("/v2.0/mask_rcnn_coco.h5")
+    assert weights.PRETRAINED["balloon"].endswith("/v2.1/mask_rcnn_balloon.h5")
+    assert weights.PRETRAINED["imagenet"].endswith("notop.h5")
+    with pytest.raises(ValueError, match="no pretrained weights 'cocoa'; expected one of coco, balloon, imagenet"):
+        weights.pretrained("cocoa")
+
+
+# ---- Breaking off ------------------------------------------------------------------------------------------------
+def test_a_download_that_breaks_off_goes_on_from_there(server, path):
+    server.breaks_after = [50_000, 30_000]
+    weights.download(server.url, path, progress=False)
+    assert path.read_bytes() == server.content
+    assert server.requests == [None, "bytes=50000-", "bytes=80000-"]
+
+
+def test_the_next_run_goes_on_where_the_last_one_broke_off(server, path):
+    server.breaks_after = [10_000, 0, 0, 0, 0]
+    with pytest.raises(ConnectionError, match="broke off after 10,000 of 20.,... bytes, and so 5 times. Run again"):
+        weights.download(server.url, path, progress=False)
+    assert not path.exists() and "mask_rcnn_coco.h5.part" in beside(path)
+    weights.download(server.url, path, progress=False)
+    assert server.requests[-1] == "bytes=10000-" and path.read_bytes() == server.content
+    assert beside(path) == ["mask_rcnn_coco.h5", "mask_rcnn_coco.h5.sha256"]
+
+
+def test_a_server_that_can_not_go_on_starts_from_zero(server, path):
+    server.ranges, server.breaks_after = False, [50_000]
+    weights.download(server.url, path, progress=False)
+    assert path.read_bytes() == server.content and server.requests == [None, "bytes=50000-"]
+
+
+def test_parts_of_two_versions_are_not_put_together(server, path):
+    server.breaks_after = [50_000, 0, 0, 0, 0]
+    with pytest.raises(ConnectionError):
+        weights.download(server.url, path, progress=False)
+    server.content, server.etag = h5_bytes(seed=1), '"v2"'
+    weights.download(server.url, path, progress=False)
+    assert path.read_bytes() == server.content
+
+
+@pytest.mark.parametrize("etag", [None, 'W/"weak"'])
+def test_without_a_mark_of_the_version_a_download_starts_from_zero(server, path, etag):
+    server.etag, server.breaks_after = etag, [50_000]
+    weights.download(server.url, path, progress=False)
+    assert server.requests == [None, None] and path.read_bytes() == server.content
+
+
+def test_a_part_longer_than_the_file_is_thrown_away(server, path):
+    path.parent.mkdir()
+    (path.parent / "mask_rcnn_coco.h5.part").write_bytes(bytes(999_999))
+    (path.parent / "mask_rcnn_coco.h5.etag.part").write_text('"v1"')
+    weights.download(server.url, path, progress=False)
+    assert path.read_bytes() == server.content and server.requests == ["bytes=999999-", None]
+
+
+def test_a_busy_server_is_asked_again_and_a_missing_file_is_not(server, path):
+    server.status = [503, 429]
+    weights.download(server.url, path, progress=False)
+    assert len(server.requests) == 3
+    path.unlink()
+    server.status = [404]
+    with pytest.raises(ConnectionError, match=r"404 Not Found\. Or fetch http://.* and put it at /.*coco\.h5"):
+        weights.download(server.url, path, progress=False)
+    assert len(server.requests) == 4
+
+
+def test_offline_the_error_says_what_to_fetch_and_where_to_put_it(server, path):
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(ConnectionError) as error:
+        weights.download(server.url, path, progress=False)
+    text = str(error.value)
+    assert f"fetch {server.url} on another machine" in text and f"put it at {path}" in text
+    assert "Check the network connection" in text
+    path.write_bytes(server.content)  # done as told
+    assert weights.download(server.url, path, progress=False) == str(path)
+
+
+# ---- Lies --------------------------------------------------------------------------------------------------------
+def test_a_length_too_large_is_found_out(server, path):
+    server.announced = 10_000_000
+    server.etag = None
+    with pytest.raises(ConnectionError, match="broke off after 20.,... of 10,000,000 bytes"):
+        weights.download(server.url, path, progress=False)
+    assert not path.exists()
+
+
+def test_a_length_larger_than_the_disk_is_refused_at_once(server, path):
+    server.announced = 10**18
+    with pytest.raises(OSError, match="needs 1,000,000,000,000,000,000 more bytes"):
+        weights.download(server.url, path, progress=False)
+
+
+def test_a_length_too_small_is_found_out(server, path):
+    server.announced = 5000
+    with pytest.raises(ValueError, match="what came is not the file.*stops after 5,000 of"):
+        weights.download(server.url, path, progress=False)
+    assert not path.exists() and "mask_rcnn_coco.h5.part" not in beside(path)
+    server.announced = None
+    weights.download(server.url, path, progress=False)
+    assert path.read_bytes() == server.content
+
+
+def test_no_length_at_all_is_fine_unless_it_breaks_off(server, path):
+    server.announced = False
+    weights.download(server.url, path, progress=False)
+    assert path.read_bytes() == server.content
+    path.unlink()
+    server.breaks_after = [6000]
+    with pytest.raises(ValueError, match="stops after 6,000 of"):
+        weights.download(server.url, path, progress=False)
+
+
+def test_a_web_page_is_told_from_a_weight_file(server, path):
+    server.breaks_after = [10_000, 0, 0, 0, 0]
+    with pytest.raises(ConnectionError):
+        weights.download(server.url, path, progress=False)
+    whole, server.content, server.type = server.content, b"<!DOCTYPE html><title>Log in</title>", "text/html"
+    server.etag = '"page"'
+    with pytest.raises(ValueError, match="web page and not the file.*<!DOCTYPE html>"):
+        weights.download(server.url, path, progress=False)
+    server.type = "application/octet-stream"  # a page that pretends; it costs the part that had come before
+    with pytest.raises(ValueError, match="what came is not the file.*web page saved under this name"):
+        weights.download(server.url, path, progress=False)
+    assert not path.exists() and not (path.parent / "mask_rcnn_coco.h5.sha256").exists()
+    server.content = whole
+    weights.download(server.url, path, progress=False)
+    assert path.read_bytes() == whole
+
+
+def test_a_web_page_does_not_cost_what_had_come_before(server, path):
+    server.breaks_after = [10_000, 0, 0, 0, 0]
+    with pytest.raises(ConnectionError):
+        weights.download(server.url, path, progress=False)
+    server.type = "text/html"
+    with pytest.raises(ValueError, match="web page"):
+        weights.download(server.url, path, progress=False)
+    assert (path.parent / "mask_rcnn_coco.h5.part").stat().st_size == 10_000
+
+
+@pytest.mark.parametrize("url", ["file:///etc/hostname", "ftp://example.org/a.h5", "mask_rcnn_coco.h5"])
+def test_only_http_is_fetched(path, url):
+    with pytest.raises(ValueError, match="expected an address that begins with http"):
+        weights.download(url, path)
+
+
+# ---- Checksums ---------------------------------------------------------------------------------------------------
+def test_a_given_checksum_must_be_met(server, path):
+    with pytest.raises(ValueError, match=r"has the checksum .*, and the one asked for is 0000"):
+        weights.download(server.url, path, sha256="0" * 64, progress=False)
+    assert not path.exists()
+    digest = hashlib.sha256(server.content).hexdigest()
+    weights.download(server.url, path, sha256=digest.upper(), progress=False)
+    assert path.exists()
+
+
+def test_a_file_that_changed_since_its_first_use_is_refused(server, path):
+    weights.download(server.url, path, progress=False)
+    path.write_bytes(h5_bytes(seed=5))
+    with pytest.raises(ValueError, match=r"recorded on first use.*Delete it to download it again.*sha256 as well"):
+        weights.download(server.url, path, progress=False)
+    path.unlink()
+    server.content = h5_bytes(seed=6)  # and so is another file under the old address
+    with pytest.raises(ValueError, match="recorded on first use"):
+        weights.download(server.url, path, progress=False)
+    (path.parent / "mask_rcnn_coco.h5.sha256").unlink()
+    weights.download(server.url, path, progress=False)
+    assert path.read_bytes() == server.content
+
+
+def test_a_file_put_there_by_hand_is_checked_before_its_checksum_is_recorded(server, path):
+    path.parent.mkdir()
+    path.write_bytes(b"<html>Not found</html>")
+    with pytest.raises(ValueError, match="web page"):
+        weights.download(server.url, path, progress=False)
+    assert beside(path) == ["mask_rcnn_coco.h5"]
+    path.write_bytes(server.content)
+    weights.download(server.url, path, progress=False)
+    assert beside(path) == ["mask_rcnn_coco.h5", "mask_rcnn_coco.h5.sha256"] and server.requests == []
+
+
+# ---- Several at once ---------------------------------------------------------------------------------------------
+def test_threads_that_want_the_same_file_fetch_it_once(server, path):
+    threads = [threading.Thread(target=weights.download, args=(server.url, path, None, False)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert path.read_bytes() == server.content and server.requests == [None]
+    assert beside(path) == ["mask_rcnn_coco.h5", "mask_rcnn_coco.h5.sha256"]
+
+
+@pytest.mark.slow
+def test_processes_that_want_the_same_file_fetch_it_once(server, path):
+    server.content = h5_bytes(20_000_000)
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=weights.download, args=(server.url, path, None, False)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert path.read_bytes() == server.content and server.requests == [None]

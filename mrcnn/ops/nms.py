@@ -13,6 +13,8 @@ from __future__ import annotations
 import numpy as np
 from keras import ops
 
+from .kernels import tensorflow_kernels
+
 TILE = 256  # candidates that are decided together; see `_greedy_in_tiles`
 NOT_PICKED = -1
 
@@ -76,69 +78,89 @@ def nms_graph(boxes, scores, max_output_size: int, iou_threshold: float, class_i
         alive = ops.logical_and(alive, ops.cast(valid, "bool"))
     boxes = ops.where(alive[..., None], boxes, 0.0)
     boxes = ops.concatenate([boxes[..., :2], ops.maximum(boxes[..., :2], boxes[..., 2:])], axis=-1)
-    order = ops.argsort(-ops.where(alive, scores, -np.inf), axis=-1)  # [B, K], stable on every backend
-    if class_ids is not None:
-        class_ids = ops.take_along_axis(ops.cast(class_ids, "int32"), order, axis=1)
-    rows = _greedy_in_tiles(
-        ops.take_along_axis(boxes, order[..., None], axis=1),
-        ops.take_along_axis(alive, order, axis=1),
-        class_ids,
-        max_output_size,
-        iou_threshold,
-    )  # [B, M] positions in `order`
-    picked = ops.take_along_axis(ops.cast(order, "int32"), ops.maximum(rows, 0), axis=1)
-    return ops.where(rows >= 0, picked, NOT_PICKED)
+    scores = ops.where(alive, scores, -np.inf)
+    tf = tensorflow_kernels()
+    if tf and class_ids is None:
+        return _greedy_by_kernel(tf, boxes, scores, max_output_size, iou_threshold)
+    class_ids = None if class_ids is None else ops.cast(class_ids, "int32")
+    return _greedy_in_tiles(boxes, scores, class_ids, max_output_size, iou_threshold)
 
 
-def _greedy_in_tiles(boxes, alive, class_ids, limit: int, threshold: float):
-    """Greedy suppression of candidates sorted by score, a tile of T at a time.
+def _greedy_by_kernel(tf, boxes, scores, limit: int, threshold: float):
+    """TensorFlow's compiled loop, image by image. Arguments and result as of `_greedy_in_tiles`."""
+
+    def pick(image):
+        with tf.device("CPU:0"):  # the GPU's kernel compares without a division, which can differ in the last bit
+            picked, count = tf.raw_ops.NonMaxSuppressionV4(
+                boxes=image[0],
+                scores=image[1],
+                max_output_size=limit,
+                iou_threshold=threshold,
+                score_threshold=-np.inf,
+                pad_to_max_output_size=True,
+            )
+            return tf.where(tf.range(limit) < count, picked, NOT_PICKED)
+
+    return tf.map_fn(pick, (boxes, scores), fn_output_signature=tf.TensorSpec([limit], tf.int32))
+
+
+def _greedy_in_tiles(boxes, scores, class_ids, limit: int, threshold: float):
+    """Greedy suppression on any backend, T candidates at a time.
 
     A tile first loses what the boxes picked so far overlap, then it is decided inside itself, then its survivors are
     appended to the picked ones. It ends when all tiles are done or every image has its `limit`. The result is that of
-    the box-by-box loop, in K / T steps instead of K.
+    the box-by-box loop, in at most K / T steps instead of K.
 
-    Args: boxes [B, K, 4], alive [B, K] bool, class_ids [B, K] or None.
-    Returns: [B, limit] int32, positions in K, ascending, then -1.
+    Args: boxes [B, K, 4] finite; scores [B, K], -inf for rows that must not be picked; class_ids [B, K] or None.
+    Returns: [B, limit] int32, indices into K, best first, then -1.
     """
-    tile = min(TILE, boxes.shape[1]) if isinstance(boxes.shape[1], int) else TILE
-    boxes = _tiles(boxes, tile)  # [K / T, B, T, 4]
-    alive = _tiles(alive, tile)
-    class_ids = None if class_ids is None else _tiles(class_ids, tile)
-    tiles, batch = ops.shape(boxes)[:2]
+    batch, count = ops.shape(scores)
+    tile = min(TILE, count + 1) if isinstance(count, int) else TILE
+    padding = tile - count % tile  # one row or more, so that an image without candidates is no special case
+    scores = ops.pad(scores, [[0, 0], [0, padding]], constant_values=-np.inf)
+    order = ops.cast(ops.argsort(-scores, axis=1), "int32")  # [B, K + padding], stable on every backend
+
+    def in_tiles(x):
+        """[B, K, ...] -> [tiles, B, T, ...], sorted by score."""
+        x = ops.pad(x, [[0, 0], [0, padding]] + [[0, 0]] * (len(x.shape) - 2))
+        x = ops.take_along_axis(x, ops.reshape(order, (batch, -1) + (1,) * (len(x.shape) - 2)), axis=1)
+        return ops.swapaxes(ops.reshape(x, (batch, -1, tile, *x.shape[2:])), 0, 1)
+
+    boxes = in_tiles(boxes)
+    alive = in_tiles(scores[:, :count] > -np.inf)
+    class_ids = None if class_ids is None else in_tiles(class_ids)
+    order = ops.swapaxes(ops.reshape(order, (batch, -1, tile)), 0, 1)
     slots = ops.arange(limit, dtype="int32")[None]  # [1, M]
-    earlier = ops.arange(tile)[:, None] > ops.arange(tile)[None]  # [T, T]: is the column's box better than the row's
+    places = ops.arange(tile, dtype="int32")
+    better = places[:, None] > places[None]  # [T, T]: the column's box comes before the row's
 
-    def more(step, picked_boxes, picked_classes, picked_rows, count):
-        return ops.logical_and(step < tiles, ops.any(count < limit))
+    def more(step, found, picked, picked_boxes, picked_classes):
+        return ops.logical_and(step < ops.shape(boxes)[0], ops.any(found < limit))
 
-    def decide(step, picked_boxes, picked_classes, picked_rows, count):
-        box, keep = ops.take(boxes, step, axis=0), ops.take(alive, step, axis=0)
+    def decide(step, found, picked, picked_boxes, picked_classes):
+        box, keep, rows = (ops.take(x, step, axis=0) for x in (boxes, alive, order))
         classes = None if class_ids is None else ops.take(class_ids, step, axis=0)
-        lost = _overlaps(box, picked_boxes, threshold, classes, picked_classes)  # [B, T, M]
+        lost = _overlap(box, picked_boxes, threshold, classes, picked_classes)  # [B, T, M]
         keep = ops.logical_and(keep, ops.logical_not(ops.any(lost, axis=-1)))
-        inside = ops.logical_and(_overlaps(box, box, threshold, classes, classes), earlier)  # [B, T, T]
+        inside = ops.logical_and(_overlap(box, box, threshold, classes, classes), better)  # [B, T, T]
         keep = _resolve(inside, keep)  # [B, T]
 
-        # Survivors move to the front of the tile, then slot s of the picked takes survivor s - count.
-        place = ops.arange(tile, dtype="int32")[None]
-        front = ops.argsort(ops.where(keep, place, place + tile), axis=-1)
-        found = ops.sum(ops.cast(keep, "int32"), axis=1, keepdims=True)  # [B, 1]
-        source = ops.take_along_axis(front, ops.clip(slots - count, 0, tile - 1), axis=1)  # [B, M]
-        new = ops.logical_and(slots >= count, slots < count + found)
-        picked_boxes = ops.where(new[..., None], ops.take_along_axis(box, source[..., None], axis=1), picked_boxes)
+        # Survivors come to the front of the tile; then slot s of the picked takes survivor number s - found.
+        front = ops.argsort(ops.where(keep, places, places + tile), axis=-1)
+        new_found = found + ops.sum(ops.cast(keep, "int32"), axis=1, keepdims=True)  # [B, 1]
+        source = ops.take_along_axis(front, ops.clip(slots - found, 0, tile - 1), axis=1)  # [B, M]
+        new = ops.logical_and(slots >= found, slots < new_found)
+        picked = ops.where(new, ops.take_along_axis(rows, source, axis=1), picked)
+        new_boxes = ops.take_along_axis(box, source[..., None], axis=1)
+        picked_boxes = ops.where(new[..., None], new_boxes, picked_boxes)
         if class_ids is not None:
             picked_classes = ops.where(new, ops.take_along_axis(classes, source, axis=1), picked_classes)
-        picked_rows = ops.where(new, ops.cast(source, "int32") + step * tile, picked_rows)
-        return step + 1, picked_boxes, picked_classes, picked_rows, ops.minimum(count + found, limit)
+        return step + 1, ops.minimum(new_found, limit), picked, picked_boxes, picked_classes
 
-    start = (
-        ops.convert_to_tensor(0, "int32"),
-        ops.zeros((batch, limit, 4), "float32"),  # empty boxes: they overlap nothing
-        ops.full((batch, limit), NOT_PICKED, "int32"),
-        ops.full((batch, limit), NOT_PICKED, "int32"),
-        ops.zeros((batch, 1), "int32"),
-    )
-    return ops.while_loop(more, decide, start)[3]
+    nothing = ops.full((batch, limit), NOT_PICKED, "int32")
+    no_boxes = ops.zeros((batch, limit, 4), "float32")  # empty boxes overlap nothing
+    start = (ops.convert_to_tensor(0, "int32"), ops.zeros((batch, 1), "int32"), nothing, no_boxes, nothing)
+    return ops.while_loop(more, decide, start)[2]
 
 
 def _resolve(overlaps, keep):
@@ -161,7 +183,7 @@ def _resolve(overlaps, keep):
     return ops.while_loop(changed, again, again(keep, keep))[0]
 
 
-def _overlaps(boxes1, boxes2, threshold: float, classes1, classes2):
+def _overlap(boxes1, boxes2, threshold: float, classes1, classes2):
     """IoU > threshold, and the same class if classes are given: [B, N1, 4] x [B, N2, 4] -> [B, N1, N2] bool."""
     y1, x1, y2, x2 = (boxes1[:, :, None, i] for i in range(4))
     v1, u1, v2, u2 = (boxes2[:, None, :, i] for i in range(4))
@@ -173,12 +195,3 @@ def _overlaps(boxes1, boxes2, threshold: float, classes1, classes2):
     if classes1 is None:
         return over
     return ops.logical_and(over, ops.equal(classes1[:, :, None], classes2[:, None, :]))
-
-
-def _tiles(x, tile: int):
-    """[B, K, ...] -> [ceil(K / tile), B, tile, ...], zero (False) padded."""
-    batch, count = ops.shape(x)[:2]
-    tiles = (count + tile - 1) // tile
-    x = ops.pad(x, [[0, 0], [0, tiles * tile - count]] + [[0, 0]] * (len(x.shape) - 2))
-    x = ops.reshape(x, (batch, tiles, tile) + tuple(x.shape[2:]))
-    return ops.swapaxes(x, 0, 1)

@@ -139,7 +139,7 @@ def detect_and_color_splash(model, image_path=None, video_path=None, output=None
     suffix = ".png" if image_path else ".avi"
     output = Path(output or f"splash_{datetime.datetime.now():%Y%m%dT%H%M%S}{suffix}")
     if image_path:
-        skimage.io.imsave(output, _splash(model, skimage.io.imread(image_path)))
+        skimage.io.imsave(output, _splash(model, skimage.io.imread(image_path)), check_contrast=False)
     else:
         _splash_video(model, video_path, output)
     print("Saved to", output)

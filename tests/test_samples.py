@@ -54,7 +54,8 @@ def test_a_later_shape_covers_an_earlier_one():
     assert tuple(dataset.load_image(0)[20, 25]) == blue
 
 
-def test_no_shape_is_hidden_beyond_recognition(drawn):
+def test_no_shape_is_hidden_beyond_recognition():
+    drawn = shapes.shapes_dataset(400, seed=5)
     for info in drawn.image_info:
         visible = drawn.visible_masks(info["shapes"], 128, 128).sum((0, 1))
         whole = [drawn.visible_masks([shape], 128, 128).sum() for shape in info["shapes"]]

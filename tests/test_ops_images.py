@@ -59,7 +59,7 @@ def test_values_become_0_to_255(image, expected):
     (noise(4, 5, 5), "5 channels"),
     (np.full((4, 5, 3), np.nan), "NaN"),
     (np.full((4, 5, 3), np.inf), "infinite"),
-    (np.full((4, 5, 3), 0.5), "multiply|image \\* 255"),
+    (np.full((4, 5, 3), 0.5), "image \\* 255"),
     (np.linspace(-1, 1, 60).reshape(4, 5, 3), "-1..1"),
     (np.full((4, 5, 3), 40000.0), "uint16"),
     (np.full((4, 5, 3), 300), "0..255"),
@@ -90,6 +90,17 @@ def test_molded_images_are_float32():
     # The contract's 3.4: float64 doubled the memory of every batch.
     assert subtract_mean(noise(3, 4, 3), np.array(MEAN)).dtype == np.float32
     assert subtract_mean(np.float64(noise(3, 4, 1)), np.array([100.0])).dtype == np.float32
+
+
+def test_the_mean_is_subtracted_straight_into_a_batch():
+    batch, image = np.full((2, 3, 4, 3), -1, np.float32), noise(3, 4, 3)
+    made = subtract_mean(image[::-1], MEAN, out=batch[1])
+    np.testing.assert_allclose(batch[1], np.float64(image[::-1]) - MEAN, rtol=1e-5)
+    assert np.shares_memory(made, batch)
+    assert (batch[0] == -1).all()
+    for wrong in (np.zeros((3, 4, 3)), np.zeros((3, 4), np.float32), np.zeros((3, 3, 4), np.float32).swapaxes(1, 2)):
+        with pytest.raises(ValueError, match="expected float32 of shape"):
+            subtract_mean(image, MEAN, out=wrong)
 
 
 def test_unmolding_clips_instead_of_wrapping_around():

@@ -13,12 +13,14 @@ it first (2017: 19 GB). `--weights` (matterport's `--model`): coco, imagenet, la
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's notes would hide the progress
 __path__ = [str(Path(__file__).with_suffix(""))]  # `from samples.coco import coco`, as in matterport's notebooks
 
 import numpy as np

@@ -15,11 +15,13 @@ pixels, the later ones covering the earlier ones. The three sets have different 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's notes would hide the progress
 __path__ = [str(Path(__file__).with_suffix(""))]  # `from samples.shapes import shapes`, as in matterport's notebooks
 
 import cv2

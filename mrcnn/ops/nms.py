@@ -116,29 +116,30 @@ def _greedy_in_tiles(boxes, scores, class_ids, limit: int, threshold: float):
     """
     batch, count = ops.shape(scores)
     tile = min(TILE, count + 1) if isinstance(count, int) else TILE
-    padding = tile - count % tile  # one row or more, so that an image without candidates is no special case
+    tiles = count // tile + 1  # one row of padding or more, so that an image without candidates is no special case
+    padding = tiles * tile - count
     scores = ops.pad(scores, [[0, 0], [0, padding]], constant_values=-np.inf)
-    order = ops.cast(ops.argsort(-scores, axis=1), "int32")  # [B, K + padding], stable on every backend
+    order = ops.cast(ops.argsort(-scores, axis=1), "int32")  # [B, tiles * T], stable on every backend
 
     def in_tiles(x):
         """[B, K, ...] -> [tiles, B, T, ...], sorted by score."""
         x = ops.pad(x, [[0, 0], [0, padding]] + [[0, 0]] * (len(x.shape) - 2))
-        x = ops.take_along_axis(x, ops.reshape(order, (batch, -1) + (1,) * (len(x.shape) - 2)), axis=1)
-        return ops.swapaxes(ops.reshape(x, (batch, -1, tile, *x.shape[2:])), 0, 1)
+        x = ops.take_along_axis(x, order[..., None] if len(x.shape) == 3 else order, axis=1)
+        return ops.swapaxes(ops.reshape(x, (batch, tiles, tile, *x.shape[2:])), 0, 1)
 
     boxes = in_tiles(boxes)
     alive = in_tiles(scores[:, :count] > -np.inf)
     class_ids = None if class_ids is None else in_tiles(class_ids)
-    order = ops.swapaxes(ops.reshape(order, (batch, -1, tile)), 0, 1)
+    rows_of_tiles = ops.swapaxes(ops.reshape(order, (batch, tiles, tile)), 0, 1)
     slots = ops.arange(limit, dtype="int32")[None]  # [1, M]
     places = ops.arange(tile, dtype="int32")
     better = places[:, None] > places[None]  # [T, T]: the column's box comes before the row's
 
     def more(step, found, picked, picked_boxes, picked_classes):
-        return ops.logical_and(step < ops.shape(boxes)[0], ops.any(found < limit))
+        return ops.logical_and(step < tiles, ops.any(found < limit))
 
     def decide(step, found, picked, picked_boxes, picked_classes):
-        box, keep, rows = (ops.take(x, step, axis=0) for x in (boxes, alive, order))
+        box, keep, rows = (ops.take(x, step, axis=0) for x in (boxes, alive, rows_of_tiles))
         classes = None if class_ids is None else ops.take(class_ids, step, axis=0)
         lost = _overlap(box, picked_boxes, threshold, classes, picked_classes)  # [B, T, M]
         keep = ops.logical_and(keep, ops.logical_not(ops.any(lost, axis=-1)))

@@ -25,7 +25,7 @@ from .kernels import tensorflow_kernels
 FIRST_LEVEL, LAST_LEVEL = 2, 5
 CANONICAL_LEVEL, CANONICAL_SIZE = 4, 224.0  # a box of 224 x 224 pixels (ImageNet's crop) goes to P4
 MODES = ("crop", "aligned")
-ROUNDING = 1e-6  # of a map's size: a point is that far from its true place at most. Five roundings of 2^-24 make 3e-7
+ROUNDING = 5 * 2.0**-24  # of a map's size: a point takes five float32 operations, each off by 2^-24 at most
 
 
 def roi_levels(boxes, image_shape):
@@ -132,7 +132,8 @@ def _points(low, high, size, count: int):
         step = (high - low) * last / (count - 1)
         points = (low * last)[..., None] + ops.arange(count, dtype="float32") * step[..., None]
     last = last[..., None]
-    inside = ops.logical_and(points >= -ROUNDING * last, points <= last + ROUNDING * last)
+    slack = 3 * ROUNDING * last  # for boxes in -1..2
+    inside = ops.logical_and(points >= -slack, points <= last + slack)
     return ops.clip(points, 0.0, last), inside
 
 
@@ -234,7 +235,7 @@ def _crops_by_kernel(tf, feature_maps, grids, level, sizes, crop_shape, border: 
     """
     maps = [ops.cast(x, "float32") for x in feature_maps]
     if not border:
-        grids = [ops.minimum(grid, 1.0 - ROUNDING / 2) for grid in grids]
+        grids = [ops.minimum(grid, 1.0 - ROUNDING) for grid in grids]
     else:
         maps = [tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="SYMMETRIC") for x in maps]
         size = ops.tile(ops.cast(sizes, "float32"), (1, 1, 2))  # [B, N, 4]

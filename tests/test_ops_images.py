@@ -38,7 +38,7 @@ def test_what_the_channels_become():
 
 
 @pytest.mark.parametrize("image, expected", [
-    (np.uint16([[0, 257, 65535]]), [0, 1, 255]),
+    (np.uint16([[0, 257, 500, 65535]]), [0, 1, 2, 255]),
     (np.array([[False, True]]), [0, 255]),
     (np.int64([[0, 255]]), [0, 255]),
     (np.float64([[0, 12.5, 255]]), [0, 12.5, 255]),
@@ -222,12 +222,17 @@ def test_type_and_channels_are_kept(mode, shape, dtype):
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int64"])
-@pytest.mark.parametrize("value", [1, 100, 255])
-def test_one_colour_stays_that_colour(dtype, value):
-    # Cutting to whole numbers must not turn 99.99999 into 99.
-    for side in (1, 7, 50, 61, 200):
-        image, (y1, x1, y2, x2), *_ = resize_image(np.full((side, 33, 3), value, dtype), 50, 100)
-        assert np.all(image[y1:y2, x1:x2] == value)
+def test_whole_numbers_are_not_cut_to_the_one_below(dtype):
+    # 1.5 times: pixel t lies at (4t - 1) / 6. On a slope of 6 a pixel that is the whole number 4t - 1; 6.99999 is 7.
+    slope = np.tile(6 * np.arange(40, dtype=dtype)[:, None], (1, 40))
+    rows = np.arange(1, 59)
+    for image in (slope, slope.T):
+        resized = resize_image(image, 60, 60)[0]
+        np.testing.assert_array_equal((resized if image is slope else resized.T)[1:-1, 30], 4 * rows - 1)
+    for value in (1, 100, 255):
+        for side in (1, 7, 50, 61, 200):
+            image, (y1, x1, y2, x2), *_ = resize_image(np.full((side, 33, 3), value, dtype), 50, 100)
+            assert np.all(image[y1:y2, x1:x2] == value)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 5000, 3), (5000, 1, 3)])

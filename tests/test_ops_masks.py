@@ -130,12 +130,12 @@ def test_boxes_without_area_or_outside_get_an_empty_mask(box):
 
 
 def test_what_reaches_beyond_the_image_is_cut_off_not_squeezed():
-    mask = np.zeros((1, 4, 4))
-    mask[0, :, :2] = 1  # the left half
-    pasted = paste_masks(mask, [[-4, -4, 4, 4]], (9, 9))
-    assert not pasted.any()
-    pasted = paste_masks(mask[..., ::-1], [[-4, -4, 4, 4]], (9, 9))[..., 0]
-    assert pasted[:3, :3].all() and pasted.sum() <= 16
+    quarter = np.zeros((1, 4, 4))
+    quarter[0, 2:, 2:] = 1  # the lower right one of a box of which only that is in the image
+    assert paste_masks(quarter, [[-4, -4, 4, 4]], (9, 9))[:4, :4].sum() >= 9
+    assert not paste_masks(quarter[:, ::-1], [[-4, -4, 4, 4]], (9, 9)).any()
+    assert not paste_masks(quarter[:, :, ::-1], [[-4, -4, 4, 4]], (9, 9)).any()
+    assert not paste_masks(quarter, [[5, 5, 13, 13]], (9, 9)).any()
 
 
 def test_pasting_many_is_pasting_each():

@@ -84,11 +84,8 @@ def _shrink(layer, rows, columns, shape) -> np.ndarray:
     x, x_weights = _taps(columns, shape[1])  # [2, w]
     pixels = layer[y[:, :, None, None], x] != 0  # [2, h, 2, w]
     values = ((pixels * y_weights[:, :, None, None]).sum(axis=0) * x_weights).sum(axis=1)  # [h, w]
-    shrunk = values > 0.5
-    # Margins blend with the nothing outside the box. A piece that is full stays full, as values are clipped to its own.
-    if not shrunk.all() and pixels.all() and (layer[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] != 0).all():
-        shrunk[:] = True
-    return shrunk
+    # Margins blend with the nothing outside the box, but a full piece stays full (values are clipped to its range).
+    return (values > 0.5) | pixels.all()
 
 
 def _taps(sources: np.ndarray, target: int) -> tuple[np.ndarray, np.ndarray]:

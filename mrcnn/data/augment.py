@@ -31,11 +31,12 @@ PICKING_PAD_MODES = {"constant", "edge", "reflect", "symmetric", "wrap"}
 # Keras layers that mix several images, or whose masks come out blended.
 REFUSED_LAYERS = ("MixUp", "CutMix", "AugMix")
 
-# imgaug's augmenters that may blend moved with unmoved pixels, and the modules of those that move some.
-MIXING_AUGMENTERS = ("Blend", "Alpha", "SimplexNoiseAlpha", "FrequencyNoiseAlpha", "With")
+# imgaug's augmenters that put moved and unmoved pixels together if one of those inside moves some; where movers are.
+MIXING_AUGMENTERS = ("Blend", "Alpha", "SimplexNoiseAlpha", "FrequencyNoiseAlpha", "WithChannels",
+                     "WithBrightnessChannels", "WithHueAndSaturation")  # fmt: skip
 MOVING_MODULES = {f"imgaug.augmenters.{name}" for name in ("flip", "geometric", "size")}
 
-_tried = weakref.WeakSet()  # imgaug augmenters that `check_augmentation` found in order
+_in_order = {}  # id -> weak reference of imgaug augmenters that passed; a Sequential is a list and can't be a key
 
 
 def augment_sample(augmentation, image, planes, count, rng=None):
@@ -73,10 +74,11 @@ def check_augmentation(augmentation):
         ValueError: an augmenter that moves the pixels of the image and not the masks, by name.
     """
     if _is_imgaug(augmentation):
-        if augmentation not in _tried:
+        known = _in_order.get(id(augmentation))
+        if known is None or known() is not augmentation:
             for augmenter in [augmentation, *augmentation.get_all_children(flat=True)]:
                 _check_augmenter(augmenter)
-            _tried.add(augmentation)
+            _in_order[id(augmentation)] = weakref.ref(augmentation)
     elif _is_keras_layer(augmentation):
         for layer in _keras_layers(augmentation):
             if type(layer).__name__ in REFUSED_LAYERS or not hasattr(layer, "transform_segmentation_masks"):
@@ -139,31 +141,23 @@ def _fill_masks_like_images(augmenter):
 
 
 def _check_augmenter(augmenter):
-    """Tries out an augmenter that isn't imgaug's own. See `_moves_image_only`."""
-    if not _needs_trial(augmenter) or not _moves_image_only(augmenter):
-        return
-    name = f"The augmenter {type(augmenter).__name__} (name {augmenter.name!r})"
-    if type(augmenter).__module__.startswith("imgaug.") and augmenter.get_all_children():
-        raise ValueError(
-            f"{name} moves only a part of the image's pixels, or blends moved with unmoved ones, so that no mask can"
-            " fit. Keep what is in it to augmenters that change colours."
-        )
-    raise ValueError(
-        f"{name} moves the pixels of the image but not the masks, so that they would no longer fit. Give it a method"
-        " _augment_segmentation_maps(self, augmentables, random_state, parents, hooks) that moves them alike"
-        " (imgaug.augmenters.Lambda: func_segmentation_maps), or use one of imgaug's own augmenters."
-    )
-
-
-def _needs_trial(augmenter):
-    """imgaug's own do what they should, but for those that are given a function, or blend or split what moves."""
+    """imgaug's own augmenters do what they should, but for those that mix, and those that are given a function."""
     kind = type(augmenter)
-    if not kind.__module__.startswith("imgaug."):
-        return True
-    if kind.__name__.startswith(MIXING_AUGMENTERS):
-        children = augmenter.get_all_children(flat=True)
-        return any(type(child).__module__ in MOVING_MODULES or _needs_trial(child) for child in children)
-    return kind.__name__ == "Lambda"
+    name = f"The augmenter {kind.__name__} (name {augmenter.name!r})"
+    own = kind.__module__.startswith("imgaug.")
+    if own and kind.__name__.startswith(MIXING_AUGMENTERS):
+        moving = [a for a in augmenter.get_all_children(flat=True) if type(a).__module__ in MOVING_MODULES]
+        if moving:
+            raise ValueError(
+                f"{name} mixes what {type(moving[0]).__name__} moves with what it leaves in place, so that no mask can"
+                " fit. Keep what is in it to augmenters that change colours."
+            )
+    elif (not own or kind.__name__ == "Lambda") and _moves_image_only(augmenter):
+        raise ValueError(
+            f"{name} moves the pixels of the image but not the masks, so that they would no longer fit. Give it a"
+            " method _augment_segmentation_maps(self, augmentables, random_state, parents, hooks) that moves them alike"
+            " (imgaug.augmenters.Lambda: func_segmentation_maps), or use one of imgaug's own augmenters."
+        )
 
 
 def _moves_image_only(augmenter, trials=10):

@@ -231,9 +231,8 @@ def read_image(path):
         FileNotFoundError: there is no such file.
         ValueError: it is no image, or is broken.
     """
-    is_url = str(path).startswith(("http://", "https://", "ftp://"))
     image = None
-    if not is_url:
+    if not is_url(path):
         # Not cv2.imread: it can't open every path on Windows, and hides why it failed.
         data = np.fromfile(path, np.uint8)
         if _is_whole(data):
@@ -244,6 +243,11 @@ def read_image(path):
         return _to_rgb(skimage.io.imread(str(path)))
     except Exception as error:
         raise ValueError(f"{path} can't be read as an image: {error}") from error
+
+
+def is_url(path):
+    """Whether an image's path leads to the network."""
+    return str(path).startswith(("http://", "https://", "ftp://"))
 
 
 def _is_whole(data):

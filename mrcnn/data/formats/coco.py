@@ -1,0 +1,258 @@
+"""COCO JSON: COCO itself, and the many files that follow its form.
+
+    dataset = CocoDataset()
+    dataset.load_coco("coco", "val", year="2017")                       # COCO's own folders
+    dataset.load_coco_format("my/annotations.json", "my/images")        # any other file
+    dataset.prepare()
+
+The file: {"images": [...], "annotations": [...], "categories": [...]}; "info" and "licenses" aren't needed.
+    image       {"id", "file_name"} and, if given, {"height", "width"}; else they are read from the image
+    annotation  {"image_id", "category_id", "segmentation"} and, if given, {"iscrowd", "area", "bbox"}
+    category    {"id", "name"}, ids as you like
+    segmentation  polygons [[x, y, x, y, ...], ...], whose union is the mask;
+                  {"size": [h, w], "counts": [...]}, run lengths column by column; or compressed, counts a string
+
+Annotations with iscrowd = 1 mark a group; their class ids are negative, as in matterport's.
+
+Shapes:
+    N     annotations of an image that have a pixel
+    mask  [H, W, N] bool
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from pycocotools import mask as rle
+from pycocotools.coco import COCO
+
+from mrcnn.data.dataset import Dataset, is_url
+from mrcnn.data.formats import BrokenAnnotation, field, image_size, keep_whole, read_json
+
+PARTS = ("images", "annotations", "categories")
+MASK_FORMS = "polygons [[x, y, ...], ...] or run lengths {size, counts}"
+# Subsets of 2014 whose images lie in another one's folder.
+IMAGES_OF = {"minival": "val", "valminusminival": "val"}
+
+
+class CocoDataset(Dataset):
+    """Images annotated in COCO's form. `load_coco` or `load_coco_format` as often as needed, then `prepare()`."""
+
+    def load_coco(self, dataset_dir, subset, year="2014", class_ids=None, class_map=None, return_coco=False,
+                  auto_download=False):  # fmt: skip
+        """Adds the images of a subset of COCO: annotations/instances_<subset><year>.json, <subset><year>/*.jpg.
+
+        Args:
+            dataset_dir: the folder that holds both.
+            subset: "train", "val", "minival" or "valminusminival".
+            year: str or int.
+            class_ids: COCO category ids; then only images that show one of them. None: all classes and images.
+            class_map: not used, as in matterport's; see `Dataset.prepare`.
+            return_coco: bool. Return the `pycocotools.coco.COCO` of the file.
+            auto_download: bool. First call `auto_download(dataset_dir, subset, year)`, which samples/coco.py defines.
+
+        Raises:
+            as `load_coco_format`.
+        """
+        if auto_download:
+            self.auto_download(dataset_dir, subset, year)
+        annotations, images = coco_layout(dataset_dir, subset, year)
+        coco = self.load_coco_format(annotations, images, category_ids=class_ids)
+        return coco if return_coco else None
+
+    def auto_download(self, dataset_dir, subset, year):
+        """Fetches COCO. Here it can't: `CocoDataset` of samples/coco.py does."""
+        raise ValueError(
+            f"Can't download COCO {subset}{year} to {dataset_dir}; use the CocoDataset of samples/coco.py."
+        )
+
+    def load_coco_format(self, annotations, images_dir=None, category_ids=None, source="coco", skip_broken=False):
+        """Adds the images of a file of COCO's form.
+
+        Args:
+            annotations: path of the JSON file, or a `pycocotools.coco.COCO`.
+            images_dir: folder of the images; None: that of the file.
+            category_ids: ids of the categories wanted; then only images that show one of them. None: all.
+            source: str, see `Dataset.add_class`.
+            skip_broken: bool. Leave broken images out and warn, instead of raising.
+
+        Returns:
+            The `pycocotools.coco.COCO` of the file.
+
+        Raises:
+            FileNotFoundError: no such file.
+            BrokenAnnotation: says file, entry, field, what was expected, what is there.
+        """
+        path = "the COCO object" if isinstance(annotations, COCO) else Path(annotations)
+        content = annotations.dataset if isinstance(annotations, COCO) else read_json(path)
+        images_dir = Path(images_dir) if images_dir is not None else getattr(path, "parent", Path())
+        names = _check_parts(content, path)
+        wanted = sorted(names) if category_ids is None else list(dict.fromkeys(category_ids))
+        for category_id in wanted:
+            if category_id not in names:
+                raise BrokenAnnotation(path, "categories", "id", f"to find {category_id!r}", sorted(names))
+            self.add_class(source, category_id, names[category_id])
+
+        by_image = _by_image(content, path)
+        images = content["images"]
+        if category_ids is not None:
+            shown = {a["image_id"] for a in content["annotations"] if a["category_id"] in set(wanted)}
+            images = [image for image in images if image["id"] in shown]
+        parsed = keep_whole(
+            images, lambda image: _parse_image(image, by_image[image["id"]], names, set(wanted), images_dir, path),
+            skip_broken,
+        )  # fmt: skip
+        for image, file, (height, width), own in parsed:
+            self.add_image(source, image["id"], str(file), height=height, width=width, annotations=own)
+        return annotations if isinstance(annotations, COCO) else _as_coco(content)
+
+    def load_mask(self, image_id):
+        """[H, W, N] bool, and [N] int32 class ids, negative for crowds. Annotations without a pixel are left out."""
+        info = self.image_info[image_id]
+        if "annotations" not in info:
+            return super().load_mask(image_id)
+        kept, codes = [], []
+        for annotation in info["annotations"]:
+            try:
+                code = annotation_to_rle(annotation["segmentation"], info["height"], info["width"])
+                pixels = rle.area(code)
+            except ValueError as error:  # a string of run lengths shows only now what is in it
+                entry = f"image {info['id']}, annotation {annotation.get('id')}"
+                raise BrokenAnnotation(info["path"], entry, "segmentation", MASK_FORMS, str(error)) from error
+            if pixels:
+                class_id = self.map_source_class_id(f"{info['source']}.{annotation['category_id']}")
+                kept.append(-class_id if annotation.get("iscrowd") else class_id)
+                codes.append(code)
+        if not kept:
+            return np.zeros((info["height"], info["width"], 0), bool), np.zeros(0, np.int32)
+        return rle.decode(codes).view(bool), np.array(kept, np.int32)
+
+    def image_reference(self, image_id):
+        """COCO's page of the image; "" for other sources."""
+        info = self.image_info[image_id]
+        return f"http://cocodataset.org/#explore?id={info['id']}" if info["source"] == "coco" else ""
+
+
+CocoFormatDataset = CocoDataset  # for files that aren't COCO, the same under a name that says so
+
+
+def coco_layout(dataset_dir, subset, year):
+    """Paths of the annotation file and of the images' folder of a subset of COCO."""
+    folder = Path(dataset_dir)
+    return folder / "annotations" / f"instances_{subset}{year}.json", folder / f"{IMAGES_OF.get(subset, subset)}{year}"
+
+
+def annotation_to_rle(segmentation, height, width):
+    """A checked "segmentation" as compressed run lengths, the form in which pycocotools computes."""
+    if isinstance(segmentation, dict):
+        counts = segmentation["counts"]
+        return segmentation if isinstance(counts, (str, bytes)) else rle.frPyObjects(segmentation, height, width)
+    # Fewer than three points have no area (and pycocotools would take two for a box).
+    parts = [part for part in segmentation if len(part) >= 6]
+    if not parts:
+        return rle.encode(np.zeros((height, width), np.uint8, order="F"))
+    return rle.merge(rle.frPyObjects(parts, height, width))
+
+
+# ---- Parts of the file -----------------------------------------------------------------------------------------------
+def _check_parts(content, path):
+    """Category names by id; raises if the file hasn't COCO's form."""
+    if not isinstance(content, dict) or any(not isinstance(content.get(part), list) for part in PARTS):
+        got = sorted(content) if isinstance(content, dict) else type(content).__name__
+        raise BrokenAnnotation(path, "the file", "content", f"lists {', '.join(PARTS)}", got)
+    names = {}
+    for i, category in enumerate(content["categories"]):
+        where = (path, f"categories[{i}]")
+        _check_object(category, where)
+        names[field(category, "id", (int, str), "a number or text", where)] = field(
+            category, "name", str, "a text", where
+        )
+    for i, image in enumerate(content["images"]):
+        where = (path, f"images[{i}]")
+        _check_object(image, where)
+        field(image, "id", (int, str), "a number or text", where)
+    return names
+
+
+def _check_object(entry, where):
+    if not isinstance(entry, dict):
+        raise BrokenAnnotation(*where, "entry", "an object", entry)
+
+
+def _by_image(content, path):
+    """Annotations by image id, in the order of the file, each with its name for errors."""
+    known = {image["id"] for image in content["images"]}
+    by_image = defaultdict(list)
+    for i, annotation in enumerate(content["annotations"]):
+        where = (path, f"annotations[{i}]")
+        _check_object(annotation, where)
+        for name in ("image_id", "category_id"):
+            field(annotation, name, (int, str), "a number or text", where)
+        if annotation["image_id"] not in known:
+            raise BrokenAnnotation(*where, "image_id", "the id of one of images", annotation["image_id"])
+        by_image[annotation["image_id"]].append((f"annotations[{i}] (id {annotation.get('id')})", annotation))
+    return by_image
+
+
+def _parse_image(image, annotations, names, wanted, images_dir, path):
+    """(image entry, its file, (height, width), annotations of the categories wanted)."""
+    where = (path, f"image {image['id']}")
+    name = field(image, "file_name", str, "the image's file name", where)
+    file = name if is_url(name) else images_dir / name
+    sizes = [image.get(side) for side in ("height", "width")]
+    if sizes == [None, None]:
+        sizes = image_size(file, where)
+    for side, pixels in zip(("height", "width"), sizes):
+        if not isinstance(pixels, numbers.Real) or pixels < 1 or pixels != int(pixels):
+            raise BrokenAnnotation(*where, side, "pixels, a whole number of 1 or more", pixels)
+    height, width = (int(pixels) for pixels in sizes)
+    for entry, annotation in annotations:
+        if annotation["category_id"] not in names:
+            known = f"one of the categories {sorted(names)}"
+            raise BrokenAnnotation(path, entry, "category_id", known, annotation["category_id"])
+        _check_segmentation(annotation.get("segmentation"), height, width, (path, entry))
+    own = [annotation for _, annotation in annotations if annotation["category_id"] in wanted]
+    return image, file, (height, width), own
+
+
+def _check_segmentation(segmentation, height, width, where):
+    if isinstance(segmentation, dict):
+        _check_run_lengths(segmentation, height, width, where)
+    elif not isinstance(segmentation, list) or not segmentation:
+        raise BrokenAnnotation(*where, "segmentation", MASK_FORMS, segmentation)
+    else:
+        for part in segmentation:
+            if not isinstance(part, list) or len(part) % 2 or not all(isinstance(v, (int, float)) for v in part):
+                raise BrokenAnnotation(*where, "segmentation", "polygons [x, y, x, y, ...]", part)
+
+
+def _check_run_lengths(segmentation, height, width, where):
+    size, counts = segmentation.get("size"), segmentation.get("counts")
+    if not isinstance(size, list) or [height, width] != size:
+        raise BrokenAnnotation(*where, "segmentation.size", f"[height, width] of the image, {[height, width]}", size)
+    if isinstance(counts, list):
+        whole = all(isinstance(run, int) and run >= 0 for run in counts)
+        if not whole or sum(counts) != height * width:
+            got = sum(counts) if whole else counts
+            raise BrokenAnnotation(
+                *where, "segmentation.counts", f"run lengths with a sum of {height} x {width} = {height * width}", got
+            )
+    elif not isinstance(counts, (str, bytes)):
+        raise BrokenAnnotation(*where, "segmentation.counts", "a list of run lengths, or a string", counts)
+
+
+def _as_coco(content):
+    """A `pycocotools.coco.COCO` of what was read, without reading the file again or printing."""
+    coco = COCO()
+    coco.dataset = {"info": {}, "licenses": [], **content}
+    coco.anns = {annotation["id"]: annotation for annotation in content["annotations"] if "id" in annotation}
+    coco.imgs = {image["id"]: image for image in content["images"]}
+    coco.cats = {category["id"]: category for category in content["categories"]}
+    coco.imgToAnns, coco.catToImgs = defaultdict(list), defaultdict(list)
+    for annotation in content["annotations"]:
+        coco.imgToAnns[annotation["image_id"]].append(annotation)
+        coco.catToImgs[annotation["category_id"]].append(annotation["image_id"])
+    return coco

@@ -183,12 +183,12 @@ def accumulate(detections: Detections, truths: Truths, matches: Matches, num_cla
                 recall[:, k, a, m] = hit[detections.rank[rows] < limit].sum(axis=0) / count
             for t in range(T):
                 at = np.flatnonzero(hit[:, t])
-                precision[t, :, k, a], levels = _envelope(counted[at, t], count)
+                precision[t, :, k, a], levels = envelope(counted[at, t], count)
                 score[t, :, k, a] = np.append(detections.score[rows[at]], 0.0)[levels]
     return Accumulated(precision, recall, score, counts)
 
 
-def _envelope(counted: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+def envelope(counted: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Precision at the 101 recall levels from the places of the hits alone; between them it only falls.
 
     Args:
@@ -203,6 +203,26 @@ def _envelope(counted: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     precision = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
     levels = np.searchsorted(found / count, RECALLS, side="left")
     return precision[levels], levels
+
+
+def ap50(class_id, score, hit, counted, truths: np.ndarray) -> np.ndarray:
+    """AP of each class at one IoU threshold from plain columns: for measures that change them.
+
+    Args:
+        class_id, score, hit, counted: [D], the last two bool.
+        truths: [C] true instances of each class.
+
+    Returns:
+        [C], -1 for a class without true instances.
+    """
+    order = np.lexsort((-score, class_id))
+    order = order[counted[order]]
+    bounds = np.searchsorted(class_id[order], np.arange(len(truths) + 1))
+    result = np.full(len(truths), -1.0)
+    for c in np.flatnonzero(truths > 0):
+        at = np.flatnonzero(hit[order[bounds[c] : bounds[c + 1]]])
+        result[c] = envelope(at + 1, int(truths[c]))[0].mean()
+    return result
 
 
 def mean_of(values: np.ndarray) -> float:

@@ -9,6 +9,10 @@ from mrcnn.evaluate.boundary import boundary_ious
 from mrcnn.evaluate.coco import LIMITS, THRESHOLDS, Detections, Matches, Truths, ignored_bits, match
 from mrcnn.evaluate.instances import Instances
 
+# Types of the columns of an image, small, for they are what stays of it
+_DETECTION = (np.int32, np.float64, np.int32, np.int32)
+_TRUTH = (np.int32, np.uint64, bool)
+_MATCH = (np.uint64, np.uint64, np.int32, np.int32, np.int32, np.float64)
 LOWEST_PAIR = 0.1  # IoU from which on a pair is remembered: below it, a detection has nothing to do with the truth
 
 
@@ -34,13 +38,13 @@ class Collector:
         order = order[rank < LIMITS[-1]]
         best, rank = detections.take(order), rank[rank < LIMITS[-1]]
         self._image_ids.append(int(image_id))
-        self._detections.append((best.class_ids, best.scores, rank, order))
-        self._truths.append((truth.class_ids, ignored_bits(truth.areas, truth.crowd), truth.crowd))
+        self._detections.append(_pack((best.class_ids, best.scores, rank, order), _DETECTION))
+        self._truths.append(_pack((truth.class_ids, ignored_bits(truth.areas, truth.crowd), truth.crowd), _TRUTH))
         for kind, ious in self._ious(truth, best):
             same_class = best.class_ids[:, None] == truth.class_ids[None, :]
             hits, ignored, taken = match(ious, same_class, best.areas, truth.areas, truth.crowd)
             det, gt = np.nonzero((ious >= LOWEST_PAIR) & ~truth.crowd)
-            self._matches[kind].append((hits, ignored, taken, det, gt, ious[det, gt]))
+            self._matches[kind].append(_pack((hits, ignored, taken, det, gt, ious[det, gt]), _MATCH))
 
     def _ious(self, truth: Instances, best: Instances):
         """Yields each kind of IoU with its matrix [D, G]."""
@@ -70,17 +74,17 @@ class Collector:
         images = list(images) if key is None else sorted(images, key=lambda i: key(self._image_ids[i]))
         dets, gts = ([len(parts[i][0]) for i in images] for parts in (self._detections, self._truths))
         positions = np.arange(len(images))
-        det_columns = _columns([self._detections[i] for i in images], (int, float, int, int))
-        gt_columns = _columns([self._truths[i] for i in images], (int, np.uint64, bool))
+        det_columns = _columns([self._detections[i] for i in images], _DETECTION)
+        gt_columns = _columns([self._truths[i] for i in images], _TRUTH)
         first_det, first_gt = np.cumsum([0, *dets])[:-1], np.cumsum([0, *gts])[:-1]
         matches = {}
         for kind, parts in self._matches.items():
             parts = [parts[i] for i in images]
             pairs = [len(part[3]) for part in parts]
-            columns = Matches(*_columns(parts, (np.uint64, np.uint64, int, int, int, float)))
-            columns.taken += np.where(columns.taken >= 0, np.repeat(first_gt, dets), 0)
-            columns.pair_det += np.repeat(first_det, pairs)
-            columns.pair_gt += np.repeat(first_gt, pairs)
+            columns = Matches(*_columns(parts, _MATCH))
+            columns.taken += np.where(columns.taken >= 0, np.repeat(first_gt, dets), 0).astype(np.int32)
+            columns.pair_det += np.repeat(first_det, pairs).astype(np.int32)
+            columns.pair_gt += np.repeat(first_gt, pairs).astype(np.int32)
             matches[kind] = columns
         return (
             [self._image_ids[i] for i in images],
@@ -90,12 +94,13 @@ class Collector:
         )
 
 
+def _pack(columns: tuple, types: tuple) -> tuple:
+    return tuple(column.astype(kind) for column, kind in zip(columns, types))
+
+
 def _columns(parts: list[tuple], types: tuple) -> list[np.ndarray]:
     """One array a column out of one tuple an image."""
-    return [
-        np.concatenate([part[i] for part in parts]).astype(kind, copy=False) if parts else np.zeros(0, kind)
-        for i, kind in enumerate(types)
-    ]
+    return [np.concatenate([part[i] for part in parts]) if parts else np.zeros(0, kind) for i, kind in enumerate(types)]
 
 
 def _rank_in_class(class_ids: np.ndarray) -> np.ndarray:

@@ -11,10 +11,10 @@ in `add_class`. Where two sources of a data set use the same image id, it is "so
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import tempfile
 import weakref
+from array import array
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -127,15 +127,16 @@ class Predictions:
         self.names = names
         if isinstance(source, (str, os.PathLike)):
             self.path, self._list = Path(source), None
-            self._memory = _map_file(self.path)
-            entries = _scan(self._memory, self.path)
+            self._file = open(self.path, "rb")  # noqa: SIM115 (open as long as this object)
+            weakref.finalize(self, self._file.close)
+            entries = _scan(self._file, self.path)
         else:
             self.path, self._list = None, source if isinstance(source, list) else list(source)
             entries = ((entry, i, i) for i, entry in enumerate(self._list))
         self._index(entries)
 
     def _index(self, entries: Iterator[tuple[dict, int, int]]) -> None:
-        numbers, starts, stops, boxes, masks = [], [], [], [], []
+        numbers, starts, stops, boxes, masks = (array(code) for code in "qqqbb")
         for index, (entry, start, stop) in enumerate(entries):
             if not isinstance(entry, dict) or "image_id" not in entry:
                 raise ValueError(f'predictions[{index}] is {str(entry)[:80]}; expected a dict with "image_id".')
@@ -144,11 +145,13 @@ class Predictions:
             stops.append(stop)
             boxes.append(bool(entry.get("bbox")))
             masks.append(bool(entry.get("segmentation")))
-        self.has_boxes, self.has_masks = all(boxes), all(masks) and bool(masks)
-        for i, (box, mask) in enumerate(zip(boxes, masks)):
-            if not mask and (any(masks) or not box):
-                what = "a segmentation, though others have one" if box else 'a "bbox" nor a "segmentation"'
-                raise ValueError(f"predictions[{i}] hasn't {what}.")
+        self.has_boxes, self.has_masks = all(boxes), all(masks) and len(masks) > 0
+        boxes, masks = np.array(boxes, bool), np.array(masks, bool)
+        lacking = ~masks & (masks.any() | ~boxes)
+        if lacking.any():
+            i = int(np.argmax(lacking))
+            what = "no segmentation, though others have one" if boxes[i] else 'neither a "bbox" nor a "segmentation"'
+            raise ValueError(f"predictions[{i}] has {what}.")
         self._numbers = np.array(numbers, np.int64)
         self._order = np.argsort(self._numbers, kind="stable")
         self._sorted = self._numbers[self._order]
@@ -163,14 +166,18 @@ class Predictions:
         indices = self._order[first:last]
         if self._list is not None:
             return indices, [self._list[i] for i in indices]
-        return indices, [json.loads(self._memory[self._starts[i] : self._stops[i]]) for i in indices]
+        return indices, [self._read(i) for i in indices]
+
+    def _read(self, index: int) -> dict:
+        self._file.seek(self._starts[index])
+        return json.loads(self._file.read(self._stops[index] - self._starts[index]))
 
     def stream(self) -> Iterator[dict]:
         """Every result, in the order given."""
         if self._list is not None:
             yield from self._list
         else:
-            yield from (json.loads(self._memory[start:stop]) for start, stop in zip(self._starts, self._stops))
+            yield from (self._read(i) for i in range(len(self)))
 
     def detections(self, image_id: int, size: tuple[int, int], area: str = "auto") -> Instances:
         """Detected instances of an image.
@@ -243,28 +250,26 @@ def _box(box, index: int) -> list[float]:
     return [float(v) for v in box]
 
 
-def _map_file(path: Path):
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path} is empty; expected a json list of COCO results.")
-    with open(path, "rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-
-
-def _scan(memory, path: Path) -> Iterator[tuple[dict, int, int]]:
+def _scan(file, path: Path) -> Iterator[tuple[dict, int, int]]:
     """Each result of a json list with the bytes it stands at, reading some megabytes at a time.
 
     The bytes are taken as Latin-1 while looking for the ends, so one character is one byte; what stands between them
     is read as UTF-8 later.
     """
     decoder = json.JSONDecoder()
-    text, base, at, count = memory[:CHUNK].decode("latin-1"), 0, 0, 0
-    expected = "["
+    size = file.seek(0, os.SEEK_END)
+
+    def piece(start: int, length: int) -> str:
+        file.seek(start)
+        return file.read(length).decode("latin-1")
+
+    text, base, at, count, expected = piece(0, CHUNK), 0, 0, 0, "["
     while True:
         while at < len(text) and text[at] in " \t\r\n":
             at += 1
-        if at >= len(text) - 1 and base + len(text) < len(memory):
+        if at >= len(text) - 1 and base + len(text) < size:
             base, at = base + at, 0
-            text = memory[base : base + CHUNK].decode("latin-1")
+            text = piece(base, CHUNK)
             continue
         sign = text[at : at + 1]
         if sign == "]" and expected != "[":
@@ -279,14 +284,14 @@ def _scan(memory, path: Path) -> Iterator[tuple[dict, int, int]]:
         try:
             entry, end = decoder.raw_decode(text, at)
         except json.JSONDecodeError as error:
-            if base + len(text) >= len(memory):
+            if base + len(text) >= size:
                 raise ValueError(f"{path}, result {count}, byte {base + error.pos}: {error.msg}.") from error
             wider = max(CHUNK, 2 * (len(text) - at))  # the result goes on beyond this piece
             base, at = base + at, 0
-            text = memory[base : base + wider].decode("latin-1")
+            text = piece(base, wider)
             continue
         if isinstance(entry, dict) and isinstance(entry.get("image_id"), str):
-            entry = json.loads(memory[base + at : base + end])  # its letters may not be Latin
+            entry = json.loads(text[at:end].encode("latin-1"))  # its letters may be others
         yield entry, base + at, base + end
         at, expected, count = end, ",", count + 1
 

@@ -1,0 +1,106 @@
+"""How sure the AP is: confidence intervals by drawing the images again, with replacement.
+
+Shapes: S samples, N images, D detections of a class, T IoU thresholds.
+
+A sample is a weight for each image: how often it was drawn. The AP of a sample is that of a data set in which each
+image stands that many times (a test holds the two equal); no detection is copied for it. As in `coco.accumulate`,
+precision is looked at where hits are, for between them it only falls.
+
+Reference: Efron, "Bootstrap Methods: Another Look at the Jackknife", 1979; the percentile interval.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mrcnn.evaluate.coco import MATCH_50, RECALLS, Detections, Matches, T, Truths, sort_by_class
+
+MEMORY = 4_000_000  # weights of detections looked at together
+
+
+def draw(images: int, samples: int, seed: int = 0) -> np.ndarray:
+    """[S, N] int: how often each image is drawn in each sample; N draws a sample."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(images, np.full(images, 1 / max(images, 1)), size=samples)
+
+
+def resampled_ap(
+    detections: Detections, truths: Truths, matches: Matches, num_classes: int, weights: np.ndarray
+) -> np.ndarray:
+    """AP of each sample at each IoU threshold, mean over the classes the sample has truth of.
+
+    Args:
+        weights: [S, N] how often each image counts.
+
+    Returns:
+        [S, T]; NaN for a sample without any truth.
+    """
+    samples = len(weights)
+    total, classes = np.zeros((samples, T)), np.zeros(samples)
+    order, bounds = sort_by_class(detections, num_classes)
+    counting = (truths.needless & MATCH_50) == 0
+    for class_id in range(1, num_classes):
+        true_images = truths.image[counting & (truths.class_id == class_id)]
+        if len(true_images) == 0:
+            continue
+        counts = weights[:, true_images].sum(axis=1)
+        rows = order[bounds[class_id] : bounds[class_id + 1]]
+        step = max(1, MEMORY // max(len(rows), 1))
+        for first in range(0, samples, step):
+            part = slice(first, first + step)
+            total[part] += _class_ap(detections.image[rows], matches, rows, weights[part], counts[part])
+        classes += counts > 0
+    return np.divide(total, classes[:, None], out=np.full_like(total, np.nan), where=classes[:, None] > 0)
+
+
+def _class_ap(images, matches: Matches, rows, weights, counts) -> np.ndarray:
+    """[S, T] AP of one class; 0 where a sample has no truth of it."""
+    result = np.zeros((len(weights), T))
+    drawn = weights[:, images]  # [S, D]
+    seen = np.cumsum(drawn, axis=1)
+    levels = _hits_needed(counts)
+    for t in range(T):
+        bit = np.uint64(1 << t)
+        hits = np.flatnonzero(matches.hits[rows] & bit)
+        if len(hits) == 0:
+            continue
+        ignored = np.flatnonzero(matches.ignored[rows] & bit)
+        left_out = np.cumsum(drawn[:, ignored], axis=1)
+        left_out = np.concatenate([np.zeros((len(weights), 1), left_out.dtype), left_out], axis=1)
+        counted = seen[:, hits] - left_out[:, np.searchsorted(ignored, hits)]
+        found = np.cumsum(drawn[:, hits], axis=1)
+        precision = found / (counted + np.spacing(1))
+        precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+        result[:, t] = _mean_at(levels, found, precision)
+    result[counts == 0] = 0
+    return result
+
+
+def _hits_needed(counts: np.ndarray) -> np.ndarray:
+    """[S, R] int: the fewest hits whose share of `counts` true instances reaches each recall level."""
+    counts = np.maximum(counts, 1)[:, None]
+    needed = np.floor(RECALLS * counts).astype(np.int64)
+    needed += needed / counts < RECALLS
+    return needed
+
+
+def _mean_at(levels: np.ndarray, found: np.ndarray, precision: np.ndarray) -> np.ndarray:
+    """[S] mean of the precision at the first place where `found` [S, hits] reaches each of `levels` [S, R]."""
+    samples, hits = found.shape
+    # One search in one long sorted row: each sample's numbers are moved beyond those of the one before.
+    gap = max(int(found[:, -1].max()), int(levels.max())) + 1
+    moved = np.arange(samples)[:, None] * gap
+    place = np.searchsorted((found + moved).ravel(), (levels + moved).ravel(), side="left").reshape(levels.shape)
+    place -= np.arange(samples)[:, None] * hits
+    reached = place < hits
+    values = np.take_along_axis(precision, np.minimum(place, hits - 1), axis=1)
+    return np.where(reached, values, 0).mean(axis=1)
+
+
+def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Percentile interval of the samples that could be measured; (-1, -1) where none could."""
+    values = values[np.isfinite(values)]
+    if len(values) == 0:
+        return -1.0, -1.0
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

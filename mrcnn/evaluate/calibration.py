@@ -1,0 +1,116 @@
+"""Do the scores mean what they say, and where should one cut?
+
+A score is calibrated if of the detections that say 0.8, 80 % are right: at IoU 0.5, each true instance found once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mrcnn.evaluate.coco import MATCH_50, Detections, Matches, Truths
+
+BINS = 15
+
+
+@dataclass
+class Calibration:
+    """Reliability of the scores.
+
+    Attributes:
+        edges: [16] scores that bound the bins.
+        counts: [15] detections in each.
+        score: [15] their mean score; NaN where there are none.
+        precision: [15] share of them that are right; NaN where there are none.
+        ece: expected calibration error, the mean distance of score and precision, weighted by the counts; in [0, 1].
+        mce: the largest distance of a bin.
+    """
+
+    edges: np.ndarray
+    counts: np.ndarray
+    score: np.ndarray
+    precision: np.ndarray
+    ece: float
+    mce: float
+
+    def to_dict(self) -> dict:
+        """Ready for json; None for bins without detections."""
+        columns = {"edges": self.edges, "counts": self.counts, "score": self.score, "precision": self.precision}
+        plain = {n: [None if v != v else v for v in column.tolist()] for n, column in columns.items()}
+        return {**plain, "ece": self.ece, "mce": self.mce}
+
+
+def calibrate(detections: Detections, matches: Matches) -> Calibration | None:
+    """Compares scores with the share of hits at IoU 0.5.
+
+    Returns:
+        None where there are no detections, or where scores lie outside [0, 1] and so aren't probabilities.
+    """
+    counted = (matches.ignored & MATCH_50) == 0
+    score = detections.score[counted]
+    if len(score) == 0 or score.min() < 0 or score.max() > 1:
+        return None
+    hit = (matches.hits[counted] & MATCH_50).astype(float)
+    edges = np.linspace(0, 1, BINS + 1)
+    place = np.minimum((score * BINS).astype(int), BINS - 1)
+    counts = np.bincount(place, minlength=BINS)
+    with np.errstate(invalid="ignore"):
+        mean_score = np.bincount(place, score, BINS) / counts
+        precision = np.bincount(place, hit, BINS) / counts
+    gap = np.nan_to_num(np.abs(mean_score - precision))
+    return Calibration(
+        edges, counts, mean_score, precision, float((gap * counts).sum() / counts.sum()), float(gap.max())
+    )
+
+
+@dataclass
+class Threshold:
+    """The score to cut at for the highest F1 at IoU 0.5: keep what has at least this score."""
+
+    score: float | None  # None: no hit at any score, or no truth
+    f1: float
+    precision: float
+    recall: float
+
+
+def best_threshold(score: np.ndarray, hit: np.ndarray, truths: int) -> Threshold:
+    """The cut with the highest F1 = 2 hits / (detections kept + true instances); of equals the highest score.
+
+    Args:
+        score: [n] of detections that count.
+        hit: [n] bool.
+        truths: true instances.
+    """
+    if truths == 0 or not hit.any():
+        return Threshold(None, 0.0, 0.0, 0.0)
+    order = np.argsort(-score, kind="stable")
+    hits, kept = np.cumsum(hit[order]), np.arange(1, len(order) + 1)
+    f1 = 2 * hits / (kept + truths)
+    f1[np.flatnonzero(np.diff(score[order]) == 0)] = -1  # a cut can't separate equal scores
+    best = int(np.argmax(f1))
+    return Threshold(
+        float(score[order[best]]), float(f1[best]), float(hits[best] / kept[best]), float(hits[best] / truths)
+    )
+
+
+def best_thresholds(
+    detections: Detections, truths: Truths, matches: Matches, num_classes: int
+) -> tuple[Threshold, list[Threshold]]:
+    """The best cut for all classes together, and that of each class 1..C-1."""
+    counted = (matches.ignored & MATCH_50) == 0
+    hit = (matches.hits & MATCH_50).astype(bool)
+    true = ~truths.crowd
+    together = best_threshold(detections.score[counted], hit[counted], int(true.sum()))
+    single = []
+    for class_id in range(1, num_classes):
+        rows = counted & (detections.class_id == class_id)
+        count = int(np.count_nonzero(true & (truths.class_id == class_id)))
+        single.append(best_threshold(detections.score[rows], hit[rows], count))
+    return together, single
+
+
+def min_scores(together: Threshold, single: list[Threshold]) -> np.ndarray:
+    """[C] the cut of each class; for a class without one of its own that of all together; 0 where there is none."""
+    common = 0.0 if together.score is None else together.score
+    return np.array([common] + [common if cut.score is None else cut.score for cut in single])

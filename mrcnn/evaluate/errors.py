@@ -1,0 +1,167 @@
+"""Where a model fails: kinds of errors and the AP each costs, and which class is taken for which.
+
+Everything is at IoU 0.5 (0.1 separates "badly placed" from "nothing there"), all areas, crowds left out.
+
+    localisation  overlaps a true instance of its class by 0.1 to 0.5
+    class         overlaps one of another class by 0.5 or more
+    both          overlaps one of another class by 0.1 to 0.5
+    duplicate     overlaps one of its class by 0.5 or more, which a better-scored detection has taken
+    background    overlaps nothing by 0.1
+    missed        a true instance that no detection has taken, and that no localisation or class error meant
+
+The AP an error costs is what AP50 would gain if an oracle mended it: badly placed and misnamed detections become hits
+(the best-scored one of each true instance, the others go), the other false ones go, missed instances don't count. The
+gains don't add up to 1 - AP50: an error mended alone may still stand behind another.
+
+Reference: Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors", 2020.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mrcnn.evaluate.coco import MATCH_50, Detections, Matches, Truths, ap50, mean_of
+
+KINDS = ("localisation", "class", "duplicate", "both", "background")
+LOCALISATION, CLASS, DUPLICATE, BOTH, BACKGROUND = range(5)
+FOREGROUND = 0.5
+
+
+@dataclass
+class Errors:
+    """The breakdown.
+
+    Attributes:
+        ap50: AP at IoU 0.5, what the costs are measured against.
+        counts: how many of each kind.
+        costs: AP50 each kind costs, in [0, 1]; also "false positives" and "false negatives", all of them mended.
+        kind: [D] int, the kind of each detection's error as in `KINDS`; -1: none, it is right or doesn't count.
+        meant: [D] int, row in `Truths` of the instance it would have had to fit, or -1.
+        missed: [G] bool.
+    """
+
+    ap50: float
+    counts: dict[str, int]
+    costs: dict[str, float]
+    kind: np.ndarray
+    meant: np.ndarray
+    missed: np.ndarray
+
+    def to_dict(self) -> dict:
+        """Counts and costs, ready for json."""
+        return {"ap50": self.ap50, "counts": self.counts, "costs": self.costs}
+
+
+def break_down(detections: Detections, truths: Truths, matches: Matches, num_classes: int) -> Errors:
+    """Sorts the false detections by what is wrong with them, and says what each kind costs."""
+    hit = (matches.hits & MATCH_50).astype(bool)
+    counted = ~(matches.ignored & MATCH_50).astype(bool)
+    kind, meant = _kinds(detections, truths, matches, counted & ~hit)
+
+    untaken = ~truths.crowd
+    untaken[matches.taken[hit]] = False
+    missed = untaken.copy()
+    missed[meant[np.isin(kind, (LOCALISATION, CLASS)) & (meant >= 0)]] = False
+
+    counts = {name: int(np.count_nonzero(kind == i)) for i, name in enumerate(KINDS)}
+    counts["missed"] = int(np.count_nonzero(missed))
+    total = np.bincount(truths.class_id[~truths.crowd], minlength=num_classes)
+
+    def average(class_id=detections.class_id, hit=hit, counted=counted, truths_left=total) -> float:
+        each = ap50(class_id, detections.score, hit, counted, truths_left)
+        each[(total > 0) & (truths_left == 0)] = 0.0  # a class whose instances were all missed gains nothing
+        return mean_of(each[1:])
+
+    base = average()
+    costs = {}
+    for i in (LOCALISATION, CLASS):
+        mended = _mend(kind == i, meant, detections.score, untaken)
+        right_class = detections.class_id.copy()
+        right_class[mended] = truths.class_id[meant[mended]]
+        costs[KINDS[i]] = average(right_class, hit | mended, counted & ((kind != i) | mended)) - base
+    for i in (DUPLICATE, BOTH, BACKGROUND):
+        costs[KINDS[i]] = average(counted=counted & (kind != i)) - base
+    for name, gone in (("missed", missed), ("false negatives", untaken)):
+        left = total - np.bincount(truths.class_id[gone], minlength=num_classes)
+        costs[name] = average(truths_left=left) - base
+    costs["false positives"] = average(counted=counted & hit) - base
+    return Errors(base, counts, costs, kind, meant, missed)
+
+
+def _kinds(detections: Detections, truths: Truths, matches: Matches, wrong: np.ndarray):
+    """[D] kind of error or -1, and [D] the true instance it meant or -1."""
+    same = detections.class_id[matches.pair_det] == truths.class_id[matches.pair_gt]
+    of_same, same_gt = _best_pair(matches, same, len(wrong))
+    of_other, other_gt = _best_pair(matches, ~same, len(wrong))
+    cases = (  # the first that holds, in the order of the paper's code
+        (LOCALISATION, (of_same > 0) & (of_same < FOREGROUND), same_gt),
+        (CLASS, of_other >= FOREGROUND, other_gt),
+        (DUPLICATE, of_same >= FOREGROUND, same_gt),
+        (BOTH, of_other > 0, other_gt),
+        (BACKGROUND, np.ones(len(wrong), bool), np.full(len(wrong), -1)),
+    )
+    kind, meant = np.full(len(wrong), -1), np.full(len(wrong), -1)
+    for number, holds, gt in cases:
+        new = wrong & (kind < 0) & holds
+        kind[new], meant[new] = number, gt[new]
+    return kind, meant
+
+
+def _best_pair(matches: Matches, chosen: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of the chosen pairs the one of the highest IoU of each detection: [D] IoU (0: none), [D] true instance (-1)."""
+    iou, gt = np.zeros(count), np.full(count, -1)
+    det = matches.pair_det[chosen]
+    order = np.lexsort((matches.pair_iou[chosen], det))
+    det = det[order]
+    last = np.flatnonzero(np.diff(det, append=-1))  # the highest of each detection
+    iou[det[last]] = matches.pair_iou[chosen][order][last]
+    gt[det[last]] = matches.pair_gt[chosen][order][last]
+    return iou, gt
+
+
+def _mend(wrong: np.ndarray, meant: np.ndarray, score: np.ndarray, untaken: np.ndarray) -> np.ndarray:
+    """[D] bool: the wrong detections that become hits, the best-scored one of each true instance still untaken."""
+    rows = np.flatnonzero(wrong & (meant >= 0))
+    rows = rows[untaken[meant[rows]]]
+    rows = rows[np.argsort(-score[rows], kind="stable")]
+    _, first = np.unique(meant[rows], return_index=True)
+    mended = np.zeros(len(wrong), bool)
+    mended[rows[first]] = True
+    return mended
+
+
+def confusion_matrix(
+    detections: Detections, truths: Truths, matches: Matches, num_classes: int, min_scores: np.ndarray
+) -> np.ndarray:
+    """Which class is taken for which.
+
+    A true instance goes to the detection of its class that takes it by COCO's rules; those left over go, highest IoU
+    first, to detections of other classes that overlap them by 0.5 and more.
+
+    Args:
+        min_scores: [C] score from which on a detection of each class counts.
+
+    Returns:
+        [C, C] int: rows true, columns detected. Row 0: detections where no instance was left; column 0: instances
+        that nothing found.
+    """
+    kept = detections.score >= min_scores[detections.class_id]
+    hit = kept & (matches.hits & MATCH_50).astype(bool)
+    loose = kept & ~hit & ~(matches.ignored & MATCH_50).astype(bool)
+    untaken = ~truths.crowd
+    untaken[matches.taken[hit]] = False
+    matrix = np.zeros((num_classes, num_classes), np.int64)
+    np.add.at(matrix, (detections.class_id[hit], detections.class_id[hit]), 1)
+
+    chosen = (matches.pair_iou >= FOREGROUND) & loose[matches.pair_det] & untaken[matches.pair_gt]
+    pairs = np.flatnonzero(chosen)
+    for pair in pairs[np.argsort(-matches.pair_iou[pairs], kind="stable")].tolist():
+        det, gt = matches.pair_det[pair], matches.pair_gt[pair]
+        if loose[det] and untaken[gt]:
+            matrix[truths.class_id[gt], detections.class_id[det]] += 1
+            loose[det] = untaken[gt] = False
+    matrix[0] += np.bincount(detections.class_id[loose], minlength=num_classes)
+    matrix[:, 0] += np.bincount(truths.class_id[untaken], minlength=num_classes)
+    return matrix

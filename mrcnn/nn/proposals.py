@@ -80,7 +80,8 @@ class ProposalLayer(keras.layers.Layer):
             clipped = ops.stop_gradient(clipped)
 
         keep = nms_graph(clipped, scores, self.proposal_count, self.nms_threshold)  # [B, N]
-        proposals = _rows(clipped, ops.maximum(keep, 0)) * ops.cast(keep >= 0, "float32")[..., None]
+        # `where`, not a product: the row that stands for "none" may be nan
+        proposals = ops.where(keep[..., None] >= 0, _rows(clipped, ops.maximum(keep, 0)), 0.0)
         return {
             "pre_nms_anchors": boxes,
             "refined_anchors": refined,

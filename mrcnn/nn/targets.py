@@ -20,7 +20,10 @@ CROWD_IOU = 0.001  # a RoI that touches a crowd is no negative: there may be an 
 
 @keras.saving.register_keras_serializable(package="mrcnn")
 class NormBoxes(keras.layers.Layer):
-    """Pixel boxes [B, G, 4] and the image [B, H, W, C] they lie in -> boxes normalised to it, float32."""
+    """Pixel boxes [B, G, 4] and the image [B, H, W, C] they lie in -> boxes normalised to it, float32.
+
+    Zero rows are padding and stay zero.
+    """
 
     def __init__(self, **kwargs):
         super().__init__(**{"dtype": "float32", **kwargs})
@@ -30,7 +33,8 @@ class NormBoxes(keras.layers.Layer):
 
     def call(self, inputs):
         boxes, image = inputs
-        return norm_boxes_graph(boxes, ops.shape(image)[1:3])
+        there = ops.any(boxes != 0, axis=-1, keepdims=True)
+        return ops.where(there, norm_boxes_graph(boxes, ops.shape(image)[1:3]), 0.0)
 
 
 @keras.saving.register_keras_serializable(package="mrcnn")
@@ -112,7 +116,7 @@ class DetectionTargetLayer(keras.layers.Layer):
         negative = ops.logical_and(ops.logical_and(real, best_iou < POSITIVE_IOU), crowd_iou < CROWD_IOU)
 
         rows, is_positive, is_sampled = self._sample(positive, negative)  # [B, T] each
-        rois = _take(proposals, rows) * ops.cast(is_sampled, "float32")[..., None]
+        rois = ops.where(is_sampled[..., None], _take(proposals, rows), 0.0)
         match = _take(ops.cast(ops.argmax(of_objects, axis=2), "int32"), rows)  # [B, T] into G
         constant_rois = ops.stop_gradient(rois)
         boxes = _take(gt_boxes, match)  # [B, T, 4]

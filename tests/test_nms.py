@@ -294,10 +294,16 @@ def test_numpy_of_nothing_is_nothing():
     assert non_max_suppression(np.zeros((2, 4)), np.zeros(2), 0.5).tolist() == [0, 1]  # no division by zero
 
 
+def test_numpy_does_not_drop_at_the_threshold_itself():
+    half = np.array([[0, 0, 4, 4], [0, 0, 4, 2]])  # IoU 8 / 16
+    assert non_max_suppression(half, np.array([0.9, 0.8]), 0.5).tolist() == [0, 1]
+    assert non_max_suppression(half, np.array([0.9, 0.8]), 0.4999).tolist() == [0]
+
+
 def test_numpy_takes_whole_numbers_of_any_kind():
     """Unsigned coordinates and scores would wrap around when subtracted or negated."""
     boxes = np.array([A, B, D], "uint8")
-    assert non_max_suppression(boxes, np.array([1, 2, 3], "uint8"), 0.5).tolist() == [2, 1]
+    assert non_max_suppression(boxes, np.array([0, 1, 2], "uint8"), 0.5).tolist() == [2, 1]
 
 
 def test_numpy_says_which_shapes_do_not_fit():

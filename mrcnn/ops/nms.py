@@ -76,7 +76,6 @@ def nms_graph(boxes, scores, max_output_size: int, iou_threshold: float, class_i
     alive = ops.logical_and(ops.all(ops.isfinite(boxes), axis=-1), scores > -np.inf)  # NaN > -inf is False
     if valid is not None:
         alive = ops.logical_and(alive, ops.cast(valid, "bool"))
-    boxes = ops.where(alive[..., None], boxes, 0.0)
     boxes = ops.concatenate([boxes[..., :2], ops.maximum(boxes[..., :2], boxes[..., 2:])], axis=-1)
     scores = ops.where(alive, scores, -np.inf)
     tf = tensorflow_kernels()
@@ -111,7 +110,7 @@ def _greedy_in_tiles(boxes, scores, class_ids, limit: int, threshold: float):
     appended to the picked ones. It ends when all tiles are done or every image has its `limit`. The result is that of
     the box-by-box loop, in at most K / T steps instead of K.
 
-    Args: boxes [B, K, 4] finite; scores [B, K], -inf for rows that must not be picked; class_ids [B, K] or None.
+    Args: boxes [B, K, 4]; scores [B, K], -inf for rows that must not be picked; class_ids [B, K] or None.
     Returns: [B, limit] int32, indices into K, best first, then -1.
     """
     batch, count = ops.shape(scores)

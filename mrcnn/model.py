@@ -11,6 +11,7 @@ Reference: He, Gkioxari, Dollár, Girshick, "Mask R-CNN", ICCV 2017.
 from __future__ import annotations
 
 import datetime
+import numbers
 import re
 import threading
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from functools import wraps
 import keras
 import numpy as np
 
-from mrcnn import detecting, inspecting, training, weights
+from mrcnn import detecting, evaluate, inspecting, training, weights
 from mrcnn.config import Config
 from mrcnn.data.generator import DataGenerator, data_generator  # noqa: F401
 from mrcnn.data.loading import load_image_gt  # noqa: F401
@@ -268,7 +269,7 @@ class MaskRCNN(keras.Model):
 
         The losses are the model's own. Without an optimizer it is SGD with momentum and clipping, from the Config.
         """
-        if isinstance(optimizer, (int, float)):
+        if isinstance(optimizer, (numbers.Real, keras.optimizers.schedules.LearningRateSchedule)):
             learning_rate, optimizer = optimizer, None
             momentum, *args = args or (momentum,)
         if optimizer is None:
@@ -339,7 +340,7 @@ class MaskRCNN(keras.Model):
             batches, initial_epoch=self.epoch, epochs=epochs, validation_data=val_batches,
             callbacks=training.run_callbacks(self.log_dir, self.checkpoint_path) + list(custom_callbacks or []),
         )  # fmt: skip
-        self.epoch = max(self.epoch, epochs)
+        self.epoch += len(history.epoch)  # fewer than asked for where a callback stopped it
         return history
 
     # ---- Detecting -------------------------------------------------------------------------------------------------
@@ -384,13 +385,28 @@ class MaskRCNN(keras.Model):
         Returns:
             As `detect`.
         """
+        molded_images, image_metas = np.asarray(molded_images), np.asarray(image_metas)
         if verbose:
             log(f"Processing {len(molded_images)} images")
             log("molded_images", molded_images)
-        detections, masks = self._predict(np.asarray(molded_images), np.asarray(image_metas))
+        detections, masks = self._predict(molded_images, image_metas)
         shape = molded_images[0].shape
         whole = (0, 0, *shape[:2])
         return [self._result(d, m, shape, shape, whole) for d, m in zip(detections, masks, strict=True)]
+
+    @_eagerly
+    def evaluate_dataset(self, dataset, image_ids=None, **options):
+        """Detects on a prepared `Dataset` and measures by COCO's protocol and beyond.
+
+        Args:
+            dataset: prepared `Dataset` with `load_mask`.
+            image_ids: which of its images; None: all.
+            **options: of `evaluate.evaluate_dataset`.
+
+        Returns:
+            evaluate.Report: `mask_ap`, `mask_ap50`, `box_ap`...; `print` it, `plot()` it, `report("out.html")`.
+        """
+        return evaluate.evaluate_dataset(self, dataset, image_ids, **options)
 
     def _result(self, *args) -> dict:
         rois, class_ids, scores, masks = self.unmold_detections(*args)
@@ -471,12 +487,12 @@ class MaskRCNN(keras.Model):
             super().save_weights(filepath, *args, **kwargs)
 
     def find_last(self):
-        """Path of the newest checkpoint of this `NAME` below `model_dir`.
+        """Path of the newest checkpoint of this `NAME` below `model_dir`. Its `[1]` is the path as well (matterport 2.0).
 
         Raises:
             FileNotFoundError: there is none; says what was looked for.
         """
-        return weights.find_last(self.model_dir, self.config.NAME)
+        return weights.CheckpointPath(weights.find_last(self.model_dir, self.config.NAME))
 
     def get_imagenet_weights(self):
         """Path of ResNet-50's ImageNet weights (no top), downloaded on first use."""
@@ -494,11 +510,18 @@ class MaskRCNN(keras.Model):
         self.checkpoint_path = f"{self.log_dir}/{weights.checkpoint_name(name)}"
 
     def get_config(self):
-        return {"mode": self.mode, "config": self.config.to_json(), "model_dir": self.model_dir, "name": self.name}
+        return {
+            "mode": self.mode, "config": self.config.to_json(), "model_dir": self.model_dir, "name": self.name,
+            "frozen_layers": training.frozen_layers(self),
+        }  # fmt: skip
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        return cls(**{**config, "config": Config.from_json(config["config"])})
+        config = {**config, "config": Config.from_json(config["config"])}
+        frozen_layers = config.pop("frozen_layers")
+        model = cls(**config)
+        training.freeze(model, frozen_layers)
+        return model
 
     # ---- Looking inside --------------------------------------------------------------------------------------------
     def run_graph(self, images, outputs, image_metas=None):

@@ -9,7 +9,7 @@ checkpoints  run folders and checkpoint names, and which is the newest
 
 from __future__ import annotations
 
-from .checkpoints import checkpoint_name, find_last, parse_checkpoint, run_folder
+from .checkpoints import CheckpointPath, checkpoint_name, find_last, parse_checkpoint, run_folder
 from .downloading import PRETRAINED, download, pretrained
 from .loading import LoadReport, load_weights_by_name
 from .reading import read_weights
@@ -17,6 +17,7 @@ from .writing import save_matterport_h5
 
 __all__ = [
     "PRETRAINED",
+    "CheckpointPath",
     "LoadReport",
     "checkpoint_name",
     "download",

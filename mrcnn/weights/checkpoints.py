@@ -14,6 +14,16 @@ import re
 EPOCH = "{epoch:04d}"  # filled by Keras's callback; epochs after 9999 get five digits
 
 
+class CheckpointPath(str):
+    """The path of a checkpoint, a str whose item 1 is the path again.
+
+    matterport 2.0 gave a pair (folder, path), and scripts still say `model.load_weights(model.find_last()[1])`.
+    """
+
+    def __getitem__(self, index):
+        return str(self) if index == 1 else super().__getitem__(index)
+
+
 def run_folder(model_dir: str | os.PathLike, name: str, now: datetime.datetime | None = None) -> str:
     """Path of the folder of a run that starts `now`. The folder is not made."""
     now = now or datetime.datetime.now()

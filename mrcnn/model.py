@@ -138,7 +138,7 @@ def training_graph(stages: Stages, config) -> tuple[list, dict]:
         candidates = NormBoxes(name="norm_rois")([candidates, stages.image])
     targets = DetectionTargetLayer(config, name="proposal_targets")
     true_boxes = NormBoxes(name="norm_gt_boxes")([gt_boxes, stages.image])
-    rois, class_ids, bbox, masks = targets([candidates, gt_class_ids, true_boxes, gt_masks])  # [B, T, ...]
+    rois, class_ids, bbox, masks = targets([candidates, gt_class_ids, true_boxes, gt_masks, stages.image])  # [B, T, ...]
 
     class_logits, classes, class_boxes = stages.class_head(rois, stages.meta, stages.pyramid)
     # Only positives have a mask to learn, and they come first: the mask head needn't see the rest.
@@ -212,7 +212,7 @@ class MaskRCNN(keras.Model):
         mode: "training" or "inference". Both have the same weights, and a model built for training detects as well;
             the mode says which graph `model(...)`, `fit` and `predict` run.
         config: `Config`. Read when the graph is built; thresholds and sizes of detecting (`DETECTION_*`,
-            `POST_NMS_ROIS_INFERENCE`...), batch size, steps and loss weights also later.
+            `POST_NMS_ROIS_INFERENCE`...), batch size and steps also later; loss weights at the next `compile`.
         model_dir: where run folders are made, one for each training: `<name>YYYYmmddTHHMM/mask_rcnn_<name>_0001.h5`.
 
     Attributes:

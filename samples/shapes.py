@@ -25,6 +25,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's notes would h
 __path__ = [str(Path(__file__).with_suffix(""))]  # `from samples.shapes import shapes`, as in matterport's notebooks
 
 import cv2
+import keras
 import numpy as np
 from keras import layers
 
@@ -210,16 +211,18 @@ class ShapesConfig(Config):
 
 
 # ---- Commands --------------------------------------------------------------------------------------------------------
-def train(logs, epochs: int = 12, seed: int | None = None) -> None:
+def train(logs, epochs: int = 24, seed: int | None = None) -> None:
     """Trains from scratch; then evaluates and draws detections beside the checkpoints."""
     config = ShapesConfig()
     config.SEED = seed
-    images = epochs * config.STEPS_PER_EPOCH * config.BATCH_SIZE  # so none comes twice
+    steps = epochs * config.STEPS_PER_EPOCH
+    images = steps * config.BATCH_SIZE  # so none comes twice
+    learning_rate = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=0.02, warmup_steps=100)
     model = MaskRCNN(mode="training", config=config, model_dir=str(logs))
     model.train(
         shapes_dataset(images, TRAINING),
         shapes_dataset(config.VALIDATION_STEPS * config.BATCH_SIZE, VALIDATION),
-        learning_rate=0.02,
+        learning_rate=learning_rate,
         epochs=epochs,
         layers="all",
     )
@@ -249,7 +252,7 @@ def main(arguments=None) -> None:
         option.add_argument("--logs", default=str(LOGS), help="folder for runs and checkpoints (%(default)s)")
     for name in ("evaluate", "detect"):
         options[name].add_argument("--weights", default="last", help="last, or a file (%(default)s)")
-    options["train"].add_argument("--epochs", type=int, default=12, help="of 50 steps of 8 images (%(default)s)")
+    options["train"].add_argument("--epochs", type=int, default=24, help="of 50 steps of 8 images (%(default)s)")
     options["train"].add_argument("--seed", type=int, help="makes the run repeatable")
     options["detect"].add_argument("--output", default="detections.png", help="the picture to write (%(default)s)")
     args = parser.parse_args(arguments)

@@ -48,16 +48,19 @@ class DetectionTargetLayer(keras.layers.Layer):
         bbox_std_dev: [4], the deltas are divided by it.
         mask_shape: (h, w).
         mini_mask: bool, true masks are cropped to their box.
+        aligned: bool, True: the true mask is sampled at the centres of the mask head's cells, as "aligned" RoIAlign
+            sees the features and as masks are pasted; False: from the RoI's first to its last pixel, as in matterport.
         add_gt: bool, true boxes join the proposals.
         fill_negatives: bool, True: as many negatives as fit into T; False: as many as hold `positive_ratio`. An image
             without positive RoIs gets T negatives in both cases.
         seed: int or None, of the sampling.
 
-    Call arguments: `[proposals, gt_class_ids, gt_boxes, gt_masks]`
+    Call arguments: `[proposals, gt_class_ids, gt_boxes, gt_masks]`, and `image` where `aligned`
         proposals: [B, N, 4], zero rows are padding.
         gt_class_ids: [B, G] int; 0 is padding, negative a crowd.
         gt_boxes: [B, G, 4].
         gt_masks: [B, height, width, G], of the whole image, or of the box (mini masks).
+        image: [B, H, W, channels], the padded image; only its size is read.
 
     Returns:
         rois [B, T, 4]; target_class_ids [B, T] int32, 0 for negatives and padding; target_bbox
@@ -68,18 +71,21 @@ class DetectionTargetLayer(keras.layers.Layer):
     """
 
     def __init__(self, config=None, *, rois_per_image=200, positive_ratio=0.33, bbox_std_dev=(0.1, 0.1, 0.2, 0.2),
-                 mask_shape=(28, 28), mini_mask=True, add_gt=False, fill_negatives=False, seed=None, **kwargs):  # fmt: skip
+                 mask_shape=(28, 28), mini_mask=True, aligned=False, add_gt=False, fill_negatives=False, seed=None,
+                 **kwargs):  # fmt: skip
         super().__init__(**{"dtype": "float32", **kwargs})
         if config is not None:
             rois_per_image, positive_ratio = config.TRAIN_ROIS_PER_IMAGE, config.ROI_POSITIVE_RATIO
             bbox_std_dev, mask_shape = config.BBOX_STD_DEV, config.MASK_SHAPE
             mini_mask, add_gt = config.USE_MINI_MASK, config.ADD_GT_TO_PROPOSALS
+            aligned = config.ROI_ALIGN == "aligned"
             fill_negatives, seed = config.FILL_ROIS_WITH_NEGATIVES, config.SEED
         self.rois_per_image = int(rois_per_image)
         self.positive_ratio = float(positive_ratio)
         self.bbox_std_dev = [float(v) for v in np.ravel(bbox_std_dev)]
         self.mask_shape = tuple(int(n) for n in mask_shape)
         self.mini_mask = bool(mini_mask)
+        self.aligned = bool(aligned)
         self.add_gt = bool(add_gt)
         self.fill_negatives = bool(fill_negatives)
         self.seed = seed
@@ -100,7 +106,7 @@ class DetectionTargetLayer(keras.layers.Layer):
         )
 
     def call(self, inputs):
-        proposals, gt_class_ids, gt_boxes, gt_masks = inputs
+        proposals, gt_class_ids, gt_boxes, gt_masks, *image = inputs
         gt_class_ids = ops.cast(gt_class_ids, "int32")
         # T zero rows at the end, so that there is always something to take, however few proposals there are.
         filler = ops.zeros_like(ops.repeat(proposals[:, :1], self.rois_per_image, axis=1))
@@ -123,7 +129,8 @@ class DetectionTargetLayer(keras.layers.Layer):
         class_ids = ops.where(is_positive, _take(gt_class_ids, match), 0)
         deltas = box_refinement_graph(constant_rois, boxes) / ops.convert_to_tensor(self.bbox_std_dev, "float32")
         deltas = ops.where(is_positive[..., None], deltas, 0.0)
-        masks = self._masks(constant_rois, boxes, match, is_positive, gt_masks)
+        image_size = ops.shape(image[0])[1:3] if self.aligned else None
+        masks = self._masks(constant_rois, boxes, match, is_positive, gt_masks, image_size)
         return rois, class_ids, ops.stop_gradient(deltas), ops.stop_gradient(masks)
 
     def _sample(self, positive, negative):
@@ -146,20 +153,33 @@ class DetectionTargetLayer(keras.layers.Layer):
         position = ops.minimum(position, self.max_positives + self.rois_per_image - 1)
         return _take(candidates, position), is_positive, is_sampled
 
-    def _masks(self, rois, boxes, match, is_positive, gt_masks):
+    def _masks(self, rois, boxes, match, is_positive, gt_masks, image_size):
         """[B, T, h, w]: the matched mask inside each RoI, at the mask head's size."""
         first = min(self.max_positives, self.rois_per_image)  # only these can be positive
         rois, boxes, match, is_positive = (x[:, :first] for x in (rois, boxes, match, is_positive))
-        if self.mini_mask:  # the RoI as seen from the box that its mini mask fills
-            y1, x1, y2, x2 = ops.split(boxes, 4, axis=2)
-            height, width = ops.maximum(y2 - y1, 1e-9), ops.maximum(x2 - x1, 1e-9)
-            rois = (rois - ops.concatenate([y1, x1, y1, x1], axis=2)) / ops.concatenate(
-                [height, width, height, width], axis=2
-            )
+        if self.aligned:
+            rois = self._cell_centres(rois, boxes, ops.shape(gt_masks)[1:3], image_size)
+        elif self.mini_mask:  # the RoI as seen from the box that its mini mask fills
+            origin, size = boxes[..., :2], ops.maximum(boxes[..., 2:] - boxes[..., :2], 1e-9)
+            rois = (rois - _twice(origin)) / _twice(size)
         rois = ops.where(is_positive[..., None], rois, 0.0)
         masks = crop_masks(ops.transpose(gt_masks, (0, 3, 1, 2)), rois, match, self.mask_shape)  # [B, P, h, w]
         masks = ops.where(is_positive[..., None, None], ops.round(masks), 0.0)
         return ops.pad(masks, ((0, 0), (0, self.rois_per_image - first), (0, 0), (0, 0)))
+
+    def _cell_centres(self, rois, boxes, mask_size, image_size):
+        """Boxes from the centre of each RoI's first cell to that of its last, normalised to the mask's own frame."""
+        image_size, mask_size, cells = (
+            ops.stack([ops.cast(n, "float32") for n in size]) for size in (image_size, mask_size, self.mask_shape)
+        )
+        start = rois[..., :2] * (image_size - 1)  # [B, P, 2] pixels, from the edge of the image
+        side = (rois[..., 2:] - rois[..., :2]) * (image_size - 1) + 1
+        ends = [start + side * 0.5 / cells, start + side * (1 - 0.5 / cells)]
+        if self.mini_mask:
+            origin = boxes[..., :2] * (image_size - 1)
+            extent = ops.maximum((boxes[..., 2:] - boxes[..., :2]) * (image_size - 1) + 1, 1e-9)
+            ends = [(end - origin) / extent * mask_size for end in ends]
+        return ops.concatenate([(end - 0.5) / ops.maximum(mask_size - 1, 1) for end in ends], axis=-1)
 
     def get_config(self):
         return {
@@ -169,10 +189,15 @@ class DetectionTargetLayer(keras.layers.Layer):
             "bbox_std_dev": self.bbox_std_dev,
             "mask_shape": self.mask_shape,
             "mini_mask": self.mini_mask,
+            "aligned": self.aligned,
             "add_gt": self.add_gt,
             "fill_negatives": self.fill_negatives,
             "seed": self.seed,
         }
+
+
+def _twice(yx):
+    return ops.concatenate([yx, yx], axis=-1)  # [..., (y, x)] -> [..., (y, x, y, x)]
 
 
 def _count(flags):
@@ -187,4 +212,5 @@ def _take(x, rows):
 def detection_targets_graph(proposals, gt_class_ids, gt_boxes, gt_masks, config):
     """`DetectionTargetLayer` for one image: the same arguments and results without the batch axis."""
     inputs = [ops.convert_to_tensor(x)[None] for x in (proposals, gt_class_ids, gt_boxes, gt_masks)]
+    inputs.append(ops.zeros((1, *(int(n) for n in config.IMAGE_SHAPE))))
     return [x[0] for x in DetectionTargetLayer(config)(inputs)]

@@ -34,7 +34,7 @@ class Anchors(keras.layers.Layer):
         super().__init__(**{"dtype": "float32", **kwargs})
         self.scales = [float(s) for s in scales]
         self.ratios = [float(r) for r in ratios]
-        self.strides = [int(s) for s in strides]
+        self.strides = [int(s) for s in strides][: len(self.scales)]
         self.anchor_stride = int(anchor_stride)
 
     def compute_output_shape(self, input_shape):

@@ -54,17 +54,17 @@ def generate_pyramid_anchors(scales, ratios, feature_shapes, feature_strides, an
     Args:
         scales: [L]. Pixels: one scale a level.
         ratios: [R]. Width / height, the same on each level.
-        feature_shapes: [L, (height, width)], cells, as `backbone_shapes` gives them.
-        feature_strides: [L]. Pixels.
+        feature_shapes: [L or more, (height, width)], cells, as `backbone_shapes` gives them.
+        feature_strides: [L or more]. Pixels. Levels beyond L have no anchors.
         anchor_stride: int. 1: anchors at each cell; 2: at every second one.
 
     Returns:
         [A, (y1, x1, y2, x2)] float64, pixels.
 
     Raises:
-        ValueError: scales, shapes and strides are not of the same number.
+        ValueError: a scale has no shape or no stride.
     """
-    if not len(scales) == len(feature_shapes) == len(feature_strides):
+    if len(scales) > min(len(feature_shapes), len(feature_strides)):
         raise ValueError(
             f"{len(scales)} anchor scales, {len(feature_shapes)} feature shapes and {len(feature_strides)} strides;"
             " expected one of each for every pyramid level."

@@ -15,6 +15,9 @@ time, however and whenever the settings they follow from were set. Setting one o
 
 from __future__ import annotations
 
+import numbers
+from types import FunctionType
+
 import numpy as np
 
 LOSS_NAMES = ("rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss")
@@ -85,7 +88,7 @@ class Config:
     LEARNING_RATE = 0.001
     LEARNING_MOMENTUM = 0.9
     WEIGHT_DECAY = 0.0001
-    LOSS_WEIGHTS = {name: 1.0 for name in LOSS_NAMES}
+    LOSS_WEIGHTS = dict.fromkeys(LOSS_NAMES, 1.0)
     USE_RPN_ROIS = True  # False: proposals come from outside, through `input_roi`
     TRAIN_BN = False  # None: BatchNorm trains as usual; False: frozen; True: batch statistics even when detecting
     GRADIENT_CLIP_NORM = 5.0  # of all gradients together
@@ -113,6 +116,9 @@ class Config:
         for name in DERIVED:  # a subclass that sets one hides no property; matterport recomputed them as well
             if name in cls.__dict__ and not isinstance(cls.__dict__[name], property):
                 delattr(cls, name)
+        for name in ("BACKBONE", "COMPUTE_BACKBONE_SHAPE"):  # a function set here is a setting, not a method
+            if isinstance(cls.__dict__.get(name), FunctionType):
+                setattr(cls, name, staticmethod(cls.__dict__[name]))
 
     # ---- What follows from the settings --------------------------------------------------------------------------
     @property
@@ -168,25 +174,37 @@ class Config:
         Raises:
             ValueError: with the setting's name, its value, and what would work.
         """
-        for name in ("GPU_COUNT", "IMAGES_PER_GPU", "STEPS_PER_EPOCH", "NUM_CLASSES", "IMAGE_CHANNEL_COUNT",
+        for name in ("GPU_COUNT", "IMAGES_PER_GPU", "NUM_CLASSES", "IMAGE_CHANNEL_COUNT",
                      "RPN_ANCHOR_STRIDE", "RPN_TRAIN_ANCHORS_PER_IMAGE", "PRE_NMS_LIMIT", "POST_NMS_ROIS_TRAINING",
                      "POST_NMS_ROIS_INFERENCE", "TRAIN_ROIS_PER_IMAGE", "POOL_SIZE", "MASK_POOL_SIZE",
                      "MAX_GT_INSTANCES", "DETECTION_MAX_INSTANCES", "TOP_DOWN_PYRAMID_SIZE",
                      "FPN_CLASSIF_FC_LAYERS_SIZE", "ROI_ALIGN_SAMPLES"):  # fmt: skip
             self._require(name, _is_whole(getattr(self, name)) and getattr(self, name) >= 1, "a whole number >= 1")
+        # Scripts divide images by batch size; what is left of a step counts as one, as it did in Keras's old loop.
+        self._require("STEPS_PER_EPOCH", _is_number(self.STEPS_PER_EPOCH, 0) and self.STEPS_PER_EPOCH, "a number > 0")
         steps = self.VALIDATION_STEPS
-        self._require("VALIDATION_STEPS", steps is None or (_is_whole(steps) and steps >= 0), "a whole number >= 0")
+        self._require("VALIDATION_STEPS", steps is None or _is_number(steps, 0), "a number >= 0")
         for name in ("RPN_NMS_THRESHOLD", "DETECTION_NMS_THRESHOLD", "ROI_POSITIVE_RATIO"):
-            self._require(name, 0 < getattr(self, name) <= 1, "a number in (0, 1]")
+            self._require(name, _is_number(getattr(self, name), 0, 1), "a number in [0, 1]")
         confidence = self.DETECTION_MIN_CONFIDENCE
-        self._require("DETECTION_MIN_CONFIDENCE", not confidence or 0 <= confidence <= 1, "a number in [0, 1] or None")
+        self._require("DETECTION_MIN_CONFIDENCE", confidence in (None, False) or _is_number(confidence, 0, 1),
+                      "a number in [0, 1] or None")  # fmt: skip
+        clip = self.GRADIENT_CLIP_NORM
+        self._require("GRADIENT_CLIP_NORM", clip in (None, False) or _is_number(clip, 0), "a number >= 0, or None")
+        self._require("WEIGHT_DECAY", _is_number(self.WEIGHT_DECAY, 0), "a number >= 0")
         self._validate_images()
         self._validate_pyramid()
-        unknown = set(self.LOSS_WEIGHTS) - set(LOSS_NAMES)
-        self._require("LOSS_WEIGHTS", not unknown, f"keys out of {', '.join(LOSS_NAMES)}")
+        weights = self.LOSS_WEIGHTS
+        known = isinstance(weights, dict) and set(weights) <= set(LOSS_NAMES) and all(map(_is_number, weights.values()))
+        self._require("LOSS_WEIGHTS", known, f"a dict of numbers, its keys out of {', '.join(LOSS_NAMES)}")
         self._require("ROI_ALIGN", self.ROI_ALIGN in ROI_ALIGN_MODES, _one_of(ROI_ALIGN_MODES))
         self._require("TRAIN_BN", self.TRAIN_BN in (None, False, True), "None, False or True")
-        self._require("MASK_SHAPE", tuple(self.MASK_SHAPE) == (2 * self.MASK_POOL_SIZE,) * 2,
+        for name in ("RPN_BBOX_STD_DEV", "BBOX_STD_DEV"):
+            self._require(name, _count(getattr(self, name), above=0) == 4, "four numbers > 0, of dy, dx, dh, dw")
+        mini = self.MINI_MASK_SHAPE
+        self._require("MINI_MASK_SHAPE", not self.USE_MINI_MASK or _count(mini, above=0) == 2,
+                      "(height, width) in pixels")  # fmt: skip
+        self._require("MASK_SHAPE", np.array_equal(self.MASK_SHAPE, [2 * self.MASK_POOL_SIZE] * 2),
                       f"twice MASK_POOL_SIZE, {[2 * self.MASK_POOL_SIZE] * 2}: the mask head doubles it")  # fmt: skip
 
     def _validate_images(self) -> None:
@@ -195,25 +213,24 @@ class Config:
         name = "IMAGE_MIN_DIM" if mode == "crop" else "IMAGE_MAX_DIM"
         side = getattr(self, name)
         if not _is_whole(side) or side < SIZE_MULTIPLE or side % SIZE_MULTIPLE:
-            near = max(1, round(side / SIZE_MULTIPLE)) * SIZE_MULTIPLE if np.isreal(side) else 1024
+            near = max(1, round(side / SIZE_MULTIPLE)) * SIZE_MULTIPLE if _is_number(side) else 1024
             self._refuse(name, f"a multiple of {SIZE_MULTIPLE}, the nearest is {near}: the pyramid halves it six times")
-        if mode == "square" and self.IMAGE_MIN_DIM is not None:
-            fits = self.IMAGE_MIN_DIM <= self.IMAGE_MAX_DIM
-            self._require("IMAGE_MIN_DIM", fits, f"at most IMAGE_MAX_DIM = {self.IMAGE_MAX_DIM}")
-        if mode == "pad64" and self.IMAGE_MIN_DIM:
-            whole = self.IMAGE_MIN_DIM % SIZE_MULTIPLE == 0
-            self._require("IMAGE_MIN_DIM", whole, f'a multiple of {SIZE_MULTIPLE} in the mode "pad64"')
-        mean = np.size(self.MEAN_PIXEL)
-        self._require("MEAN_PIXEL", mean in (1, self.IMAGE_CHANNEL_COUNT),
+        if mode == "square" and self.IMAGE_MIN_DIM is not None:  # may be above IMAGE_MAX_DIM, which then decides
+            self._require("IMAGE_MIN_DIM", _is_number(self.IMAGE_MIN_DIM, 0), "a number >= 0, or None")
+        if mode == "pad64" and self.IMAGE_MIN_DIM is not None:
+            whole = _is_number(self.IMAGE_MIN_DIM, 0) and self.IMAGE_MIN_DIM % SIZE_MULTIPLE == 0
+            self._require("IMAGE_MIN_DIM", whole, f'a multiple of {SIZE_MULTIPLE} in the mode "pad64", or None')
+        self._require("MEAN_PIXEL", _count(self.MEAN_PIXEL) in (1, self.IMAGE_CHANNEL_COUNT),
                       f"1 or IMAGE_CHANNEL_COUNT = {self.IMAGE_CHANNEL_COUNT} values")  # fmt: skip
 
     def _validate_pyramid(self) -> None:
-        levels = len(self.BACKBONE_STRIDES)
-        self._require("BACKBONE_STRIDES", levels == 5, "five strides, of P2..P6")
-        self._require("RPN_ANCHOR_SCALES", len(self.RPN_ANCHOR_SCALES) == levels,
-                      f"{levels} scales, one for each of BACKBONE_STRIDES = {list(self.BACKBONE_STRIDES)}")  # fmt: skip
-        ratios = list(self.RPN_ANCHOR_RATIOS)
-        self._require("RPN_ANCHOR_RATIOS", ratios and min(ratios) > 0, "one or more ratios > 0, width / height")
+        # As in matterport, strides beyond those of P2..P6 are not looked at.
+        self._require("BACKBONE_STRIDES", _count(self.BACKBONE_STRIDES, above=0) >= 5, "five strides, of P2..P6")
+        self._require("RPN_ANCHOR_SCALES", _count(self.RPN_ANCHOR_SCALES, above=0) == 5,
+                      f"5 scales, one for each of BACKBONE_STRIDES = {list(self.BACKBONE_STRIDES)}")  # fmt: skip
+        ratios = self.RPN_ANCHOR_RATIOS
+        self._require("RPN_ANCHOR_RATIOS", np.ndim(ratios) == 1 and _count(ratios, above=0),
+                      "a list of one or more ratios > 0, width / height")  # fmt: skip
         self._require("BACKBONE", callable(self.BACKBONE) or self.BACKBONE in BACKBONES,
                       f"{_one_of(BACKBONES)}, or a callable that returns [C1, C2, C3, C4, C5]")  # fmt: skip
 
@@ -273,6 +290,17 @@ def _plain(name: str, value):
 
 def _is_whole(value) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _is_number(value, low=-np.inf, high=np.inf) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and bool(low <= value <= high)
+
+
+def _count(values, above=-np.inf) -> int:
+    """How many numbers a list holds (1 for a number); 0 if any is something else, not finite, or not > `above`."""
+    values = np.asarray(values)
+    numeric = values.ndim <= 1 and values.dtype.kind in "iuf"
+    return values.size if numeric and np.all(np.isfinite(values) & (values > above)) else 0
 
 
 def _one_of(values) -> str:

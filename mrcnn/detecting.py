@@ -29,23 +29,27 @@ def mold_inputs(images, config):
 
     Args:
         images: list of [H0, W0, 3] RGB (grey, RGBA, 16-bit and 0..255 floats are converted), of any sizes.
-        config: `Config`.
+        config: `Config`. IMAGE_RESIZE_MODE "crop" is one of training: a random piece of a photo says nothing about the
+            rest. Here the whole photo is taken, scaled as for "crop" and padded as in "pad64".
 
     Returns:
-        molded_images: list of [H, W, channels] float32; all of `config.IMAGE_SHAPE` in the modes "square" and "crop".
+        molded_images: list of [H, W, channels] float32; all of `config.IMAGE_SHAPE` in the mode "square".
         image_metas: [B, 12 + C].
         windows: [B, (y1, x1, y2, x2)].
     """
+    if isinstance(images, np.ndarray) and images.ndim == 3 and images.shape[2] <= 4:
+        raise ValueError(f"images is one array of shape {images.shape}; expected a list: detect([image]).")
+    mode = "pad64" if config.IMAGE_RESIZE_MODE == "crop" else config.IMAGE_RESIZE_MODE
     molded, metas, windows = [], [], []
     for i, image in enumerate(images):
         image = image_ops.to_channels(image, config.IMAGE_CHANNEL_COUNT, name=f"images[{i}]")
         resized, window, scale, _, _ = image_ops.resize_image(
-            image, config.IMAGE_MIN_DIM, config.IMAGE_MAX_DIM, config.IMAGE_MIN_SCALE, config.IMAGE_RESIZE_MODE
+            image, config.IMAGE_MIN_DIM, config.IMAGE_MAX_DIM, config.IMAGE_MIN_SCALE, mode
         )
         if any(side % 64 for side in resized.shape[:2]):
             raise ValueError(
                 f"images[{i}] is {image.shape[0]} x {image.shape[1]} pixels and IMAGE_RESIZE_MODE is"
-                f' "{config.IMAGE_RESIZE_MODE}"; both sides must be multiples of 64. Use the mode "square" or "pad64".'
+                f' "{mode}"; both sides must be multiples of 64. Use the mode "square" or "pad64".'
             )
         every_class = np.ones(config.NUM_CLASSES, np.int32)
         molded.append(mold_image(resized, config))

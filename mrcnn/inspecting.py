@@ -76,11 +76,14 @@ def run(model, inputs: dict, outputs: dict) -> dict:
 
     Args:
         model: keras.Model.
-        inputs: arrays by the names of the model's inputs.
+        inputs: arrays by the names of the model's inputs; only those that `outputs` follow from are needed.
         outputs: symbolic tensors by name.
     """
-    part = keras.Model(model.inputs, list(outputs.values()))
-    arrays = part.predict_on_batch([inputs[x.name] for x in model.inputs])
+    given = [x for x in model.inputs if x.name in inputs]
+    part = keras.Model(given, list(outputs.values()))
+    if keras.backend.backend() == "tensorflow":
+        part.jit_compile = False  # as the model itself
+    arrays = part.predict_on_batch([inputs[x.name] for x in given])
     arrays = arrays if isinstance(arrays, list) else [arrays]
     found = {}
     for (name, tensor), array in zip(outputs.items(), arrays, strict=True):

@@ -5,6 +5,7 @@ Shapes: see `nn.losses`. The model's outputs while training are a dict; its keys
 
 from __future__ import annotations
 
+import numbers
 import re
 from pathlib import Path
 
@@ -55,6 +56,26 @@ def set_trainable(model, layer_regex: str, train_bn: bool | None, verbose: int =
         layer.trainable = bool(pattern.fullmatch(layer.name)) and not frozen
         if verbose and layer.trainable:
             print(f"{' ' * indent}{layer.name:24} ({type(inner).__name__})")
+
+
+def frozen_layers(model) -> list[str]:
+    """Names of the layers whose weights don't train, those inside `rpn_model` included; for `MaskRCNN.save`."""
+    return [layer.name for layer in _layers_with_weights(model) if not layer.trainable_weights]
+
+
+def freeze(model, names) -> None:
+    """Freezes the layers of these names and makes all others trainable: the inverse of `frozen_layers`."""
+    names = set(names)
+    for layer in _layers_with_weights(model):
+        layer.trainable = layer.name not in names
+
+
+def _layers_with_weights(model):
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _layers_with_weights(layer)
+        elif layer.weights:
+            yield layer
 
 
 # ---- From which losses -------------------------------------------------------------------------------------------
@@ -117,8 +138,9 @@ def default_optimizer(config, learning_rate=None, momentum=None):
         learning_rate: float or a `keras.optimizers.schedules.LearningRateSchedule`; None: `LEARNING_RATE`.
         momentum: float; None: `LEARNING_MOMENTUM`.
     """
+    rate = config.LEARNING_RATE if learning_rate is None else learning_rate
     return keras.optimizers.SGD(
-        learning_rate=config.LEARNING_RATE if learning_rate is None else learning_rate,
+        learning_rate=float(rate) if isinstance(rate, numbers.Real) else rate,  # Keras refuses numpy.float32 and int
         momentum=config.LEARNING_MOMENTUM if momentum is None else momentum,
         global_clipnorm=config.GRADIENT_CLIP_NORM or None,
     )

@@ -11,6 +11,7 @@ Reference: He, Gkioxari, Dollár, Girshick, "Mask R-CNN", ICCV 2017.
 from __future__ import annotations
 
 import datetime
+import math
 import numbers
 import re
 import threading
@@ -324,14 +325,14 @@ class MaskRCNN(keras.Model):
         self.config.validate()
         loading = {"workers": workers, "use_multiprocessing": use_multiprocessing}
         batches = DataGenerator(
-            train_dataset, self.config, shuffle=True, augmentation=augmentation, steps=self.config.STEPS_PER_EPOCH,
-            no_augmentation_sources=no_augmentation_sources, **loading,
+            train_dataset, self.config, shuffle=True, augmentation=augmentation,
+            steps=math.ceil(self.config.STEPS_PER_EPOCH), no_augmentation_sources=no_augmentation_sources, **loading,
         )  # fmt: skip
         batches.epoch = self.epoch
         val_batches = None
         if val_dataset is not None and self.config.VALIDATION_STEPS:
             val_batches = DataGenerator(
-                val_dataset, self.config, shuffle=True, steps=self.config.VALIDATION_STEPS, **loading
+                val_dataset, self.config, shuffle=True, steps=math.ceil(self.config.VALIDATION_STEPS), **loading
             )
         print(f"\nStarting at epoch {self.epoch}. LR={learning_rate}\n\nCheckpoint path: {self.checkpoint_path}")
         self.set_trainable(training.LAYER_REGEX.get(layers, layers))

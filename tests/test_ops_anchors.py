@@ -38,10 +38,17 @@ def test_anchor_stride_skips_cells():
     np.testing.assert_array_equal(centres, [[0, 0], [0, 20], [20, 0], [20, 20]])
 
 
-@pytest.mark.parametrize("scales, strides", [(SCALES[:4], STRIDES), (SCALES, STRIDES[:4])])
-def test_levels_of_different_number_are_refused(scales, strides):
+@pytest.mark.parametrize("shapes, strides", [(4, 5), (5, 4)])
+def test_scales_without_shape_or_stride_are_refused(shapes, strides):
     with pytest.raises(ValueError, match="one of each for every pyramid level"):
-        generate_pyramid_anchors(scales, RATIOS, backbone_shapes((128, 128), STRIDES), strides, 1)
+        generate_pyramid_anchors(SCALES, RATIOS, backbone_shapes((128, 128), STRIDES[:shapes]), STRIDES[:strides], 1)
+
+
+def test_strides_beyond_the_scales_are_not_looked_at():
+    strides = [*STRIDES, 128]  # seen in the wild
+    more = generate_pyramid_anchors(SCALES, RATIOS, backbone_shapes((128, 128), strides), strides, 1)
+    as_usual = generate_pyramid_anchors(SCALES, RATIOS, backbone_shapes((128, 128), STRIDES), STRIDES, 1)
+    np.testing.assert_array_equal(more, as_usual)
 
 
 def test_equal_to_the_reference(golden):

@@ -110,7 +110,10 @@ class DetectionTargetLayer(keras.layers.Layer):
         gt_class_ids = ops.cast(gt_class_ids, "int32")
         # T zero rows at the end, so that there is always something to take, however few proposals there are.
         filler = ops.zeros_like(ops.repeat(proposals[:, :1], self.rois_per_image, axis=1))
-        true_boxes = [ops.where(gt_class_ids[..., None] > 0, gt_boxes, 0.0)] if self.add_gt else []
+        true_boxes = []
+        if self.add_gt:  # but those without area (of one pixel): by their IoU of 0 they would be negatives
+            wanted = ops.logical_and(gt_class_ids > 0, ops.all(gt_boxes[..., 2:] > gt_boxes[..., :2], axis=-1))
+            true_boxes.append(ops.where(wanted[..., None], gt_boxes, 0.0))
         proposals = ops.concatenate([*true_boxes, proposals, filler], axis=1)
 
         overlaps = overlaps_graph(proposals, gt_boxes)  # [B, N, G]

@@ -184,8 +184,10 @@ class Config:
         self._require("STEPS_PER_EPOCH", _is_number(self.STEPS_PER_EPOCH, 0) and self.STEPS_PER_EPOCH, "a number > 0")
         steps = self.VALIDATION_STEPS
         self._require("VALIDATION_STEPS", steps is None or _is_number(steps, 0), "a number >= 0")
-        for name in ("RPN_NMS_THRESHOLD", "DETECTION_NMS_THRESHOLD", "ROI_POSITIVE_RATIO"):
+        for name in ("RPN_NMS_THRESHOLD", "DETECTION_NMS_THRESHOLD"):
             self._require(name, _is_number(getattr(self, name), 0, 1), "a number in [0, 1]")
+        ratio = self.ROI_POSITIVE_RATIO
+        self._require("ROI_POSITIVE_RATIO", _is_number(ratio, 0, 1) and ratio, "a number in (0, 1]")
         confidence = self.DETECTION_MIN_CONFIDENCE
         self._require("DETECTION_MIN_CONFIDENCE", confidence in (None, False) or _is_number(confidence, 0, 1),
                       "a number in [0, 1] or None")  # fmt: skip

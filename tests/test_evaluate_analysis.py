@@ -240,9 +240,10 @@ def repeat_images(truth, results, times):
     return new, found
 
 
-def test_interval_of_nothing():
-    assert interval(np.full(3, np.nan)) == (-1.0, -1.0)
-    assert interval(np.arange(101.0), 0.9) == pytest.approx((5, 95))
+def test_the_interval_mirrors_the_samples_about_the_value():
+    assert interval(60.0, np.arange(101.0), 0.9) == pytest.approx((25, 115))
+    assert interval(99.0, np.arange(101.0), 0.9) == pytest.approx((99, 193))  # the value itself is always inside
+    assert interval(0.5, np.full(3, np.nan)) == (0.5, 0.5)
 
 
 # ---- Semantic view --------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+from mrcnn.evaluate.compare import Comparison, compare
 from mrcnn.evaluate.matching import (
     compute_ap,
     compute_ap_range,
@@ -20,6 +21,7 @@ from mrcnn.evaluate.matching import (
 )
 from mrcnn.evaluate.report import Report
 from mrcnn.evaluate.run import evaluate_dataset, evaluate_predictions
+from mrcnn.evaluate.semantic import semantic_map, semantic_scores
 
 
 def __getattr__(name: str):

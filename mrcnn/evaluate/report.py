@@ -1,30 +1,47 @@
-"""What an evaluation gives: numbers as attributes, a table, a file."""
+"""What an evaluation gives: numbers as attributes, a table, a page, files."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
-from mrcnn.evaluate.coco import Accumulated, accumulate, mean_of, summarise
+import numpy as np
+
+from mrcnn.evaluate import bootstrap, calibration, errors, semantic
+from mrcnn.evaluate.coco import RECALLS, THRESHOLDS, Accumulated, T, accumulate, mean_of, summarise
 from mrcnn.evaluate.collector import Collector
+from mrcnn.evaluate.instances import truth_of
 from mrcnn.evaluate.results import Names, Predictions
+from mrcnn.evaluate.table import write_table
+
+RESAMPLED = ("ap", "ap50", "ap75")  # the numbers with an interval
 
 
 class Report:
-    """An evaluation of a data set.
+    """An evaluation of a data set. `print` it for a table.
 
     Attributes:
         box_ap, box_ap50, box_ap75, box_ap_small, box_ap_medium, box_ap_large, box_ar1, box_ar10, box_ar100,
         box_ar_small, box_ar_medium, box_ar_large: COCO's twelve numbers for boxes, in [0, 1]; -1 where there is no
             truth to measure by, as in pycocotools.
         mask_ap ...: the same for masks. boundary_ap ...: for masks compared along their contour.
+        numbers: dict of all these.
         per_class: list of dicts, one a class: class_id, name, truths (how many true instances, crowds left out), and
             <kind>_ap, <kind>_ap50, <kind>_ap75, <kind>_ar100 for each kind.
         kinds: list, out of "box", "mask", "boundary"; `main` is the mask, or the box where results have no masks.
+            What follows looks at that one.
+        errors: `Errors`, what is wrong with the false detections, and the AP each kind of error costs.
+        best_cut: `Threshold`, the score with the highest F1 for all classes together; `best_cuts`: of each class.
+        min_scores: [C] that score for each class; for a class without one, that of all together.
+        confusion: [C, C] int at these scores; rows true, columns detected, row and column 0 nothing.
+        calibration: `Calibration`, or None where scores aren't probabilities.
+        intervals: dict number -> (low, high), 95 % bootstrap interval over images, for AP, AP50 and AP75.
+        image_scores: [N] float, quality of each image: its F1 at `min_scores`, mean over the ten IoU thresholds.
         notes: list of sentences about what doesn't count, and why.
-        image_ids: list of the data set's numbers of the images, in the order of their ids in results.
+        image_ids: [N] the data set's numbers of the images, in the order of their ids in results.
         dataset, detections, truths, matches, accumulated: what the numbers come from, see `mrcnn.evaluate.coco`.
     """
 
@@ -35,6 +52,7 @@ class Report:
         self.kinds = collector.kinds
         self.main = "mask" if "mask" in self.kinds else "box"
         self.image_ids, self.detections, self.truths, self.matches = collector.finish(names.order)
+        self.image_keys = [names.image_key[i] for i in self.image_ids]
         self.accumulated: dict[str, Accumulated] = {
             kind: accumulate(self.detections, self.truths, self.matches[kind], len(self.class_names))
             for kind in self.kinds
@@ -45,7 +63,7 @@ class Report:
         self.__dict__.update(self.numbers)
         self.per_class = [self._of_class(k) for k in range(len(self.class_names) - 1)]
         self._read_predictions = predictions
-        self._predictions = None
+        self._semantic = {}
 
     def _of_class(self, k: int) -> dict:
         row = {"class_id": k + 1, "name": self.class_names[k + 1]}
@@ -58,12 +76,164 @@ class Report:
             row[f"{kind}_ar100"] = mean_of(result.recall[:, k, 0, -1])
         return row
 
-    @property
+    @cached_property
     def predictions(self) -> Predictions:
         """The detections, image by image."""
-        if self._predictions is None:
-            self._predictions = self._read_predictions()
-        return self._predictions
+        return self._read_predictions()
+
+    def _columns(self, kind: str | None = None) -> tuple:
+        return self.detections, self.truths, self.matches[kind or self.main], len(self.class_names)
+
+    # ---- Beyond AP ---------------------------------------------------------------------------------------------------
+    @cached_property
+    def errors(self) -> errors.Errors:
+        return errors.break_down(*self._columns())
+
+    @cached_property
+    def _cuts(self) -> tuple[calibration.Threshold, list[calibration.Threshold]]:
+        return calibration.best_thresholds(*self._columns())
+
+    @property
+    def best_cut(self) -> calibration.Threshold:
+        return self._cuts[0]
+
+    @property
+    def best_cuts(self) -> list[calibration.Threshold]:
+        return self._cuts[1]
+
+    @property
+    def min_scores(self) -> np.ndarray:
+        return calibration.min_scores(*self._cuts)
+
+    @cached_property
+    def calibration(self) -> calibration.Calibration | None:
+        return calibration.calibrate(self.detections, self.matches[self.main])
+
+    @cached_property
+    def confusion(self) -> np.ndarray:
+        return errors.confusion_matrix(*self._columns(), self.min_scores)
+
+    def confusion_at(self, min_score: float) -> np.ndarray:
+        """[C, C] confusion with the same cut for all classes."""
+        return errors.confusion_matrix(*self._columns(), np.full(len(self.class_names), float(min_score)))
+
+    @cached_property
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        return self.bootstrap()
+
+    def bootstrap(self, samples: int = 1000, level: float = 0.95, seed: int = 0) -> dict[str, tuple[float, float]]:
+        """Confidence intervals over images, by drawing them again with replacement.
+
+        Args:
+            samples: how often; the ends of the interval settle at some hundred to a thousand.
+            level: share of the samples inside.
+            seed: of the draws.
+
+        Returns:
+            dict number -> (low, high), for AP, AP50 and AP75 of each kind; (-1, -1) where there is no truth.
+        """
+        weights = bootstrap.draw(len(self.image_ids), samples, seed)
+        found = {}
+        for kind in self.kinds:
+            values = bootstrap.resampled_ap(*self._columns(kind), weights)
+            for name, one in zip(RESAMPLED, (values.mean(axis=1), values[:, 0], values[:, 5])):
+                low, high = bootstrap.interval(self.numbers[f"{kind}_{name}"], one, level)
+                found[f"{kind}_{name}"] = (max(low, 0.0), min(high, 1.0)) if np.isfinite(one).any() else (-1.0, -1.0)
+        return found
+
+    def curve(self, class_id: int | None = None, iou: float | None = None, kind: str | None = None) -> dict:
+        """Precision-recall curve.
+
+        Args:
+            class_id: of one class; None: the mean over the classes with truth.
+            iou: one of 0.50, 0.55 ... 0.95; None: the mean over them.
+            kind: "box", "mask" or "boundary"; None: the main one.
+
+        Returns:
+            dict of recall [101] and precision [101]; of one class at one IoU also score [101], from which on that
+            recall is reached (0: never).
+        """
+        result = self.accumulated[kind or self.main]
+        ious = range(T) if iou is None else [_threshold_index(iou)]
+        classes = range(len(self.per_class)) if class_id is None else [class_id - 1]
+        values = result.precision[..., 0][np.ix_(ious, range(len(RECALLS)), classes)]  # [ious, R, classes]
+        values = values[..., values[0, 0] >= 0]
+        precision = values.mean(axis=(0, 2)) if values.size else np.full(len(RECALLS), -1.0)
+        curve = {"recall": RECALLS, "precision": precision}
+        if class_id is not None and iou is not None:
+            curve["score"] = result.score[ious[0], :, classes[0], 0]
+        return curve
+
+    @cached_property
+    def image_scores(self) -> np.ndarray:
+        kept = self.detections.score >= self.min_scores[self.detections.class_id]
+        images, matches = len(self.image_ids), self.matches[self.main]
+        true = np.bincount(self.truths.image[~self.truths.crowd], minlength=images)
+        quality = np.zeros(images)
+        for t in range(T):
+            bit = np.uint64(1 << t)
+            hit = (matches.hits & bit) != 0
+            right = np.bincount(self.detections.image[kept & hit], minlength=images)
+            wrong = np.bincount(self.detections.image[kept & ~hit & ((matches.ignored & bit) == 0)], minlength=images)
+            total = right + wrong + true  # 2 hits + false + missed
+            quality += np.where(total > 0, 2 * right / np.maximum(total, 1), 1.0)
+        return quality / T
+
+    def semantic(self, min_score: float = 0.5) -> semantic.SemanticScores:
+        """The same detections as semantic segmentation: one class a pixel, overlaps by score.
+
+        Reads truth and detections again, one image at a time.
+
+        Args:
+            min_score: detections below it leave no mark.
+
+        Raises:
+            ValueError: the results hold no masks.
+        """
+        if self.main != "mask":
+            raise ValueError("The results hold boxes only; a semantic view needs masks.")
+        if min_score not in self._semantic:
+            confusion = np.zeros((len(self.class_names),) * 2, np.int64)
+            for image_id in self.image_ids:
+                truth = truth_of(self.dataset, image_id)
+                found = self.predictions.detections(image_id, truth.size)
+                found = found.take(np.flatnonzero(found.scores >= min_score))
+                signs = np.where(truth.crowd, -1, 1)
+                true = semantic.semantic_map({"masks": truth.masks(), "class_ids": truth.class_ids * signs})
+                detected = semantic.semantic_map(
+                    {"masks": found.masks(), "class_ids": found.class_ids, "scores": found.scores}
+                )
+                confusion += semantic.count_pixels(true, detected, len(self.class_names))
+            self._semantic[min_score] = semantic.semantic_scores(confusion)
+        return self._semantic[min_score]
+
+    # ---- Giving it out -----------------------------------------------------------------------------------------------
+    def __str__(self) -> str:
+        return write_table(self)
+
+    def plot(self, what: str = "overview"):
+        """A matplotlib figure; needs no screen.
+
+        Args:
+            what: "overview", "curves", "classes", "confusion", "errors" or "calibration".
+        """
+        from mrcnn.evaluate.plots import plot
+
+        return plot(self, what)
+
+    def report(self, path, images: int = 6) -> Path:
+        """Writes one self-contained HTML page: numbers, curves, confusion, and images drawn.
+
+        Args:
+            path: of the page.
+            images: how many to draw of the best, the worst, and the most confidently wrong.
+
+        Returns:
+            The path.
+        """
+        from mrcnn.evaluate.page import write_page
+
+        return write_page(self, path, images)
 
     def to_dict(self) -> dict:
         """All numbers, ready for json."""
@@ -72,7 +242,13 @@ class Report:
             "images": len(self.image_ids),
             "truths": int((~self.truths.crowd).sum()),
             "detections": len(self.detections.score),
-            "per_class": self.per_class,
+            "intervals": {name: list(ends) for name, ends in self.intervals.items()},
+            "per_class": [{**row, "best_cut": vars(cut)} for row, cut in zip(self.per_class, self.best_cuts)],
+            "best_cut": vars(self.best_cut),
+            "errors": self.errors.to_dict(),
+            "confusion": self.confusion.tolist(),
+            "calibration": None if self.calibration is None else self.calibration.to_dict(),
+            "semantic": {str(score): view.to_dict() for score, view in self._semantic.items()},
             "notes": self.notes,
         }
 
@@ -97,3 +273,10 @@ class Report:
             file.write("\n]\n" if len(self.predictions) else "[]\n")
         os.replace(temporary, path)
         return None
+
+
+def _threshold_index(iou: float) -> int:
+    index = int(np.argmin(np.abs(THRESHOLDS - iou)))
+    if abs(THRESHOLDS[index] - iou) > 1e-6:
+        raise ValueError(f"iou is {iou}; expected one of {', '.join(f'{t:.2f}' for t in THRESHOLDS)}, or None.")
+    return index

@@ -1,0 +1,153 @@
+"""Two evaluations of the same images, side by side: is the one really better, and where?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mrcnn.evaluate.bootstrap import draw, interval, resampled_ap
+from mrcnn.evaluate.report import RESAMPLED, Report
+from mrcnn.evaluate.table import show
+
+
+@dataclass
+class Difference:
+    """One number of both reports, b - a."""
+
+    a: float
+    b: float
+    difference: float
+    low: float  # ends of the interval of the difference
+    high: float
+    b_better: float  # share of the samples in which b is higher
+
+    @property
+    def certain(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass
+class Comparison:
+    """What `compare` gives. `print` it for a table.
+
+    Attributes:
+        differences: dict number -> `Difference`, for AP, AP50 and AP75 of each kind both reports have.
+        per_class: list of dicts: class_id, name, truths, a, b, difference, of the AP of the main kind.
+        images: list of dicts: image_id (the data set's), key (its id in results), a, b, difference of the images'
+            quality (`Report.image_scores`); the largest difference first.
+        names: of the two.
+        level: of the intervals.
+    """
+
+    differences: dict[str, Difference]
+    per_class: list[dict]
+    images: list[dict]
+    names: tuple[str, str]
+    level: float
+
+    def to_dict(self) -> dict:
+        """Ready for json."""
+        return {
+            "names": list(self.names),
+            "level": self.level,
+            "differences": {name: vars(value) for name, value in self.differences.items()},
+            "per_class": self.per_class,
+            "images": self.images,
+        }
+
+    def __str__(self) -> str:
+        a, b = self.names
+        width = max(len(a), len(b), 8) + 2
+        lines = [f"{'':16}{a:>{width}}{b:>{width}}  difference   {self.level:.0%} interval   {b} better in"]
+        for name, value in self.differences.items():
+            sure = "" if value.certain else "   (may be chance)"
+            lines.append(
+                f"{name:16}{show(value.a):>{width}}{show(value.b):>{width}}{value.difference:>+12.3f}"
+                f"   {value.low:+.3f} to {value.high:+.3f}   {value.b_better:.0%}{sure}"
+            )
+        lines += ["", f"Images that differ most{'':6}{a:>{width}}{b:>{width}}"]
+        for image in self.images[:10]:
+            lines.append(f"{image['key']!s:29.29}{show(image['a']):>{width}}{show(image['b']):>{width}}")
+        return "\n".join(lines)
+
+
+def compare(
+    report_a: Report,
+    report_b: Report,
+    names: tuple[str, str] = ("a", "b"),
+    *,
+    samples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Comparison:
+    """Compares two models on the same images.
+
+    The interval is a paired one: in each sample both are measured on the same draw of images, so what makes an image
+    hard for both cancels out, and differences far smaller than the reports' own intervals can be told from chance.
+
+    Args:
+        report_a, report_b: evaluations of the same images of data sets with the same truth.
+        names: what to call them.
+        samples, level, seed: of the bootstrap, as in `Report.bootstrap`.
+
+    Raises:
+        ValueError: the reports are of different images, classes or truth.
+    """
+    _require_same(report_a, report_b)
+    weights = draw(len(report_a.image_ids), samples, seed)
+    classes = len(report_a.class_names)
+    differences = {}
+    for kind in (kind for kind in report_a.kinds if kind in report_b.kinds):
+        of_a, of_b = (
+            resampled_ap(report.detections, report.truths, report.matches[kind], classes, weights)
+            for report in (report_a, report_b)
+        )
+        for name, columns in zip(RESAMPLED, (slice(None), slice(0, 1), slice(5, 6))):
+            change = of_b[:, columns].mean(axis=1) - of_a[:, columns].mean(axis=1)
+            a, b = report_a.numbers[f"{kind}_{name}"], report_b.numbers[f"{kind}_{name}"]
+            low, high = interval(b - a, change, level)
+            measured = np.isfinite(change)
+            better = float((change[measured] > 0).mean()) if measured.any() else 0.0
+            differences[f"{kind}_{name}"] = Difference(a, b, b - a, low, high, better)
+    return Comparison(differences, _classes(report_a, report_b), _images(report_a, report_b), tuple(names), level)
+
+
+def _require_same(a: Report, b: Report) -> None:
+    if a.class_names != b.class_names:
+        raise ValueError(f"compare: the classes differ: {a.class_names[1:6]} ... and {b.class_names[1:6]} ...")
+    if a.image_keys != b.image_keys:
+        only = sorted(map(str, set(a.image_keys) ^ set(b.image_keys)))
+        raise ValueError(
+            f"compare: the reports are of {len(a.image_keys)} and {len(b.image_keys)} images; only one of them has"
+            f" {', '.join(only[:5])}. Evaluate both on the same images."
+        )
+    same = np.array_equal(a.truths.image, b.truths.image) and np.array_equal(a.truths.class_id, b.truths.class_id)
+    if not same:
+        raise ValueError("compare: the reports have different true instances. Evaluate both on the same data set.")
+
+
+def _classes(a: Report, b: Report) -> list[dict]:
+    kind = a.main if a.main in b.kinds else "box"
+    rows = []
+    for of_a, of_b in zip(a.per_class, b.per_class):
+        values = {"a": of_a[f"{kind}_ap"], "b": of_b[f"{kind}_ap"]}
+        head = {name: of_a[name] for name in ("class_id", "name", "truths")}
+        rows.append({**head, **values, "difference": values["b"] - values["a"]})
+    return rows
+
+
+def _images(a: Report, b: Report) -> list[dict]:
+    change = b.image_scores - a.image_scores
+    order = np.argsort(-np.abs(change), kind="stable")
+    return [
+        {
+            "image_id": a.image_ids[i],
+            "key": a.image_keys[i],
+            "a": float(a.image_scores[i]),
+            "b": float(b.image_scores[i]),
+            "difference": float(change[i]),
+        }
+        for i in order
+    ]

@@ -25,6 +25,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's notes would h
 __path__ = [str(Path(__file__).with_suffix(""))]  # `from samples.balloon import balloon`, as in matterport's notebooks
 
 import cv2
+import keras
 import numpy as np
 import skimage.io
 from tqdm import tqdm
@@ -50,6 +51,8 @@ class BalloonConfig(Config):
     # How `train` goes; not read by the model.
     EPOCHS = 30
     LAYERS = "heads"
+    FLIP = False  # half of the photos, left to right
+    COSINE = False  # warm up, then lower the learning rate to nothing along a cosine
 
 
 class SmallBalloonConfig(BalloonConfig):
@@ -58,11 +61,24 @@ class SmallBalloonConfig(BalloonConfig):
     BACKBONE = "mobilenet_v2"
     IMAGE_MIN_DIM = 512
     IMAGE_MAX_DIM = 512
+    RPN_ANCHOR_SCALES = (16, 32, 64, 128, 256)
     TOP_DOWN_PYRAMID_SIZE = 128
-    TRAIN_ROIS_PER_IMAGE = 64
-    POST_NMS_ROIS_TRAINING = 500
-    POST_NMS_ROIS_INFERENCE = 300
+    FPN_CLASSIF_FC_LAYERS_SIZE = 512
+    PRE_NMS_LIMIT = 1000
+    POST_NMS_ROIS_TRAINING = 300
+    POST_NMS_ROIS_INFERENCE = 200
     DETECTION_MAX_INSTANCES = 50
+
+    # New heads learn from few photos: every step shall have objects and background to learn from.
+    ROI_ALIGN = "aligned"
+    TRAIN_ROIS_PER_IMAGE = 64
+    ADD_GT_TO_PROPOSALS = True
+    FILL_ROIS_WITH_NEGATIVES = True
+    STEPS_PER_EPOCH = 61
+    LEARNING_RATE = 0.01
+    EPOCHS = 12
+    FLIP = True
+    COSINE = True
 
 
 class BalloonDataset(ViaDataset):
@@ -105,13 +121,22 @@ def balloon_model(mode: str, weights: str, logs) -> MaskRCNN:
 # ---- Commands --------------------------------------------------------------------------------------------------------
 def train(model, dataset_dir, epochs: int | None = None) -> None:
     """Trains the heads on the photos of `train`, and watches the loss on those of `val`."""
+    from imgaug import augmenters  # after mrcnn, which mends it for NumPy 2
+
     config, validation = model.config, balloon_dataset(dataset_dir, "val")
+    epochs, learning_rate = epochs or config.EPOCHS, config.LEARNING_RATE
+    if config.COSINE:
+        steps = epochs * config.STEPS_PER_EPOCH
+        learning_rate = keras.optimizers.schedules.CosineDecay(
+            0.0, steps, warmup_target=learning_rate, warmup_steps=config.STEPS_PER_EPOCH
+        )
     model.train(
         balloon_dataset(dataset_dir, "train"),
         validation,
-        learning_rate=config.LEARNING_RATE,
-        epochs=epochs or config.EPOCHS,
+        learning_rate=learning_rate,
+        epochs=epochs,
         layers=config.LAYERS,
+        augmentation=augmenters.Fliplr(0.5) if config.FLIP else None,
     )
     evaluate(model, validation)
 

@@ -1,8 +1,9 @@
-"""Lets scripts written for TensorFlow 1 keep their `with graph.as_default():`."""
+"""Lets scripts written for TensorFlow 1 keep their `with graph.as_default():` and their `tf.identity`."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 
 import keras
 
@@ -19,3 +20,24 @@ def eager_mode():
     from tensorflow.python.eager import context
 
     return contextlib.nullcontext() if tf.executing_eagerly() else context.eager_mode()
+
+
+@functools.cache
+def teach_tf_identity() -> None:
+    """Makes `tf.identity` take a layer's symbolic output, as matterport's notebooks do before `run_graph`.
+
+    It gives the output of a `keras.layers.Identity`. For all else `tf.identity` stays as it is. Done once a process.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return
+    import tensorflow as tf
+    from tensorflow.python.util import dispatch
+
+    class OfSymbolicTensors(dispatch.OpDispatcher):
+        """TensorFlow asks it when `tf.identity` itself has refused its arguments."""
+
+        def handle(self, args, kwargs):
+            tensor = args[0] if args else kwargs.get("input")
+            return keras.layers.Identity()(tensor) if isinstance(tensor, keras.KerasTensor) else self.NOT_SUPPORTED
+
+    OfSymbolicTensors().register(tf.identity)

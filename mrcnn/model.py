@@ -27,7 +27,7 @@ from mrcnn.data.generator import DataGenerator, data_generator  # noqa: F401
 from mrcnn.data.loading import load_image_gt  # noqa: F401
 from mrcnn.data.targets import build_detection_targets, build_rpn_targets, generate_random_rois  # noqa: F401
 from mrcnn.detecting import mold_image, unmold_image  # noqa: F401
-from mrcnn.eager import eager_mode
+from mrcnn.eager import eager_mode, teach_tf_identity
 from mrcnn.nn.anchors import Anchors
 from mrcnn.nn.backbones import build_backbone, conv_block, identity_block, resnet_graph  # noqa: F401
 from mrcnn.nn.detections import DetectedBoxes, DetectionLayer, refine_detections_graph  # noqa: F401
@@ -231,6 +231,7 @@ class MaskRCNN(keras.Model):
         if mode not in MODES:
             raise ValueError(f"mode is {mode!r}; expected one of {', '.join(MODES)}.")
         config.validate()
+        teach_tf_identity()
         stages = build_stages(config)
         graph = training_graph if mode == "training" else detection_graph
         inputs, outputs = graph(stages, config)
@@ -480,6 +481,7 @@ class MaskRCNN(keras.Model):
         self.set_log_dir(filepath)
         return report
 
+    @_eagerly
     def save_weights(self, filepath, *args, **kwargs):
         """Writes Keras's layout to `*.weights.h5`, matterport's to any other `*.h5`."""
         if str(filepath).endswith(".h5") and not str(filepath).endswith(".weights.h5"):
@@ -525,6 +527,7 @@ class MaskRCNN(keras.Model):
         return model
 
     # ---- Looking inside --------------------------------------------------------------------------------------------
+    @_eagerly
     def run_graph(self, images, outputs, image_metas=None):
         """Runs parts of the network on photos: `{name: array}` for each `(name, tensor)` of `outputs`.
 
@@ -546,6 +549,7 @@ class MaskRCNN(keras.Model):
             log(name, array)
         return found
 
+    @_eagerly
     def ancestor(self, tensor, name, checked=None):
         """The symbolic tensor `name` of this model, e.g. "ROI/refined_anchors:0" (`mrcnn.inspecting` lists them), or None.
 

@@ -36,7 +36,7 @@ def nothing():
 def test_a_report_of_nothing_can_be_printed_drawn_and_written(nothing, tmp_path):
     assert "0 true instances, 0 detections" in str(nothing) and "–" in str(nothing)
     json.dumps(nothing.to_dict(), allow_nan=False)
-    for what in ("overview", "curves", "classes", "confusion", "errors", "calibration"):
+    for what in ("overview", "curves", "classes", "confusion", "errors", "calibration", "cuts"):
         nothing.plot(what).savefig(tmp_path / f"{what}.png")
     assert nothing.report(tmp_path / "out.html").stat().st_size > 1000
     assert nothing.to_coco_json() == []
@@ -73,7 +73,7 @@ def test_curves(report):
 
 
 def test_figures(report, tmp_path):
-    for what in ("overview", "curves", "classes", "confusion", "errors", "calibration"):
+    for what in ("overview", "curves", "classes", "confusion", "errors", "calibration", "cuts"):
         figure = report.plot(what)
         figure.savefig(tmp_path / f"{what}.png")
         assert figure.axes
@@ -88,7 +88,7 @@ def test_the_page_stands_alone(report, tmp_path):
     assert f"{report.mask_ap:.3f}" in text
     assert not re.search(r"(src|href)=['\"](?!data:)", text)  # nothing is loaded from elsewhere
     assert "Worst" in text and "Best" in text and "Most confident errors" in text
-    assert text.count("data:image/svg+xml") == 5
+    assert text.count("data:image/svg+xml") == 6
     assert 2 <= text.count("data:image/jpeg") <= 6
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from mrcnn.evaluate.instances import Instances
 
 GOLDEN_RATIO = 0.6180339887  # steps of it around the circle of hues never come close to one another
-FONT = cv2.FONT_HERSHEY_SIMPLEX
+FONT, FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.5
 
 
 def class_color(class_id: int) -> tuple[int, int, int]:
@@ -74,12 +74,14 @@ def _label(picture: np.ndarray, text: str, x: int, y: int, color) -> None:
     if not text:
         return
     text = text.encode("ascii", "replace").decode()  # OpenCV's letters are ASCII
-    (width, height), base = cv2.getTextSize(text, FONT, 0.4, 1)
+    (width, height), base = cv2.getTextSize(text, FONT, FONT_SCALE, 1)
     x = min(max(x, 0), max(picture.shape[1] - width - 2, 0))
     y = min(max(y, height + base), picture.shape[0] - 1)
     cv2.rectangle(picture, (x, y - height - base), (x + width + 2, y), color, -1)
     dark = 0.3 * color[0] + 0.6 * color[1] + 0.1 * color[2] > 130
-    cv2.putText(picture, text, (x + 1, y - base + 1), FONT, 0.4, (0, 0, 0) if dark else (255, 255, 255), 1, cv2.LINE_AA)
+    cv2.putText(
+        picture, text, (x + 1, y - base + 1), FONT, FONT_SCALE, (0, 0, 0) if dark else (255, 255, 255), 1, cv2.LINE_AA
+    )
 
 
 def side_by_side(left: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -82,7 +82,8 @@ def _head(report) -> list[str]:
     for name in tiles:
         low, high = report.intervals.get(name, (-1, -1))
         between = f"{show(low)} to {show(high)}" if low >= 0 else ""
-        title = name.replace("_", " ").replace("ap", "AP").replace("ar", "AR", 1)
+        kind, number = name.split("_", 1)
+        title = f"{kind} {number.upper()}"
         shown.append(
             f"<div class='tile'><span>{title}</span><b>{show(report.numbers[name])}</b><span>{between}</span></div>"
         )
@@ -121,7 +122,7 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 def _figures(report) -> list[str]:
     parts = ["<h2>Curves, errors, scores</h2><div class='figures'>"]
-    for what in ("curves", "errors", "calibration", "classes", "confusion"):
+    for what in ("curves", "errors", "calibration", "cuts", "classes", "confusion"):
         file = io.BytesIO()
         report.plot(what).savefig(file, format="svg")
         parts.append(f"<img alt='{what}' src='data:image/svg+xml;base64,{base64.b64encode(file.getvalue()).decode()}'>")
@@ -173,7 +174,7 @@ def _figure(report, position: int) -> str:
     return f"<figure><img src='data:image/jpeg;base64,{data}'><figcaption>{html.escape(caption)}</figcaption></figure>"
 
 
-def draw_position(report, position: int, side: int = 480) -> tuple[np.ndarray, str]:
+def draw_position(report, position: int, side: int = 560) -> tuple[np.ndarray, str]:
     """An image with its truth, and again with its detections, coloured by what became of them.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from mrcnn.evaluate.coco import THRESHOLDS
+from mrcnn.evaluate.coco import MATCH_50, THRESHOLDS
 from mrcnn.evaluate.errors import KINDS
 
 BLUE, GREY, RED, GREEN = "#2563a8", "#9aa3ad", "#c2410c", "#2f855a"
@@ -22,7 +22,7 @@ def plot(report, what: str = "overview") -> Figure:
         return figure
     if what not in PLOTS:
         raise ValueError(f"plot is {what!r}; expected one of overview, {', '.join(PLOTS)}.")
-    size = {"confusion": (8, 7), "classes": (6.5, 5.5)}.get(what, (6.5, 4.2))
+    size = {"confusion": (7, 6.2), "classes": (7, 6.2)}.get(what, (6.5, 4.2))
     figure = Figure(figsize=size, layout="constrained")
     PLOTS[what](report, figure.subplots())
     return figure
@@ -83,7 +83,7 @@ def confusion(report, ax) -> None:
     ax.set_xticks(range(len(shown)), [*labels, "missed"], rotation=90, fontsize=7)
     ax.set_yticks(range(len(shown)), [*labels, "nothing there"], fontsize=7)
     some = "" if len(chosen) == len(matrix) - 1 else f", {len(chosen)} of {len(matrix) - 1} classes"
-    ax.set(xlabel="detected", ylabel="true", title=f"Confusion, at the best score of each class{some}")
+    ax.set(xlabel="detected", ylabel="true", title=f"Confusion at the best score of each class, shares of a row{some}")
 
 
 def errors(report, ax) -> None:
@@ -124,10 +124,39 @@ def calibration(report, ax) -> None:
     _plain(ax)
 
 
+def cuts(report, ax) -> None:
+    """Precision, recall and F1 of all classes together, over the score where detections are cut."""
+    ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="score to cut at", title="Where to cut (all classes, IoU 0.5)")
+    matches, truths = report.matches[report.main], int((~report.truths.crowd).sum())
+    counted = (matches.ignored & MATCH_50) == 0
+    if not counted.any() or not truths:
+        return
+    order = np.argsort(-report.detections.score[counted], kind="stable")
+    hits = np.cumsum((matches.hits[counted] & MATCH_50)[order].astype(int))
+    kept = np.arange(1, len(order) + 1)
+    shown = np.unique(np.linspace(0, len(order) - 1, 500).astype(int))  # enough for the eye
+    score = report.detections.score[counted][order][shown]
+    hits, kept = hits[shown], kept[shown]
+    ax.plot(score, hits / kept, color=GREY, label="precision")
+    ax.plot(score, hits / truths, color=GREY, linestyle="--", label="recall")
+    ax.plot(score, 2 * hits / (kept + truths), color=BLUE, linewidth=2, label="F1")
+    if report.best_cut.score is not None:
+        ax.axvline(report.best_cut.score, color=GREEN, linewidth=1, label=f"best, {report.best_cut.score:.2f}")
+    ax.legend(frameon=False, fontsize=8)
+    _plain(ax)
+
+
 def _plain(ax, axis: str = "both") -> None:
     ax.grid(axis=axis, color="#e5e7eb", linewidth=0.6)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
 
 
-PLOTS = {"curves": curves, "classes": classes, "confusion": confusion, "errors": errors, "calibration": calibration}
+PLOTS = {
+    "curves": curves,
+    "classes": classes,
+    "confusion": confusion,
+    "errors": errors,
+    "calibration": calibration,
+    "cuts": cuts,
+}

@@ -215,7 +215,7 @@ class Report:
         """A matplotlib figure; needs no screen.
 
         Args:
-            what: "overview", "curves", "classes", "confusion", "errors" or "calibration".
+            what: "overview", "curves", "classes", "confusion", "errors", "calibration" or "cuts".
         """
         from mrcnn.evaluate.plots import plot
 

@@ -196,7 +196,7 @@ def test_resize_image_is_equal_to_the_reference(golden, number):
     expected = data[f"resize_{number:02d}_out"]
     assert image.dtype == expected.dtype and image.shape == expected.shape
     # Never off by more than one of 255. Where the factor makes whole numbers (2.0, 1.5), the reference's rounding noise
-    # of 1e-15 decides whether 100 is cut to 99; ours stays 100. Elsewhere 997 of 1000 pixels are equal.
+    # of 1e-15 decides whether 100 is cut to 99; ours stays 100. Elsewhere 997 of 1000 values are equal.
     differs = image.astype(int) - expected
     assert np.abs(differs).max() <= 1
     assert np.mean(differs != 0) < (0.2 if scale in (1.5, 2.0) else 0.003)

@@ -24,6 +24,8 @@ SIZE_MULTIPLE = 64  # "pad64" pads to it: P6 has stride 64
 BRIGHTEST_FLOAT = 512  # interpolation and augmentation overshoot 255 a little; more is another scale
 # Whole numbers come out of interpolation a hair below themselves; so little lifts them over the edge when cut to ints.
 BELOW_WHOLE = 1e-4
+FIXED_POINT = 256  # bytes are interpolated as uint16, in steps of 1 / 256
+CUT = -0.498  # added before rounding, it makes n + 0/256 .. n + 255/256 the whole number n
 
 
 # ---- What users hand in ----------------------------------------------------------------------------------------------
@@ -178,7 +180,7 @@ def _refuse_empty(image: np.ndarray, output_shape) -> None:
 
 
 def _bilinear(image: np.ndarray, shape, limits=None) -> np.ndarray:
-    """image [H, W(, C)] float32 or float64 -> [height, width(, C)]; beyond the outermost pixel centres towards 0.
+    """image [H, W(, C)] uint16 or float -> [height, width(, C)]; beyond the outermost pixel centres towards 0.
 
     limits: (low, high), as scikit-image clips to the range of the image's values; None: not clipped. Only the margins
     need it: between centres nothing exceeds the values around.
@@ -190,11 +192,11 @@ def _bilinear(image: np.ndarray, shape, limits=None) -> np.ndarray:
         outside = outside_share(source, resized.shape[axis])
         margin = np.count_nonzero(outside) // 2  # rows or columns at either edge
         lanes = np.moveaxis(resized, axis, 0)  # a view
-        keep = (1 - outside).astype(image.dtype).reshape((-1,) + (1,) * (lanes.ndim - 1))
+        floats = np.float64 if image.dtype == np.float64 else np.float32
+        keep = (1 - outside).astype(floats).reshape((-1,) + (1,) * (lanes.ndim - 1))
         for edge in (slice(0, margin), slice(len(lanes) - margin, len(lanes))):
-            lanes[edge] *= keep[edge]
-            if limits is not None:
-                np.clip(lanes[edge], *limits, out=lanes[edge])
+            blended = lanes[edge] * keep[edge]
+            lanes[edge] = blended if limits is None else np.clip(blended, *limits)
     return resized
 
 
@@ -203,8 +205,11 @@ def _limits(image: np.ndarray) -> tuple:
     return np.fmin.reduce(image, axis=None), np.fmax.reduce(image, axis=None)
 
 
-def source_positions(source: int, target: int) -> np.ndarray:
-    """[target] float64: where the pixel centres of `target` pixels lie on the centres 0..source-1 of the source."""
+def source_positions(source, target: int) -> np.ndarray:
+    """Where the centres of `target` pixels lie on the centres 0..source-1 of the source: [target] float64.
+
+    source: int, or [..., 1] for [..., target].
+    """
     return (np.arange(target) + 0.5) * (source / target) - 0.5
 
 
@@ -288,21 +293,31 @@ def scaled(side: int, scale) -> int:
 
 def _scale_into(image: np.ndarray, shape, padding, crop) -> np.ndarray:
     """image scaled to shape (height, width), cropped, and set into zeros with padding around; same type."""
-    if shape != image.shape[:2]:
-        whole = image.dtype.kind in "iu"
-        floats = np.float32 if image.dtype in (np.uint8, np.int8, np.float16, np.float32) else np.float64
-        image_floats = np.add(image, BELOW_WHOLE if whole else 0, dtype=floats, order="C")
-        resized = _bilinear(image_floats, shape, _limits(image) if max(shape) > max(image.shape[:2]) else None)
-    else:
-        resized = image
+    scales = shape != image.shape[:2]
+    resized = _interpolate(image, shape) if scales else image
     if crop is not None:
         y, x, height, width = crop
         resized = resized[y : y + height, x : x + width]
     (top, bottom), (left, right), _ = padding
     height, width = resized.shape[:2]
     molded = np.zeros((top + height + bottom, left + width + right) + image.shape[2:], image.dtype)
-    molded[top : top + height, left : left + width] = resized
+    inside = molded[top : top + height, left : left + width]
+    if scales and image.dtype == np.uint8:
+        cv2.convertScaleAbs(resized, inside, 1 / FIXED_POINT, CUT)
+    else:
+        inside[:] = resized
     return molded
+
+
+def _interpolate(image: np.ndarray, shape) -> np.ndarray:
+    """image resized to shape (height, width), finer than its type: uint8 as uint16 times 256, others as floats."""
+    limits = _limits(image) if max(shape) > max(image.shape[:2]) else None
+    if image.dtype == np.uint8:  # half the memory of floats, and memory is what this costs: 0.8 ms to 1024, not 1.4
+        fixed = np.multiply(image, FIXED_POINT, dtype=np.uint16, order="C")
+        return _bilinear(fixed, shape, limits and tuple(FIXED_POINT * int(limit) for limit in limits))
+    floats = np.float32 if image.dtype in (np.int8, np.float16, np.float32) else np.float64
+    lift = BELOW_WHOLE if image.dtype.kind in "iu" else 0
+    return _bilinear(np.add(image, lift, dtype=floats, order="C"), shape, limits)
 
 
 def resize_mask(mask, scale, padding, crop=None) -> np.ndarray:

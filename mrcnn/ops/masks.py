@@ -31,16 +31,15 @@ def minimize_mask(bbox, mask, mini_shape) -> np.ndarray:
         ValueError: a box without area, such as that of an empty mask.
     """
     mask = np.asarray(mask)
-    mini = np.zeros(tuple(mini_shape) + (mask.shape[-1],), bool)
-    rows, columns = np.arange(mask.shape[0]), np.arange(mask.shape[1])
-    for i, (y1, x1, y2, x2) in enumerate(_pixel_boxes(bbox, mask.shape[-1])):
-        if not (0 <= y1 < y2 <= len(rows) and 0 <= x1 < x2 <= len(columns)):
+    height, width, count = mask.shape
+    boxes = _pixel_boxes(bbox, count)
+    for i, (y1, x1, y2, x2) in enumerate(boxes.tolist()):
+        if not (0 <= y1 < y2 <= height and 0 <= x1 < x2 <= width):
             raise ValueError(
-                f"Instance {i} has the box {[y1, x1, y2, x2]} in a mask of {len(rows)} x {len(columns)} pixels;"
+                f"Instance {i} has the box {[y1, x1, y2, x2]} in a mask of {height} x {width} pixels;"
                 " expected an area, inside it. Drop instances with an empty mask first."
             )
-        mini[:, :, i] = _shrink(mask[:, :, i], rows[y1:y2], columns[x1:x2], mini_shape)
-    return mini
+    return _shrink(mask, np.arange(count), boxes, np.arange(height), np.arange(width), mini_shape)
 
 
 def minimize_resized(mask, scale, padding, crop, mini_shape) -> tuple[np.ndarray, np.ndarray]:
@@ -70,35 +69,39 @@ def minimize_resized(mask, scale, padding, crop, mini_shape) -> tuple[np.ndarray
     )
     mini = np.zeros(tuple(mini_shape) + (mask.shape[-1],), bool)
     there = np.flatnonzero(y2 > y1)
-    for i in there:
-        top, left, bottom, right = boxes[i]
-        mini[:, :, i] = _shrink(mask[:, :, i], rows[top:bottom], columns[left:right], mini_shape)
+    mini[..., there] = _shrink(mask, there, boxes[there], rows, columns, mini_shape)
     (pad_top, _), (pad_left, _) = padding[:2]
     boxes[there] += [pad_top, pad_left, pad_top, pad_left]
     return boxes.astype(np.int32), mini
 
 
-def _shrink(layer, rows, columns, shape) -> np.ndarray:
-    """The piece layer[rows][:, columns], resized to shape (h, w): bool. Only the pixels that it needs are read."""
-    y, y_weights = _taps(rows, shape[0])  # [2, h]
-    x, x_weights = _taps(columns, shape[1])  # [2, w]
-    pixels = layer[y[:, :, None, None], x] != 0  # [2, h, 2, w]
-    values = ((pixels * y_weights[:, :, None, None]).sum(axis=0) * x_weights).sum(axis=1)  # [h, w]
-    # Margins blend with the nothing outside the box, but a full piece stays full (values are clipped to its range).
-    return (values > 0.5) | pixels.all()
+def _shrink(mask, instances, boxes, rows, columns, mini_shape) -> np.ndarray:
+    """The piece mask[rows[y1:y2]][:, columns[x1:x2], i] of each instance i, resized. Only pixels it needs are read.
 
-
-def _taps(sources: np.ndarray, target: int) -> tuple[np.ndarray, np.ndarray]:
-    """The two source pixels that each of `target` pixels lies between, and their weights; 0 outside. Both [2, target].
-
-    sources: [L] int, the index of each pixel of the piece in the layer it is taken from.
+    instances: [K] int. boxes: [K, (y1, x1, y2, x2)] int. rows, columns: int, see `images.mask_sources`.
+    Returns [h, w, K] bool.
     """
-    positions = images.source_positions(len(sources), target)
-    nearer = np.floor(positions).astype(np.intp)
-    taps = np.stack([nearer, nearer + 1])
-    weights = 1 - np.abs(positions - taps)
-    inside = (taps >= 0) & (taps < len(sources))
-    return sources[np.where(inside, taps, 0)], weights * inside
+    y, y_weights = _taps(boxes[:, 0], boxes[:, 2], rows, mini_shape[0])  # [K, 2, h]
+    x, x_weights = _taps(boxes[:, 1], boxes[:, 3], columns, mini_shape[1])  # [K, 2, w]
+    shrunk = np.empty(tuple(mini_shape) + (len(instances),), bool)
+    for k, i in enumerate(instances):
+        pixels = mask[:, :, i][y[k, :, :, None, None], x[k]] != 0  # [2, h, 2, w]
+        values = ((pixels * y_weights[k, :, :, None, None]).sum(axis=0) * x_weights[k]).sum(axis=1)  # [h, w]
+        # Margins blend with the nothing outside the box, but a full piece stays full (values are clipped to its range).
+        shrunk[:, :, k] = (values > 0.5) | pixels.all()
+    return shrunk
+
+
+def _taps(starts, ends, sources, target: int) -> tuple[np.ndarray, np.ndarray]:
+    """The two source pixels that each of `target` pixels lies between, and their weights; 0 outside. [K, 2, target].
+
+    The K pieces are sources[start:end]; sources holds the index of each pixel in the mask it is taken from.
+    """
+    starts, lengths = starts[:, None, None], (ends - starts)[:, None, None]  # [K, 1, 1]
+    positions = images.source_positions(lengths, target)  # [K, 1, target]
+    taps = np.floor(positions).astype(np.intp) + np.array([[0], [1]])  # [K, 2, target]
+    inside = (taps >= 0) & (taps < lengths)
+    return sources[starts + np.where(inside, taps, 0)], (1 - np.abs(positions - taps)) * inside
 
 
 def expand_mask(bbox, mini_mask, image_shape) -> np.ndarray:
@@ -148,7 +151,7 @@ def paste_masks(masks, boxes, image_shape, threshold=0.5) -> np.ndarray:
 def _paste(layers, boxes, image_shape, is_object) -> np.ndarray:
     height, width = (int(side) for side in image_shape[:2])
     pasted = np.zeros((len(layers), height, width), bool)
-    for layer, canvas, (y1, x1, y2, x2) in zip(layers, pasted, _pixel_boxes(boxes, len(layers))):
+    for layer, canvas, (y1, x1, y2, x2) in zip(layers, pasted, _pixel_boxes(boxes, len(layers)).tolist()):
         if y2 <= y1 or x2 <= x1:
             continue
         pixels = is_object(images.resize(layer, (y2 - y1, x2 - x1)))
@@ -158,11 +161,11 @@ def _paste(layers, boxes, image_shape, is_object) -> np.ndarray:
     return np.moveaxis(pasted, 0, -1)
 
 
-def _pixel_boxes(boxes, count: int) -> list[list[int]]:
-    """boxes [count, 4 or more] as lists of four ints; anything else is refused."""
+def _pixel_boxes(boxes, count: int) -> np.ndarray:
+    """boxes [count, 4 or more] as [count, 4] int64; anything else is refused."""
     boxes = np.reshape(boxes, (-1, np.shape(boxes)[-1] if np.size(boxes) else 4))[:, :4]
     if len(boxes) != count:
         raise ValueError(f"{count} masks and {len(boxes)} boxes; expected a box for each mask.")
     if boxes.dtype.kind == "f" and np.any(boxes != np.around(boxes)):  # also NaN
         raise ValueError(f"A box is {boxes[np.any(boxes != np.around(boxes), axis=1)][0]}; expected whole pixels.")
-    return boxes.astype(np.int64).tolist()
+    return boxes.astype(np.int64)

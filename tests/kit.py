@@ -115,7 +115,9 @@ def make_batch(config, images, active=None, seed=0) -> dict:
         batch["input_rpn_bbox"][i] = deltas
         batch["input_gt_class_ids"][i, :n] = class_ids
         batch["input_gt_boxes"][i, :n] = boxes
-        batch["input_gt_masks"][i, :, :, :n] = minimize_mask(boxes, masks, mask_shape) if config.USE_MINI_MASK else masks
+        batch["input_gt_masks"][i, :, :, :n] = (
+            minimize_mask(boxes, masks, mask_shape) if config.USE_MINI_MASK else masks
+        )
     return batch
 
 

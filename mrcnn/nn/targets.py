@@ -120,7 +120,7 @@ class DetectionTargetLayer(keras.layers.Layer):
         of_objects = ops.where(gt_class_ids[:, None] > 0, overlaps, 0.0)
         best_iou = ops.max(of_objects, axis=2)  # [B, N]
         crowd_iou = ops.max(ops.where(gt_class_ids[:, None] < 0, overlaps, 0.0), axis=2)
-        real = ops.any(proposals != 0, axis=2)
+        real = ops.logical_and(ops.any(proposals != 0, axis=2), ops.all(ops.isfinite(proposals), axis=2))
         positive = ops.logical_and(real, best_iou >= POSITIVE_IOU)
         negative = ops.logical_and(ops.logical_and(real, best_iou < POSITIVE_IOU), crowd_iou < CROWD_IOU)
 

@@ -23,17 +23,17 @@ import numpy as np
 
 from mrcnn import detecting, evaluate, inspecting, training, weights
 from mrcnn.config import Config
-from mrcnn.data.generator import DataGenerator, data_generator  # noqa: F401
-from mrcnn.data.loading import load_image_gt  # noqa: F401
-from mrcnn.data.targets import build_detection_targets, build_rpn_targets, generate_random_rois  # noqa: F401
-from mrcnn.detecting import mold_image, unmold_image  # noqa: F401
+from mrcnn.data.generator import DataGenerator, data_generator
+from mrcnn.data.loading import load_image_gt
+from mrcnn.data.targets import build_detection_targets, build_rpn_targets, generate_random_rois
+from mrcnn.detecting import mold_image, unmold_image
 from mrcnn.eager import eager_mode, teach_tf_identity
 from mrcnn.nn.anchors import Anchors
-from mrcnn.nn.backbones import build_backbone, conv_block, identity_block, resnet_graph  # noqa: F401
-from mrcnn.nn.detections import DetectedBoxes, DetectionLayer, refine_detections_graph  # noqa: F401
+from mrcnn.nn.backbones import build_backbone, conv_block, identity_block, resnet_graph
+from mrcnn.nn.detections import DetectedBoxes, DetectionLayer, refine_detections_graph
 from mrcnn.nn.fpn import fpn_graph
-from mrcnn.nn.heads import ClassHead, MaskHead, build_fpn_mask_graph, fpn_classifier_graph  # noqa: F401
-from mrcnn.nn.losses import (  # noqa: F401
+from mrcnn.nn.heads import ClassHead, MaskHead, build_fpn_mask_graph, fpn_classifier_graph
+from mrcnn.nn.losses import (
     mrcnn_bbox_loss_graph,
     mrcnn_class_loss_graph,
     mrcnn_mask_loss_graph,
@@ -41,13 +41,13 @@ from mrcnn.nn.losses import (  # noqa: F401
     rpn_class_loss_graph,
     smooth_l1_loss,
 )
-from mrcnn.nn.norm import BatchNorm  # noqa: F401
+from mrcnn.nn.norm import BatchNorm
 from mrcnn.nn.proposals import ProposalLayer
-from mrcnn.nn.roi_align import PyramidROIAlign, log2_graph  # noqa: F401
-from mrcnn.nn.rpn import build_rpn_model, rpn_graph, rpn_over_pyramid  # noqa: F401
+from mrcnn.nn.roi_align import PyramidROIAlign, log2_graph
+from mrcnn.nn.rpn import build_rpn_model, rpn_graph, rpn_over_pyramid
 from mrcnn.nn.targets import DetectionTargetLayer, NormBoxes, detection_targets_graph
 from mrcnn.ops.anchors import backbone_shapes, generate_pyramid_anchors
-from mrcnn.ops.boxes import (  # noqa: F401
+from mrcnn.ops.boxes import (
     apply_box_deltas_graph,
     clip_boxes_graph,
     denorm_boxes_graph,
@@ -56,7 +56,7 @@ from mrcnn.ops.boxes import (  # noqa: F401
     overlaps_graph,
     trim_zeros_graph,
 )
-from mrcnn.ops.meta import compose_image_meta, parse_image_meta, parse_image_meta_graph  # noqa: F401
+from mrcnn.ops.meta import compose_image_meta, parse_image_meta, parse_image_meta_graph
 
 MODES = ("training", "inference")
 INFERENCE_OUTPUTS = ("mrcnn_detection", "mrcnn_class", "mrcnn_bbox", "mrcnn_mask", "rpn_rois", "rpn_class", "rpn_bbox")
@@ -139,7 +139,9 @@ def training_graph(stages: Stages, config) -> tuple[list, dict]:
         candidates = NormBoxes(name="norm_rois")([candidates, stages.image])
     targets = DetectionTargetLayer(config, name="proposal_targets")
     true_boxes = NormBoxes(name="norm_gt_boxes")([gt_boxes, stages.image])
-    rois, class_ids, bbox, masks = targets([candidates, gt_class_ids, true_boxes, gt_masks, stages.image])  # [B, T, ...]
+    rois, class_ids, bbox, masks = targets(
+        [candidates, gt_class_ids, true_boxes, gt_masks, stages.image]
+    )  # [B, T, ...]
 
     class_logits, classes, class_boxes = stages.class_head(rois, stages.meta, stages.pyramid)
     # Only positives have a mask to learn, and they come first: the mask head needn't see the rest.
@@ -287,7 +289,7 @@ class MaskRCNN(keras.Model):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The weighted sum of the five losses, plus weight decay. Called by `fit` and `evaluate`."""
         if self.mode != "training":
-            raise ValueError('This model was built with mode="inference"; training needs MaskRCNN(mode="training", ...).')
+            raise ValueError('This model is for "inference"; training needs MaskRCNN(mode="training", ...).')
         if not isinstance(x, dict):
             x = dict(zip((tensor.name for tensor in self.inputs), x, strict=True))
         values = _losses(x, y_pred, self.config)
@@ -490,7 +492,7 @@ class MaskRCNN(keras.Model):
             super().save_weights(filepath, *args, **kwargs)
 
     def find_last(self):
-        """Path of the newest checkpoint of this `NAME` below `model_dir`. Its `[1]` is the path as well (matterport 2.0).
+        """Path of the newest checkpoint of this `NAME` below `model_dir`; its `[1]` is the path too (matterport 2.0).
 
         Raises:
             FileNotFoundError: there is none; says what was looked for.
@@ -502,7 +504,7 @@ class MaskRCNN(keras.Model):
         return weights.pretrained("imagenet")
 
     def set_log_dir(self, model_path=None):
-        """Sets `log_dir`, `epoch` and `checkpoint_path`: those of the run that `model_path` belongs to, or of a new one."""
+        """Sets `log_dir`, `epoch` and `checkpoint_path`: of the run that `model_path` belongs to, or of a new one."""
         name = str(self.config.NAME).lower()
         found = weights.parse_checkpoint(model_path, name) if model_path else None
         if found:
@@ -539,11 +541,16 @@ class MaskRCNN(keras.Model):
         outputs = dict(outputs)
         missing = [name for name, tensor in outputs.items() if tensor is None]
         if missing:
-            raise ValueError(f"run_graph got no tensor (None) for {', '.join(missing)}; see `mrcnn.inspecting` for names.")
+            raise ValueError(
+                f"run_graph got no tensor (None) for {', '.join(missing)}; see `mrcnn.inspecting` for names."
+            )
         if image_metas is None:
             images, image_metas, _ = self.mold_inputs(images)
         self.get_anchors(np.shape(images)[1:])
-        inputs = {"input_image": np.asarray(images, np.float32), "input_image_meta": np.asarray(image_metas, np.float32)}
+        inputs = {
+            "input_image": np.asarray(images, np.float32),
+            "input_image_meta": np.asarray(image_metas, np.float32),
+        }
         found = inspecting.run(self, inputs, outputs)
         for name, array in found.items():
             log(name, array)
@@ -551,7 +558,7 @@ class MaskRCNN(keras.Model):
 
     @_eagerly
     def ancestor(self, tensor, name, checked=None):
-        """The symbolic tensor `name` of this model, e.g. "ROI/refined_anchors:0" (`mrcnn.inspecting` lists them), or None.
+        """The symbolic tensor `name` of this model, or None. `mrcnn.inspecting` lists names: "ROI/refined_anchors:0"...
 
         `tensor` and `checked` are matterport's; a Keras 3 graph is searched by name alone.
         """
@@ -579,7 +586,7 @@ def log(text, array=None):
     if array is not None:
         low, high = (array.min(), array.max()) if array.size else ("", "")
         span = f"min: {low:10.5f}  max: {high:10.5f}" if array.size else "min: -  max: -"
-        text = f"{text:25}  shape: {str(array.shape):20}  {span}  {array.dtype}"
+        text = f"{text:25}  shape: {array.shape!s:20}  {span}  {array.dtype}"
     print(text)
 
 

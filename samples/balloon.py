@@ -59,8 +59,8 @@ class SmallBalloonConfig(BalloonConfig):
     """MobileNetV2 and smaller photos: trains on a CPU."""
 
     BACKBONE = "mobilenet_v2"
-    IMAGE_MIN_DIM = 512
-    IMAGE_MAX_DIM = 512
+    IMAGE_MIN_DIM = 384
+    IMAGE_MAX_DIM = 384
     RPN_ANCHOR_SCALES = (16, 32, 64, 128, 256)
     TOP_DOWN_PYRAMID_SIZE = 128
     FPN_CLASSIF_FC_LAYERS_SIZE = 512
@@ -76,7 +76,7 @@ class SmallBalloonConfig(BalloonConfig):
     FILL_ROIS_WITH_NEGATIVES = True
     STEPS_PER_EPOCH = 61
     LEARNING_RATE = 0.01
-    EPOCHS = 12
+    EPOCHS = 10
     FLIP = True
     COSINE = True
 

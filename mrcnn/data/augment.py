@@ -4,7 +4,7 @@
 
 - an imgaug augmenter. imgaug itself knows what its augmenters do to segmentation maps. One of your own (a subclass of
   `imgaug.augmenters.Augmenter`, or a `Lambda`) is tried out once: if it moves pixels and not the masks, it is refused.
-- a Keras image preprocessing layer (`keras.layers.RandomFlip("horizontal")`), or a `keras.Pipeline` of some.
+- a Keras image preprocessing layer (`keras.layers.RandomFlip("horizontal")`), or a `keras.layers.Pipeline` of some.
 - any callable `(image, masks) -> (image, masks)`. With a third argument named `rng` it is given a
   `numpy.random.Generator` that depends on nothing but the seed and the place in the stream (None outside of training);
   what it draws from elsewhere depends on the order in which workers run.
@@ -193,7 +193,7 @@ def _moves_image_only(augmenter, trials=10):
 # ---- Keras layers ----------------------------------------------------------------------------------------------------
 def _is_keras_layer(augmentation):
     keras = sys.modules.get("keras")
-    return keras is not None and isinstance(augmentation, (keras.layers.Layer, keras.Pipeline))
+    return keras is not None and isinstance(augmentation, keras.layers.Layer)
 
 
 def _keras_layers(augmentation):

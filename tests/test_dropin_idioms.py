@@ -68,7 +68,7 @@ def finder(trainer):
     return model
 
 
-# ---- MaskRCNN(...) and its folders -------------------------------------------------------------------------------------
+# ---- MaskRCNN(...) and its folders ---------------------------------------------------------------------------------
 @pytest.mark.parametrize("model_dir", ["", "./", "not/there/yet", "mask_rcnn.h5"])
 def test_model_dir_of_any_form_is_not_touched_by_building(model_dir, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -105,7 +105,7 @@ def test_find_last_among_other_runs_and_beyond_epoch_9999(tmp_path):
     assert model.epoch == 10000 and model.log_dir == str(tmp_path / "tiny20240101T0000")
 
 
-# ---- load_weights ------------------------------------------------------------------------------------------------------
+# ---- load_weights --------------------------------------------------------------------------------------------------
 def changed_layers(model, before):
     now = {layer.name: layer.get_weights() for layer in model.layers}
     return {n for n in now if any((a != b).any() for a, b in zip(now[n], before[n]))}
@@ -145,7 +145,7 @@ def test_a_checkpoint_of_the_run_takes_its_epoch_along_and_another_file_does_not
     assert model.epoch == 0
 
 
-# ---- train -------------------------------------------------------------------------------------------------------------
+# ---- train ---------------------------------------------------------------------------------------------------------
 def test_train_twice_is_a_no_op_and_a_larger_total_goes_on(toys, tmp_path, step_by_step):
     model = tiny_model("training", tmp_path)
     model.train(toys, toys, learning_rate=0.001, epochs=1, layers="heads")
@@ -252,7 +252,7 @@ def test_row_4_imgaug_moves_image_and_masks_alike(toys, trainer):
     assert old == {True, False}  # the deprecated argument flips now and then
 
 
-# ---- detect ------------------------------------------------------------------------------------------------------------
+# ---- detect --------------------------------------------------------------------------------------------------------
 def check(result, shape):
     assert isinstance(result, dict) and {"rois", "class_ids", "scores", "masks"} <= set(result)
     n = len(result["rois"])
@@ -308,7 +308,7 @@ def test_any_number_of_images_whatever_the_batch_size(finder):
     assert [r["masks"].shape[:2] for r in results] == [(64, 64), (40, 80), (64, 64)]
 
 
-# ---- Config ------------------------------------------------------------------------------------------------------------
+# ---- Config --------------------------------------------------------------------------------------------------------
 class WildConfig(Config):
     """Every setting that the counted scripts set."""
 
@@ -395,7 +395,7 @@ def test_row_11_more_gpus_than_there_are_keep_the_batch(toys, tmp_path, step_by_
     assert len(model.detect([photo()])) == 1
 
 
-# ---- One channel, and the ways to resize -------------------------------------------------------------------------------
+# ---- One channel, and the ways to resize ---------------------------------------------------------------------------
 class Grey(Squares):
     def load_image(self, image_id):
         return super().load_image(image_id)[..., :1]
@@ -444,7 +444,7 @@ def test_row_14_every_resize_mode_trains_and_detects(mode, settings, shape, tmp_
     check(model.detect([photo(*shape)])[0], shape)
 
 
-# ---- Dataset -----------------------------------------------------------------------------------------------------------
+# ---- Dataset -------------------------------------------------------------------------------------------------------
 class WildDataset(utils.Dataset):
     """What subclasses in the wild do."""
 
@@ -454,8 +454,8 @@ class WildDataset(utils.Dataset):
         self.add_class("wild", 2, "disc")
         for i in range(3):
             self.add_image(
-                "wild", image_id=i, path=None, width=64, height=64, polygons=[{"all_points_x": [1]}], annotation="a.xml",
-                annotations=[], mask_path=None, names=["square"], num_ids=[1],
+                "wild", image_id=i, path=None, width=64, height=64, polygons=[{"all_points_x": [1]}],
+                annotation="a.xml", annotations=[], mask_path=None, names=["square"], num_ids=[1],
             )  # fmt: skip
         self.add_image("other", image_id=9, path="x.jpg", height=64, width=64)
 
@@ -509,7 +509,7 @@ def test_base_load_mask_through_super_of_own_class_is_empty():
     assert random.choice(dataset.image_ids) in dataset.image_ids and len(np.random.choice(dataset.image_ids, 2)) == 2
 
 
-# ---- keras_model -------------------------------------------------------------------------------------------------------
+# ---- keras_model ---------------------------------------------------------------------------------------------------
 def test_row_2_keras_model_saves_and_loads_h5(trainer, tmp_path):
     path = str(tmp_path / "mask_rcnn_shapes.h5")
     trainer.keras_model.save_weights(path)
@@ -526,7 +526,7 @@ def test_row_7_what_keras_model_had_under_tf1(finder, trainer, capsys):
     assert "mrcnn_mask" in capsys.readouterr().out
     assert {"ROI", "mrcnn_detection"} <= {layer.name for layer in finder.keras_model.layers}
     assert finder.keras_model.get_layer("mrcnn_mask").get_weights()
-    assert [w.shape for w in finder.keras_model.get_layer("conv1").get_weights()][0] == (3, 3, 3, 8)
+    assert finder.keras_model.get_layer("conv1").get_weights()[0].shape == (3, 3, 3, 8)
 
 
 LAYERS = ["ROI", "mrcnn_detection", "mrcnn_mask", "mrcnn_bbox", "mrcnn_class", "rpn_class", "rpn_bbox", "input_image"]
@@ -574,7 +574,7 @@ def test_run_graph_takes_tf_identity_of_a_layers_output(finder):
         tf.identity(object())
 
 
-# ---- What scripts do with the truth and the detections -----------------------------------------------------------------
+# ---- What scripts do with the truth and the detections -------------------------------------------------------------
 def test_truth_and_detections_go_into_the_measures(finder, toys):
     config = finder.config
     image, image_meta, gt_class_id, gt_bbox, gt_mask = modellib.load_image_gt(toys, config, 0, use_mini_mask=False)

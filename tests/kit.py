@@ -166,7 +166,7 @@ class Squares(Dataset):
         return full_masks(boxes, (64, 64)), 1 + np.arange(len(boxes), dtype=np.int32) % 2
 
 
-# ---- Gradients and numbers, on any backend -----------------------------------------------------------------------------
+# ---- Gradients and numbers, on any backend ---------------------------------------------------------------------------
 def gradients(function, *arrays):
     """d function / d array, for each array; `function` takes tensors and gives a scalar. Works on every backend."""
     backend = keras.backend.backend()
@@ -209,7 +209,7 @@ def finite_differences(function, arrays, which, step=1e-2):
 
 
 def loss_gradients(model, batch, names, layers):
-    """Gradient of the sum of the losses `names` with respect to the first weight of each of `layers`: list of arrays."""
+    """Gradient of the sum of the losses `names` with respect to the first weight of each of `layers`, as arrays."""
     from mrcnn import training
 
     variables = [model_layer(model, name).weights[0] for name in layers]

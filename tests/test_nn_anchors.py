@@ -1,12 +1,12 @@
-"""The anchors in the graph are those of `utils.generate_pyramid_anchors`, normalised, whatever the size of the image."""
+"""The anchors in the graph are those of `utils.generate_pyramid_anchors`, normalised, for images of any size.
 
 from __future__ import annotations
 
 import keras
 import numpy as np
 import pytest
-from kit import numpy
 from keras import layers, ops
+from kit import numpy
 
 from mrcnn.config import Config
 from mrcnn.nn.anchors import Anchors

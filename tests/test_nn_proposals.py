@@ -5,8 +5,8 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from kit import gradients, numpy, tiny_config
 from keras import ops
+from kit import gradients, numpy, tiny_config
 
 from mrcnn.nn.proposals import ProposalLayer
 
@@ -114,7 +114,8 @@ def test_the_steps_by_name():
     probs = np.array([[[0.4, 0.6], [0.1, 0.9], [0.3, 0.7]]], "float32")
     deltas = np.zeros((1, 3, 4), "float32")
     deltas[0, 2] = [50, 0, 0, 0]  # C goes off the image
-    steps = {k: numpy(v) for k, v in layer.steps([probs, deltas, np.array([[A, B, C]], "float32")]).items()}
+    inputs = [ops.convert_to_tensor(x) for x in (probs, deltas, np.array([[A, B, C]], "float32"))]
+    steps = {k: numpy(v) for k, v in layer.steps(inputs).items()}
     np.testing.assert_allclose(steps["pre_nms_anchors"][0], [B, C, A])
     np.testing.assert_allclose(steps["refined_anchors"][0], [B, [1.3, 0.8, 1.4, 0.9], A], atol=1e-6)
     np.testing.assert_allclose(steps["refined_anchors_clipped"][0], [B, [1, 0.8, 1, 0.9], A], atol=1e-6)

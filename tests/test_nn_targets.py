@@ -8,8 +8,8 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from kit import gradients, numpy, tiny_config
 from keras import ops
+from kit import gradients, numpy, tiny_config
 
 from mrcnn.model import detection_targets_graph
 from mrcnn.nn.targets import DetectionTargetLayer, NormBoxes

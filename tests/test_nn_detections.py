@@ -1,0 +1,190 @@
+"""DetectionLayer: class, box and score of each proposal; doubts and duplicates dropped. Nothing-there cases first.
+
+The image is 101 x 101 pixels with a window over all of it, unless a test says otherwise. Classes: background, 1, 2.
+"""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from kit import gradients, numpy, tiny_config
+
+from mrcnn.model import refine_detections_graph
+from mrcnn.nn.detections import DetectedBoxes, DetectionLayer
+from mrcnn.ops.meta import compose_image_meta
+
+# A and B overlap with IoU 0.45 / 0.55 = 0.818; C stands alone; P is padding.
+A, B, C, P = [0, 0, 0.5, 1], [0.05, 0, 0.55, 1], [0.7, 0.7, 0.9, 0.9], [0, 0, 0, 0]
+NONE = [0] * 6
+NAN, INF = float("nan"), float("inf")
+WHOLE = (0, 0, 101, 101)
+
+
+def of(class_id, score):
+    """Probabilities of three classes, with `score` for one of them."""
+    probs = np.full(3, (1 - score) / 2)
+    probs[class_id] = score
+    return probs
+
+
+def detect(rois, probs, deltas=None, window=WHOLE, **settings):
+    """One image's detections [D, 6]."""
+    return detect_batch([rois], [probs], None if deltas is None else [deltas], [window], **settings)[0]
+
+
+def detect_batch(rois, probs, deltas, windows, max_instances=3, min_confidence=0.0, **settings):
+    rois, probs = np.array(rois, "float32"), np.array(probs, "float32")
+    deltas = np.zeros((*probs.shape, 4), "float32") if deltas is None else np.array(deltas, "float32")
+    shape = (101, 101, 3)
+    meta = np.array([compose_image_meta(0, shape, shape, w, 1.0, [1, 1, 1]) for w in windows], "float32")
+    layer = DetectionLayer(max_instances=max_instances, min_confidence=min_confidence, **settings)
+    return numpy(layer([rois, probs, deltas, meta]))
+
+
+# ---- Nothing there ---------------------------------------------------------------------------------------------------
+def test_all_background_gives_nothing():
+    np.testing.assert_array_equal(detect([A, C], [of(0, 0.9), of(0, 0.5)]), [NONE] * 3)
+
+
+def test_padding_is_no_detection_however_sure_the_class():
+    np.testing.assert_array_equal(detect([P, P], [of(1, 0.99), of(2, 0.99)]), [NONE] * 3)
+
+
+def test_nothing_is_sure_enough():
+    np.testing.assert_array_equal(detect([A, C], [of(1, 0.69), of(2, 0.5)], min_confidence=0.7), [NONE] * 3)
+
+
+def test_fewer_proposals_than_detections():
+    np.testing.assert_allclose(detect([C], [of(1, 0.9)], max_instances=5), [[*C, 1, 0.9]] + [NONE] * 4, atol=1e-6)
+
+
+def test_a_half_empty_batch():
+    found = detect_batch([[A, C], [A, C]], [[of(0, 0.9)] * 2, [of(2, 0.8), of(0, 0.9)]], None, [WHOLE] * 2)
+    np.testing.assert_allclose(found, [[NONE] * 3, [[*A, 2, 0.8], NONE, NONE]], atol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [NAN, INF, -INF])
+def test_deltas_of_another_class_do_not_matter_even_if_not_finite(bad):
+    found = detect([C], [of(1, 0.9)], [[[bad] * 4, [0] * 4, [bad] * 4]])
+    np.testing.assert_allclose(found[0], [*C, 1, 0.9], atol=1e-6)
+
+
+def test_a_box_that_is_not_a_number_is_dropped():
+    found = detect([A, C], [of(1, 0.9), of(1, 0.8)], [[[NAN] * 4] * 3, [[0] * 4] * 3])
+    np.testing.assert_allclose(found, [[*C, 1, 0.8], NONE, NONE], atol=1e-6)
+
+
+def test_a_score_that_is_not_a_number_is_dropped():
+    found = detect([A, C], [[0.1, NAN, 0.1], of(1, 0.8)])
+    np.testing.assert_allclose(found, [[*C, 1, 0.8], NONE, NONE], atol=1e-6)
+
+
+def test_a_box_moved_out_of_the_window_has_no_area_left():
+    found = detect([C], [of(1, 0.9)], [[[0] * 4, [100, 0, 0, 0], [0] * 4]])
+    np.testing.assert_allclose(found[0], [1, 0.7, 1, 0.9, 1, 0.9], atol=1e-6)
+
+
+# ---- By hand ---------------------------------------------------------------------------------------------------------
+def test_best_first_and_the_lower_scored_of_two_of_a_class_dropped():
+    found = detect([A, B, C], [of(1, 0.6), of(1, 0.9), of(2, 0.95)])
+    np.testing.assert_allclose(found, [[*C, 2, 0.95], [*B, 1, 0.9], NONE], atol=1e-6)
+
+
+def test_boxes_of_different_classes_do_not_drop_each_other():
+    found = detect([A, B], [of(1, 0.6), of(2, 0.9)])
+    np.testing.assert_allclose(found, [[*B, 2, 0.9], [*A, 1, 0.6], NONE], atol=1e-6)
+
+
+def test_overlap_up_to_the_threshold_is_allowed():
+    probs = [of(1, 0.6), of(1, 0.9)]
+    assert np.count_nonzero(detect([A, B], probs, nms_threshold=0.81)[:, 4]) == 1
+    assert np.count_nonzero(detect([A, B], probs, nms_threshold=0.83)[:, 4]) == 2
+
+
+def test_the_confidence_is_a_bound_that_counts_as_enough():
+    assert detect([C], [[0.25, 0.5, 0.25]], min_confidence=0.5)[0, 4] == 1
+    assert detect([C], [[0.25, 0.5, 0.25]], min_confidence=0.51)[0, 4] == 0
+
+
+@pytest.mark.parametrize("nothing", [None, 0])
+def test_no_confidence_keeps_all(nothing):
+    assert detect([C], [[0.33, 0.34, 0.33]], min_confidence=nothing)[0, 4] == 1
+
+
+def test_the_best_are_kept_when_there_are_too_many():
+    found = detect([A, B, C], [of(1, 0.6), of(2, 0.9), of(1, 0.7)], max_instances=2)
+    np.testing.assert_allclose(found, [[*B, 2, 0.9], [*C, 1, 0.7]], atol=1e-6)
+
+
+def test_the_box_is_moved_by_the_deltas_of_its_class():
+    # C is 0.2 high and wide. Class 2: dy = 1 * 0.1 of the height, dw = log(2) / 0.2 * 0.2: twice as wide.
+    deltas = [[[5, 5, 5, 5], [-5, -5, -5, -5], [1, 0, 0, np.log(2) / 0.2]]]
+    found = detect([C], [of(2, 0.9)], deltas)
+    np.testing.assert_allclose(found[0], [0.72, 0.6, 0.92, 1.0, 2, 0.9], atol=1e-6)
+    found = detect([C], [of(2, 0.9)], deltas, bbox_std_dev=(0.5, 1, 1, 0))
+    np.testing.assert_allclose(found[0], [0.8, 0.7, 1.0, 0.9, 2, 0.9], atol=1e-6)
+
+
+def test_boxes_are_cut_off_at_their_images_window():
+    # Windows in pixels of 101: rows 20..60 of the first image (exclusive), columns 11..91 of the second.
+    windows = [(20, 0, 61, 101), (0, 11, 101, 92)]
+    found = detect_batch([[A], [A]], [[of(1, 0.9)]] * 2, None, windows, max_instances=1)
+    np.testing.assert_allclose(found[0, 0, :4], [0.2, 0, 0.5, 1], atol=1e-6)
+    np.testing.assert_allclose(found[1, 0, :4], [0, 0.11, 0.5, 0.91], atol=1e-6)
+
+
+def test_duplicates_are_judged_after_moving_and_clipping():
+    # Far apart at first; the second box is moved onto the first.
+    rois, probs = [[0, 0, 0.2, 0.2], [0.5, 0, 0.7, 0.2]], [of(1, 0.9), of(1, 0.8)]
+    deltas = [[[0] * 4] * 3, [[0] * 4, [-25, 0, 0, 0], [0] * 4]]
+    assert np.count_nonzero(detect(rois, probs, deltas)[:, 4]) == 1
+
+
+# ---- As a layer ------------------------------------------------------------------------------------------------------
+def test_the_steps_by_name():
+    layer = DetectionLayer(max_instances=3, min_confidence=0.5)
+    meta = compose_image_meta(0, (101, 101, 3), (101, 101, 3), WHOLE, 1.0, [1, 1, 1])[None].astype("float32")
+    probs = np.array([[of(1, 0.9), of(0, 0.9), of(2, 0.4), of(1, 0.8)]], "float32")
+    inputs = [np.array([[A, C, C, B]], "float32"), probs, np.zeros((1, 4, 3, 4), "float32"), meta]
+    steps = layer.steps([ops.convert_to_tensor(x) for x in inputs])
+    steps = {name: numpy(value) for name, value in steps.items()}
+    np.testing.assert_array_equal(steps["class_ids"], [[1, 0, 2, 1]])
+    np.testing.assert_allclose(steps["class_scores"], [[0.9, 0.9, 0.4, 0.8]], atol=1e-6)
+    np.testing.assert_allclose(steps["refined_rois"][0], [A, C, C, B], atol=1e-6)
+    np.testing.assert_array_equal(steps["confident"], [[True, False, False, True]])
+    np.testing.assert_array_equal(steps["keep"], [[0, -1, -1]])
+
+
+def test_the_function_for_one_image():
+    config = tiny_config(DETECTION_MAX_INSTANCES=2, DETECTION_MIN_CONFIDENCE=0.7)
+    found = numpy(
+        refine_detections_graph([A, B], [of(1, 0.9), of(1, 0.6)], np.zeros((2, 3, 4)), [0, 0, 1, 0.5], config)
+    )
+    np.testing.assert_allclose(found, [[0, 0, 0.5, 0.5, 1, 0.9], NONE], atol=1e-6)
+
+
+def test_settings_are_read_from_a_config_and_survive_get_config():
+    config = tiny_config(
+        DETECTION_MAX_INSTANCES=7, DETECTION_MIN_CONFIDENCE=None, DETECTION_NMS_THRESHOLD=0.4,
+        BBOX_STD_DEV=np.array([1.0, 2, 3, 4]),
+    )  # fmt: skip
+    layer = DetectionLayer(config, name="mrcnn_detection")
+    again = DetectionLayer.from_config(layer.get_config())
+    assert again.get_config() == layer.get_config()
+    assert (again.max_instances, again.min_confidence, again.nms_threshold) == (7, 0.0, 0.4)
+    assert again.bbox_std_dev == [1, 2, 3, 4]
+
+
+def test_shapes_in_a_graph():
+    inputs = [keras.Input(shape) for shape in ((None, 4), (None, 3), (None, 3, 4), (15,))]
+    detections = DetectionLayer(max_instances=5)(inputs)
+    assert detections.shape == (None, 5, 6) and DetectedBoxes()(detections).shape == (None, 5, 4)
+
+
+def test_detected_boxes_are_the_boxes_and_constant():
+    found = numpy(DetectedBoxes()(np.array([[[*A, 1, 0.9], NONE]], "float32")))
+    np.testing.assert_allclose(found, [[A, P]])
+    (gradient,) = gradients(lambda x: ops.sum(DetectedBoxes()(x)), np.ones((1, 2, 6), "float32"))
+    assert not gradient.any()

@@ -1,0 +1,198 @@
+"""The five losses by hand, where nothing counts, and their gradients against finite differences."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from keras import ops
+from kit import finite_differences, gradients, numpy
+
+from mrcnn.nn.losses import (
+    mrcnn_bbox_loss_graph,
+    mrcnn_class_loss_graph,
+    mrcnn_mask_loss_graph,
+    rpn_bbox_loss_graph,
+    rpn_class_loss_graph,
+    smooth_l1_loss,
+)
+
+RNG = np.random.default_rng(0)
+
+
+def value(loss, *arrays) -> float:
+    """A loss of arrays, as a number."""
+    found = loss(*[ops.convert_to_tensor(np.asarray(x)) for x in arrays])
+    assert tuple(found.shape) == () and numpy(found).dtype == np.float32
+    return float(numpy(found))
+
+
+def rpn_bbox_loss(target, match, deltas):
+    return rpn_bbox_loss_graph(None, target, match, deltas)
+
+
+def floats(*shape):
+    return RNG.normal(size=shape).astype("float32")
+
+
+# ---- By hand ---------------------------------------------------------------------------------------------------------
+def test_smooth_l1():
+    found = numpy(
+        smooth_l1_loss(ops.convert_to_tensor([0.0, 0.0, 0.0, 3.0]), ops.convert_to_tensor([0.5, 1.0, -3.0, 3.0]))
+    )
+    np.testing.assert_allclose(found, [0.125, 0.5, 2.5, 0])
+
+
+def test_rpn_class_loss_is_the_mean_over_the_anchors_that_count():
+    match = np.array([[[1], [-1], [0]], [[0], [0], [-1]]], "int32")
+    logits = np.array([[[0, 0], [2, 0], [9, -9]], [[-9, 9], [9, 9], [0, np.log(3)]]], "float32")
+    # -log of the right answer's probability: 1/2, 1 / (1 + e^-2), 1/4
+    expected = (np.log(2) + np.log1p(np.exp(-2)) + np.log(4)) / 3
+    assert value(rpn_class_loss_graph, match, logits) == pytest.approx(expected, rel=1e-6)
+
+
+def test_rpn_bbox_loss_takes_the_targets_in_the_order_of_the_positive_anchors():
+    match = np.array([[[-1], [1], [0], [1]], [[1], [-1], [-1], [-1]]], "int32")
+    target = np.array(
+        [[[1, 1, 1, 1], [2, 2, 2, 2], [7, 7, 7, 7]], [[3, 3, 3, 3], [7, 7, 7, 7], [7, 7, 7, 7]]], "float32"
+    )
+    deltas = np.zeros((2, 4, 4), "float32")
+    deltas[0, 1] = 1  # as wanted
+    deltas[0, 3] = [2, 2, 2, 4]  # off by 2 in one of four: 1.5 / 4
+    deltas[1, 0] = [3, 3.5, 3, 3]  # off by a half in one of four: 0.125 / 4
+    deltas[0, 0] = deltas[1, 2] = 99  # not positive
+    assert value(rpn_bbox_loss, target, match, deltas) == pytest.approx((0 + 1.5 / 4 + 0.125 / 4) / 3, rel=1e-6)
+
+
+def test_mrcnn_class_loss_counts_only_predictions_of_the_images_own_classes():
+    # The first image's data set has no class 2. Its second RoI is taken for a 2 and does not count.
+    active = np.array([[1, 1, 0], [1, 1, 1]])
+    logits = np.array([[[0, 0, -50], [0, 1, 5]], [[0, 0, 0], [0, 1, 5]]], "float32")
+    targets = np.array([[1, 1], [0, 2]], "int32")
+    last = np.log(1 + np.exp(1) + np.exp(5)) - 5
+    assert value(mrcnn_class_loss_graph, targets, logits, active) == pytest.approx(
+        (np.log(2) + np.log(3) + last) / 3, rel=1e-6
+    )
+
+
+def test_active_classes_are_those_of_each_image():
+    """matterport looked at the first image's only."""
+    logits = np.array([[[0, 9, 0]], [[0, 0, 9]]], "float32")
+    targets = np.array([[0], [0]], "int32")
+    both = value(mrcnn_class_loss_graph, targets, logits, [[1, 1, 0], [1, 0, 1]])
+    assert both == pytest.approx(9, abs=1e-3)  # both count
+    assert value(mrcnn_class_loss_graph, targets, logits, [[1, 1, 0], [1, 1, 0]]) == pytest.approx(both)
+    assert value(mrcnn_class_loss_graph, targets, logits, [[1, 0, 0], [1, 1, 0]]) == 0
+
+
+def test_issue_972_padded_rois_are_not_background():
+    logits = np.array([[[0, 0, -90], [5, 0, 0]]], "float32")
+    targets, active = np.array([[1, 0]], "int32"), np.ones((1, 3))
+    alone = value(mrcnn_class_loss_graph, targets, logits, active, [[1, 0]])
+    assert alone == pytest.approx(np.log(2), rel=1e-6)
+    assert value(mrcnn_class_loss_graph, targets, logits, active) < alone  # an easy background waters it down
+
+
+def test_mrcnn_bbox_loss_looks_at_the_deltas_of_the_true_class():
+    targets = np.array([[1, 0, 2]], "int32")
+    target_bbox = np.array([[[1, 1, 1, 1], [0, 0, 0, 0], [0, 0, 0, 0]]], "float32")
+    pred = np.full((1, 3, 3, 4), 99, "float32")
+    pred[0, 0, 1], pred[0, 2, 2] = [1, 1, 1, 3], [0.5, 0, 0, 0]
+    assert value(mrcnn_bbox_loss_graph, target_bbox, targets, pred) == pytest.approx(
+        (1.5 / 4 + 0.125 / 4) / 2, rel=1e-6
+    )
+
+
+def test_mrcnn_mask_loss_looks_at_the_mask_of_the_true_class():
+    targets = np.array([[2, 0]], "int32")
+    target = np.array([[[[1, 0]], [[1, 1]]]], "float32")  # [1, 2, 1, 2]
+    pred = np.full((1, 2, 1, 2, 3), 0.999, "float32")
+    pred[0, 0, 0, :, 2] = [0.5, 0.75]
+    expected = -(np.log(0.5) + np.log(0.25)) / 2
+    assert value(mrcnn_mask_loss_graph, target, targets, pred) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("sure", [0.0, 1.0])
+def test_a_mask_that_is_sure_and_wrong_costs_much_but_not_infinitely_much(sure):
+    loss = value(
+        mrcnn_mask_loss_graph, np.full((1, 1, 2, 2), 1 - sure), [[1]], np.full((1, 1, 2, 2, 2), sure, "float32")
+    )
+    assert 10 < loss < 20
+    loss = value(mrcnn_mask_loss_graph, np.full((1, 1, 2, 2), sure), [[1]], np.full((1, 1, 2, 2, 2), sure, "float32"))
+    assert loss < 1e-5
+
+
+def test_the_mask_head_on_positives_only_gives_the_same_loss_as_on_all_rows():
+    targets = np.array([[1, 2, 0, 0, 0, 0], [2, 0, 0, 0, 0, 0]], "int32")  # positives come first
+    target_masks = RNG.integers(0, 2, (2, 6, 4, 4)).astype("float32")
+    pred = RNG.uniform(0.1, 0.9, (2, 6, 4, 4, 3)).astype("float32")
+    whole = value(mrcnn_mask_loss_graph, target_masks, targets, pred)
+    for first in (2, 3):
+        part = value(mrcnn_mask_loss_graph, target_masks[:, :first], targets[:, :first], pred[:, :first])
+        assert part == pytest.approx(whole, rel=1e-6)
+
+
+def test_large_logits_do_not_overflow():
+    logits = np.array([[[1e4, -1e4], [-1e4, 1e4]]], "float32")
+    assert value(rpn_class_loss_graph, [[[1], [1]]], logits) == pytest.approx(1e4)
+
+
+# ---- Nothing counts --------------------------------------------------------------------------------------------------
+ZEROS = np.zeros((2, 3), "int32")
+EMPTY = {
+    "rpn_class": (rpn_class_loss_graph, [np.zeros((2, 3, 1), "int32")], floats(2, 3, 2)),
+    "rpn_bbox": (rpn_bbox_loss, [floats(2, 4, 4), -np.ones((2, 3, 1), "int32")], floats(2, 3, 4)),
+    "mrcnn_class": (lambda t, a, w, x: mrcnn_class_loss_graph(t, x, a, w), [ZEROS, np.ones((2, 3)), np.zeros((2, 3))],
+                    floats(2, 3, 3)),  # padding alone
+    "mrcnn_class_of_others": (lambda t, a, x: mrcnn_class_loss_graph(t, x, a), [ZEROS, np.zeros((2, 3))],
+                              floats(2, 3, 3)),  # only classes of other data sets
+    "mrcnn_bbox": (mrcnn_bbox_loss_graph, [floats(2, 3, 4), ZEROS], floats(2, 3, 3, 4)),
+    "mrcnn_mask": (mrcnn_mask_loss_graph, [floats(2, 3, 4, 4), ZEROS], RNG.uniform(0, 1, (2, 3, 4, 4, 3)).astype("float32")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_where_nothing_counts_the_loss_is_zero_and_so_is_its_gradient(name):
+    loss, fixed, pred = EMPTY[name]
+    fixed = [ops.convert_to_tensor(x) for x in fixed]
+    assert value(lambda x: loss(*fixed, x), pred) == 0
+    (gradient,) = gradients(lambda x: loss(*fixed, x), pred)
+    assert not gradient.any()
+
+
+def test_a_half_empty_batch_is_the_mean_over_what_counts():
+    match = np.array([[[1], [-1]], [[0], [0]]], "int32")
+    logits = floats(2, 2, 2)
+    assert value(rpn_class_loss_graph, match, logits) == pytest.approx(
+        value(rpn_class_loss_graph, match[:1], logits[:1])
+    )
+    targets, boxes, pred = np.array([[1, 2], [0, 0]]), floats(2, 2, 4), floats(2, 2, 3, 4)
+    whole = value(mrcnn_bbox_loss_graph, boxes, targets, pred)
+    assert whole == pytest.approx(value(mrcnn_bbox_loss_graph, boxes[:1], targets[:1], pred[:1]))
+
+
+def test_more_positive_anchors_than_rows_of_targets_give_a_finite_loss():
+    loss = value(rpn_bbox_loss, floats(1, 1, 4), np.ones((1, 3, 1), "int32"), floats(1, 3, 4))
+    assert np.isfinite(loss)
+
+
+# ---- Gradients -------------------------------------------------------------------------------------------------------
+MATCH = np.array([[[1], [-1], [0], [1]], [[-1], [-1], [0], [0]]], "int32")
+CLASSES = np.array([[1, 2, 0], [2, 0, 0]], "int32")
+GRADIENTS = {
+    "rpn_class": (lambda x: rpn_class_loss_graph(MATCH, x), floats(2, 4, 2)),
+    "rpn_bbox": (lambda x: rpn_bbox_loss(ops.convert_to_tensor(TARGETS), ops.convert_to_tensor(MATCH), x), 3 * floats(2, 4, 4)),
+    "mrcnn_class": (lambda x: mrcnn_class_loss_graph(CLASSES, x, np.ones((2, 3))), floats(2, 3, 3)),
+    "mrcnn_bbox": (lambda x: mrcnn_bbox_loss_graph(BOXES, ops.convert_to_tensor(CLASSES), x), 3 * floats(2, 3, 3, 4)),
+    "mrcnn_mask": (lambda x: mrcnn_mask_loss_graph(MASKS, ops.convert_to_tensor(CLASSES), x),
+                   RNG.uniform(0.1, 0.9, (2, 3, 2, 2, 3)).astype("float32")),
+}  # fmt: skip
+TARGETS, BOXES, MASKS = floats(2, 3, 4), floats(2, 3, 4), RNG.integers(0, 2, (2, 3, 2, 2)).astype("float32")
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_gradients_agree_with_finite_differences(name):
+    loss, pred = GRADIENTS[name]
+    (gradient,) = gradients(loss, pred)
+    assert np.count_nonzero(gradient) > 3
+    # A float32 loss of 1 is rounded by 6e-8, and a step of 1e-2 divides that by 2e-2: 3e-6; the rest is curvature.
+    np.testing.assert_allclose(gradient, finite_differences(loss, [pred], 0), atol=2e-4, rtol=2e-3)

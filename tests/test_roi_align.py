@@ -383,6 +383,26 @@ def test_in_a_model_the_batch_and_the_size_of_the_maps_may_be_unknown(known):
     np.testing.assert_allclose(model.predict_on_batch([boxes, *maps]), expected, atol=1e-4)
 
 
+@pytest.mark.skipif(BACKEND != "jax", reason="only JAX shares a batch between the devices of one process in one graph")
+def test_devices_that_share_a_batch_send_each_other_nothing():
+    import jax
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+    if len(jax.devices()) < 2:
+        pytest.skip("one device; XLA_FLAGS=--xla_force_host_platform_device_count=2 makes two of a CPU")
+    by_image = NamedSharding(Mesh(np.array(jax.devices()[:2]), ("batch",)), PartitionSpec("batch"))
+    maps, boxes, levels = random_case()
+    masks, index = np.ones((2, 3, 8, 8), bool), np.zeros(levels.shape, "int32")
+
+    def function(maps, boxes, levels, masks, index):
+        loss = lambda maps: (roi_align(maps, boxes, levels, (3, 3)) ** 2).sum((1, 2, 3, 4))  # noqa: E731
+        return jax.vjp(loss, maps)[1](np.ones(2, "float32")), crop_masks(masks, boxes, index, (3, 3))
+
+    arguments = jax.device_put((maps, boxes, levels.astype("int32"), masks, index), by_image)
+    program = jax.jit(function).lower(*arguments).compile().as_text()
+    assert not [word for word in ("all-gather", "all-reduce", "all-to-all", "collective-permute") if word in program]
+
+
 # ---- Levels ------------------------------------------------------------------------------------------------------
 
 
@@ -507,5 +527,7 @@ def test_all_of_this_on(backend):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__]
-    done = subprocess.run(command, env={**os.environ, "KERAS_BACKEND": backend}, capture_output=True, text=True)
+    two_devices = "--xla_force_host_platform_device_count=2"
+    environment = {**os.environ, "KERAS_BACKEND": backend, "XLA_FLAGS": two_devices}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]

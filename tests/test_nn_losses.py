@@ -30,8 +30,16 @@ def rpn_bbox_loss(target, match, deltas):
     return rpn_bbox_loss_graph(None, target, match, deltas)
 
 
+def class_loss(target_class_ids, active_class_ids, weights, logits):
+    return mrcnn_class_loss_graph(target_class_ids, logits, active_class_ids, weights)
+
+
 def floats(*shape):
     return RNG.normal(size=shape).astype("float32")
+
+
+def shares(*shape):
+    return RNG.uniform(0.3, 0.7, shape).astype("float32")
 
 
 # ---- By hand ---------------------------------------------------------------------------------------------------------
@@ -137,17 +145,17 @@ def test_large_logits_do_not_overflow():
 
 
 # ---- Nothing counts --------------------------------------------------------------------------------------------------
-ZEROS = np.zeros((2, 3), "int32")
+NO_MATCH, NO_CLASS = np.zeros((2, 3, 1), "int32"), np.zeros((2, 3), "int32")
+ALL, NONE = np.ones((2, 3), "int32"), np.zeros((2, 3), "int32")
+# Name: the loss as a function of what the network says last, the arguments before, and what it says.
 EMPTY = {
-    "rpn_class": (rpn_class_loss_graph, [np.zeros((2, 3, 1), "int32")], floats(2, 3, 2)),
-    "rpn_bbox": (rpn_bbox_loss, [floats(2, 4, 4), -np.ones((2, 3, 1), "int32")], floats(2, 3, 4)),
-    "mrcnn_class": (lambda t, a, w, x: mrcnn_class_loss_graph(t, x, a, w), [ZEROS, np.ones((2, 3)), np.zeros((2, 3))],
-                    floats(2, 3, 3)),  # padding alone
-    "mrcnn_class_of_others": (lambda t, a, x: mrcnn_class_loss_graph(t, x, a), [ZEROS, np.zeros((2, 3))],
-                              floats(2, 3, 3)),  # only classes of other data sets
-    "mrcnn_bbox": (mrcnn_bbox_loss_graph, [floats(2, 3, 4), ZEROS], floats(2, 3, 3, 4)),
-    "mrcnn_mask": (mrcnn_mask_loss_graph, [floats(2, 3, 4, 4), ZEROS], RNG.uniform(0, 1, (2, 3, 4, 4, 3)).astype("float32")),
-}  # fmt: skip
+    "rpn_class": (rpn_class_loss_graph, [NO_MATCH], floats(2, 3, 2)),
+    "rpn_bbox": (rpn_bbox_loss, [floats(2, 4, 4), NO_MATCH - 1], floats(2, 3, 4)),
+    "mrcnn_class_of_padding": (class_loss, [NO_CLASS, ALL, NONE], floats(2, 3, 3)),
+    "mrcnn_class_of_another_data_set": (class_loss, [NO_CLASS, NONE, ALL], floats(2, 3, 3)),
+    "mrcnn_bbox": (mrcnn_bbox_loss_graph, [floats(2, 3, 4), NO_CLASS], floats(2, 3, 3, 4)),
+    "mrcnn_mask": (mrcnn_mask_loss_graph, [floats(2, 3, 4, 4), NO_CLASS], shares(2, 3, 4, 4, 3)),
+}
 
 
 @pytest.mark.parametrize("name", EMPTY)
@@ -179,20 +187,23 @@ def test_more_positive_anchors_than_rows_of_targets_give_a_finite_loss():
 MATCH = np.array([[[1], [-1], [0], [1]], [[-1], [-1], [0], [0]]], "int32")
 CLASSES = np.array([[1, 2, 0], [2, 0, 0]], "int32")
 GRADIENTS = {
-    "rpn_class": (lambda x: rpn_class_loss_graph(MATCH, x), floats(2, 4, 2)),
-    "rpn_bbox": (lambda x: rpn_bbox_loss(ops.convert_to_tensor(TARGETS), ops.convert_to_tensor(MATCH), x), 3 * floats(2, 4, 4)),
-    "mrcnn_class": (lambda x: mrcnn_class_loss_graph(CLASSES, x, np.ones((2, 3))), floats(2, 3, 3)),
-    "mrcnn_bbox": (lambda x: mrcnn_bbox_loss_graph(BOXES, ops.convert_to_tensor(CLASSES), x), 3 * floats(2, 3, 3, 4)),
-    "mrcnn_mask": (lambda x: mrcnn_mask_loss_graph(MASKS, ops.convert_to_tensor(CLASSES), x),
-                   RNG.uniform(0.1, 0.9, (2, 3, 2, 2, 3)).astype("float32")),
-}  # fmt: skip
-TARGETS, BOXES, MASKS = floats(2, 3, 4), floats(2, 3, 4), RNG.integers(0, 2, (2, 3, 2, 2)).astype("float32")
+    "rpn_class": (rpn_class_loss_graph, [MATCH], floats(2, 4, 2)),
+    "rpn_bbox": (rpn_bbox_loss, [floats(2, 3, 4), MATCH], 3 * floats(2, 4, 4)),
+    "mrcnn_class": (class_loss, [CLASSES, ALL, np.array([[1, 1, 1], [1, 1, 0]])], floats(2, 3, 3)),
+    "mrcnn_bbox": (mrcnn_bbox_loss_graph, [floats(2, 3, 4), CLASSES], 3 * floats(2, 3, 3, 4)),
+    "mrcnn_mask": (mrcnn_mask_loss_graph, [shares(2, 3, 2, 2).round(), CLASSES], shares(2, 3, 2, 2, 3)),
+}
 
 
 @pytest.mark.parametrize("name", GRADIENTS)
 def test_gradients_agree_with_finite_differences(name):
-    loss, pred = GRADIENTS[name]
-    (gradient,) = gradients(loss, pred)
+    loss, fixed, pred = GRADIENTS[name]
+    fixed = [ops.convert_to_tensor(x) for x in fixed]
+
+    def of_prediction(x):
+        return loss(*fixed, x)
+
+    (gradient,) = gradients(of_prediction, pred)
     assert np.count_nonzero(gradient) > 3
     # A float32 loss of 1 is rounded by 6e-8, and a step of 1e-2 divides that by 2e-2: 3e-6; the rest is curvature.
-    np.testing.assert_allclose(gradient, finite_differences(loss, [pred], 0), atol=2e-4, rtol=2e-3)
+    np.testing.assert_allclose(gradient, finite_differences(of_prediction, [pred], 0), atol=2e-4, rtol=2e-3)

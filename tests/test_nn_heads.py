@@ -1,0 +1,181 @@
+"""RoIAlign over the pyramid as a layer, and the two heads of the second stage."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from kit import finite_differences, gradients, numpy
+
+from mrcnn.model import build_fpn_mask_graph, fpn_classifier_graph, log2_graph
+from mrcnn.nn.heads import ClassHead, MaskHead
+from mrcnn.nn.roi_align import PyramidROIAlign
+from mrcnn.ops.meta import compose_image_meta
+
+P = [0, 0, 0, 0]
+
+
+def meta_of(*shapes, classes=3):
+    """[B, 12 + C], one row for each (height, width)."""
+    rows = [compose_image_meta(0, (*s, 3), (*s, 3), (0, 0, *s), 1.0, np.ones(classes)) for s in shapes]
+    return np.array(rows, "float32")
+
+
+def pyramid_of(height, width, value, batch=1, channels=1):
+    """P2..P5; `value(level)` fills a level."""
+    return [
+        np.full((batch, height // 2**level, width // 2**level, channels), value(level), "float32")
+        for level in (2, 3, 4, 5)
+    ]
+
+
+# ---- RoIAlign --------------------------------------------------------------------------------------------------------
+def test_each_roi_takes_the_level_of_its_size():
+    # 1024 x 1024 pixels: a box of 224 pixels goes to P4, each halving one level down, each doubling one up, 2..5.
+    sides = np.array([20, 56, 112, 224, 448, 900])
+    boxes = np.stack([0 * sides, 0 * sides, sides / 1024, sides / 1024], axis=1)[None]
+    layer = PyramidROIAlign((2, 2))
+    found = numpy(layer([boxes.astype("float32"), meta_of((1024, 1024)), *pyramid_of(1024, 1024, lambda level: level)]))
+    np.testing.assert_allclose(found[0, :, 0, 0, 0], [2, 2, 3, 4, 5, 5])
+    assert found.shape == (1, 6, 2, 2, 1)
+
+
+def test_padding_gives_a_finite_crop_of_the_finest_level():
+    boxes = np.array([[P, [1, 1, 1, 1], [0.5, 0.2, 0.5, 0.9]]], "float32")  # a point, and a line
+    found = numpy(PyramidROIAlign((3, 3))([boxes, meta_of((64, 64)), *pyramid_of(64, 64, lambda level: level)]))
+    np.testing.assert_allclose(found, np.full((1, 3, 3, 3, 1), 2.0))
+
+
+@pytest.mark.parametrize("mode", ["crop", "aligned"])
+def test_a_linear_ramp_is_read_where_the_roi_lies(mode):
+    """P2 holds the x of each of its pixels' centres in the image; a crop of a small RoI holds the x of its samples."""
+    centres = (np.arange(16) + 0.5) * 4  # of 16 cells of 4 pixels
+    maps = pyramid_of(64, 64, lambda level: 0)
+    maps[0] = np.broadcast_to(centres[None, None, :, None], (1, 16, 16, 1)).astype("float32")
+    box = np.array([[[16 / 63, 16 / 63, 31 / 63, 31 / 63]]], "float32")  # pixels 16..32, exclusive
+    found = numpy(PyramidROIAlign((2, 4), mode=mode)([box, meta_of((64, 64)), *maps]))[0, 0, :, :, 0]
+    if mode == "aligned":  # the centres of four cells of 4 pixels
+        expected = [18, 22, 26, 30]
+    else:  # corner to corner on the map, whose first and last centre are 0 and 1 of the image
+        expected = np.interp(np.linspace(16 / 63, 31 / 63, 4) * 15, np.arange(16), centres)
+    np.testing.assert_allclose(found, [expected] * 2, rtol=1e-5)
+
+
+def test_images_of_a_batch_do_not_mix():
+    maps = pyramid_of(64, 64, lambda level: 0, batch=2)
+    for x in maps:
+        x[1] = 7
+    boxes = np.array([[[0, 0, 0.5, 0.5]], [[0.2, 0.2, 1, 1]]], "float32")
+    found = numpy(PyramidROIAlign((2, 2))([boxes, meta_of((64, 64), (64, 64)), *maps]))
+    assert not found[0].any() and (found[1] == 7).all()
+
+
+@pytest.mark.parametrize("mode", ["crop", "aligned"])
+def test_gradients_agree_with_finite_differences(mode):
+    rng = np.random.default_rng(0)
+    maps = [rng.normal(size=(1, 64 // 2**level, 64 // 2**level, 1)).astype("float32") for level in (2, 3, 4, 5)]
+    boxes = np.array([[[0.1, 0.1, 0.22, 0.31], [0.13, 0.2, 0.77, 0.83]]], "float32")
+    weights = rng.normal(size=(1, 2, 2, 2, 1)).astype("float32")
+    boxes, weights = ops.convert_to_tensor(boxes), ops.convert_to_tensor(weights)
+    # Said to be of 512 pixels, so that the RoIs of 82 and 328 pixels lie on P3 and P5.
+    layer, meta = PyramidROIAlign((2, 2), mode=mode), ops.convert_to_tensor(meta_of((512, 512)))
+
+    def total(p2, p3, p4, p5):
+        return ops.sum(layer([boxes, meta, p2, p3, p4, p5]) * weights)
+
+    found = gradients(total, *maps)
+    assert [bool(np.any(g)) for g in found] == [False, True, False, True]
+    for i, gradient in enumerate(found):
+        if gradient.any():  # linear in the features: central differences are exact but for rounding
+            np.testing.assert_allclose(gradient, finite_differences(total, maps, i, step=0.5), atol=1e-4)
+
+
+def test_settings_survive_get_config_and_unknown_ones_are_refused():
+    layer = PyramidROIAlign([7, 5], mode="aligned", samples=3, name="roi_align_mask")
+    again = PyramidROIAlign.from_config(layer.get_config())
+    assert again.get_config() == layer.get_config()
+    assert (again.pool_shape, again.mode, again.samples) == ((7, 5), "aligned", 3)
+    with pytest.raises(ValueError, match="crop"):
+        PyramidROIAlign([2, 2], mode="pool")([np.zeros((1, 1, 4)), meta_of((64, 64)), *pyramid_of(64, 64, float)])
+
+
+def test_log2():
+    np.testing.assert_allclose(numpy(log2_graph(ops.convert_to_tensor([1.0, 2, 0.25]))), [0, 1, -2], atol=1e-6)
+
+
+# ---- Heads -----------------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def symbols():
+    """RoIs, image_meta and a pyramid 16 channels wide, as inputs of a graph."""
+    pyramid = [keras.Input((None, None, 16)) for _ in range(4)]
+    return keras.Input((None, 4)), keras.Input((15,)), pyramid
+
+
+def test_class_head_shapes_names_and_weights(symbols):
+    rois, meta, pyramid = symbols
+    head = ClassHead(7, 3, train_bn=False, fc_layers_size=32)
+    outputs = head(rois, meta, pyramid)
+    assert [x.shape for x in outputs] == [(None, None, 3), (None, None, 3), (None, None, 3, 4)]
+    model = keras.Model([rois, meta, *pyramid], outputs)
+    shapes = {layer.name: [tuple(w.shape) for w in layer.weights] for layer in model.layers if layer.weights}
+    assert shapes == {
+        "mrcnn_class_conv1": [(7, 7, 16, 32), (32,)],
+        "mrcnn_class_bn1": [(32,)] * 4,
+        "mrcnn_class_conv2": [(1, 1, 32, 32), (32,)],
+        "mrcnn_class_bn2": [(32,)] * 4,
+        "mrcnn_class_logits": [(32, 3), (3,)],
+        "mrcnn_bbox_fc": [(32, 12), (12,)],
+    }
+    names = {layer.name for layer in model.layers}
+    assert {"roi_align_classifier", "pool_squeeze", "mrcnn_class", "mrcnn_bbox"} <= names
+
+
+def test_mask_head_shapes_names_and_weights(symbols):
+    rois, meta, pyramid = symbols
+    masks = MaskHead(14, 3, train_bn=False)(rois, meta, pyramid)
+    assert masks.shape == (None, None, 28, 28, 3)
+    model = keras.Model([rois, meta, *pyramid], masks)
+    shapes = {layer.name: [tuple(w.shape) for w in layer.weights] for layer in model.layers if layer.weights}
+    assert shapes == {
+        "mrcnn_mask_conv1": [(3, 3, 16, 256), (256,)],  # 256 wide inside, whatever the pyramid's width
+        **{f"mrcnn_mask_conv{i}": [(3, 3, 256, 256), (256,)] for i in (2, 3, 4)},
+        **{f"mrcnn_mask_bn{i}": [(256,)] * 4 for i in (1, 2, 3, 4)},
+        "mrcnn_mask_deconv": [(2, 2, 256, 256), (256,)],
+        "mrcnn_mask": [(1, 1, 256, 3), (3,)],
+    }
+
+
+def test_a_head_has_the_same_weights_wherever_it_is_applied(symbols):
+    rois, meta, pyramid = symbols
+    head, other = ClassHead(7, 3, fc_layers_size=8), keras.Input((None, 4))
+    first, second = head(rois, meta, pyramid), head(other, meta, pyramid)
+    model = keras.Model([rois, other, meta, *pyramid], [first[0], second[0]])
+    assert len(model.weights) == 2 * 2 + 2 * 4 + 2  # two convolutions, two norms, the logits
+    boxes = np.array([[[0.1, 0.1, 0.5, 0.6]]], "float32")
+    maps = [np.random.default_rng(0).normal(size=(1, n, n, 16)).astype("float32") for n in (16, 8, 4, 2)]
+    a, b = model.predict_on_batch([boxes, boxes, meta_of((64, 64)), *maps])
+    np.testing.assert_array_equal(a, b)
+
+
+def test_probabilities_add_up_and_masks_are_probabilities(symbols):
+    rois, meta, pyramid = symbols
+    logits, probs, deltas = ClassHead(7, 3, fc_layers_size=8)(rois, meta, pyramid)
+    masks = MaskHead(2, 3)(rois, meta, pyramid)
+    model = keras.Model([rois, meta, *pyramid], [logits, probs, masks])
+    maps = [10 * np.random.default_rng(0).normal(size=(2, n, n, 16)).astype("float32") for n in (16, 8, 4, 2)]
+    boxes = np.array([[[0.1, 0.1, 0.5, 0.6], P]] * 2, "float32")
+    logits, probs, masks = model.predict_on_batch([boxes, meta_of((64, 64), (64, 64)), *maps])
+    np.testing.assert_allclose(probs.sum(axis=-1), 1, atol=1e-5)
+    np.testing.assert_array_equal(probs.argmax(axis=-1), logits.argmax(axis=-1))
+    assert masks.shape == (2, 2, 4, 4, 3) and masks.min() >= 0 and masks.max() <= 1
+
+
+def test_matterports_functions_give_the_same_layers(symbols):
+    rois, meta, pyramid = symbols
+    outputs = fpn_classifier_graph(rois, pyramid, meta, 7, 3, train_bn=False, fc_layers_size=32)
+    masks = build_fpn_mask_graph(rois, pyramid, meta, 14, 3, train_bn=False)
+    model = keras.Model([rois, meta, *pyramid], [*outputs, masks])
+    assert outputs[2].shape == (None, None, 3, 4) and masks.shape == (None, None, 28, 28, 3)
+    bn = [layer for layer in model.layers if "_bn" in layer.name]
+    assert len(bn) == 6 and not any(layer.trainable_weights for layer in bn)

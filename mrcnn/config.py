@@ -101,7 +101,7 @@ class Config:
     ADD_GT_TO_PROPOSALS = False  # True: true boxes join the proposals while training (Faster R-CNN)
     FILL_ROIS_WITH_NEGATIVES = False  # True: negatives fill up TRAIN_ROIS_PER_IMAGE; False: hold ROI_POSITIVE_RATIO
     PADDED_ROIS_IN_CLASS_LOSS = False  # True: all-zero filler RoIs count as background, as in matterport (#972)
-    STOP_PROPOSAL_GRADIENT = True  # False: stage 2 also trains stage 1 through its boxes, as in matterport
+    STOP_PROPOSAL_GRADIENT = True  # False: stage 2's box loss also trains stage 1, as in matterport
     WEIGHT_DECAY_PER_SIZE = True  # matterport divides each weight's L2 by its size, so hardly any is left; False: plain
 
     def __init__(self):

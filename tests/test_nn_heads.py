@@ -91,6 +91,15 @@ def test_gradients_agree_with_finite_differences(mode):
             np.testing.assert_allclose(gradient, finite_differences(total, maps, i, step=0.5), atol=1e-4)
 
 
+def test_boxes_are_constant_to_the_optimiser():
+    """As in matterport: the mask loss must not move proposals."""
+    maps = [np.random.default_rng(0).normal(size=(1, n, n, 1)).astype("float32") for n in (16, 8, 4, 2)]
+    inputs = [ops.convert_to_tensor(x) for x in (meta_of((64, 64)), *maps)]
+    boxes = np.array([[[0.1, 0.1, 0.5, 0.6]]], "float32")
+    (gradient,) = gradients(lambda x: ops.sum(PyramidROIAlign((2, 2))([x, *inputs])), boxes)
+    assert not gradient.any()
+
+
 def test_settings_survive_get_config_and_unknown_ones_are_refused():
     layer = PyramidROIAlign([7, 5], mode="aligned", samples=3, name="roi_align_mask")
     again = PyramidROIAlign.from_config(layer.get_config())

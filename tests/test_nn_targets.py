@@ -273,18 +273,24 @@ def test_aligned_masks_are_sampled_at_the_centres_of_the_cells():
 
 
 # ---- As a layer ------------------------------------------------------------------------------------------------------
-def test_all_is_constant_to_the_optimiser_but_the_rois():
+def test_masks_are_constant_to_the_optimiser_and_rois_and_deltas_as_the_proposals():
     layer = DetectionTargetLayer(rois_per_image=4, positive_ratio=0.5, mask_shape=(2, 2), seed=0)
     class_ids, boxes = ops.convert_to_tensor([[1]]), ops.convert_to_tensor([[G]])
     masks = ops.convert_to_tensor(left_half())
     proposals = np.array([[NEAR, FAR, P]], "float32")
-    for i, expected in ((0, [1.0, 1.0, 0.0]), (2, [0, 0, 0]), (3, [0, 0, 0])):
+    # NEAR has height 0.5 and width 0.375, and the height and the y of its centre are right already. The sum of the
+    # deltas (true centre - centre) / side / 0.1 and log(true side / side) / 0.2, differentiated by y1, y2, x1 and x2:
+    by_y = [-0.5 / 0.5 / 0.1 + 1 / 0.5 / 0.2, -0.5 / 0.5 / 0.1 - 1 / 0.5 / 0.2]
+    dx = (0.5 - 0.4375) / 0.375  # of NEAR's width to the right
+    by_x = [-0.5 / 0.375 / 0.1 + (dx / 0.1 + 1 / 0.2) / 0.375, -0.5 / 0.375 / 0.1 - (dx / 0.1 + 1 / 0.2) / 0.375]
+    of_deltas = [[by_y[0], by_x[0], by_y[1], by_x[1]], [0] * 4, [0] * 4]
+    for i, expected in ((0, [[1] * 4, [1] * 4, [0] * 4]), (2, of_deltas), (3, np.zeros((3, 4)))):
 
         def total(x, i=i):
             return ops.sum(ops.cast(layer([x, class_ids, boxes, masks])[i], "float32"))
 
         (gradient,) = gradients(total, proposals)
-        np.testing.assert_allclose(gradient[0], np.repeat(np.array(expected)[:, None], 4, axis=1))
+        np.testing.assert_allclose(gradient[0], expected, rtol=1e-4)
 
 
 def test_settings_are_read_from_a_config_and_survive_get_config():

@@ -23,7 +23,8 @@ class PyramidROIAlign(keras.layers.Layer):
         samples: int, see `mode`.
 
     Call arguments: `[boxes, image_meta, P2, P3, P4, P5]`
-        boxes: [B, N, (y1, x1, y2, x2)] float, normalised to the padded image; zero rows are padding.
+        boxes: [B, N, (y1, x1, y2, x2)] float, normalised to the padded image; zero rows are padding. Constant to the
+            optimiser.
         image_meta: [B, 12 + classes]; the size of the padded image is read from the first one.
         P2..P5: [B, H / stride, W / stride, C].
 
@@ -46,6 +47,7 @@ class PyramidROIAlign(keras.layers.Layer):
 
     def call(self, inputs):
         boxes, image_meta, *pyramid = inputs
+        boxes = ops.stop_gradient(boxes)
         image_shape = parse_image_meta_graph(image_meta)["image_shape"][0, :2]  # all images of a batch share it
         levels = roi_levels(boxes, image_shape)  # [B, N] in 2..5
         return roi_align(pyramid, boxes, levels, self.pool_shape, self.mode, self.samples, image_shape)

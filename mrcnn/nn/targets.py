@@ -65,7 +65,8 @@ class DetectionTargetLayer(keras.layers.Layer):
     Returns:
         rois [B, T, 4]; target_class_ids [B, T] int32, 0 for negatives and padding; target_bbox
         [B, T, (dy, dx, log dh, log dw)], divided by std dev; target_mask [B, T, h, w] of 0 and 1. Deltas and masks are
-        zero but for the positives. All are constants to the optimiser, but for `rois` where the proposals are not.
+        zero but for the positives. Class ids and masks are constants to the optimiser; rois and deltas are where the
+        proposals are.
 
     Reference: He et al., "Mask R-CNN", section 3.1; Girshick, "Fast R-CNN", section 2.3.
     """
@@ -130,11 +131,11 @@ class DetectionTargetLayer(keras.layers.Layer):
         constant_rois = ops.stop_gradient(rois)
         boxes = _take(gt_boxes, match)  # [B, T, 4]
         class_ids = ops.where(is_positive, _take(gt_class_ids, match), 0)
-        deltas = box_refinement_graph(constant_rois, boxes) / ops.convert_to_tensor(self.bbox_std_dev, "float32")
+        deltas = box_refinement_graph(rois, boxes) / ops.convert_to_tensor(self.bbox_std_dev, "float32")
         deltas = ops.where(is_positive[..., None], deltas, 0.0)
         image_size = ops.shape(image[0])[1:3] if self.aligned else None
         masks = self._masks(constant_rois, boxes, match, is_positive, gt_masks, image_size)
-        return rois, class_ids, ops.stop_gradient(deltas), ops.stop_gradient(masks)
+        return rois, class_ids, deltas, ops.stop_gradient(masks)
 
     def _sample(self, positive, negative):
         """Draws at random: [B, N] flags -> rows [B, T] into N, is_positive [B, T], is_sampled [B, T]."""

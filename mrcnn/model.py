@@ -178,6 +178,7 @@ class _Detector:
     """The graph that `detect` runs, and the settings it was built with. Not tracked by Keras: it owns no weights."""
 
     stages: Stages
+    image_shape: tuple  # of the molded image that was detected last
     settings: tuple = ()
     model: keras.Model | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -222,7 +223,7 @@ class MaskRCNN(keras.Model):
         keras_model: the model itself, under matterport's name.
         epoch: int, epochs trained so far; from the checkpoint's name after `load_weights`.
         log_dir, checkpoint_path: of the current run.
-        anchors: [A, 4] pixels, after `get_anchors`.
+        anchors: [A, 4] in pixels of the molded image that was detected, or asked for with `get_anchors`, last.
 
     Raises:
         ValueError: for another mode, or a setting that can't work.
@@ -241,7 +242,7 @@ class MaskRCNN(keras.Model):
         self.mode = mode
         self.config = config
         self.model_dir = str(model_dir)
-        self._detector = _Detector(stages)
+        self._detector = _Detector(stages, tuple(int(n) for n in config.IMAGE_SHAPE))
         if mode == "inference":
             self._detector.model, self._detector.settings = self, self._detection_settings()
         self._loss_means = [keras.metrics.Mean(name=name) for name in training.LOSS_NAMES] if mode == "training" else []
@@ -339,6 +340,11 @@ class MaskRCNN(keras.Model):
             )
         print(f"\nStarting at epoch {self.epoch}. LR={learning_rate}\n\nCheckpoint path: {self.checkpoint_path}")
         self.set_trainable(training.LAYER_REGEX.get(layers, layers))
+        if not self.trainable_variables:
+            raise ValueError(
+                f"layers={layers!r} matches no layer with weights, so nothing would be trained; expected one of"
+                f" {', '.join(training.LAYER_REGEX)}, or a regular expression that matches whole layer names."
+            )
         self.compile(optimizer, learning_rate=learning_rate)
         history = self.fit(
             batches, initial_epoch=self.epoch, epochs=epochs, validation_data=val_batches,
@@ -421,6 +427,7 @@ class MaskRCNN(keras.Model):
         inputs = [images.astype(np.float32, copy=False), metas.astype(np.float32)]
         with self._detector.lock:
             outputs = self._detection_model().predict_on_batch(inputs)
+            self._detector.image_shape = images.shape[1:]
         return outputs[INFERENCE_OUTPUTS.index("mrcnn_detection")], outputs[INFERENCE_OUTPUTS.index("mrcnn_mask")]
 
     def _detection_settings(self) -> tuple:
@@ -447,17 +454,24 @@ class MaskRCNN(keras.Model):
 
     def get_anchors(self, image_shape):
         """[A, 4] anchors normalised to an image of `image_shape`; sets `anchors`, the same in pixels."""
-        shape = tuple(int(n) for n in image_shape)
-        if shape not in self._anchor_cache:
+        self._detector.image_shape = shape = tuple(int(n) for n in image_shape)
+        return norm_boxes(self._anchors_of(shape), shape[:2])
+
+    @property
+    def anchors(self):
+        return self._anchors_of(self._detector.image_shape)
+
+    def _anchors_of(self, shape):
+        """[A, (y1, x1, y2, x2)] in pixels of an image of that shape."""
+        found = self._anchor_cache.get(shape)
+        if found is None:
             config = self.config
-            anchors = generate_pyramid_anchors(
+            found = generate_pyramid_anchors(
                 config.RPN_ANCHOR_SCALES, config.RPN_ANCHOR_RATIOS, compute_backbone_shapes(config, shape),
                 config.BACKBONE_STRIDES, config.RPN_ANCHOR_STRIDE,
             )  # fmt: skip
-            self._anchor_cache.clear()  # only the last size is kept: "pad64" knows no end of sizes
-            self._anchor_cache[shape] = anchors
-        self.anchors = self._anchor_cache[shape]
-        return norm_boxes(self.anchors, shape[:2])
+            self._anchor_cache = {shape: found}  # only the last size is kept: "pad64" knows no end of sizes
+        return found
 
     # ---- Weights ---------------------------------------------------------------------------------------------------
     @_eagerly
@@ -546,7 +560,7 @@ class MaskRCNN(keras.Model):
             )
         if image_metas is None:
             images, image_metas, _ = self.mold_inputs(images)
-        self.get_anchors(np.shape(images)[1:])
+        self._detector.image_shape = np.shape(images)[1:]
         inputs = {
             "input_image": np.asarray(images, np.float32),
             "input_image_meta": np.asarray(image_metas, np.float32),

@@ -26,8 +26,8 @@ class ProposalLayer(keras.layers.Layer):
         config: `Config`, optional, matterport's call form: the settings below are read from it.
         pre_nms_limit: int, K.
         bbox_std_dev: [4], what the RPN's deltas were divided by.
-        stop_gradient: bool, False lets the box loss of stage 2 train stage 1 as well, through the deltas that a proposal
-            leaves to learn (matterport did).
+        stop_gradient: bool, False lets the box loss of stage 2 train stage 1 as well, through the deltas that a
+            proposal leaves to learn (matterport did).
 
     Call arguments: `[rpn_probs, rpn_deltas, anchors]`
         rpn_probs: [B, A, (bg, fg)] float, softmax over the last axis.

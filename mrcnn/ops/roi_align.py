@@ -259,47 +259,13 @@ def _crops_by_kernel(tf, feature_maps, grids, level, sizes, crop_shape, border: 
     crops = []
     for grid in grids:
         grid = tf.reshape(grid, [-1, 4])
-        parts = [_crop_and_resize(tf, x, tf.gather(grid, row), row // count, crop_shape) for x, row in zip(maps, rows)]
-        crops.append(tf.reshape(tf.dynamic_stitch(rows, parts), (batch, count, *crop_shape, maps[0].shape[-1])))
+        with tf.control_dependencies(
+            crops[-1:]
+        ):  # one after the other: at once they are no faster and hold more memory
+            parts = [
+                tf.image.crop_and_resize(x, tf.gather(grid, row), row // count, crop_shape)
+                for x, row in zip(maps, rows)
+            ]
+            crop = tf.dynamic_stitch(rows, parts)
+        crops.append(tf.reshape(crop, (batch, count, *crop_shape, maps[0].shape[-1])))
     return crops
-
-
-def _crop_and_resize(tf, image, boxes, image_index, crop_shape):
-    """`tf.image.crop_and_resize` with a gradient that can be relied on.
-
-    The kernel's own gradient for the image adds up from several threads without a lock: where RoIs overlap, sums
-    differ from run to run and can miss a part. Here it is a segment sum, which has one order.
-
-    Args: image [B, H, W, C]; boxes [n, 4] normalised, inside of the image; image_index [n] in 0..B-1.
-    Returns: [n, h, w, C].
-    """
-
-    @tf.custom_gradient
-    def crop(image, boxes):
-        def gradient(upstream):
-            of_boxes = tf.raw_ops.CropAndResizeGradBoxes(
-                grads=upstream, image=image, boxes=boxes, box_ind=image_index, method="bilinear"
-            )
-            return _spread(tf, upstream, tf.shape(image), boxes, image_index), of_boxes
-
-        return tf.image.crop_and_resize(image, boxes, image_index, crop_shape), gradient
-
-    return crop(image, boxes)
-
-
-def _spread(tf, upstream, shape, boxes, image_index):
-    """The transpose of bilinear sampling: each sample [n, h, w, C] is handed back to its four pixels [B, H, W, C]."""
-    height, width = (tf.fill(tf.shape(image_index), shape[axis]) for axis in (1, 2))
-    ys, _ = _points(boxes[:, 0], boxes[:, 2], height, upstream.shape[1])
-    xs, _ = _points(boxes[:, 1], boxes[:, 3], width, upstream.shape[2])
-    top, bottom, y_part = _neighbours(ys, height)
-    left, right, x_part = _neighbours(xs, width)
-    y_part, x_part = y_part[:, :, None, None], x_part[:, None, :, None]
-    first = image_index[:, None] * shape[1]  # row of each RoI's image in the stack of all rows
-    values, pixels = [], []
-    for row, y_share in ((top, 1.0 - y_part), (bottom, y_part)):
-        for column, x_share in ((left, 1.0 - x_part), (right, x_part)):
-            values.append(upstream * (y_share * x_share))
-            pixels.append(((first + row) * shape[2])[:, :, None] + column[:, None, :])
-    total = tf.math.unsorted_segment_sum(tf.stack(values), tf.stack(pixels), shape[0] * shape[1] * shape[2])
-    return tf.reshape(total, shape)

@@ -51,7 +51,7 @@ class BalloonConfig(Config):
     # How `train` goes; not read by the model.
     EPOCHS = 30
     LAYERS = "heads"
-    FLIP = False  # half of the photos, left to right
+    AUGMENT = False  # flip, zoom, shift and tint the photos, so that few of them show more
     COSINE = False  # warm up, then lower the learning rate to nothing along a cosine
 
 
@@ -59,8 +59,8 @@ class SmallBalloonConfig(BalloonConfig):
     """MobileNetV2 and smaller photos: trains on a CPU."""
 
     BACKBONE = "mobilenet_v2"
-    IMAGE_MIN_DIM = 384
-    IMAGE_MAX_DIM = 384
+    IMAGE_MIN_DIM = 512
+    IMAGE_MAX_DIM = 512
     RPN_ANCHOR_SCALES = (16, 32, 64, 128, 256)
     TOP_DOWN_PYRAMID_SIZE = 128
     FPN_CLASSIF_FC_LAYERS_SIZE = 512
@@ -75,9 +75,10 @@ class SmallBalloonConfig(BalloonConfig):
     ADD_GT_TO_PROPOSALS = True
     FILL_ROIS_WITH_NEGATIVES = True
     STEPS_PER_EPOCH = 61
-    LEARNING_RATE = 0.01
-    EPOCHS = 10
-    FLIP = True
+    LEARNING_RATE = 0.02
+    EPOCHS = 14
+    AUGMENT = True
+    WEIGHT_DECAY_PER_SIZE = False
     COSINE = True
 
 
@@ -121,8 +122,6 @@ def balloon_model(mode: str, weights: str, logs) -> MaskRCNN:
 # ---- Commands --------------------------------------------------------------------------------------------------------
 def train(model, dataset_dir, epochs: int | None = None) -> None:
     """Trains the heads on the photos of `train`, and watches the loss on those of `val`."""
-    from imgaug import augmenters  # after mrcnn, which mends it for NumPy 2
-
     config, validation = model.config, balloon_dataset(dataset_dir, "val")
     epochs, learning_rate = epochs or config.EPOCHS, config.LEARNING_RATE
     if config.COSINE:
@@ -136,9 +135,23 @@ def train(model, dataset_dir, epochs: int | None = None) -> None:
         learning_rate=learning_rate,
         epochs=epochs,
         layers=config.LAYERS,
-        augmentation=augmenters.Fliplr(0.5) if config.FLIP else None,
+        augmentation=augmentation() if config.AUGMENT else None,
     )
     evaluate(model, validation)
+
+
+def augmentation():
+    """What `AUGMENT` means, as an imgaug augmenter."""
+    from imgaug import augmenters as iaa  # after mrcnn, which mends it for NumPy 2
+
+    return iaa.Sequential(
+        [
+            iaa.Fliplr(0.5),
+            iaa.Affine(scale=(0.5, 1.5), translate_percent={"x": (-0.2, 0.2), "y": (-0.2, 0.2)}),
+            iaa.Multiply((0.7, 1.3)),
+            iaa.AddToHueAndSaturation((-30, 30)),
+        ]
+    )
 
 
 def color_splash(image: np.ndarray, mask: np.ndarray) -> np.ndarray:

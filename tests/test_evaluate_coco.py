@@ -18,6 +18,7 @@ from evaluate_kit import (
     result,
 )
 
+from mrcnn.data.formats.coco import CocoDataset
 from mrcnn.evaluate import evaluate_dataset, evaluate_predictions
 from mrcnn.evaluate.coco import RECALLS, THRESHOLDS, match
 
@@ -113,6 +114,23 @@ def test_the_real_annotations(shared, seed):
     rng = np.random.default_rng(seed)
     results = made_up_detections(truth, rng, per_truth=3)
     assert_same_as_pycocotools(truth, results, evaluate(truth, results, boundary=False))
+
+
+def test_the_real_annotations_read_by_our_coco_dataset(shared):
+    folder = shared / "data/coco_val"
+    dataset = CocoDataset()
+    dataset.load_coco(str(folder), "val", year="2017")
+    dataset.prepare()
+    truth = json.loads((folder / "annotations/instances_val2017.json").read_text())
+    results = made_up_detections(truth, np.random.default_rng(5))
+    # The images without a file or without objects may be left out by the data set; pycocotools then leaves them out too.
+    known = {info["id"] for info in dataset.image_info}
+    truth["images"] = [image for image in truth["images"] if image["id"] in known]
+    truth["annotations"] = [a for a in truth["annotations"] if a["image_id"] in known]
+    results = [r for r in results if r["image_id"] in known]
+    assert len(known) > 200
+    report = evaluate_predictions(dataset, results, boundary=False, progress=False)
+    assert_same_as_pycocotools(truth, results, report)
 
 
 def test_perfect_detections_of_the_real_annotations_have_ap_1(shared):

@@ -259,17 +259,17 @@ def _scan(file, path: Path) -> Iterator[tuple[dict, int, int]]:
     decoder = json.JSONDecoder()
     size = file.seek(0, os.SEEK_END)
 
-    def piece(start: int, length: int) -> str:
+    def piece(start: int, held: int) -> str:
+        """What stands from a byte on: more than is held of it, so that each reading gets further."""
         file.seek(start)
-        return file.read(length).decode("latin-1")
+        return file.read(max(CHUNK, 2 * held + 2)).decode("latin-1")
 
-    text, base, at, count, expected = piece(0, CHUNK), 0, 0, 0, "["
+    text, base, at, count, expected = piece(0, 0), 0, 0, 0, "["
     while True:
         while at < len(text) and text[at] in " \t\r\n":
             at += 1
         if at >= len(text) - 1 and base + len(text) < size:
-            base, at = base + at, 0
-            text = piece(base, CHUNK)
+            text, base, at = piece(base + at, len(text) - at), base + at, 0
             continue
         sign = text[at : at + 1]
         if sign == "]" and expected != "[":
@@ -286,9 +286,7 @@ def _scan(file, path: Path) -> Iterator[tuple[dict, int, int]]:
         except json.JSONDecodeError as error:
             if base + len(text) >= size:
                 raise ValueError(f"{path}, result {count}, byte {base + error.pos}: {error.msg}.") from error
-            wider = max(CHUNK, 2 * (len(text) - at))  # the result goes on beyond this piece
-            base, at = base + at, 0
-            text = piece(base, wider)
+            text, base, at = piece(base + at, len(text) - at), base + at, 0  # the result goes on beyond this piece
             continue
         if isinstance(entry, dict) and isinstance(entry.get("image_id"), str):
             entry = json.loads(text[at:end].encode("latin-1"))  # its letters may be others

@@ -74,13 +74,15 @@ class AnchorIndex:
         """
         boxes = np.reshape(boxes, (-1, 4)).astype(np.float64)
         found = [_highest(*known, len(boxes))]
-        missing = np.setdiff1d(np.arange(len(boxes)), known[1])
+        missing = np.ones(len(boxes), bool)
+        missing[known[1]] = False
         for min_iou in BEST_IOU_STEPS:
-            if not len(missing):
+            ids = np.flatnonzero(missing)
+            if not len(ids):
                 break
-            anchor, box, iou = _highest(*self.pairs(boxes[missing], min_iou), len(missing))
-            found.append((anchor, missing[box], iou))
-            missing = np.delete(missing, np.unique(box))
+            anchor, box, iou = _highest(*self.pairs(boxes[ids], min_iou), len(ids))
+            found.append((anchor, ids[box], iou))
+            missing[ids[box]] = False
         return tuple(np.concatenate(columns) for columns in zip(*found))
 
     def _candidates(self, boxes, min_iou):

@@ -30,6 +30,8 @@ import cv2
 import numpy as np
 import skimage.io
 
+JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
+
 
 class Dataset:
     """Images, classes and masks of one or more sources. Override `load_mask`, and whatever else differs.
@@ -252,8 +254,10 @@ def is_url(path):
 
 def _is_whole(data):
     """Whether a JPEG has its end marker after the start of its last scan; older OpenCVs fill a cut one up with grey."""
-    content = data.tobytes() if data[:2].tobytes() == b"\xff\xd8" else b""
-    return data.size > 0 and (not content or content.rfind(b"\xff\xd9") > content.rfind(b"\xff\xda"))
+    if data[:2].tobytes() != JPEG_START or data[-2:].tobytes() == JPEG_END:
+        return data.size > 0
+    content = data.tobytes()
+    return content.rfind(JPEG_END) > content.rfind(JPEG_SCAN)
 
 
 def _to_rgb(image):

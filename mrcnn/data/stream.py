@@ -7,7 +7,7 @@ sample, training can go on at any place, and however many workers there are, the
 
 Shapes:
     n      images of the data set
-    A, T   anchors, and rows of rpn_bbox, see `targets`
+    P, Q   anchors chosen as positive and as negative, see `targets.choose_anchors`
     G      objects, at most config.MAX_GT_INSTANCES
 """
 
@@ -22,7 +22,7 @@ import numpy as np
 from mrcnn.data.anchor_index import AnchorIndex
 from mrcnn.data.augment import check_augmentation
 from mrcnn.data.loading import describe, mold_sample, read_sample
-from mrcnn.data.targets import build_rpn_targets
+from mrcnn.data.targets import choose_anchors
 from mrcnn.ops.anchors import backbone_shapes, generate_pyramid_anchors
 
 SAMPLE, ORDER, ROIS = 0, 1, 2  # what chance is drawn for; keeps the draws apart
@@ -36,8 +36,10 @@ class Sample(NamedTuple):
     class_ids: np.ndarray  # [G] int32, negative for a crowd
     boxes: np.ndarray  # [G, (y1, x1, y2, x2)] int32 pixels
     masks: np.ndarray  # [h, w, G] bool, mini masks or [H, W, G]
-    rpn_match: np.ndarray  # [A] int8
-    rpn_bbox: np.ndarray  # [T, 4] float32
+    anchors: int  # how many there are at this image's shape
+    positive: np.ndarray  # [P] int, anchors that hold an object
+    negative: np.ndarray  # [Q] int, anchors that don't
+    rpn_bbox: np.ndarray  # [P, 4] deltas of the positive ones
 
 
 class SampleStream:
@@ -134,12 +136,11 @@ class SampleStream:
 
     def _with_targets(self, image, image_meta, class_ids, boxes, masks, rng):
         index = self.anchor_index(image.shape)
-        rpn_match, rpn_bbox = build_rpn_targets(image.shape, index, class_ids, boxes, self.config, rng)
+        anchors = choose_anchors(index, class_ids, boxes, self.config, rng)
         if len(class_ids) > self.config.MAX_GT_INSTANCES:
             kept = rng.choice(len(class_ids), self.config.MAX_GT_INSTANCES, replace=False)
             class_ids, boxes, masks = class_ids[kept], boxes[kept], masks[..., kept]
-        rpn_match, rpn_bbox = rpn_match.astype(np.int8), rpn_bbox.astype(np.float32)
-        return Sample(image, image_meta, class_ids, boxes, masks, rpn_match, rpn_bbox)
+        return Sample(image, image_meta, class_ids, boxes, masks, len(index), *anchors)
 
     def anchor_index(self, image_shape):
         """The anchors of an image of this shape, in pixels, as an `AnchorIndex`; made once a shape."""

@@ -48,28 +48,39 @@ def build_rpn_targets(image_shape, anchors, gt_class_ids, gt_boxes, config, rng=
             in the order of the anchors, then zeros.
     """
     index = anchors if isinstance(anchors, AnchorIndex) else AnchorIndex(anchors)
+    positive, negative, deltas = choose_anchors(index, gt_class_ids, gt_boxes, config, rng)
+    match = np.zeros(len(index), np.int32)
+    match[positive], match[negative] = 1, -1
+    rpn_bbox = np.zeros((config.RPN_TRAIN_ANCHORS_PER_IMAGE, 4))
+    rpn_bbox[: len(deltas)] = deltas
+    return match, rpn_bbox
+
+
+def choose_anchors(index, gt_class_ids, gt_boxes, config, rng=None):
+    """`build_rpn_targets`, told by the anchors that count: no step looks at all A of them.
+
+    Args:
+        index: AnchorIndex; the others as in `build_rpn_targets`.
+
+    Returns:
+        positive: [P] int, sorted, P <= T / 2; negative: [Q] int, P + Q <= T.
+        deltas: [P, (dy, dx, log dh, log dw)] float64 of the positive ones, divided by RPN_BBOX_STD_DEV.
+    """
     gt_class_ids, gt_boxes = np.asarray(gt_class_ids), np.reshape(gt_boxes, (-1, 4))
     objects = gt_boxes[gt_class_ids >= 0]
-
-    match = np.full(len(index), -1, np.int32)
     crowded, _, _ = index.pairs(gt_boxes[gt_class_ids < 0], CROWD_IOU)
-    match[crowded] = 0
     overlapping, owner, iou = index.pairs(objects, NEGATIVE_IOU)
-    match[overlapping] = 0
     forced = index.best(objects, known=(overlapping, owner, iou))
     strong = iou >= POSITIVE_IOU
     positive, owner = _owners(forced, (overlapping[strong], owner[strong], iou[strong]))
-    match[positive] = 1
+    not_negative = _sorted_once(np.concatenate([crowded, overlapping, positive]))
 
     limit = config.RPN_TRAIN_ANCHORS_PER_IMAGE
-    _drop_surplus(match, 1, limit // 2, rng)
-    _drop_surplus(match, -1, limit - np.count_nonzero(match[positive]), rng)
-
-    kept = match[positive] == 1
-    deltas = _deltas(index.anchors[positive[kept]], objects[owner[kept]])
-    rpn_bbox = np.zeros((limit, 4))
-    rpn_bbox[: len(deltas)] = deltas / np.asarray(config.RPN_BBOX_STD_DEV)
-    return match, rpn_bbox
+    kept = _choose(np.arange(len(positive)), limit // 2, rng)
+    positive, owner = positive[kept], owner[kept]
+    negative = _choose_others(len(index), not_negative, limit - len(positive), rng)
+    deltas = _deltas(index.anchors[positive], objects[owner]) / np.asarray(config.RPN_BBOX_STD_DEV)
+    return positive, negative, deltas
 
 
 def _owners(forced, strong):
@@ -84,17 +95,33 @@ def _owners(forced, strong):
     return positive, owner[order][first]
 
 
-def _drop_surplus(match, label, limit, rng):
-    """Sets all but `limit` randomly chosen entries that equal label to 0, in place."""
-    ids = np.flatnonzero(match == label)
-    if len(ids) <= limit:
-        return
-    if rng is None:  # drawn like matterport's, so that one seed of np.random chooses the same anchors
-        match[np.random.choice(ids, len(ids) - limit, replace=False)] = 0
-    else:
-        kept = rng.choice(ids, limit, replace=False, shuffle=False)
-        match[ids] = 0
-        match[kept] = label
+def _sorted_once(ids):
+    """`np.unique`, several times as fast for a few thousand numbers."""
+    ids = np.sort(ids)
+    return ids[np.append(True, ids[1:] != ids[:-1])] if len(ids) else ids
+
+
+def _choose(ids, count, rng):
+    """count of ids at random, or all if there are no more; in their order."""
+    if len(ids) <= count:
+        return ids
+    if rng is not None:
+        return np.sort(rng.choice(ids, count, replace=False, shuffle=False))
+    # Drawn like matterport's, what to leave out, so that one seed of np.random chooses the same anchors.
+    return np.setdiff1d(ids, np.random.choice(ids, len(ids) - count, replace=False), assume_unique=True)
+
+
+def _choose_others(total, taken, count, rng):
+    """count of the numbers 0..total-1 that aren't in taken (sorted), at random, or all if there are no more."""
+    if rng is not None and 4 * (len(taken) + count) < total:
+        # Most numbers are free: draw until enough different free ones are found, without listing them all.
+        drawn = rng.integers(total, size=2 * count + 32)
+        place = np.searchsorted(taken, drawn).clip(max=len(taken) - 1)
+        drawn = drawn[taken[place] != drawn] if len(taken) else drawn
+        _, first = np.unique(drawn, return_index=True)
+        if len(first) >= count:
+            return np.sort(drawn[np.sort(first)[:count]])
+    return _choose(np.setdiff1d(np.arange(total), taken, assume_unique=True), count, rng)
 
 
 def _deltas(box, gt_box):

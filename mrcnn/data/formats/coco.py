@@ -114,21 +114,16 @@ class CocoDataset(Dataset):
         info = self.image_info[image_id]
         if "annotations" not in info:
             return super().load_mask(image_id)
-        kept, codes = [], []
-        for annotation in info["annotations"]:
-            try:
-                code = annotation_to_rle(annotation["segmentation"], info["height"], info["width"])
-                pixels = rle.area(code)
-            except ValueError as error:  # a string of run lengths shows only now what is in it
-                entry = f"image {info['id']}, annotation {annotation.get('id')}"
-                raise BrokenAnnotation(info["path"], entry, "segmentation", MASK_FORMS, str(error)) from error
-            if pixels:
+        height, width, annotations = info["height"], info["width"], info["annotations"]
+        # Layer by layer and column by column in memory, as pycocotools has it; what stays 0 is never touched.
+        layers = np.zeros((len(annotations), width, height), bool)
+        class_ids = np.zeros(len(annotations), np.int32)
+        for i, annotation in enumerate(annotations):
+            if draw(annotation, layers[i], info["path"]):
                 class_id = self.map_source_class_id(f"{info['source']}.{annotation['category_id']}")
-                kept.append(-class_id if annotation.get("iscrowd") else class_id)
-                codes.append(code)
-        if not kept:
-            return np.zeros((info["height"], info["width"], 0), bool), np.zeros(0, np.int32)
-        return rle.decode(codes).view(bool), np.array(kept, np.int32)
+                class_ids[i] = -class_id if annotation.get("iscrowd") else class_id
+        kept = class_ids != 0
+        return (layers if kept.all() else layers[kept]).transpose(2, 1, 0), class_ids[kept]
 
     def image_reference(self, image_id):
         """COCO's page of the image; "" for other sources."""
@@ -145,16 +140,64 @@ def coco_layout(dataset_dir, subset, year):
     return folder / "annotations" / f"instances_{subset}{year}.json", folder / f"{IMAGES_OF.get(subset, subset)}{year}"
 
 
-def annotation_to_rle(segmentation, height, width):
-    """A checked "segmentation" as compressed run lengths, the form in which pycocotools computes."""
-    if isinstance(segmentation, dict):
-        counts = segmentation["counts"]
-        return segmentation if isinstance(counts, (str, bytes)) else rle.frPyObjects(segmentation, height, width)
-    # Fewer than three points have no area (and pycocotools would take two for a box).
-    parts = [part for part in segmentation if len(part) >= 6]
-    if not parts:
-        return rle.encode(np.zeros((height, width), np.uint8, order="F"))
-    return rle.merge(rle.frPyObjects(parts, height, width))
+def draw(annotation, layer, path):
+    """Draws a checked annotation, pixel for pixel as pycocotools' `annToMask` does.
+
+    Args:
+        annotation: dict with "segmentation".
+        layer: [W, H] bool in one piece, all False; is changed. The mask's transpose, as run lengths go by columns.
+        path: of the image, for the error.
+
+    Returns:
+        Whether there is a pixel in it.
+
+    Raises:
+        BrokenAnnotation: a string of run lengths that isn't one, or not this image's.
+    """
+    segmentation, (width, height) = annotation["segmentation"], layer.shape
+    if isinstance(segmentation, list):
+        # Fewer than three points have no area (and pycocotools would take two for a box).
+        parts = [part for part in segmentation if len(part) >= 6]
+        if not parts:
+            return False
+        counts = _run_lengths(rle.merge(rle.frPyObjects(parts, height, width))["counts"])
+    elif isinstance(segmentation["counts"], list):
+        counts = np.array(segmentation["counts"])
+    else:
+        counts = _run_lengths(segmentation["counts"])
+    if counts.min(initial=0) < 0 or counts.sum() != layer.size:
+        expected = f"run lengths with a sum of {height} x {width} = {layer.size}"
+        entry = f"annotation {annotation.get('id')}"
+        raise BrokenAnnotation(path, entry, "segmentation.counts", expected, segmentation["counts"])
+    ends = np.cumsum(counts)
+    if len(counts) < 2:
+        return False
+    # Runs 1, 3, 5, ... are the object. Only what lies between its first and last pixel is written.
+    last = len(counts) // 2 * 2
+    is_object = np.arange(1, last) % 2 == 1
+    layer.reshape(-1)[ends[0] : ends[last - 1]] = np.repeat(is_object, counts[1:last])
+    return bool(counts[1::2].any())
+
+
+def _run_lengths(text):
+    """The run lengths in COCO's compressed form: [R] int.
+
+    Each number is written in groups of five bits, lowest first, one a character from "0" on; a character's sixth bit
+    says that another one follows, the fifth bit of the last one is the sign. From the fourth number on it is the
+    difference to the last but one. (pycocotools can decode this to pixels only, and reads beyond a text that is cut.)
+    """
+    codes = np.frombuffer(text.encode() if isinstance(text, str) else text, np.uint8).astype(np.int64) - 48
+    if not len(codes) or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
+        return np.zeros(0, np.int64)
+    last = np.flatnonzero((codes & 32) == 0)  # of each number
+    first = np.concatenate([[0], last[:-1] + 1])
+    length = last - first + 1
+    group = np.arange(len(codes)) - np.repeat(first, length)
+    values = np.add.reduceat((codes & 31) << (5 * group), first)
+    values -= ((codes[last] & 16) > 0) * (1 << 5 * length)
+    values[1::2] = np.cumsum(values[1::2])
+    values[2::2] = np.cumsum(values[2::2])
+    return values
 
 
 # ---- Parts of the file -----------------------------------------------------------------------------------------------
@@ -240,7 +283,7 @@ def _check_run_lengths(segmentation, height, width, where):
             raise BrokenAnnotation(
                 *where, "segmentation.counts", f"run lengths with a sum of {height} x {width} = {height * width}", got
             )
-    elif not isinstance(counts, (str, bytes)):
+    elif not isinstance(counts, (str, bytes)) or not counts:
         raise BrokenAnnotation(*where, "segmentation.counts", "a list of run lengths, or a string", counts)
 
 

@@ -444,6 +444,13 @@ def test_row_14_every_resize_mode_trains_and_detects(mode, settings, shape, tmp_
     check(model.detect([photo(*shape)])[0], shape)
 
 
+def test_row_14_mode_crop_detects_on_the_whole_photo():
+    """A random piece, as matterport took it, says nothing about the rest."""
+    config = tiny_config(IMAGE_RESIZE_MODE="crop", IMAGE_MIN_DIM=64, IMAGE_MAX_DIM=128)
+    molded, _, windows = MaskRCNN("inference", config, "logs").mold_inputs([photo(80, 100)])
+    assert molded.shape == (1, 128, 128, 3) and windows.tolist() == [[24, 14, 104, 114]]
+
+
 # ---- Dataset -------------------------------------------------------------------------------------------------------
 class WildDataset(utils.Dataset):
     """What subclasses in the wild do."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import warnings
 import weakref
 
 import cv2
@@ -152,7 +153,7 @@ def _check_augmenter(augmenter):
                 f"{name} mixes what {type(moving[0]).__name__} moves with what it leaves in place, so that no mask can"
                 " fit. Keep what is in it to augmenters that change colours."
             )
-    elif (not own or kind.__name__ == "Lambda") and _moves_image_only(augmenter):
+    elif (not own or kind.__name__ == "Lambda") and _moves_image_only(augmenter, name):
         raise ValueError(
             f"{name} moves the pixels of the image but not the masks, so that they would no longer fit. Give it a"
             " method _augment_segmentation_maps(self, augmentables, random_state, parents, hooks) that moves them alike"
@@ -160,7 +161,7 @@ def _check_augmenter(augmenter):
         )
 
 
-def _moves_image_only(augmenter, trials=10):
+def _moves_image_only(augmenter, name, trials=10):
     """Whether a patch of an image turns up elsewhere than its mask.
 
     The augmenter gets the same image with and without a patch, under the same seed. Where the results differ is where
@@ -185,6 +186,12 @@ def _moves_image_only(augmenter, trials=10):
             around = cv2.dilate(planes[..., 0], np.ones((3, 3), np.uint8)) > 0
             if changed.any() and (changed & around).sum() < 0.9 * changed.sum():
                 return True
+    except Exception as error:
+        warnings.warn(
+            f"{name} can't be tried out on an image of 128 x 128 pixels ({type(error).__name__}: {error}). See to it"
+            " that it moves masks wherever it moves pixels.",
+            stacklevel=2,
+        )
     finally:
         np.random.set_state(state)
     return False

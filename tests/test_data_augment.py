@@ -1,0 +1,249 @@
+"""Augmentation: masks go where the image goes; what would tear them apart is refused by name."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from data_kit import Blocks, TinyConfig
+
+import mrcnn  # noqa: F401  (first: it lets imgaug be imported on NumPy 2)
+from mrcnn.data import packing
+from mrcnn.data.augment import augment_sample, check_augmentation
+from mrcnn.data.loading import load_image_gt
+
+imgaug = pytest.importorskip("imgaug")
+from imgaug import augmenters as iaa  # noqa: E402
+
+H, W = 72, 96
+
+
+def picture():
+    """An image whose objects have a colour each: where the colour is afterwards, the mask must be."""
+    image, masks = np.zeros((H, W, 3), np.uint8), np.zeros((H, W, 11), bool)
+    for i in range(11):
+        y, x = 4 + 16 * (i // 4), 5 + 22 * (i % 4)
+        masks[y : y + 12, x : x + 15, i] = True
+        image[masks[..., i]] = 20 * i + 40
+    return image, masks
+
+
+def augment(augmentation, seed=0, picture=picture):
+    image, masks = picture()
+    rng = None if seed is None else np.random.default_rng(seed)
+    image, planes = augment_sample(augmentation, image, packing.pack(masks), masks.shape[-1], rng)
+    return image, packing.unpack(planes, masks.shape[-1])
+
+
+GEOMETRY = {
+    "Fliplr": iaa.Fliplr(0.5),
+    "Flipud": iaa.Flipud(0.5),
+    "Rot90": iaa.Rot90([0, 2]),  # matterport's list of mask augmenters forgot this one
+    "Affine": iaa.Affine(rotate=(-30, 30), scale=(0.7, 1.3), order=0),
+    "Affine reflect": iaa.Affine(translate_percent=(-0.4, 0.4), mode="reflect", order=0),
+    "CropAndPad": iaa.KeepSizeByResize(
+        iaa.CropAndPad(percent=(-0.2, 0.2), pad_mode="symmetric", keep_size=False), interpolation="nearest"
+    ),
+    "Piecewise": iaa.PiecewiseAffine(0.03, order=0),
+    "Some of": iaa.SomeOf((1, 2), [iaa.Fliplr(1.0), iaa.Affine(shear=(-10, 10), order=0), iaa.Flipud(0.5)]),
+    "Sometimes": iaa.Sometimes(0.5, iaa.Affine(rotate=90, order=0)),
+}
+
+
+@pytest.mark.parametrize("name", GEOMETRY)
+def test_geometry_moves_image_and_masks_alike(name):
+    moved = 0
+    for seed in range(6):
+        image, masks = augment(GEOMETRY[name], seed)
+        moved += (image != picture()[0]).any()
+        for i in range(masks.shape[-1]):
+            shown = image[..., 0] == 20 * i + 40
+            torn = (shown != masks[..., i]).sum()  # resampling of mask and image may differ at the rim
+            assert torn <= 0.15 * max(shown.sum(), 60), (name, seed, i, torn, shown.sum())
+    assert moved
+
+
+@pytest.mark.parametrize("augmenter", [iaa.Multiply(0.5), iaa.Invert(1.0), iaa.GaussianBlur(2), iaa.Dropout(0.2)])
+def test_photometry_leaves_the_masks(augmenter):
+    image, masks = augment(augmenter)
+    assert (image != picture()[0]).any()
+    np.testing.assert_array_equal(masks, picture()[1])
+
+
+@pytest.mark.parametrize("name", GEOMETRY)
+def test_packed_masks_move_like_each_mask_alone(name):
+    image, masks = picture()
+    _, together = augment(GEOMETRY[name], 3)
+    for i in range(0, 11, 4):
+        planes = packing.pack(masks[..., i : i + 1])
+        _, alone = augment_sample(GEOMETRY[name], image, planes, 1, np.random.default_rng(3))
+        np.testing.assert_array_equal(packing.unpack(alone, 1)[..., 0], together[..., i])
+
+
+def test_the_generator_decides_and_the_augmenter_is_left_as_it_was():
+    augmenter = iaa.Sequential([iaa.Affine(rotate=(-30, 30)), iaa.Multiply((0.5, 1.5))], random_order=True)
+    first, again, other = (augment(augmenter, seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first[0], again[0])
+    np.testing.assert_array_equal(first[1], again[1])
+    assert (first[0] != other[0]).any()
+    imgaug.seed(7)
+    free = augment(augmenter, None)
+    imgaug.seed(7)
+    augmenter = iaa.Sequential([iaa.Affine(rotate=(-30, 30)), iaa.Multiply((0.5, 1.5))], random_order=True)
+    assert free[0].shape == (H, W, 3)
+
+
+def test_an_image_without_objects_is_augmented_too():
+    image, masks = augment(iaa.Fliplr(1.0), picture=lambda: (picture()[0], np.zeros((H, W, 0), bool)))
+    np.testing.assert_array_equal(image, picture()[0][:, ::-1])
+    assert masks.shape == (H, W, 0)
+
+
+# ---- Augmenters of one's own -----------------------------------------------------------------------------------------
+class Own(iaa.Augmenter):
+    """As people wrote them for matterport: _augment_images and nothing else."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def _augment_images(self, images, random_state, parents, hooks):
+        return [self.function(image) for image in images]
+
+    def get_parameters(self):
+        return []
+
+
+class OwnWithMasks(Own):
+    def _augment_segmentation_maps(self, segmaps, random_state, parents, hooks):
+        for segmap in segmaps:
+            segmap.arr = self.function(segmap.arr)
+        return segmaps
+
+
+def brighten(image):
+    return np.clip(image.astype(int) + np.random.randint(-50, 50), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("move", [np.fliplr, np.flipud, lambda image: np.roll(image, 9, axis=1)])
+def test_own_augmenter_that_moves_the_image_only_is_refused(move):
+    with pytest.raises(ValueError, match="Own .*moves the pixels of the image but not the masks"):
+        check_augmentation(iaa.Sequential([iaa.Fliplr(0.5), iaa.Sometimes(0.01, Own(move))]))
+    with pytest.raises(ValueError, match="Lambda .*func_segmentation_maps"):
+        check_augmentation(iaa.Lambda(func_images=lambda images, *_: [move(image) for image in images]))
+    image, masks = augment(OwnWithMasks(move))
+    np.testing.assert_array_equal(masks, move(picture()[1]))
+
+
+def test_own_augmenter_of_colours_is_used():
+    _, masks = augment(iaa.Sequential([Own(brighten), iaa.Flipud(1.0)]))
+    np.testing.assert_array_equal(masks, picture()[1][::-1])
+    image, _ = augment(Own(lambda image: 255 - image))
+    np.testing.assert_array_equal(image, 255 - picture()[0])
+
+
+def test_own_augmenter_that_can_not_be_tried_is_said():
+    def only_of_this_size(image):
+        if image.shape != (H, W, 3):
+            raise RuntimeError("too small")
+        return image
+
+    with pytest.warns(UserWarning, match="Own .*too small"):
+        check_augmentation(Own(only_of_this_size))
+
+
+def test_blends_of_moved_and_unmoved_are_refused():
+    with pytest.raises(ValueError, match="BlendAlpha .*mixes what Fliplr moves"):
+        check_augmentation(iaa.Sequential([iaa.BlendAlpha(0.5, iaa.Fliplr(1.0))]))
+    check_augmentation(iaa.BlendAlpha(0.5, iaa.Grayscale(1.0)))
+
+
+def test_another_size_is_refused():
+    with pytest.raises(ValueError, match=r"Crop made image of shape \(62, 96, 3\).*keep_size"):
+        augment(iaa.Crop(px=((10), 0, 0, 0), keep_size=False))
+
+
+# ---- Callables and Keras layers --------------------------------------------------------------------------------------
+def test_callable():
+    image, masks = augment(lambda image, masks: (image[:, ::-1] * 0.5, masks[:, ::-1]))
+    assert image.dtype == np.uint8
+    np.testing.assert_array_equal(image, np.around(picture()[0][:, ::-1] * 0.5))
+    np.testing.assert_array_equal(masks, picture()[1][:, ::-1])
+
+
+def test_callable_with_rng_is_given_the_samples():
+    def roll(image, masks, rng):
+        shift = rng.integers(1, 90)
+        return np.roll(image, shift, axis=1), np.roll(masks, shift, axis=1)
+
+    (image, masks), (again, _), (other, _) = (augment(roll, seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(image, again)
+    assert (image != other).any()
+    np.testing.assert_array_equal(image[..., 0] == 40, masks[..., 0])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda image, masks: image, "gave a ndarray; expected a pair"),
+        (lambda image, masks: (image, masks[..., 1:]), r"masks of shape \(72, 96, 10\) from \(72, 96, 11\)"),
+        (lambda image, masks: (image[1:], masks[1:]), r"shape \(71, 96, 11\)"),
+    ],
+)
+def test_callable_that_breaks_its_word_is_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        augment(wrong)
+
+
+def test_no_augmentation_at_all_is_refused():
+    with pytest.raises(TypeError, match="expected an imgaug augmenter"):
+        check_augmentation("flip")
+
+
+@pytest.mark.parametrize("name", ["RandomFlip", "RandomRotation", "RandomZoom", "RandomTranslation", "Pipeline"])
+def test_keras_layers(name):
+    import keras
+
+    layer = {
+        "RandomFlip": lambda: keras.layers.RandomFlip("horizontal_and_vertical"),
+        "RandomRotation": lambda: keras.layers.RandomRotation(0.1, fill_mode="constant", interpolation="nearest"),
+        "RandomZoom": lambda: keras.layers.RandomZoom(0.3, fill_mode="constant", interpolation="nearest"),
+        "RandomTranslation": lambda: keras.layers.RandomTranslation(0.2, 0.2, "constant", interpolation="nearest"),
+        "Pipeline": lambda: keras.layers.Pipeline([keras.layers.RandomFlip(), keras.layers.RandomFlip("vertical")]),
+    }[name]()
+    for seed in range(3):
+        image, masks = augment(layer, seed)
+        again, _ = augment(layer, seed)
+        np.testing.assert_array_equal(image, again)
+        for i in range(masks.shape[-1]):
+            shown = image[..., 0] == 20 * i + 40
+            assert (shown != masks[..., i]).sum() <= 0.2 * max(shown.sum(), 60), (seed, i)
+
+
+def test_keras_layers_of_colours_leave_the_masks_and_mixing_ones_are_refused():
+    import keras
+
+    image, masks = augment(keras.layers.RandomBrightness(0.5))
+    assert image.dtype == np.uint8 and (image != picture()[0]).any()
+    np.testing.assert_array_equal(masks, picture()[1])
+    for layer in (keras.layers.MixUp(), keras.layers.CutMix(), keras.layers.Rescaling(1 / 255)):
+        with pytest.raises(ValueError, match=rf"keras\.layers\.{type(layer).__name__} can't"):
+            check_augmentation(layer)
+    with pytest.raises(ValueError, match="RandomCrop made"):
+        augment(keras.layers.RandomCrop(32, 32))
+
+
+# ---- Through load_image_gt -------------------------------------------------------------------------------------------
+def test_load_image_gt_with_imgaug():
+    dataset, config = Blocks(), TinyConfig()
+    plain = load_image_gt(dataset, config, 2)
+    image, _, class_ids, bbox, mask = load_image_gt(dataset, config, 2, augmentation=iaa.Fliplr(1.0))
+    np.testing.assert_array_equal(image, plain[0][:, ::-1])
+    np.testing.assert_array_equal(mask, plain[4][:, ::-1])
+    np.testing.assert_array_equal(bbox[:, 1], 128 - plain[3][:, 3])
+    assert class_ids.tolist() == plain[2].tolist()
+
+
+def test_objects_moved_out_of_the_image_are_dropped():
+    away = iaa.Affine(translate_px={"x": 400})
+    image, _, class_ids, bbox, mask = load_image_gt(Blocks(), TinyConfig(), 2, augmentation=away, use_mini_mask=True)
+    assert len(class_ids) == len(bbox) == mask.shape[-1] == 0

@@ -8,9 +8,10 @@ from evaluate_kit import AnnotationSet, FakeModel, MaskSet, made_up_detections, 
 from pycocotools import mask as coco_mask
 
 from mrcnn.evaluate import evaluate_dataset, evaluate_predictions
-from mrcnn.evaluate.bootstrap import draw, interval, resampled_ap
+from mrcnn.evaluate.bootstrap import _levels_reached, draw, interval, resampled_ap
 from mrcnn.evaluate.boundary import band, band_width, boundary_ious
 from mrcnn.evaluate.calibration import best_threshold, best_thresholds, calibrate, min_scores
+from mrcnn.evaluate.coco import RECALLS
 from mrcnn.evaluate.errors import break_down, confusion_matrix
 from mrcnn.evaluate.rle import check_rles, encode_masks, to_rle
 from mrcnn.evaluate.semantic import count_pixels, semantic_map, semantic_scores
@@ -238,6 +239,12 @@ def repeat_images(truth, results, times):
                     new["annotations"].append({**annotation, "id": count, "image_id": number})
             found += [{**r, "image_id": number} for r in results if r["image_id"] == image["id"]]
     return new, found
+
+
+@pytest.mark.parametrize("count", [1, 3, 7, 29, 100, 101, 997])
+def test_recall_levels_by_arithmetic_are_those_of_a_search(count):
+    recall = np.arange(count + 1) / count
+    np.testing.assert_array_equal(_levels_reached(recall), np.searchsorted(RECALLS, recall, side="right"))
 
 
 def test_the_interval_mirrors_the_samples_about_the_value():

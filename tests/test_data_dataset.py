@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mrcnn.data.dataset import Dataset, read_image
+from mrcnn.data.dataset import Dataset, _is_whole, read_image
 
 
 def make(class_map=None):
@@ -177,6 +177,17 @@ def test_a_cut_file_is_named(tmp_path, kind, left):
         return  # the last bytes of a PNG carry no pixels
     with pytest.raises(ValueError, match=rf"cut{kind}"):
         read_image(path)
+
+
+def test_a_jpeg_without_its_end_is_told_from_a_whole_one():
+    """Older OpenCVs read such a file without a word; this one doesn't, so the check is tested by itself."""
+    start, scan, end = (np.frombuffer(code, np.uint8) for code in (b"\xff\xd8", b"\xff\xda", b"\xff\xd9"))
+    pixels = np.arange(9, dtype=np.uint8)
+    preview = np.concatenate([start, scan, pixels, end])  # in the header, with an end of its own
+    assert _is_whole(np.concatenate([start, preview, scan, pixels, end]))
+    assert _is_whole(np.concatenate([start, preview, scan, pixels, end, pixels]))  # something behind it does no harm
+    assert not _is_whole(np.concatenate([start, preview, scan, pixels]))
+    assert not _is_whole(start[:0]) and _is_whole(pixels)  # other formats are left to OpenCV
 
 
 def test_what_is_not_there_or_no_image_is_named(tmp_path):

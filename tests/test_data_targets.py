@@ -7,7 +7,12 @@ import pytest
 
 from mrcnn.config import Config
 from mrcnn.data.anchor_index import AnchorIndex
-from mrcnn.data.targets import build_detection_targets, build_rpn_targets, generate_random_rois
+from mrcnn.data.targets import (
+    _choose_others,
+    build_detection_targets,
+    build_rpn_targets,
+    generate_random_rois,
+)
 from mrcnn.ops import anchors as ops_anchors
 from mrcnn.ops.boxes import compute_overlaps
 
@@ -119,6 +124,18 @@ def test_no_more_than_half_positive_and_the_rest_negative():
 def test_rows_of_rpn_bbox_follow_the_order_of_the_anchors():
     _, bbox = rpn_targets([[0, 0, 10, 10], [50, 50, 60, 60], [20, 20, 30, 30]], [[50, 50, 61, 60], [1, 0, 11, 10]])
     np.testing.assert_allclose(bbox[:2], [[1, 0, 0, 0], [0.5, 0, np.log(1.1) / 0.2, 0]])
+
+
+@pytest.mark.parametrize("taken", [[], [0, 5, 999], list(range(0, 90, 3))])
+def test_negatives_are_drawn_evenly_and_none_twice(taken):
+    times, taken = np.zeros(1000), np.array(taken, int)
+    for seed in range(200):
+        drawn = _choose_others(1000, taken, 200, np.random.default_rng(seed))
+        assert len(drawn) == 200 and (np.diff(drawn) > 0).all()
+        times[drawn] += 1
+    assert not times[taken].any()
+    free = np.delete(times, taken)  # each is drawn 40 times, give or take 6
+    assert free.min() > 15 and free.max() < 70 and abs(free[:400].mean() - free[400:].mean()) < 2
 
 
 # ---- RPN: against the reference and the plain computation ------------------------------------------------------------

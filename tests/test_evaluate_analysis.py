@@ -79,6 +79,16 @@ def test_boundary_iou_is_the_papers():
             assert ious[i, j] == pytest.approx(expected, abs=1e-12)
 
 
+def test_a_ring_does_not_pass_for_a_square():
+    square, ring = rectangle(SIZE, SIZE, (20, 20, 80, 80)), rectangle(SIZE, SIZE, (20, 20, 80, 80))
+    ring[30:70, 30:70] = 0
+    square, ring = encode_masks(np.stack([square, ring], axis=-1))
+    mask_iou = coco_mask.iou([square], [ring], [0])
+    assert mask_iou[0, 0] == pytest.approx(2000 / 3600)  # the bands alone: 684 / (684 + 516) = 0.57
+    ious = boundary_ious([square], [ring], np.zeros(1, bool), mask_iou, mask_iou >= 0.5, (SIZE, SIZE))
+    assert ious[0, 0] == mask_iou[0, 0]
+
+
 def test_boundary_ap_sees_what_mask_ap_hardly_does():
     report = evaluation([((10, 10, 90, 90), 1)], [((13, 13, 87, 87), 1, 0.9)])  # 3 pixels short: IoU 0.86
     assert report.mask_ap == pytest.approx(0.8)
@@ -128,6 +138,21 @@ def test_what_errors_cost():
     assert errors.costs["localisation"] == errors.costs["duplicate"] == errors.costs["missed"] == 0
     assert errors.costs["false positives"] == pytest.approx((51 / 101 + 1) / 2 - base)
     assert errors.costs["false negatives"] == pytest.approx((0.5 + 0.5) / 2 - base)
+
+
+def test_mending_gives_no_instance_two_hits():
+    # The badly placed one means BIG, which the second has: an oracle can only take it away.
+    errors = break_down(*columns(evaluation([(BIG, 1), (FAR, 1)], [(OFF, 1, 0.95), (BIG, 1, 0.9)])))
+    assert errors.costs["localisation"] == pytest.approx(51 / 101 - 0.5 * 51 / 101)
+
+
+def test_an_error_means_the_instance_it_overlaps_most():
+    near, nearer = (0, 0, 40, 20), (0, 50, 40, 80)
+    detected = (0, 10, 40, 70)  # IoU 10 / 70 and 20 / 70
+    for true in ([near, nearer], [nearer, near]):
+        errors = break_down(*columns(evaluation([(box, 1) for box in true], [(detected, 1, 0.9)])))
+        assert errors.meant.tolist() == [true.index(nearer)]
+        assert errors.missed.tolist() == [box is near for box in true]
 
 
 def test_a_missed_instance_is_what_no_error_meant():

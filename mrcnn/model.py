@@ -3,7 +3,8 @@
 Shapes: B images of H x W pixels, A anchors, N proposals, T sampled RoIs, D detections, C classes (0 is background).
 Boxes are (y1, x1, y2, x2): in pixels, y2 and x2 exclusive, for users; normalised to the padded image in the network.
 
-Read `build_graphs` first; every line of it is a stage with a file of its own in `nn/`.
+Read `build_stages`, `detection_graph` and `training_graph` first; every line is a stage with a file of its own in
+`nn/`.
 
 Reference: He, Gkioxari, Dollár, Girshick, "Mask R-CNN", ICCV 2017.
 """

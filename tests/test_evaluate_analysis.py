@@ -146,6 +146,13 @@ def test_mending_gives_no_instance_two_hits():
     assert errors.costs["localisation"] == pytest.approx(51 / 101 - 0.5 * 51 / 101)
 
 
+def test_of_two_errors_about_one_instance_the_better_scored_is_mended():
+    errors = break_down(*columns(evaluation([(BIG, 1), ((0, 60, 30, 90), 2)], [(BIG, 2, 0.9), (OFF, 1, 0.8)])))
+    assert errors.counts["class"] == errors.counts["localisation"] == 1
+    assert errors.costs["class"] == pytest.approx(0.5)  # a hit of class 1 before a false one
+    assert errors.costs["localisation"] == 0
+
+
 def test_an_error_means_the_instance_it_overlaps_most():
     near, nearer = (0, 0, 40, 20), (0, 50, 40, 80)
     detected = (0, 10, 40, 70)  # IoU 10 / 70 and 20 / 70
@@ -159,6 +166,24 @@ def test_a_missed_instance_is_what_no_error_meant():
     errors = break_down(*columns(evaluation([(BIG, 1), (FAR, 1)], [(BIG, 1, 0.9)])))
     assert errors.counts["missed"] == 1
     assert errors.costs["missed"] == pytest.approx(1 - 51 / 101)
+
+
+@pytest.mark.parametrize(
+    ("seed", "counts", "costs"),
+    [  # what tidecv 1.0.1 gives for masks: Cls, Loc, Both, Dupe, Bkg, Miss, then FalsePos and FalseNeg, in percent
+        (1, (5, 17, 3, 27, 38, 28), (1.946, 6.350, 0.216, 2.936, 8.825, 16.383, 23.548, 26.201)),
+        (5, (6, 36, 16, 28, 34, 31), (1.352, 18.994, 1.734, 1.265, 4.057, 10.973, 28.817, 21.222)),
+        (6, (7, 25, 9, 15, 38, 18), (5.316, 13.349, 1.517, 0.438, 5.555, 10.391, 21.395, 26.310)),
+    ],
+)
+def test_errors_are_those_of_tidecv(seed, counts, costs):
+    rng = np.random.default_rng(seed)
+    truth = made_up_truth(rng, images=30, crowds=False)
+    report = evaluate_predictions(AnnotationSet(truth), made_up_detections(truth, rng, per_truth=3), progress=False)
+    errors = break_down(*columns(report))
+    names = ("class", "localisation", "both", "duplicate", "background", "missed", "false positives", "false negatives")
+    assert tuple(errors.counts[name] for name in names[:6]) == counts
+    assert [100 * errors.costs[name] for name in names] == pytest.approx(costs, abs=0.05)
 
 
 def test_costs_are_never_negative_and_mending_all_helps_most():

@@ -12,8 +12,8 @@ Everything is at IoU 0.5 (0.1 separates "badly placed" from "nothing there"), al
 The AP an error costs is what AP50 would gain if an oracle mended it. A badly placed or misnamed detection becomes a hit
 if, of these two kinds, it is the best-scored one that means its true instance, and that is still free; else it goes.
 The other false ones go, missed instances don't count. The gains don't add up to 1 - AP50: an error mended alone may
-still stand behind another. Counts and costs (within 0.0005) are those of the authors' tool, tidecv 1.0.1, but for an IoU
-of exactly 0.5, which here is a hit.
+still stand behind another. Counts and costs (within 0.0005) are those of the authors' tool, tidecv 1.0.1, but for an
+IoU of exactly 0.5, which here is a hit.
 
 Reference: Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors", 2020.
 """

@@ -88,9 +88,11 @@ def unmold_detections(detections, mrcnn_mask, original_image_shape, image_shape,
     masks = mrcnn_mask[np.arange(count), :, :, class_ids]  # [n, 28, 28]
 
     window = box_ops.norm_boxes(np.asarray(window), image_shape[:2])
-    origin, size = window[:2], window[2:] - window[:2]
-    boxes = (detections[:count, :4] - np.tile(origin, 2)) / np.tile(size, 2)
+    origin, size = np.tile(window[:2], 2), np.tile(window[2:] - window[:2], 2)
+    # A photo so thin that one pixel is left of it has no extent in the network: there, boxes span all of the photo.
+    boxes = np.where(size > 0, (detections[:count, :4] - origin) / np.where(size > 0, size, 1), [0, 0, 1, 1])
     boxes = box_ops.denorm_boxes(boxes, original_image_shape[:2])
+    boxes = np.clip(boxes, 0, np.tile(original_image_shape[:2], 2)).astype(np.int32)
     real = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     boxes, class_ids, scores, masks = boxes[real], class_ids[real], scores[real], masks[real]
     return boxes, class_ids, scores, paste_masks(masks, boxes, original_image_shape[:2])

@@ -240,6 +240,7 @@ class MaskRCNN(keras.Model):
         graph = training_graph if mode == "training" else detection_graph
         inputs, outputs = graph(stages, config)
         super().__init__(inputs=inputs, outputs=outputs, **{"name": "mask_rcnn", **kwargs})
+        del self.build  # Keras hides it behind a wrapper that gives nothing back
         self.mode = mode
         self.config = config
         self.model_dir = str(model_dir)

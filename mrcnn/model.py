@@ -285,6 +285,25 @@ class MaskRCNN(keras.Model):
             kwargs.setdefault("jit_compile", False)
         super().compile(optimizer, *args, **kwargs)
 
+    @_eagerly
+    def fit(self, x=None, *args, **kwargs):
+        """Keras's `fit`. A `DataGenerator` may give batches of several sizes (resize modes "none" and "pad64")."""
+        x, steps = training.stream_of(x)
+        if steps is not None:
+            kwargs.setdefault("steps_per_epoch", steps)
+        kwargs["validation_data"], steps = training.stream_of(kwargs.get("validation_data"))
+        if steps is not None:
+            kwargs.setdefault("validation_steps", steps)
+        return super().fit(x, *args, **kwargs)
+
+    @_eagerly
+    def evaluate(self, x=None, *args, **kwargs):
+        """Keras's `evaluate`: the losses on batches. For AP see `evaluate_dataset`."""
+        x, steps = training.stream_of(x)
+        if steps is not None:
+            kwargs.setdefault("steps", steps)
+        return super().evaluate(x, *args, **kwargs)
+
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
@@ -317,7 +336,7 @@ class MaskRCNN(keras.Model):
             epochs: int, the total: a model that has done 20 does 10 more with `epochs=30`, and none with `epochs=20`.
             layers: "heads", "3+", "4+", "5+", "all", or a regular expression of layer names.
             augmentation: an imgaug augmenter, a callable `(image, masks) -> (image, masks)`, or a Keras layer.
-            custom_callbacks: list of Keras callbacks, called after the model's own.
+            custom_callbacks: list of Keras callbacks; what they add to the logs stands in losses.csv as well.
             no_augmentation_sources: list of source names whose images are not augmented.
             optimizer: Keras optimizer to use instead of SGD; `learning_rate` is then not read.
             workers: int, threads or processes that prepare batches.
@@ -350,7 +369,7 @@ class MaskRCNN(keras.Model):
         self.compile(optimizer, learning_rate=learning_rate)
         history = self.fit(
             batches, initial_epoch=self.epoch, epochs=epochs, validation_data=val_batches,
-            callbacks=training.run_callbacks(self.log_dir, self.checkpoint_path) + list(custom_callbacks or []),
+            callbacks=training.run_callbacks(self.log_dir, self.checkpoint_path, custom_callbacks or ()),
         )  # fmt: skip
         self.epoch += len(history.epoch)  # fewer than asked for where a callback stopped it
         return history

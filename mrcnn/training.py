@@ -13,6 +13,7 @@ import keras
 from keras import ops
 
 from mrcnn.config import LOSS_NAMES
+from mrcnn.data.generator import DataGenerator
 from mrcnn.nn import losses
 from mrcnn.ops.meta import parse_image_meta_graph
 
@@ -127,6 +128,38 @@ def weight_decay(variables, config):
     return config.WEIGHT_DECAY * sum(terms)
 
 
+# ---- From which batches ------------------------------------------------------------------------------------------
+def stream_of(batches):
+    """What `fit` can take in place of a `DataGenerator`, and how many steps an epoch has.
+
+    In the resize modes "none" and "pad64" batches differ in size. Under TensorFlow Keras would settle their shape by
+    the first two of an epoch and fail at a third one, so they go through a `tf.data.Dataset` that leaves it open.
+
+    Returns:
+        (batches, None) as given, where nothing needs to be done; or (tf.data.Dataset without end, steps).
+    """
+    fixed = not isinstance(batches, DataGenerator) or batches.stream.config.IMAGE_RESIZE_MODE in ("square", "crop")
+    if fixed or keras.backend.backend() != "tensorflow":
+        return batches, None
+    import tensorflow as tf
+
+    def open_shape(name, array):
+        sizes = list(array.shape)
+        whole_masks = name == "input_gt_masks" and not batches.stream.config.USE_MINI_MASK
+        for axis in {"input_image": (0, 1, 2), "input_rpn_match": (0, 1)}.get(name, (0, 1, 2) if whole_masks else (0,)):
+            sizes[axis] = None
+        return tf.TensorSpec(sizes, array.dtype)
+
+    def endless():
+        while True:
+            for i in range(len(batches)):
+                yield batches[i]
+            batches.on_epoch_end()
+
+    signature = ({name: open_shape(name, array) for name, array in batches[0][0].items()},)
+    return tf.data.Dataset.from_generator(endless, output_signature=signature).prefetch(2), len(batches)
+
+
 # ---- With which optimiser ----------------------------------------------------------------------------------------
 def default_optimizer(config, learning_rate=None, momentum=None):
     """SGD with momentum, clipped by the norm of all gradients together.
@@ -162,10 +195,15 @@ class Checkpoint(keras.callbacks.Callback):
         self.model.save_weights(self.path.format(epoch=epoch + 1))
 
 
-def run_callbacks(log_dir: str, checkpoint_path: str) -> list:
-    """What every `train()` keeps in its run folder: a checkpoint an epoch, losses as CSV and for TensorBoard."""
+def run_callbacks(log_dir: str, checkpoint_path: str, custom=()) -> list:
+    """What every `train()` keeps in its run folder: a checkpoint an epoch, losses as CSV and for TensorBoard.
+
+    The user's own callbacks come in between: the checkpoint is there when they are called, and what they add to the
+    logs, e.g. `evaluate.EvaluateDataset` its `val_mask_ap`, is written down.
+    """
     Path(log_dir).mkdir(parents=True, exist_ok=True)
-    callbacks = [Checkpoint(checkpoint_path), keras.callbacks.CSVLogger(str(Path(log_dir) / "losses.csv"), append=True)]
+    losses_csv = keras.callbacks.CSVLogger(str(Path(log_dir) / "losses.csv"), append=True)
+    callbacks = [Checkpoint(checkpoint_path), *custom, losses_csv]
     if keras.backend.backend() == "tensorflow":  # Keras writes TensorBoard files through TensorFlow
         callbacks.append(keras.callbacks.TensorBoard(log_dir, write_graph=False))
     return callbacks

@@ -222,7 +222,8 @@ def _take(table, index):
     # Elsewhere one table of all images, for which gradients are several times faster.
     batch, rows = ops.shape(table)[:2]
     table = ops.reshape(table, (batch * rows, table.shape[-1]))
-    first = ops.arange(batch, dtype="int64") * rows  # 32 bits end at twenty images with 100 masks of 1024 x 1024
+    # 32 bits end at twenty images with 100 masks of 1024 x 1024
+    first = ops.arange(batch, dtype="int64") * ops.cast(rows, "int64")
     return ops.take(table, ops.cast(index, "int64") + ops.reshape(first, (-1, 1, 1, 1)), axis=0)
 
 

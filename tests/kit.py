@@ -238,7 +238,7 @@ def variable_gradients(function, model, variables):
             with keras.StatelessScope(state_mapping=list(zip(variables, values))):
                 return function()
 
-        found = jax.grad(of)([v.value for v in variables])
+        found = jax.jit(jax.grad(of))([v.value for v in variables])
     else:
         model.zero_grad()
         function().backward()

@@ -122,8 +122,9 @@ def crowd_case(proposals, **settings):
 
 
 def test_what_touches_a_crowd_is_neither_positive_nor_negative():
-    rois, class_ids, _, _ = crowd_case([NEAR, LESS, FAR, [0, 0.8, 0.15, 0.9]])
-    assert rows_equal(rois, [FAR, [0, 0.8, 0.15, 0.9]] + [P] * 6) and list(class_ids[:2]) == [2, 0]
+    alone = [0, 0.8, 0.15, 0.9]
+    rois, class_ids, _, _ = crowd_case([NEAR, LESS, FAR, alone], fill_negatives=True)
+    assert rows_equal(rois, [FAR, alone] + [P] * 6) and list(class_ids[:2]) == [2, 0]
 
 
 def test_an_object_inside_a_crowd_is_still_positive():
@@ -254,21 +255,19 @@ def test_masks_may_be_bool_int_or_float():
 
 
 def test_aligned_masks_are_sampled_at_the_centres_of_the_cells():
-    # The object is pixels 2..5 (both axes) of an 11 x 11 image, its mask its left half: columns 2 and 3. Two cells
-    # are two pixels wide each; the centre of the left one lies between columns 2 and 3, that of the right one between
-    # 4 and 5: all and nothing of the mask.
-    box = np.array([2, 2, 6, 6])
-    normalised = (box - [0, 0, 1, 1]) / 10
+    # The object is pixels 2..5 (both axes) of an 11 x 11 image, its mask its left half: columns 2 and 3. Four cells
+    # over it have the size of pixels, and their centres are the pixels'.
+    box = (np.array([2, 2, 6, 6]) - [0, 0, 1, 1]) / 10
     full = np.zeros((1, 11, 11, 1), bool)
     full[:, 2:6, 2:4] = True
     image = np.zeros((1, 11, 11, 3), "float32")
     for mini, masks in ((True, left_half()), (False, full)):
         layer = DetectionTargetLayer(
-            rois_per_image=2, positive_ratio=0.5, mask_shape=(2, 2), mini_mask=mini, aligned=True
+            rois_per_image=2, positive_ratio=0.5, mask_shape=(4, 4), mini_mask=mini, aligned=True
         )
-        boxes = np.array([[normalised]], "float32")
+        boxes = np.array([[box]], "float32")
         found = numpy(layer([boxes, np.array([[1]]), boxes, masks, image])[3])
-        np.testing.assert_array_equal(found[0, 0], [[1, 0], [1, 0]])
+        np.testing.assert_array_equal(found[0, 0], [[1, 1, 0, 0]] * 4)
         assert not found[0, 1].any()
 
 

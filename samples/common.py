@@ -1,4 +1,4 @@
-"""What the samples share: start weights by a word, the closing line of an evaluation, a sheet of detections.
+"""What the samples share: start weights by a word, a learning rate, the closing line of an evaluation, a picture.
 
 Words for `--weights`: `coco` and `imagenet` are downloaded once; `last` is the newest checkpoint under `--logs`;
 anything else is a file: a checkpoint of ours or of matterport's, or a backbone alone, e.g. MobileNetV2 of
@@ -7,8 +7,10 @@ keras.applications.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 
+import keras
 import matplotlib.pyplot as plt
 
 from mrcnn import visualize, weights
@@ -17,6 +19,28 @@ ROOT = Path(__file__).resolve().parents[1]
 LOGS = ROOT / "logs"
 EVALUATION_CONFIDENCE = 0.05  # AP counts the low-scored detections as well; papers stop at about this
 HEADS = ["mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask"]  # the layers whose size follows the classes
+
+
+class SmallNetwork:
+    """Settings of a network that trains on a CPU, for `class SmallXConfig(SmallNetwork, XConfig)`.
+
+    MobileNetV2, a narrower pyramid and narrower heads, fewer proposals; and new heads that learn from few photos: every
+    step has objects and background to learn from. Image size and anchor scales are the sample's own.
+    """
+
+    BACKBONE = "mobilenet_v2"
+    TOP_DOWN_PYRAMID_SIZE = 128
+    FPN_CLASSIF_FC_LAYERS_SIZE = 512
+    PRE_NMS_LIMIT = 1000
+    POST_NMS_ROIS_TRAINING = 300
+    POST_NMS_ROIS_INFERENCE = 200
+
+    ROI_ALIGN = "aligned"
+    TRAIN_ROIS_PER_IMAGE = 64
+    ADD_GT_TO_PROPOSALS = True
+    FILL_ROIS_WITH_NEGATIVES = True
+    LEARNING_RATE = 0.02
+    WEIGHT_DECAY_PER_SIZE = False
 
 
 def find_weights(word: str, name: str | None, logs) -> str:
@@ -50,20 +74,44 @@ def backbone_of(path) -> str | None:
     return "resnet101" if "res4w_branch2a" in names else "resnet50"
 
 
-def load_weights(model, word: str, path: str) -> None:
-    """Loads `path`, found for `word`, by layer name; COCO's heads stay out unless the model has COCO's classes."""
-    other_classes = word.lower() == "coco" and model.config.NUM_CLASSES != 81
-    print(model.load_weights(path, by_name=True, exclude=HEADS if other_classes else None) or f"Loaded {path}")
+def load_weights(model, path: str) -> None:
+    """Loads a file by layer name. To train, the heads stay out where the file was trained for other classes."""
+    logits = weights.read_weights(path).get("mrcnn_class_logits")
+    other_classes = logits is not None and logits[0].shape[-1] != model.config.NUM_CLASSES
+    new_heads = other_classes and model.mode == "training"
+    print(model.load_weights(path, by_name=True, exclude=HEADS if new_heads else None))
 
 
-def evaluate(model, dataset, image_ids=None) -> None:
-    """Prints the scores on some images of a prepared data set (None: all), the mask AP50 in the last line."""
+def warm_up_and_cosine(rate: float, epochs: int, config) -> keras.optimizers.schedules.CosineDecay:
+    """A learning rate that grows to `rate` in the first epoch, and sinks along a cosine to hardly anything."""
+    steps = epochs * config.STEPS_PER_EPOCH
+    return keras.optimizers.schedules.CosineDecay(
+        0.0, steps, warmup_target=rate, warmup_steps=config.STEPS_PER_EPOCH
+    )
+
+
+@contextmanager
+def confidence(model, score: float):
+    """Within it, the model gives out detections from this score on."""
+    before, model.config.DETECTION_MIN_CONFIDENCE = model.config.DETECTION_MIN_CONFIDENCE, score
+    try:
+        yield
+    finally:
+        model.config.DETECTION_MIN_CONFIDENCE = before
+
+
+def evaluate(model, dataset, image_ids=None):
+    """Prints the scores on some images of a prepared data set (None: all), the mask AP50 in the last line.
+
+    Returns:
+        The `mrcnn.evaluate.Report`.
+    """
     image_ids = dataset.image_ids if image_ids is None else image_ids
-    confidence, model.config.DETECTION_MIN_CONFIDENCE = model.config.DETECTION_MIN_CONFIDENCE, EVALUATION_CONFIDENCE
-    report = model.evaluate_dataset(dataset, image_ids=image_ids)
-    model.config.DETECTION_MIN_CONFIDENCE = confidence
+    with confidence(model, EVALUATION_CONFIDENCE):
+        report = model.evaluate_dataset(dataset, image_ids=image_ids)
     print(report)
     print(f"mask AP50 = {report.mask_ap50:.3f} ({len(image_ids)} images)")
+    return report
 
 
 def draw_detections(model, dataset, image_ids, path, columns: int = 4) -> Path:

@@ -74,20 +74,21 @@ def backbone_of(path) -> str | None:
     return "resnet101" if "res4w_branch2a" in names else "resnet50"
 
 
-def load_weights(model, path: str) -> None:
-    """Loads a file by layer name. To train, the heads stay out where the file was trained for other classes."""
+def load_weights(model, word: str, path: str) -> None:
+    """Loads `path`, found for `word`, by layer name. To train, the heads of another number of classes stay out."""
     logits = weights.read_weights(path).get("mrcnn_class_logits")
-    other_classes = logits is not None and logits[0].shape[-1] != model.config.NUM_CLASSES
-    new_heads = other_classes and model.mode == "training"
+    new_heads = model.mode == "training" and logits and logits[0].shape[-1] != model.config.NUM_CLASSES
+    if new_heads:
+        print(
+            f"--weights {word} knows {logits[0].shape[-1]} classes, this model {model.config.NUM_CLASSES}: new heads."
+        )
     print(model.load_weights(path, by_name=True, exclude=HEADS if new_heads else None))
 
 
 def warm_up_and_cosine(rate: float, epochs: int, config) -> keras.optimizers.schedules.CosineDecay:
     """A learning rate that grows to `rate` in the first epoch, and sinks along a cosine to hardly anything."""
     steps = epochs * config.STEPS_PER_EPOCH
-    return keras.optimizers.schedules.CosineDecay(
-        0.0, steps, warmup_target=rate, warmup_steps=config.STEPS_PER_EPOCH
-    )
+    return keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=rate, warmup_steps=config.STEPS_PER_EPOCH)
 
 
 @contextmanager
@@ -114,7 +115,7 @@ def evaluate(model, dataset, image_ids=None):
     return report
 
 
-def draw_detections(model, dataset, image_ids, path, columns: int = 4) -> Path:
+def draw_detections(model, dataset, image_ids, path, columns: int = 4, **options) -> Path:
     """Writes one picture with what the model finds on some images of a data set.
 
     Args:
@@ -123,6 +124,7 @@ def draw_detections(model, dataset, image_ids, path, columns: int = 4) -> Path:
         image_ids: ids of the images to draw.
         path: of the picture; its folder is made.
         columns: images in a row.
+        **options: of `visualize.display_instances`.
 
     Returns:
         `path`.
@@ -137,8 +139,9 @@ def draw_detections(model, dataset, image_ids, path, columns: int = 4) -> Path:
         image = dataset.load_image(image_id)
         (found,) = model.detect([image])
         visualize.display_instances(
-            image, found["rois"], found["masks"], found["class_ids"], dataset.class_names, found["scores"], ax=axis
-        )
+            image, found["rois"], found["masks"], found["class_ids"], dataset.class_names, found["scores"], ax=axis,
+            **options,
+        )  # fmt: skip
     figure.tight_layout()
     figure.savefig(path, dpi=80)
     plt.close(figure)

@@ -1,0 +1,108 @@
+"""One PNG for each object: the nuclei of the Data Science Bowl 2018.
+
+    dataset = NucleiDataset()
+    dataset.load_nuclei("nuclei/stage1_train")
+    dataset.prepare()
+
+What lies in the folder:
+    <id>/images/<id>.png   the image
+    <id>/masks/*.png       one file an object, of the image's size; its pixels are those that aren't 0
+A folder <id> without masks/ is an image whose truth isn't known, as in stage1_test; one whose masks/ is empty shows no
+object. For both `load_mask` gives none; `image_info[i]["masks"]` is None for the first.
+
+Shapes:
+    N     objects of an image that have a pixel
+    mask  [H, W, N] bool
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from mrcnn.data.dataset import Dataset
+from mrcnn.data.formats import BrokenAnnotation, image_size, keep_whole
+from mrcnn.data.formats.pictures import check_size, choose, image_files, read_values
+
+
+class NucleiDataset(Dataset):
+    """Images with one mask file an object. `load_nuclei` as often as needed, then `prepare()`."""
+
+    def load_nuclei(self, folder, source="nuclei", class_name="nucleus", skip_broken=False, image_names=None):
+        """Adds the images of a folder.
+
+        Args:
+            folder: the folder that holds one folder an image.
+            source: str, see `Dataset.add_class`.
+            class_name: str, the class of all objects.
+            skip_broken: bool. Leave broken images out and warn, instead of raising.
+            image_names: names of the images' folders that are wanted; None: all.
+
+        Raises:
+            FileNotFoundError: no such folder, no image in it, or not all that are wanted.
+            BrokenAnnotation: says folder, entry, field, what was expected, what is there.
+        """
+        folder = Path(folder)
+        names = choose(image_folders(folder), image_names, folder)
+        self.add_class(source, 1, class_name)
+        parsed = keep_whole(names, lambda name: _parse_image(folder, name), skip_broken)
+        for name, image, (height, width), masks in parsed:
+            self.add_image(source, name, str(image), height=height, width=width, masks=masks)
+        unknown = [name for name, *_, masks in parsed if masks is None]
+        if 0 < len(unknown) < len(parsed):
+            shown = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
+            warnings.warn(
+                f"{folder}: {len(unknown)} of {len(parsed)} images have no masks folder and count as images without"
+                f" an object: {shown}. Name those with truth in image_names to leave them out.",
+                stacklevel=2,
+            )
+
+    def load_mask(self, image_id):
+        """[H, W, N] bool, one a file, in the order of the files' names, and [N] int32 class ids. Empty masks are left
+        out."""
+        info = self.image_info[image_id]
+        if "masks" not in info:
+            return super().load_mask(image_id)
+        size, where = (info["height"], info["width"]), (info["path"], info["id"])
+        files = info["masks"] or []
+        layers = np.zeros((len(files), *size), bool)
+        for layer, file in zip(layers, files):
+            np.not_equal(read_values(file, where, size), 0, out=layer)
+        layers = layers[layers.any(axis=(1, 2))]
+        class_id = self.map_source_class_id(f"{info['source']}.1")
+        return np.moveaxis(layers, 0, -1), np.full(len(layers), class_id, np.int32)
+
+
+def image_folders(folder):
+    """Names of the folders in `folder` that are images, or broken ones: all but hidden ones and those that macOS adds.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or none in it has an images/.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder; expected one with <id>/images and <id>/masks.")
+    found = sorted(f.name for f in folder.iterdir() if f.is_dir() and not f.name.startswith((".", "__")))
+    if not any((folder / name / "images").is_dir() for name in found):
+        shown = ", ".join(found[:5]) + (", ..." if len(found) > 5 else "") or "no folder"
+        raise FileNotFoundError(f"{folder} has {shown}; expected folders <id> with <id>/images and <id>/masks.")
+    return found
+
+
+def _parse_image(folder, name):
+    """(name, image file, (height, width), mask files or None)."""
+    where = (folder, name)
+    if not (folder / name / "images").is_dir():
+        raise BrokenAnnotation(*where, "images", "a folder with the image", "nothing there")
+    images = image_files(folder / name / "images")
+    if len(images) != 1:
+        raise BrokenAnnotation(*where, "images", "one image file", [f.name for f in images])
+    size = image_size(images[0], where)
+    if not (folder / name / "masks").is_dir():
+        return name, images[0], size, None
+    masks = image_files(folder / name / "masks")
+    for mask in masks:
+        check_size(mask, where, image_size(mask, where), size)
+    return name, images[0], size, [str(mask) for mask in masks]

@@ -11,9 +11,11 @@ What lies in the folder, or in the zip file:
     bbox.txt       if there: a line an image, "0<tab>12,18,36,40,2<tab>33,27,53,51,9": number of the image, and
                    x1,y1,x2,y2,digit of each object
 
-An object's mask is what the map has of its digit. Of equal digits in one image bbox.txt tells which pixel is whose.
-Without it, parts of a digit that are at most 4 pixels apart are one object: on M2NIST that gives the right number of
-objects in 98.8 % of the images, as equal digits may touch and strokes may be broken.
+An object's mask is what the map has of its digit. Of equal digits in one image, the boxes tell which pixel is whose;
+without bbox.txt, those around the connected parts. Two things about the boxes, seen in the file: they are 2 pixels wider
+than the digit on every side, and of 23 digits whose stroke is broken each piece has one. So boxes of one digit that
+together are no larger than a digit (MNIST's are 20 pixels) are one object. This gives 10,260 objects in M2NIST, the same
+ones with and without bbox.txt.
 
 Shapes:
     M        images of the files
@@ -24,6 +26,7 @@ Shapes:
 
 from __future__ import annotations
 
+import itertools
 import zipfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,7 +40,8 @@ from mrcnn.data.formats import BrokenAnnotation, keep_whole
 IMAGES, LABELS, BOXES = "combined.npy", "segmented.npy", "bbox.txt"
 BACKGROUND = 10
 BLOCK = 500  # images whose channels are in memory at a time
-GAP = 4  # pixels between parts of one digit, where no box tells
+DIGIT = 20  # pixels, the larger side of a digit of MNIST
+MARGIN = 2  # pixels between a digit and its box in bbox.txt
 
 
 class M2nistDataset(Dataset):
@@ -92,12 +96,19 @@ class M2nistDataset(Dataset):
         for digit in range(BACKGROUND):
             layer = info["digits"] >> digit & 1 != 0
             if layer.any():
-                boxes = None if info["boxes"] is None else info["boxes"][info["boxes"][:, 4] == digit, :4]
-                parts = split_by_gaps(layer) if boxes is None else split_by_boxes(layer, boxes)
+                boxes = boxes_of_parts(layer) if info["boxes"] is None else _boxes_of_digit(info["boxes"], digit)
+                parts = split_by_boxes(layer, join_boxes(boxes, DIGIT))
                 layers += parts
                 found += [self.map_source_class_id(f"{info['source']}.{digit + 1}")] * len(parts)
         masks = np.stack(layers, axis=-1) if layers else np.zeros((info["height"], info["width"], 0), bool)
         return masks, np.array(found, np.int32)
+
+
+def _boxes_of_digit(boxes, digit):
+    """The boxes of bbox.txt of a digit, without their margin: [B, (x1, y1, x2, y2)]."""
+    boxes = boxes[boxes[:, 4] == digit, :4] + [MARGIN, MARGIN, -MARGIN, -MARGIN]
+    boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
+    return boxes
 
 
 def split_by_boxes(layer, boxes):
@@ -121,11 +132,29 @@ def split_by_boxes(layer, boxes):
     return [part for part in parts if part.any()]
 
 
-def split_by_gaps(layer):
-    """The objects of one digit: parts at most GAP pixels apart are one. List of [H, W] bool."""
-    near = cv2.dilate(layer.astype(np.uint8), np.ones((GAP + 1, GAP + 1), np.uint8))
-    count, number = cv2.connectedComponents(near, connectivity=8)
-    return [layer & (number == i) for i in range(1, count)]
+def boxes_of_parts(layer):
+    """Boxes around the connected parts of a mask [H, W] bool, corners counting as connected: [B, (x1, y1, x2, y2)]."""
+    _, _, stats, _ = cv2.connectedComponentsWithStats(layer.astype(np.uint8), connectivity=8)
+    x, y, width, height = stats[1:, :4].T
+    return np.stack([x, y, x + width, y + height], axis=1)
+
+
+def join_boxes(boxes, largest):
+    """Joins boxes as long as there are two that together are at most `largest` wide and high.
+
+    Args:
+        boxes: [B, (x1, y1, x2, y2)] pixels.
+        largest: pixels.
+
+    Returns:
+        [at most B, (x1, y1, x2, y2)].
+    """
+    for i, j in itertools.combinations(range(len(boxes)), 2):
+        low, high = boxes[[i, j], :2].min(axis=0), boxes[[i, j], 2:].max(axis=0)
+        if (high - low).max() <= largest:
+            others = np.delete(boxes, [i, j], axis=0)
+            return join_boxes(np.concatenate([others, [[*low, *high]]]), largest)
+    return boxes
 
 
 # ---- Parts of the files ----------------------------------------------------------------------------------------------

@@ -12,10 +12,10 @@ What lies in the folder, or in the zip file:
                    x1,y1,x2,y2,digit of each object
 
 An object's mask is what the map has of its digit. Of equal digits in one image, the boxes tell which pixel is whose;
-without bbox.txt, those around the connected parts. Two things about the boxes, seen in the file: they are 2 pixels wider
-than the digit on every side, and of 23 digits whose stroke is broken each piece has one. So boxes of one digit that
-together are no larger than a digit (MNIST's are 20 pixels) are one object. This gives 10,260 objects in M2NIST, the same
-ones with and without bbox.txt.
+without bbox.txt, those around the connected parts. Two things about the boxes, seen in the file: they are 2 pixels
+wider than the digit on every side, and of 23 digits whose stroke is broken each piece has one. So boxes of one digit
+that together are no larger than a digit (MNIST's are 20 pixels) are one object. This gives 10,260 objects in M2NIST,
+the same ones with and without bbox.txt.
 
 Shapes:
     M        images of the files

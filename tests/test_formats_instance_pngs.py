@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -150,6 +151,14 @@ def check_all(dataset, objects):
     assert found == objects
     _, _, class_ids, boxes, _ = load_image_gt(dataset, config, 0, use_mini_mask=True)
     assert len(class_ids) == len(boxes) > 0
+
+
+def test_shipped_nuclei():
+    folder = Path(__file__).resolve().parent.parent / "samples" / "data" / "nuclei" / "stage1_train"
+    dataset = load(folder)
+    assert dataset.num_images == 6 and (folder.parent.parent / "README.md").read_text().count("CC0")
+    assert sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) < 1_500_000
+    check_all(dataset, 186)
 
 
 def test_real_nuclei(shared):

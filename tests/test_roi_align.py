@@ -319,6 +319,25 @@ def test_the_gradient_of_the_features_equals_finite_differences(all_bodies, mode
     np.testing.assert_allclose(ours, expected, atol=2e-5)
 
 
+@pytest.mark.parametrize("mode", ["crop", "aligned"])
+def test_tensorflow_issue_42033_rois_that_overlap_lose_no_gradient(all_bodies, mode):
+    """TensorFlow's gradient kernel adds RoIs up in several threads without a lock, and loses sums that way."""
+    rng = np.random.default_rng(0)
+    maps = [rng.normal(size=(1, size, size, 64)).astype("float32") for size in (16, 8, 4, 2)]
+    boxes = np.concatenate([rng.uniform(0.3, 0.4, (1, 256, 2)), rng.uniform(0.6, 0.7, (1, 256, 2))], -1).astype(
+        "float32"
+    )
+    levels = np.full((1, 256), 2, "int32")
+    weights = rng.normal(size=(1, 256, 7, 7, 64)).astype("float32")
+
+    def of_features(changed, boxes):
+        return gradient(lambda x: roi_align([x, *maps[1:]], boxes, levels, (7, 7), mode, 2, [64, 64]), changed, weights)
+
+    first = all_bodies(of_features, maps[0], boxes)
+    for _ in range(5):
+        np.testing.assert_array_equal(all_bodies(of_features, maps[0], boxes), first)
+
+
 def test_levels_without_rois_have_a_gradient_of_zero(all_bodies):
     maps, boxes, levels = random_case()
     got = all_bodies(

@@ -1,6 +1,6 @@
 """Squares, circles and triangles: learned from scratch on a CPU, without any download.
 
-    python samples/shapes.py train       10 to 12 minutes on 4 free cores; then evaluates and draws
+    python samples/shapes.py train       7 minutes on 4 free cores; then evaluates and draws
     python samples/shapes.py evaluate    100 images that training never saw, from the last checkpoint
     python samples/shapes.py detect      a picture of what the last checkpoint finds on some of these
 

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import re
 import threading
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -140,6 +141,35 @@ def test_the_words_and_their_releases():
     assert weights.PRETRAINED["imagenet"].endswith("notop.h5")
     with pytest.raises(ValueError, match="no pretrained weights 'cocoa'; expected one of coco, balloon, imagenet"):
         weights.pretrained("cocoa")
+
+
+def test_shapes_is_shipped_and_checked(monkeypatch, tmp_path):
+    path = weights.pretrained("shapes")
+    assert path == weights.find_pretrained("shapes") == str(Path(__file__).parents[1] / "weights" / "shapes.h5")
+    monkeypatch.setattr(downloading, "SHIPPED_FOLDER", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="Clone the repository"):
+        weights.pretrained("shapes")
+    (tmp_path / "shapes.h5").write_bytes(Path(path).read_bytes()[:-1])
+    with pytest.raises(ValueError, match="can't be read as weights|another version, changed or damaged"):
+        weights.pretrained("shapes")
+
+
+def test_a_model_begins_with_a_word(tmp_path):
+    from mrcnn.model import MaskRCNN
+    from samples.shapes import ShapesConfig
+
+    model = MaskRCNN("inference", ShapesConfig(), str(tmp_path), weights="shapes")
+    expected = weights.read_weights(weights.pretrained("shapes"))["mrcnn_class_logits"]
+    for got, want in zip(model.get_layer("mrcnn_class_logits").get_weights(), expected, strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+def test_a_file_called_like_a_word_is_that_file(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "coco").touch()
+    assert weights.find_pretrained("coco") == "coco"
+    assert weights.find_pretrained(tmp_path / "x.h5") == str(tmp_path / "x.h5")
 
 
 # ---- Breaking off ------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ import urllib.request
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import h5py
 from tqdm import tqdm
@@ -39,6 +40,9 @@ PRETRAINED = {
     "imagenet": "https://github.com/fchollet/deep-learning-models/releases/download/v0.2/"
     "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
 }
+SHIPPED = {"shapes": ("shapes.h5", "a4e97b00f63a5589cd68babd97645656292572845f876368aae6b812354a159a")}
+SHIPPED_FOLDER = Path(__file__).resolve().parents[2] / "weights"  # of a clone
+WORDS = (*PRETRAINED, *SHIPPED)
 ATTEMPTS = 5  # of one download; each goes on where the one before broke off
 WAIT_SECONDS = 1.0  # between attempts
 TIMEOUT_SECONDS = 30.0  # without a byte from the server
@@ -50,22 +54,43 @@ def pretrained(word: str, cache_dir: str | os.PathLike | None = None) -> str:
     """Path of the weights that a word stands for; downloads them the first time.
 
     Args:
-        word: "coco" (all of Mask R-CNN, 81 classes), "balloon" (2 classes) or "imagenet" (ResNet-50 backbone).
+        word: "coco" (all of Mask R-CNN, 81 classes), "balloon" (2 classes) or "imagenet" (ResNet-50 backbone); or
+            "shapes", the small model of `samples/shapes.py` that a clone of this repository holds.
         cache_dir: the folder to keep them in. None: `weights/` in the working directory where the file lies there
             already, else the folder in the environment variable MRCNN_CACHE, else ~/.cache/mrcnn.
 
     Raises:
         ValueError: an unknown word, or as `download`.
         ConnectionError: as `download`.
+        FileNotFoundError: "shapes", and no clone is there.
     """
+    if word in SHIPPED:
+        return _shipped(*SHIPPED[word])
     if word not in PRETRAINED:
-        raise ValueError(f"There are no pretrained weights {word!r}; expected one of {', '.join(PRETRAINED)}.")
+        raise ValueError(f"There are no pretrained weights {word!r}; expected one of {', '.join(WORDS)}.")
     url = PRETRAINED[word]
     file = url.rsplit("/", 1)[-1]
     if cache_dir is None and os.path.isfile(os.path.join("weights", file)):
         cache_dir = "weights"
     folder = cache_dir or os.environ.get("MRCNN_CACHE") or os.path.join(os.path.expanduser("~"), ".cache", "mrcnn")
     return download(url, os.path.join(folder, file))
+
+
+def find_pretrained(path_or_word: str | os.PathLike) -> str:
+    """The path itself, or, where it is one of `WORDS` and no file is called so, that of the `pretrained` weights."""
+    path = os.fspath(path_or_word)
+    return pretrained(path) if path in WORDS and not os.path.exists(path) else path
+
+
+def _shipped(file: str, sha256: str) -> str:
+    for path in (SHIPPED_FOLDER / file, Path("weights") / file):
+        if path.is_file():
+            _check(str(path), str(path), sha256)
+            return str(path)
+    raise FileNotFoundError(
+        f"{file} lies in the folder weights/ of a clone of this repository; it is neither at {SHIPPED_FOLDER / file}"
+        f" nor at {path.absolute()}. Clone the repository, or copy the file to one of the two."
+    )
 
 
 def download(url: str, path: str | os.PathLike, sha256: str | None = None, progress: bool = True) -> str:

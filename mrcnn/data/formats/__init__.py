@@ -1,9 +1,13 @@
-"""Annotation formats, one file and one `Dataset` subclass each; here, what they share: how a broken file is told."""
+"""Annotation formats, one file and one `Dataset` subclass each; here, what they share.
+
+How a broken file is told, and how classes that a format calls by name get numbers.
+"""
 
 from __future__ import annotations
 
 import json
 import warnings
+from collections import Counter
 from pathlib import Path
 
 from PIL import Image
@@ -75,6 +79,32 @@ def keep_whole(entries, parse, skip_broken):
         shown = "\n  ".join(str(error) for error in broken[:5]) + ("\n  ..." if len(broken) > 5 else "")
         warnings.warn(f"{len(broken)} images are left out, as their annotation is broken:\n  {shown}", stacklevel=3)
     return parsed
+
+
+def name_classes(dataset, source, found, classes, path):
+    """Gives the classes of a file numbers. Names that the source has already keep theirs.
+
+    Args:
+        dataset: Dataset; the classes are added to it.
+        source: str.
+        found: names, one an object.
+        classes: list of the names wanted, in the order of their ids 1, 2, ...; None: those found, sorted.
+        path: of the file, for the warning about objects of other classes.
+
+    Returns:
+        {name: the source's id} of the classes wanted.
+    """
+    wanted = sorted(set(found)) if classes is None else [classes] if isinstance(classes, str) else list(classes)
+    others = Counter(name for name in found if name not in wanted)
+    if others:
+        counts = ", ".join(f"{name!r} ({count})" for name, count in sorted(others.items()))
+        warnings.warn(f"{path}: objects that aren't of the classes {wanted} are left out: {counts}.", stacklevel=3)
+    ids = {info["name"]: info["id"] for info in dataset.class_info if info["source"] == source}
+    for name in wanted:
+        if name not in ids:
+            ids[name] = max(ids.values(), default=0) + 1
+            dataset.add_class(source, ids[name], name)
+    return {name: ids[name] for name in wanted}
 
 
 def image_size(path, where):

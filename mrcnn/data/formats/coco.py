@@ -4,6 +4,7 @@
     dataset.load_coco("coco", "val", year="2017")                       # COCO's own folders
     dataset.load_coco_format("my/annotations.json", "my/images")        # any other file
     dataset.prepare()
+    save_coco(dataset, "copy.json")                                     # any data set
 
 The file: {"images": [...], "annotations": [...], "categories": [...]}; "info" and "licenses" aren't needed.
     image       {"id", "file_name"} and, if given, {"height", "width"}; else they are read from the image
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 import numbers
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +32,7 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
 from mrcnn.data.dataset import Dataset, is_url
-from mrcnn.data.formats import BrokenAnnotation, field, image_size, keep_whole, read_json
+from mrcnn.data.formats import BrokenAnnotation, field, image_size, keep_whole, read_json, writing
 
 PARTS = ("images", "annotations", "categories")
 MASK_FORMS = "polygons [[x, y, ...], ...] or run lengths {size, counts}"
@@ -299,3 +301,63 @@ def _as_coco(content):
         coco.imgToAnns[annotation["image_id"]].append(annotation)
         coco.catToImgs[annotation["category_id"]].append(annotation["image_id"])
     return coco
+
+
+# ---- Writing ---------------------------------------------------------------------------------------------------------
+def save_coco(dataset, path, image_ids=None, indent=None):
+    """Writes a data set as a file of COCO's form; `CocoDataset.load_coco_format` reads the same masks, pixel for pixel.
+
+    Masks are written as compressed run lengths, which hold parts and holes exactly; polygons can't. Objects without a
+    pixel are left out. Ids of images and categories stay those of the source where they are growing whole numbers, as
+    COCO's are; else they are 1, 2, 3, ... .
+
+    Args:
+        dataset: Dataset, prepared.
+        path: of the file; its folder is made if needed. Images stay where they are and are named by their path from
+            there; those that are no file of their own (drawn ones, or turned ones) are written as PNG into the folder
+            `<name of the file>_images`.
+        image_ids: ids of the images wanted; None: all.
+        indent: of the JSON, see `json.dump`; None: all in one line.
+
+    Returns:
+        Path of the file.
+
+    Raises:
+        ValueError: the data set isn't prepared, or its masks don't fit their images.
+    """
+    path, taken = Path(path), set()
+    wanted = writing.chosen_images(dataset, image_ids)
+    own_ids = _growing([dataset.image_info[i]["id"] for i in wanted])
+    category_ids = _growing([info["id"] for info in dataset.class_info[1:]])
+    images, annotations = [], []
+    for own_id, image_id in zip(own_ids, wanted):
+        masks, class_ids = writing.read_objects(dataset, image_id)
+        height, width = masks.shape[:2]
+        png = path.with_name(f"{path.stem}_images") / f"{writing.file_stem(dataset, image_id, taken)}.png"
+        file = writing.image_file(dataset, image_id, (height, width), png)
+        name = writing.relative_path(file, path.parent)
+        images.append({"id": own_id, "file_name": name, "height": height, "width": width})
+        for code, class_id in zip(rle.encode(np.asfortranarray(masks, np.uint8)), class_ids.tolist()):
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": own_id,
+                    "category_id": category_ids[abs(class_id) - 1],
+                    "segmentation": {"size": [height, width], "counts": code["counts"].decode()},
+                    "area": int(rle.area(code)),
+                    "bbox": rle.toBbox(code).tolist(),
+                    "iscrowd": int(class_id < 0),
+                }
+            )
+    categories = [
+        {"id": own_id, "name": str(info["name"]), "supercategory": info["source"]}
+        for own_id, info in zip(category_ids, dataset.class_info[1:])
+    ]
+    return writing.write_json({"images": images, "annotations": annotations, "categories": categories}, path, indent)
+
+
+def _growing(ids):
+    """ids, if they are whole numbers that grow; else 1, 2, 3, ..."""
+    whole = all(isinstance(own_id, numbers.Integral) and own_id > 0 for own_id in ids)
+    growing = whole and all(a < b for a, b in pairwise(ids))
+    return [int(own_id) for own_id in ids] if growing else list(range(1, len(ids) + 1))

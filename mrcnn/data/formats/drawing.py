@@ -1,4 +1,4 @@
-"""Shapes as masks: polygons, rectangles, circles, ellipses, points.
+"""Shapes as masks: polygons, rectangles, circles, ellipses, lines, points.
 
 A pixel belongs to a shape if its centre, at whole coordinates (y, x), lies in it or on its border, as
 `skimage.draw.polygon` has it (with which matterport drew), at a thirtieth of the time.
@@ -10,6 +10,7 @@ Shapes:
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 CORNERS_OF_ELLIPSE = 360  # enough to be within a tenth of a pixel of one of 1000 pixels
@@ -25,16 +26,32 @@ def polygon(height, width, ys, xs):
     Returns:
         [height, width] bool.
     """
+    return rings(height, width, [(ys, xs)])
+
+
+def rings(height, width, polygons):
+    """What lies in an odd number of polygons, or on the border of one: a polygon within another is a hole.
+
+    Args:
+        height, width: int, of the mask. What lies outside is cut off.
+        polygons: list of (ys, xs), [V] numbers each.
+
+    Returns:
+        [height, width] bool.
+    """
     mask = np.zeros((height, width), bool)
-    ys, xs = np.asarray(ys, np.float64), np.asarray(xs, np.float64)
-    if not len(ys):
+    corners = [np.array(polygon, np.float64) for polygon in polygons if len(polygon[0])]
+    if not corners:
         return mask
-    top, bottom = max(int(np.ceil(ys.min())), 0), min(int(np.floor(ys.max())) + 1, height)
-    left, right = max(int(np.ceil(xs.min())), 0), min(int(np.floor(xs.max())) + 1, width)
+    y1, x1 = np.concatenate(corners, axis=1)
+    y2, x2 = np.concatenate([np.roll(polygon, -1, axis=1) for polygon in corners], axis=1)
+    top, bottom = max(int(np.ceil(y1.min())), 0), min(int(np.floor(y1.max())) + 1, height)
+    left, right = max(int(np.ceil(x1.min())), 0), min(int(np.floor(x1.max())) + 1, width)
     if top >= bottom or left >= right:
         return mask
     inside = mask[top:bottom, left:right]
-    rows, crossings, counts = _crossings(ys - top, xs - left, bottom - top)
+    edges = y1 - top, x1 - left, y2 - top, x2 - left
+    rows, crossings, counts = _crossings(*edges, bottom - top)
     # Right of a crossing, inside becomes outside and the other way round.
     changes = np.zeros((bottom - top, right - left + 1), np.uint8)
     columns = np.clip(np.ceil(crossings[counts]), 0, right - left).astype(int)
@@ -42,18 +59,17 @@ def polygon(height, width, ys, xs):
     inside[:] = np.bitwise_xor.accumulate(changes & 1, axis=1)[:, :-1]
     whole = (crossings == np.around(crossings)) & (crossings >= 0) & (crossings < right - left)
     inside[rows[whole], crossings[whole].astype(int)] = True  # the border itself
-    _draw_level_edges(inside, ys - top, xs - left)
+    _draw_level_edges(inside, *edges)
     return mask
 
 
-def _crossings(ys, xs, height):
-    """Where the edges of a polygon meet the rows 0..height-1.
+def _crossings(y1, x1, y2, x2, height):
+    """Where edges from (y1, x1) to (y2, x2) meet the rows 0..height-1.
 
     Returns:
         rows [P] int, x [P] float, and which of them count for inside and outside [P] bool: an edge counts at its upper
         end and not at its lower one, so that two edges that meet in a row aren't counted twice.
     """
-    y1, x1, y2, x2 = ys, xs, np.roll(ys, -1), np.roll(xs, -1)
     down = y1 <= y2
     (y1, y2), (x1, x2) = (
         (np.where(down, a, b) for a, b in ((y1, y2), (y2, y1))),
@@ -61,18 +77,25 @@ def _crossings(ys, xs, height):
     )
     first, last = np.maximum(np.ceil(y1), 0).astype(int), np.minimum(np.floor(y2), height - 1).astype(int)
     counts = np.where(y1 < y2, np.maximum(last - first + 1, 0), 0)
-    edge = np.repeat(np.arange(len(ys)), counts)
+    edge = np.repeat(np.arange(len(y1)), counts)
     rows = first[edge] + np.arange(len(edge)) - np.repeat(np.cumsum(counts) - counts, counts)
     x = x1[edge] + (rows - y1[edge]) * (x2 - x1)[edge] / (y2 - y1)[edge]
     return rows, x, rows < y2[edge]
 
 
-def _draw_level_edges(inside, ys, xs):
+def _draw_level_edges(inside, y1, x1, y2, x2):
     """Sets the pixels on edges that run along a row, in place."""
-    along = np.flatnonzero((ys == np.roll(ys, -1)) & (ys == np.around(ys)) & (ys >= 0) & (ys < len(inside)))
+    along = np.flatnonzero((y1 == y2) & (y1 == np.around(y1)) & (y1 >= 0) & (y1 < len(inside)))
     for i in along:
-        low, high = sorted((xs[i], xs[(i + 1) % len(xs)]))
-        inside[int(ys[i]), max(int(np.ceil(low)), 0) : max(int(np.floor(high)) + 1, 0)] = True
+        low, high = sorted((x1[i], x2[i]))
+        inside[int(y1[i]), max(int(np.ceil(low)), 0) : max(int(np.floor(high)) + 1, 0)] = True
+
+
+def line(height, width, ys, xs):
+    """An open line through points, one pixel thin: [height, width] bool. ys, xs: [V] numbers."""
+    mask = np.zeros((height, width), np.uint8)
+    points = np.around(np.stack([xs, ys], axis=-1)).astype(np.int32)
+    return cv2.polylines(mask, [points], isClosed=False, color=1).astype(bool)
 
 
 def rectangle(height, width, y, x, h, w):

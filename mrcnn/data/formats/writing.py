@@ -1,0 +1,149 @@
+"""What the writers of annotations share: which images, their objects, their files; JSON that is whole or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mrcnn.data.dataset import is_url
+from mrcnn.data.formats.upright import orientation
+
+
+def chosen_images(dataset, image_ids):
+    """The ids of the images to write, as a list.
+
+    Raises:
+        ValueError: the data set isn't prepared, or has no such image.
+    """
+    if not hasattr(dataset, "num_images"):
+        raise ValueError(f"This {type(dataset).__name__} isn't prepared; call prepare() first.")
+    wanted = [int(i) for i in (dataset.image_ids if image_ids is None else image_ids)]
+    wrong = [i for i in wanted if not 0 <= i < dataset.num_images]
+    if wrong:
+        raise ValueError(f"There is no image {wrong[0]}; expected image_ids in 0..{dataset.num_images - 1}.")
+    return wanted
+
+
+def read_objects(dataset, image_id):
+    """The objects of an image that have a pixel.
+
+    Returns:
+        masks: [H, W, N] bool.
+        class_ids: [N] int, negative for crowds.
+
+    Raises:
+        ValueError: masks and class ids don't fit, or a class isn't the data set's.
+    """
+    masks, class_ids = (np.asarray(part) for part in dataset.load_mask(image_id))
+    name = f"image {image_id} ({dataset.image_info[image_id]['path']})"
+    if masks.ndim != 3 or masks.shape[-1] != len(class_ids):
+        raise ValueError(
+            f"load_mask gave masks of shape {masks.shape} and {len(class_ids)} class ids for {name}; expected masks"
+            " [height, width, N] and N class ids."
+        )
+    if 0 in masks.shape[:2]:  # matterport's base class gave [0, 0, 0] where there is no object
+        masks = np.zeros((*dataset.load_image(image_id).shape[:2], 0), bool)
+    wrong = [i for i in class_ids.tolist() if not 0 < abs(i) < dataset.num_classes]
+    if wrong:
+        raise ValueError(f"load_mask gave class id {wrong[0]} for {name}; expected 1..{dataset.num_classes - 1}.")
+    masks = masks != 0
+    kept = masks.any(axis=(0, 1))
+    return masks[..., kept], class_ids[kept].astype(int)
+
+
+def file_stem(dataset, image_id, taken):
+    """A name for an image's files, without ending: that of its own file, or made of its id; none of `taken`.
+
+    Args:
+        taken: set of str; the name is added.
+    """
+    info = dataset.image_info[image_id]
+    own = Path(info["path"]).stem if info["path"] is not None else f"{info['source']}_{info['id']}"
+    stem = plain = re.sub(r"[^\w.-]+", "_", own) or "image"
+    count = 1
+    while stem.lower() in taken:  # file systems that don't tell A from a
+        count += 1
+        stem = f"{plain}_{count}"
+    taken.add(stem.lower())
+    return stem
+
+
+def image_file(dataset, image_id, size, png):
+    """The file that holds an image as its masks have it: its own, or else `png`, which is then written.
+
+    An image has no file of its own if it is drawn by `load_image`, lies in another file, has another size there, or
+    another orientation than upright (which some readers heed and some don't).
+
+    Args:
+        size: (height, width) of the masks, pixels.
+        png: Path.
+
+    Returns:
+        A path, or a URL as str.
+
+    Raises:
+        ValueError: the image has another size than the masks.
+    """
+    path = dataset.image_info[image_id]["path"]
+    if path is not None and is_url(path):
+        return str(path)
+    if path is not None and _is_image(path, size):
+        return Path(path)
+    image = np.asarray(dataset.load_image(image_id))
+    if image.shape[:2] != tuple(size):
+        raise ValueError(
+            f"Image {image_id} ({path}) has {image.shape[0]} x {image.shape[1]} pixels (height x width), and its masks"
+            f" {size[0]} x {size[1]}; expected the same size."
+        )
+    if image.dtype != np.uint8:
+        raise ValueError(f"Image {image_id} ({path}) is {image.dtype}; expected uint8 to write it as a file.")
+    while png.exists() and _is_of(dataset, png):  # such as a turned photo: it is left as it is
+        png = png.with_name(f"{png.stem}_upright.png")
+    png.parent.mkdir(parents=True, exist_ok=True)
+    temporary = png.with_name(f"{png.name}.{os.getpid()}.part")
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(temporary, format="PNG")
+    os.replace(temporary, png)
+    return png
+
+
+def _is_image(path, size):
+    try:
+        with Image.open(path) as image:
+            return (image.height, image.width) == tuple(size) and orientation(path) == 1
+    except OSError:
+        return False
+
+
+def _is_of(dataset, file):
+    """Whether a file is one of the data set's own."""
+    paths = (Path(info["path"]) for info in dataset.image_info if info["path"] is not None)
+    return any(path.name == file.name and path.resolve() == file.resolve() for path in paths)
+
+
+def relative_path(file, folder):
+    """The path from a folder to a file, with slashes; an absolute one where none leads there; URLs as they are."""
+    if is_url(file):
+        return str(file)
+    file, folder = Path(file).resolve(), Path(folder).resolve()
+    try:
+        return Path(os.path.relpath(file, folder)).as_posix()
+    except ValueError:  # another drive of Windows
+        return file.as_posix()
+
+
+def write_json(content, path, indent=None):
+    """Writes a JSON file through a temporary one, and returns its Path."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        temporary.write_text(json.dumps(content, indent=indent, ensure_ascii=False), encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path

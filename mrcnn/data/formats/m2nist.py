@@ -279,3 +279,13 @@ def _parse_line(line, digits, place, number):
     if set(boxes[:, 4]) != set(shown):
         raise BrokenAnnotation(*where, "digits", f"those of {LABELS}, {shown.tolist()}", boxes[:, 4].tolist())
     return boxes
+
+
+def is_archive(path):
+    """Whether a file is a zip file with M2NIST's arrays in it; only its table of contents is read."""
+    path = Path(path)
+    if path.suffix.lower() != ".zip" or not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        names = {member.split("/")[-1] for member in archive.namelist()}
+    return {IMAGES, LABELS} <= names

@@ -43,7 +43,7 @@ class ViaDataset(Dataset):
         """Adds the images of a VIA file.
 
         The class of a region is `class_name` for all of them, or the value of one of its attributes. If neither is
-        given: the attribute if the regions have one, the class "object" if they have none.
+        given: the attribute if the regions have one; if they have none, the only one of `classes`, or "object".
 
         Args:
             path: the JSON file, or a folder that holds `via_region_data.json` or only one JSON file.
@@ -66,7 +66,7 @@ class ViaDataset(Dataset):
         if class_name is None and attribute is None:
             attribute = _only_attribute(path, regions)
         if class_name is not None or attribute is None:
-            names = [class_name or "object"]
+            names = [class_name] if class_name else _names_without_attribute(path, classes, regions)
         else:
             found = {_class_of(region, attribute) for region in regions} - {None}
             names = list(classes or project_classes.get(attribute) or sorted(found))
@@ -161,6 +161,13 @@ def _only_attribute(path, regions):
     if len(names) > 1:
         raise BrokenAnnotation(path, "the file", "region_attributes", "one, or attribute=... to choose which", names)
     return names[0] if names else None
+
+
+def _names_without_attribute(path, classes, regions):
+    """The names of the classes, where regions don't tell theirs."""
+    if regions and len(classes or ()) > 1:
+        raise BrokenAnnotation(path, "the file", "region_attributes", f"one that tells {', '.join(classes)}", "none")
+    return list(classes or ["object"])
 
 
 def _class_of(region, attribute):

@@ -28,6 +28,7 @@ from mrcnn.data.generator import DataGenerator, data_generator
 from mrcnn.data.loading import load_image_gt
 from mrcnn.data.targets import build_detection_targets, build_rpn_targets, generate_random_rois
 from mrcnn.detecting import mold_image, unmold_image
+from mrcnn.devices import find_devices
 from mrcnn.eager import eager_mode, teach_tf_identity
 from mrcnn.nn.anchors import Anchors
 from mrcnn.nn.backbones import build_backbone, conv_block, identity_block, resnet_graph
@@ -47,6 +48,7 @@ from mrcnn.nn.proposals import ProposalLayer
 from mrcnn.nn.roi_align import PyramidROIAlign, log2_graph
 from mrcnn.nn.rpn import build_rpn_model, rpn_graph, rpn_over_pyramid
 from mrcnn.nn.targets import DetectionTargetLayer, NormBoxes, detection_targets_graph
+from mrcnn.ops import replicas
 from mrcnn.ops.anchors import backbone_shapes, generate_pyramid_anchors
 from mrcnn.ops.boxes import (
     apply_box_deltas_graph,
@@ -219,6 +221,8 @@ class MaskRCNN(keras.Model):
         config: `Config`. Read when the graph is built; thresholds and sizes of detecting (`DETECTION_*`,
             `POST_NMS_ROIS_INFERENCE`...), batch size and steps also later; loss weights at the next `compile`.
         model_dir: where run folders are made, one for each training: `<name>YYYYmmddTHHMM/mask_rcnn_<name>_0001.h5`.
+        strategy: `tf.distribute.Strategy`, or `keras.distribution.DataParallel` on JAX: the devices that share each
+            batch. None: GPU_COUNT of the machine's, as far as there are so many (see `mrcnn.devices`).
 
     Attributes:
         keras_model: the model itself, under matterport's name.
@@ -231,23 +235,27 @@ class MaskRCNN(keras.Model):
     """
 
     @_eagerly
-    def __init__(self, mode, config, model_dir=".", **kwargs):
+    def __init__(self, mode, config, model_dir=".", strategy=None, **kwargs):
         if mode not in MODES:
             raise ValueError(f"mode is {mode!r}; expected one of {', '.join(MODES)}.")
         config.validate()
         teach_tf_identity()
-        stages = build_stages(config)
-        graph = training_graph if mode == "training" else detection_graph
-        inputs, outputs = graph(stages, config)
-        super().__init__(inputs=inputs, outputs=outputs, **{"name": "mask_rcnn", **kwargs})
+        devices = find_devices(config, strategy)
+        with devices.scope():
+            stages = build_stages(config)
+            graph = training_graph if mode == "training" else detection_graph
+            inputs, outputs = graph(stages, config)
+            super().__init__(inputs=inputs, outputs=outputs, **{"name": "mask_rcnn", **kwargs})
+            means = [keras.metrics.Mean(name=name) for name in training.LOSS_NAMES] if mode == "training" else []
         del self.build  # Keras hides it behind a wrapper that gives nothing back
         self.mode = mode
         self.config = config
         self.model_dir = str(model_dir)
+        self.devices = devices
         self._detector = _Detector(stages, tuple(int(n) for n in config.IMAGE_SHAPE))
         if mode == "inference":
             self._detector.model, self._detector.settings = self, self._detection_settings()
-        self._loss_means = [keras.metrics.Mean(name=name) for name in training.LOSS_NAMES] if mode == "training" else []
+        self._loss_means = means
         self._anchor_cache = {}
         if keras.backend.backend() == "tensorflow":
             self.jit_compile = False  # NMS is a kernel that XLA hasn't got, and its convolutions on the CPU are slower
@@ -279,30 +287,33 @@ class MaskRCNN(keras.Model):
         if isinstance(optimizer, (numbers.Real, keras.optimizers.schedules.LearningRateSchedule)):
             learning_rate, optimizer = optimizer, None
             momentum, *args = args or (momentum,)
-        if optimizer is None:
-            optimizer = training.default_optimizer(self.config, learning_rate, momentum)
         if keras.backend.backend() == "tensorflow":
             kwargs.setdefault("jit_compile", False)
-        super().compile(optimizer, *args, **kwargs)
+        with self.devices.scope():
+            if optimizer is None:
+                optimizer = training.default_optimizer(self.config, learning_rate, momentum)
+            super().compile(self.devices.adopt(keras.optimizers.get(optimizer)), *args, **kwargs)
 
     @_eagerly
     def fit(self, x=None, *args, **kwargs):
         """Keras's `fit`. A `DataGenerator` may give batches of several sizes (resize modes "none" and "pad64")."""
-        x, steps = training.stream_of(x)
+        x, steps = training.stream_of(x, self.devices)
         if steps is not None:
             kwargs.setdefault("steps_per_epoch", steps)
-        kwargs["validation_data"], steps = training.stream_of(kwargs.get("validation_data"))
+        kwargs["validation_data"], steps = training.stream_of(kwargs.get("validation_data"), self.devices)
         if steps is not None:
             kwargs.setdefault("validation_steps", steps)
-        return super().fit(x, *args, **kwargs)
+        with self.devices.scope():
+            return super().fit(x, *args, **kwargs)
 
     @_eagerly
     def evaluate(self, x=None, *args, **kwargs):
         """Keras's `evaluate`: the losses on batches. For AP see `evaluate_dataset`."""
-        x, steps = training.stream_of(x)
+        x, steps = training.stream_of(x, self.devices)
         if steps is not None:
             kwargs.setdefault("steps", steps)
-        return super().evaluate(x, *args, **kwargs)
+        with self.devices.scope():
+            return super().evaluate(x, *args, **kwargs)
 
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
@@ -316,8 +327,19 @@ class MaskRCNN(keras.Model):
             x = dict(zip((tensor.name for tensor in self.inputs), x, strict=True))
         values = _losses(x, y_pred, self.config)
         for mean in self._loss_means:
-            mean.update_state(values[mean.name])
-        return _weighted_sum(values, self.config) + _weight_decay(self.trainable_variables, self.config)
+            mean.update_state(replicas.total(values[mean.name]))
+        decay = _weight_decay(self.trainable_variables, self.config) / replicas.count()
+        return replicas.scaled_total(_weighted_sum(values, self.config) + decay)
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Called under TensorFlow before `fit` and `evaluate` on several devices.
+
+        Keras would run the graph symbolically on the sum of all devices' first batches, but masks, which are bool,
+        can't be added. The graph is there already; the optimizer's variables are all that may be missing.
+        """
+        if self.devices.strategy is not None and not self.optimizer.built:
+            with self.devices.scope():
+                self.optimizer.build(self.trainable_variables)
 
     def set_trainable(self, layer_regex, keras_model=None, indent=0, verbose=1):
         """Makes the layers trainable whose whole name matches the regular expression, and freezes the others."""
@@ -348,7 +370,10 @@ class MaskRCNN(keras.Model):
         if self.mode != "training":
             raise ValueError('train() needs a model built with mode="training"; this one is for "inference".')
         self.config.validate()
-        loading = {"workers": workers, "use_multiprocessing": use_multiprocessing}
+        writes = self.devices.writes
+        seed = self.devices.agree(int(np.random.randint(2**31))) if self.config.SEED is None else self.config.SEED
+        loading = {"workers": workers, "use_multiprocessing": use_multiprocessing, "seed": seed,
+                   "shard": self.devices.shard}  # fmt: skip
         batches = DataGenerator(
             train_dataset, self.config, shuffle=True, augmentation=augmentation,
             steps=math.ceil(self.config.STEPS_PER_EPOCH), no_augmentation_sources=no_augmentation_sources, **loading,
@@ -359,8 +384,9 @@ class MaskRCNN(keras.Model):
             val_batches = DataGenerator(
                 val_dataset, self.config, shuffle=True, steps=math.ceil(self.config.VALIDATION_STEPS), **loading
             )
-        print(f"\nStarting at epoch {self.epoch}. LR={learning_rate}\n\nCheckpoint path: {self.checkpoint_path}")
-        self.set_trainable(training.LAYER_REGEX.get(layers, layers))
+        if writes:
+            print(f"\nStarting at epoch {self.epoch}. LR={learning_rate}\n\nCheckpoint path: {self.checkpoint_path}")
+        self.set_trainable(training.LAYER_REGEX.get(layers, layers), verbose=int(writes))
         if not self.trainable_variables:
             raise ValueError(
                 f"layers={layers!r} matches no layer with weights, so nothing would be trained; expected one of"
@@ -369,7 +395,8 @@ class MaskRCNN(keras.Model):
         self.compile(optimizer, learning_rate=learning_rate)
         history = self.fit(
             batches, initial_epoch=self.epoch, epochs=epochs, validation_data=val_batches,
-            callbacks=training.run_callbacks(self.log_dir, self.checkpoint_path, custom_callbacks or ()),
+            callbacks=training.run_callbacks(self.log_dir, self.checkpoint_path, custom_callbacks or (), writes),
+            verbose="auto" if writes else 0,
         )  # fmt: skip
         self.epoch += len(history.epoch)  # fewer than asked for where a callback stopped it
         return history

@@ -129,16 +129,23 @@ def weight_decay(variables, config):
 
 
 # ---- From which batches ------------------------------------------------------------------------------------------
-def stream_of(batches):
+def stream_of(batches, devices):
     """What `fit` can take in place of a `DataGenerator`, and how many steps an epoch has.
 
     In the resize modes "none" and "pad64" batches differ in size. Under TensorFlow Keras would settle their shape by
     the first two of an epoch and fail at a third one, so they go through a `tf.data.Dataset` that leaves it open.
 
+    Args:
+        batches: of `fit` or `evaluate`.
+        devices: `devices.Devices` that will share them.
+
     Returns:
         (batches, None) as given, where nothing needs to be done; or (tf.data.Dataset without end, steps).
     """
-    fixed = not isinstance(batches, DataGenerator) or batches.stream.config.IMAGE_RESIZE_MODE in ("square", "crop")
+    if not isinstance(batches, DataGenerator):
+        return batches, None
+    devices.check_batches(batches)
+    fixed = batches.stream.config.IMAGE_RESIZE_MODE in ("square", "crop")
     if fixed or keras.backend.backend() != "tensorflow":
         return batches, None
     import tensorflow as tf
@@ -195,12 +202,15 @@ class Checkpoint(keras.callbacks.Callback):
         self.model.save_weights(self.path.format(epoch=epoch + 1))
 
 
-def run_callbacks(log_dir: str, checkpoint_path: str, custom=()) -> list:
+def run_callbacks(log_dir: str, checkpoint_path: str, custom=(), writes=True) -> list:
     """What every `train()` keeps in its run folder: a checkpoint an epoch, losses as CSV and for TensorBoard.
 
     The user's own callbacks come in between: the checkpoint is there when they are called, and what they add to the
-    logs, e.g. `evaluate.EvaluateDataset` its `val_mask_ap`, is written down.
+    logs, e.g. `evaluate.EvaluateDataset` its `val_mask_ap`, is written down. Of several processes that train together
+    one `writes`; the others have the user's callbacks only.
     """
+    if not writes:
+        return list(custom)
     Path(log_dir).mkdir(parents=True, exist_ok=True)
     losses_csv = keras.callbacks.CSVLogger(str(Path(log_dir) / "losses.csv"), append=True)
     callbacks = [Checkpoint(checkpoint_path), *custom, losses_csv]

@@ -24,6 +24,7 @@ FLOORS = {
     "detecting": 3,
     "inspecting": 3,
     "eager": 3,
+    "devices": 3,
     "drawing": 3,
     "model": 4,
     "utils": 4,

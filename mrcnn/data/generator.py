@@ -48,13 +48,16 @@ class DataGenerator(keras.utils.PyDataset):
         use_multiprocessing: bool. Processes start fresh and stay for the generator's life. They need a data set that
             can be pickled, defined in a module or in a script whose training is under `if __name__ == "__main__":`.
         max_queue_size: int. Batches prepared ahead, when there are several workers.
+        shard: (index, count). Of each batch the index-th of count equal parts, for training in several processes that
+            share the batches: process 0 the first images, and so on. All need the same seed.
 
     Raises:
-        ValueError, TypeError: see `SampleStream`.
+        ValueError, TypeError: see `SampleStream`; or the batches have no such parts.
     """
 
     def __init__(self, dataset, config, shuffle=True, augmentation=None, batch_size=None, steps=None, seed=None,
-                 no_augmentation_sources=None, workers=1, use_multiprocessing=False, max_queue_size=10):  # fmt: skip
+                 no_augmentation_sources=None, workers=1, use_multiprocessing=False, max_queue_size=10,
+                 shard=(0, 1)):  # fmt: skip
         # Keras would fork its processes anew each epoch, and a fork of a program that runs TensorFlow can hang. Its
         # threads wait for our processes instead.
         super().__init__(workers=workers, use_multiprocessing=False, max_queue_size=max_queue_size)
@@ -68,6 +71,7 @@ class DataGenerator(keras.utils.PyDataset):
         augmentations = [] if augmentation is None else [augmentation]
         self.stream = SampleStream(dataset, config, shuffle, self.seed, augmentations, no_augmentation_sources)
         self.steps, self.epoch = steps, 0
+        self.shard = _check_shard(shard, self.batch_size, self.last_batch_size)
         self._pool = _start_processes(self.stream, workers) if use_multiprocessing else None
         if self._pool is not None:
             weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
@@ -76,8 +80,13 @@ class DataGenerator(keras.utils.PyDataset):
         """Batches of an epoch."""
         return self.steps or math.ceil(len(self.stream) / self.batch_size)
 
+    @property
+    def last_batch_size(self):
+        """Images of an epoch's last batch, over all shards."""
+        return self.batch_size if self.steps else (len(self.stream) - 1) % self.batch_size + 1
+
     def __getitem__(self, index):
-        """Batch `index` of the present epoch: a tuple of one dict, named as the model's inputs.
+        """Batch `index` of the present epoch, or its shard: a tuple of one dict, named as the model's inputs.
 
         Returns:
             input_image [B, H, W, C] float32, mean subtracted; input_image_meta [B, 12 + classes] float32;
@@ -86,7 +95,9 @@ class DataGenerator(keras.utils.PyDataset):
         """
         if not 0 <= index < len(self):
             raise IndexError(f"Batch {index} of {len(self)}.")
-        places = self._places(index)
+        places, (part, parts) = self._places(index), self.shard
+        size = len(places) // parts
+        places = places[part * size : (part + 1) * size]
         samples = [self.stream.sample(place) for place in places] if self._pool is None else self._ask(places)
         return (collate(samples, self.stream.config),)
 
@@ -95,7 +106,7 @@ class DataGenerator(keras.utils.PyDataset):
         self.epoch += 1
 
     def _places(self, index):
-        """Places in the stream of batch `index`."""
+        """Places in the stream of batch `index`, of all shards."""
         if self.steps:
             first = (self.epoch * self.steps + index) * self.batch_size
             return range(first, first + self.batch_size)
@@ -116,6 +127,19 @@ class DataGenerator(keras.utils.PyDataset):
         if self._pool is not None:
             raise TypeError("A DataGenerator with use_multiprocessing=True has processes and can't be pickled.")
         return self.__dict__
+
+
+def _check_shard(shard, *batch_sizes):
+    index, count = shard
+    if not 0 <= index < count:
+        raise ValueError(f"shard is {shard}; expected (index, count), index 0..count - 1.")
+    for size in batch_sizes:
+        if size % count:
+            raise ValueError(
+                f"A batch of {size} images can't be cut into the {count} equal parts of shard={shard}; expected a"
+                " multiple. Set batch_size so, and give `steps`, with which all batches are full."
+            )
+    return index, count
 
 
 # ---- Worker processes ------------------------------------------------------------------------------------------------

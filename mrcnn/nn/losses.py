@@ -1,7 +1,8 @@
 """The five losses of Mask R-CNN, each a scalar: two for the RPN, three for the heads.
 
 Shapes: B images, A anchors, R rows of RPN box targets, T sampled RoIs, C classes, (h, w) the mask shape.
-All are computed in float32. A batch in which nothing counts has loss 0.
+All are computed in float32. A batch in which nothing counts has loss 0. Where several replicas share a batch
+(`ops.replicas`), each gives its share of the loss: they add up to that of the whole batch on one device.
 
 Reference: He et al., "Mask R-CNN", section 3; Ren et al., "Faster R-CNN", section 3.1.2.
 """
@@ -9,6 +10,8 @@ Reference: He et al., "Mask R-CNN", section 3; Ren et al., "Faster R-CNN", secti
 from __future__ import annotations
 
 from keras import ops
+
+from mrcnn.ops import replicas
 
 EPSILON = 1e-7  # keeps the logarithm of a mask probability finite, as Keras does
 
@@ -61,7 +64,7 @@ def mrcnn_class_loss_graph(target_class_ids, pred_class_logits, active_class_ids
     counts = ops.take_along_axis(ops.cast(active_class_ids, "float32"), predicted, axis=1)
     if weights is not None:
         counts = counts * ops.cast(weights, "float32")
-    return ops.sum(loss * counts) / ops.maximum(ops.sum(counts), 1.0)
+    return _mean(loss, counts)
 
 
 def mrcnn_bbox_loss_graph(target_bbox, target_class_ids, pred_bbox):
@@ -104,6 +107,6 @@ def _cross_entropy(labels, logits):
 
 
 def _mean(values, counts):
-    """Mean of `values` where `counts` is true; 0 where it never is."""
+    """Mean of `values` where `counts` is true (or 1), over the whole batch; 0 where it never is."""
     counts = ops.cast(counts, "float32")
-    return ops.sum(values * counts) / ops.maximum(ops.sum(counts), 1.0)
+    return ops.sum(values * counts) / ops.maximum(replicas.total(ops.sum(counts)), 1.0)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from mrcnn.ops import replicas
+
 
 @keras.saving.register_keras_serializable(package="mrcnn")
 class BatchNorm(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization` whose mode can be pinned when the graph is built.
 
-    Batches of a detector are small, so matterport freezes BatchNorm by default (`Config.TRAIN_BN = False`).
+    Batches of a detector are small, so matterport freezes BatchNorm by default (`Config.TRAIN_BN = False`). Batch
+    statistics are those of the whole batch, also where several devices share it.
 
     Args:
         train_bn: None: batch statistics while training, running ones otherwise, as usual in Keras.
@@ -35,10 +38,11 @@ class BatchNorm(keras.layers.BatchNormalization):
 
     def call(self, inputs, training=None, mask=None):
         training = training if self.train_bn is None else self.train_bn
+        self.synchronized = replicas.count() > 1
         return super().call(inputs, training=training, mask=mask)
 
     def get_config(self):
-        return {**super().get_config(), "train_bn": self.train_bn}
+        return {**super().get_config(), "train_bn": self.train_bn, "synchronized": False}  # follows from the devices
 
 
 @keras.saving.register_keras_serializable(package="mrcnn")

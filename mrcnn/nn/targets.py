@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from mrcnn.ops import replicas
 from mrcnn.ops.boxes import box_refinement_graph, norm_boxes_graph, overlaps_graph
 from mrcnn.ops.roi_align import crop_masks
 
@@ -139,7 +140,7 @@ class DetectionTargetLayer(keras.layers.Layer):
 
     def _sample(self, positive, negative):
         """Draws at random: [B, N] flags -> rows [B, T] into N, is_positive [B, T], is_sampled [B, T]."""
-        order = keras.random.uniform(ops.shape(positive), seed=self.random)
+        order = replicas.uniform(ops.shape(positive), seed=self.random)
         of_positives = ops.top_k(ops.where(positive, order, -1.0), self.max_positives)[1]  # [B, P]
         of_negatives = ops.top_k(ops.where(negative, order, -1.0), self.rois_per_image)[1]  # [B, T]
         positives = ops.minimum(_count(positive), self.max_positives)  # [B, 1]

@@ -1,0 +1,197 @@
+"""Which devices share the batches of a model, and what has to be done differently because they do.
+
+One machine: `Config.GPU_COUNT` or `MaskRCNN(strategy=...)`, by TensorFlow's MirroredStrategy or, on JAX, Keras's
+DataParallel. Many machines: JAX, a process on each (docs/scaling.md), which loads its share of every batch. Process 0
+writes the files.
+
+However many devices there are, a batch has the loss and the gradient that it has on one. On JAX the program is written
+for the whole batch and the compiler sees to it. TensorFlow's replicas see their share only: see `ops.replicas` for the
+losses and the sampling, and `Devices.adopt` for the clipping.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import keras
+import numpy as np
+
+
+class Devices:
+    """The devices that share a batch.
+
+    Args:
+        strategy: `tf.distribute.Strategy` or `keras.distribution.Distribution`; None: one device.
+        count: int, the shares that a batch is cut into.
+        process, processes: int, which process this is, of how many.
+    """
+
+    def __init__(self, strategy=None, count=1, process=0, processes=1):
+        self.strategy, self.count, self.process, self.processes = strategy, count, process, processes
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process is the one that writes files and prints."""
+        return self.process == 0
+
+    @property
+    def shard(self) -> tuple[int, int]:
+        """`DataGenerator(shard=...)` of this process."""
+        return self.process, self.processes
+
+    def scope(self):
+        """A context: variables made in it lie on the devices, batches trained on in it are spread over them."""
+        return contextlib.nullcontext() if self.strategy is None else self.strategy.scope()
+
+    def agree(self, number: int) -> int:
+        """Process 0's number, below 2**31, in each process."""
+        if self.processes == 1:
+            return number
+        from jax.experimental import multihost_utils
+
+        return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+
+    def check_batches(self, batches) -> None:
+        """Refuses a `DataGenerator` whose batches these devices can't share.
+
+        Raises:
+            ValueError: it is not this process's shard; or an epoch's last batch doesn't divide by the devices.
+        """
+        if batches.shard != self.shard:
+            raise ValueError(
+                f"The DataGenerator has shard={batches.shard}; this is process {self.process} of {self.processes}, so"
+                f" expected shard={self.shard}, and the same seed in all of them. train() sees to that."
+            )
+        sizes = {batches.batch_size, batches.last_batch_size}
+        uneven = [size for size in sorted(sizes) if size % self.count]
+        if uneven and keras.backend.backend() == "jax":
+            raise ValueError(
+                f"A batch of {uneven[0]} images can't be shared by {self.count} devices; expected a multiple. Give the"
+                " DataGenerator `steps`, so that all batches are full, and a batch size that divides."
+            )
+
+    # ---- The optimizer -------------------------------------------------------------------------------------------
+    def adopt(self, optimizer):
+        """The optimizer to train with on these devices.
+
+        One that was made for one device is made anew, from its config. And under TensorFlow gradients are added up
+        before they are clipped: Keras clips the part of each replica and adds what is left, which is another step.
+        """
+        if self.strategy is None or not isinstance(optimizer, keras.optimizers.Optimizer):
+            return optimizer
+        if self.count > 1 and not self._lies_here(optimizer.iterations):
+            optimizer = type(optimizer).from_config(optimizer.get_config())
+        if keras.backend.backend() == "tensorflow" and not hasattr(optimizer, "_adds_before_clipping"):
+            _add_before_clipping(optimizer)
+        return optimizer
+
+    def _lies_here(self, variable) -> bool:
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            return isinstance(variable.value, tf.distribute.DistributedValues)
+        return len(variable.value.sharding.device_set) == self.strategy.device_mesh.devices.size
+
+
+def _add_before_clipping(optimizer) -> None:
+    """Lets `optimizer.apply_gradients` in a replica first add up the gradients of all of them.
+
+    Replica 0 then has the sum and the others zeros; each clips what it has, and Keras adds them up again: the clipped
+    sum. (Where a gradient is nan or inf, so are the others' zeros: all replicas skip a step, or none.)
+    """
+    import tensorflow as tf
+
+    apply = optimizer.apply_gradients
+
+    def apply_added(grads_and_vars):
+        grads_and_vars = list(grads_and_vars)
+        replica = tf.distribute.get_replica_context()
+        if replica is None or replica.num_replicas_in_sync == 1:
+            return apply(grads_and_vars)
+        there = [i for i, (gradient, _) in enumerate(grads_and_vars) if gradient is not None]
+        added = replica.all_reduce("SUM", [tf.convert_to_tensor(grads_and_vars[i][0]) for i in there])
+        mine = tf.equal(replica.replica_id_in_sync_group, 0)
+        for i, gradient in zip(there, added):
+            grads_and_vars[i] = (gradient * tf.cast(mine, gradient.dtype), grads_and_vars[i][1])
+        return apply(grads_and_vars)
+
+    optimizer.apply_gradients = apply_added
+    optimizer._adds_before_clipping = True
+
+
+# ---- Which devices ---------------------------------------------------------------------------------------------------
+def find_devices(config, strategy=None) -> Devices:
+    """The devices that shall share the batches of a new model.
+
+    Args:
+        config: `Config`. With GPU_COUNT above 1 and no strategy: as many of the machine's devices as there are, at
+            most GPU_COUNT and so many that BATCH_SIZE divides. GPUs; or CPUs, if it was split into several.
+        strategy: `tf.distribute.Strategy`, `keras.distribution.DataParallel` or `ModelParallel`; or None. One whose
+            scope is open counts as given.
+
+    Raises:
+        ValueError: the strategy is another backend's, or can't work, or can't share BATCH_SIZE.
+    """
+    find = {"tensorflow": _of_tensorflow, "jax": _of_jax}.get(keras.backend.backend())
+    if find is not None:
+        return find(config, strategy)
+    if strategy is not None:
+        raise ValueError(
+            f"strategy is {strategy!r}, but with the backend {keras.backend.backend()!r} a model has one device. Use"
+            " KERAS_BACKEND=tensorflow or jax."
+        )
+    return Devices()
+
+
+def _of_tensorflow(config, strategy) -> Devices:
+    import tensorflow as tf
+
+    if strategy is None and tf.distribute.has_strategy():
+        strategy = tf.distribute.get_strategy()
+    if strategy is None and config.GPU_COUNT > 1:
+        found = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+        count = _dividing(config, len(found))
+        strategy = tf.distribute.MirroredStrategy([device.name for device in found[:count]]) if count > 1 else None
+    if strategy is None:
+        return Devices()
+    if not isinstance(strategy, tf.distribute.Strategy):
+        raise ValueError(f"strategy is {strategy!r}; expected a tf.distribute.Strategy, as the backend is TensorFlow.")
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        raise ValueError(
+            "MultiWorkerMirroredStrategy doesn't work with Keras 3. For many machines use KERAS_BACKEND=jax, see"
+            " docs/scaling.md; for the devices of one machine tf.distribute.MirroredStrategy."
+        )
+    return Devices(strategy, strategy.num_replicas_in_sync)
+
+
+def _of_jax(config, strategy) -> Devices:
+    import jax
+
+    process, processes = jax.process_index(), jax.process_count()
+    strategy = strategy or keras.distribution.distribution()
+    if strategy is None:
+        names = keras.distribution.list_devices()  # of all processes
+        count = len(names) if processes > 1 else _dividing(config, len(names))
+        if count == 1:
+            return Devices()
+        strategy = keras.distribution.DataParallel(devices=names[:count], auto_shard_dataset=False)
+    if not isinstance(strategy, (keras.distribution.DataParallel, keras.distribution.ModelParallel)):
+        raise ValueError(
+            f"strategy is {strategy!r}; expected keras.distribution.DataParallel or ModelParallel: the backend is JAX."
+        )
+    strategy.auto_shard_dataset = False  # each process's DataGenerator gives its own shard
+    count = strategy.num_model_replicas
+    if config.BATCH_SIZE % count:
+        raise ValueError(
+            f"{type(config).__name__}.BATCH_SIZE is {config.BATCH_SIZE} (GPU_COUNT x IMAGES_PER_GPU); expected a"
+            f" multiple of {count}, the devices that share it. Set GPU_COUNT = {count}."
+        )
+    devices = Devices(strategy, count, process, processes)
+    if processes > 1:  # new weights are drawn in each process, and must be the same
+        keras.utils.set_random_seed(devices.agree(int(np.random.randint(2**31))))
+    return devices
+
+
+def _dividing(config, available: int) -> int:
+    """The most devices, of those available and at most GPU_COUNT, that share BATCH_SIZE evenly."""
+    return max(n for n in range(1, min(available, config.GPU_COUNT) + 1) if config.BATCH_SIZE % n == 0)

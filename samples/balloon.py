@@ -4,7 +4,7 @@
     python samples/balloon.py train --dataset DIR --weights mobilenet.h5       MobileNetV2, for a CPU: 14 minutes
     python samples/balloon.py evaluate --dataset DIR --weights last            mask AP50 = 0.571 (13 images)
     python samples/balloon.py splash --weights last --image photo.jpg          writes splash_<time>.png
-    python samples/balloon.py splash --weights last --video clip.mp4           writes splash_<time>.avi
+    python samples/balloon.py splash --weights last --video clip.mp4           writes splash_<time>.mp4
 
 DIR holds `train/` and `val/`: photos, and their outlines as `via_region_data.json` of the VGG Image Annotator
 (balloon_dataset.zip of matterport's release v2.1). `--weights`: coco, imagenet, last, or a file. The network follows
@@ -25,8 +25,6 @@ sys.path.insert(0, str(ROOT))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's notes would hide the progress
 __path__ = [str(Path(__file__).with_suffix(""))]  # `from samples.balloon import balloon`, as in matterport's notebooks
 
-import cv2
-import keras
 import numpy as np
 import skimage.io
 from tqdm import tqdm
@@ -35,7 +33,19 @@ from mrcnn import visualize
 from mrcnn.config import Config
 from mrcnn.data.formats.via import ViaDataset
 from mrcnn.model import MaskRCNN
-from samples.common import LOGS, backbone_of, evaluate, find_weights, load_weights
+from samples.common import (
+    LOGS,
+    SmallNetwork,
+    augmentation,
+    backbone_of,
+    evaluate,
+    find_weights,
+    load_weights,
+    warm_up_and_cosine,
+)
+from samples.frames import VideoFile, read_video
+
+CLASS_NAMES = ["BG", "balloon"]
 
 
 # ---- Settings and data -----------------------------------------------------------------------------------------------
@@ -43,7 +53,7 @@ class BalloonConfig(Config):
     """matterport's settings: a ResNet, 1024 pixels, 30 epochs of the heads."""
 
     NAME = "balloon"
-    NUM_CLASSES = 1 + 1  # background and balloon
+    NUM_CLASSES = len(CLASS_NAMES)
     IMAGES_PER_GPU = 2
     STEPS_PER_EPOCH = 100
     VALIDATION_STEPS = 5
@@ -56,30 +66,16 @@ class BalloonConfig(Config):
     COSINE = False  # warm up, then lower the learning rate to nothing along a cosine
 
 
-class SmallBalloonConfig(BalloonConfig):
+class SmallBalloonConfig(SmallNetwork, BalloonConfig):
     """MobileNetV2 and smaller photos: trains on a CPU."""
 
-    BACKBONE = "mobilenet_v2"
     IMAGE_MIN_DIM = 512
     IMAGE_MAX_DIM = 512
     RPN_ANCHOR_SCALES = (16, 32, 64, 128, 256)
-    TOP_DOWN_PYRAMID_SIZE = 128
-    FPN_CLASSIF_FC_LAYERS_SIZE = 512
-    PRE_NMS_LIMIT = 1000
-    POST_NMS_ROIS_TRAINING = 300
-    POST_NMS_ROIS_INFERENCE = 200
     DETECTION_MAX_INSTANCES = 50
-
-    # New heads learn from few photos: every step shall have objects and background to learn from.
-    ROI_ALIGN = "aligned"
-    TRAIN_ROIS_PER_IMAGE = 64
-    ADD_GT_TO_PROPOSALS = True
-    FILL_ROIS_WITH_NEGATIVES = True
     STEPS_PER_EPOCH = 61
-    LEARNING_RATE = 0.02
     EPOCHS = 14
     AUGMENT = True
-    WEIGHT_DECAY_PER_SIZE = False
     COSINE = True
 
 
@@ -120,16 +116,18 @@ def balloon_model(mode: str, weights: str, logs) -> MaskRCNN:
     return model
 
 
+def trained_model(weights: str, logs) -> MaskRCNN:
+    """A model to detect with."""
+    return balloon_model("inference", weights, logs)
+
+
 # ---- Commands --------------------------------------------------------------------------------------------------------
 def train(model, dataset_dir, epochs: int | None = None) -> None:
     """Trains the heads on the photos of `train`, and watches the loss on those of `val`."""
     config, validation = model.config, balloon_dataset(dataset_dir, "val")
     epochs, learning_rate = epochs or config.EPOCHS, config.LEARNING_RATE
     if config.COSINE:
-        steps = epochs * config.STEPS_PER_EPOCH
-        learning_rate = keras.optimizers.schedules.CosineDecay(
-            0.0, steps, warmup_target=learning_rate, warmup_steps=config.STEPS_PER_EPOCH
-        )
+        learning_rate = warm_up_and_cosine(learning_rate, epochs, config)
     model.train(
         balloon_dataset(dataset_dir, "train"),
         validation,
@@ -139,20 +137,6 @@ def train(model, dataset_dir, epochs: int | None = None) -> None:
         augmentation=augmentation() if config.AUGMENT else None,
     )
     evaluate(model, validation)
-
-
-def augmentation():
-    """What `AUGMENT` means, as an imgaug augmenter."""
-    from imgaug import augmenters as iaa  # after mrcnn, which mends it for NumPy 2
-
-    return iaa.Sequential(
-        [
-            iaa.Fliplr(0.5),
-            iaa.Affine(scale=(0.5, 1.5), translate_percent={"x": (-0.2, 0.2), "y": (-0.2, 0.2)}),
-            iaa.Multiply((0.7, 1.3)),
-            iaa.AddToHueAndSaturation((-30, 30)),
-        ]
-    )
 
 
 def color_splash(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -166,18 +150,18 @@ def detect_and_color_splash(model, image_path=None, video_path=None, output=None
     Args:
         model: `MaskRCNN`.
         image_path, video_path: one of the two.
-        output: what to write; `splash_<time>.png` or `.avi` in the current folder if None.
+        output: what to write; `splash_<time>.png` or `.mp4` in the current folder if None.
 
     Returns:
         The path written.
 
     Raises:
         ValueError: neither or both are given.
-        OSError: the video can't be opened or written.
+        OSError: the video can't be read or written.
     """
     if bool(image_path) == bool(video_path):
         raise ValueError("splash needs one of image_path (--image) and video_path (--video).")
-    suffix = ".png" if image_path else ".avi"
+    suffix = ".png" if image_path else ".mp4"
     output = Path(output or f"splash_{datetime.datetime.now():%Y%m%dT%H%M%S}{suffix}")
     if image_path:
         skimage.io.imsave(output, _splash(model, skimage.io.imread(image_path)), check_contrast=False)
@@ -193,22 +177,10 @@ def _splash(model, image: np.ndarray) -> np.ndarray:
 
 
 def _splash_video(model, video_path, output) -> None:
-    video = cv2.VideoCapture(str(video_path))
-    if not video.isOpened():
-        raise OSError(f"{video_path} can't be opened as a video; OpenCV knows no decoder for it, or it is not there.")
-    width, height = (int(video.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
-    rate = video.get(cv2.CAP_PROP_FPS) or 25
-    writer = cv2.VideoWriter(str(output), cv2.VideoWriter_fourcc(*"MJPG"), rate, (width, height))
-    if not writer.isOpened():
-        raise OSError(f"{output} can't be written; MJPG video needs a name that ends in .avi.")
-    try:
-        with tqdm(total=int(video.get(cv2.CAP_PROP_FRAME_COUNT)) or None, unit="frame") as progress:
-            while (frame := video.read()[1]) is not None:
-                writer.write(_splash(model, frame[..., ::-1])[..., ::-1])  # OpenCV's order is blue, green, red
-                progress.update()
-    finally:
-        video.release()
-        writer.release()
+    video = read_video(video_path)
+    with VideoFile(output, video.rate) as file:
+        for frame in tqdm(video.frames, total=video.count, unit="frame"):
+            file.write(_splash(model, frame))
 
 
 def main(arguments=None) -> None:

@@ -13,6 +13,7 @@ it first (2017: 19 GB). `--weights` (matterport's `--model`): coco, imagenet, la
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import zipfile
@@ -25,15 +26,25 @@ __path__ = [str(Path(__file__).with_suffix(""))]  # `from samples.coco import co
 
 import numpy as np
 from pycocotools import mask as rle
-from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tqdm import tqdm
 
 from mrcnn import weights
 from mrcnn.config import Config
-from mrcnn.data.formats.coco import CocoFormatDataset
+from mrcnn.data.formats import coco as coco_format
+from mrcnn.data.formats.coco import coco_layout
 from mrcnn.model import MaskRCNN
-from samples.common import LOGS, backbone_of, evaluate, find_weights, load_weights
+from samples.common import (
+    LOGS,
+    SmallNetwork,
+    backbone_of,
+    class_names_of,
+    evaluate,
+    find_weights,
+    load_weights,
+    warm_up_and_cosine,
+    write_class_names,
+)
 
 DEFAULT_YEAR = "2014"  # matterport's
 ZIPS = "http://images.cocodataset.org"
@@ -41,7 +52,14 @@ OTHER_ANNOTATIONS = {  # not in COCO's own archive
     "minival": "https://dl.dropboxusercontent.com/s/o43o90bna78omob/instances_minival2014.json.zip?dl=0",
     "valminusminival": "https://dl.dropboxusercontent.com/s/s3tw5zcg7395368/instances_valminusminival2014.json.zip?dl=0",
 }
-PART_OF = {"minival": "val", "valminusminival": "val"}  # subsets of 2014 whose photos lie in another one's folder
+CLASS_NAMES = """BG, person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant,
+    stop sign, parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, backpack,
+    umbrella, handbag, tie, suitcase, frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball glove,
+    skateboard, surfboard, tennis racket, bottle, wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich,
+    orange, broccoli, carrot, hot dog, pizza, donut, cake, chair, couch, potted plant, bed, dining table, toilet, tv,
+    laptop, mouse, remote, keyboard, cell phone, microwave, oven, toaster, sink, refrigerator, book, clock, vase,
+    scissors, teddy bear, hair drier, toothbrush"""
+CLASS_NAMES = [name.strip() for name in CLASS_NAMES.split(",")]
 
 
 # ---- Settings and data -----------------------------------------------------------------------------------------------
@@ -50,33 +68,23 @@ class CocoConfig(Config):
 
     NAME = "coco"
     IMAGES_PER_GPU = 2
-    NUM_CLASSES = 1 + 80
+    NUM_CLASSES = len(CLASS_NAMES)
+    EPOCHS = 12  # of the schedule "short"; not read by the model
 
 
-class CocoDataset(CocoFormatDataset):
-    """COCO, or a subset of its classes. `load_coco`, then `prepare`."""
+class SmallCocoConfig(SmallNetwork, CocoConfig):
+    """MobileNetV2 and small images: a CPU can show with it that all is in place; it is no way to a good COCO model."""
 
-    def load_coco(
-        self, dataset_dir, subset, year=DEFAULT_YEAR, class_ids=None, class_map=None, return_coco=False,
-        auto_download=False,
-    ):  # fmt: skip
-        """Adds the photos of one subset.
+    IMAGES_PER_GPU = 4
+    IMAGE_MIN_DIM = 256
+    IMAGE_MAX_DIM = 256
+    RPN_ANCHOR_SCALES = (12, 24, 48, 96, 192)
+    TRAIN_ROIS_PER_IMAGE = 32
+    VALIDATION_STEPS = 5
 
-        Args:
-            dataset_dir: folder of COCO's layout (see the top of this page).
-            subset: "train", "val", "minival" or "valminusminival".
-            year: "2014" or "2017".
-            class_ids: COCO category ids; photos that show none of them are left out. None: all classes, all photos.
-            class_map: not used, as in matterport's.
-            return_coco: whether to return the `pycocotools.coco.COCO` object.
-            auto_download: whether to fetch what isn't there.
-        """
-        if auto_download:
-            self.auto_download(dataset_dir, subset, year)
-        annotations, images = coco_layout(dataset_dir, subset, year)
-        coco = COCO(str(annotations))
-        self.load_coco_format(coco, images, category_ids=class_ids)
-        return coco if return_coco else None
+
+class CocoDataset(coco_format.CocoDataset):
+    """COCO, or a subset of its classes, that can fetch itself. `load_coco` or `load_coco_format`, then `prepare`."""
 
     def auto_download(self, dataset_dir, subset, year) -> None:
         """Fetches and unpacks the photos and annotations of one subset where they are missing."""
@@ -86,13 +94,6 @@ class CocoDataset(CocoFormatDataset):
             _fetch(OTHER_ANNOTATIONS[subset], annotations, annotations.parent)
         else:
             _fetch(f"{ZIPS}/annotations/annotations_trainval{year}.zip", annotations, Path(dataset_dir))
-
-
-def coco_layout(dataset_dir, subset: str, year: str) -> tuple[Path, Path]:
-    """Paths of the annotation file and of the photos' folder of one subset."""
-    folder = Path(dataset_dir)
-    photos = f"{PART_OF.get(subset, subset)}{year}"
-    return folder / "annotations" / f"instances_{subset}{year}.json", folder / photos
 
 
 def _fetch(url: str, wanted: Path, folder: Path) -> None:
@@ -178,15 +179,32 @@ def matterport_stages(config) -> list[tuple[int, str, float]]:
 def paper_stages(config) -> list[tuple[int, str, float]]:
     """(until epoch, layers, learning rate): 160,000 steps of 16 images, a tenth of the rate after 120,000.
 
-    Rate and number of steps follow the batch (Goyal et al., "Accurate, Large Minibatch SGD"): 0.02 is for 16 images.
     Reference: He et al., "Mask R-CNN", section 3.1.
     """
+    return _falling_stages(config, 120_000, 160_000)
+
+
+def once_stages(config) -> list[tuple[int, str, float]]:
+    """The same in 90,000 steps, a tenth after 60,000 and again after 80,000: Detectron's "1x", which papers compare."""
+    return _falling_stages(config, 60_000, 80_000, 90_000)
+
+
+def _falling_stages(config, *ends: int) -> list[tuple[int, str, float]]:
+    """Stages that end after so many steps of 16 images, at 0.02, 0.002 ...; other batches in proportion.
+
+    Rate and number of steps follow the batch: Goyal et al., "Accurate, Large Minibatch SGD".
+    """
     scale = config.BATCH_SIZE / 16
-    first, last = (round(steps / scale / config.STEPS_PER_EPOCH) for steps in (120_000, 160_000))
-    return [(first, "all", 0.02 * scale), (last, "all", 0.002 * scale)]
+    epochs = [round(steps / scale / config.STEPS_PER_EPOCH) for steps in ends]
+    return [(epoch, "all", 0.02 * scale / 10**i) for i, epoch in enumerate(epochs)]
 
 
-SCHEDULES = {"matterport": matterport_stages, "paper": paper_stages}
+def short_stages(config) -> list[tuple[int, str, float]]:
+    """For a small set of one's own: all layers, a rate that warms up for an epoch and sinks along a cosine."""
+    return [(config.EPOCHS, "all", warm_up_and_cosine(config.LEARNING_RATE, config.EPOCHS, config))]
+
+
+SCHEDULES = {"matterport": matterport_stages, "paper": paper_stages, "1x": once_stages, "short": short_stages}
 
 
 # ---- Commands --------------------------------------------------------------------------------------------------------
@@ -194,10 +212,28 @@ def train(model, training, validation, schedule: str = "matterport") -> None:
     """Trains through the stages of a schedule; half of the images are flipped left to right."""
     from imgaug import augmenters  # on NumPy 2 only after mrcnn: that gives back what imgaug misses there
 
+    write_class_names(model, training.class_names)
     flip = augmenters.Fliplr(0.5)
     for epochs, layers, rate in SCHEDULES[schedule](model.config):
-        print(f"Training {layers} until epoch {epochs}, learning rate {rate:g}")
+        print(f"Training {layers} until epoch {epochs}")
         model.train(training, validation, learning_rate=rate, epochs=epochs, layers=layers, augmentation=flip)
+
+
+def coco_config(path, num_classes: int = len(CLASS_NAMES)) -> CocoConfig:
+    """Settings for the network that a weight file belongs to."""
+    backbone = backbone_of(path) or CocoConfig.BACKBONE
+    config = SmallCocoConfig() if backbone == "mobilenet_v2" else CocoConfig()
+    config.BACKBONE, config.NUM_CLASSES = backbone, num_classes
+    return config
+
+
+def trained_model(weights: str, logs) -> MaskRCNN:
+    """A model to detect with, of COCO's classes or of those that were noted beside the checkpoint."""
+    path = find_weights(weights, CocoConfig.NAME, logs)
+    config = coco_config(path, len(class_names_of(path) or CLASS_NAMES))
+    model = MaskRCNN("inference", config, str(logs))
+    load_weights(model, weights, path)
+    return model
 
 
 def open_data(args, subset: str) -> CocoDataset:
@@ -233,6 +269,7 @@ def parse(arguments=None) -> argparse.Namespace:
     parser.add_argument("--limit", type=int, default=500, help="images to evaluate, 0 for all (%(default)s)")
     parser.add_argument("--download", type=yes_or_no, nargs="?", const=True, default=False, help="fetch COCO first")
     parser.add_argument("--schedule", choices=SCHEDULES, default="matterport", help="of train (%(default)s)")
+    parser.add_argument("--epochs", type=int, default=CocoConfig.EPOCHS, help="of --schedule short (%(default)s)")
     parser.add_argument("--annotations", help="a file of your own in COCO's format, instead of --dataset")
     parser.add_argument("--val-annotations", help="the same for validation (as --annotations)")
     parser.add_argument("--images", help="folder of its photos (the file's own)")
@@ -244,18 +281,20 @@ def parse(arguments=None) -> argparse.Namespace:
 
 def main(arguments=None) -> None:
     args = parse(arguments)
-    subset = "minival" if args.year == "2014" else "val"
-    validation = open_data(args, subset)
-    config = CocoConfig()
-    config.NUM_CLASSES = validation.num_classes
-    path = find_weights(args.weights, config.NAME, args.logs)
-    config.BACKBONE = backbone_of(path) or config.BACKBONE
-    model = MaskRCNN("training" if args.command == "train" else "inference", config, args.logs)
-    load_weights(model, args.weights, path)
+    validation = open_data(args, "minival" if args.year == "2014" else "val")
+    path = find_weights(args.weights, CocoConfig.NAME, args.logs)
+    config = coco_config(path, validation.num_classes)
     if args.command == "train":
-        train(model, open_data(args, "train"), validation, args.schedule)
+        training = open_data(args, "train")
+        if args.schedule == "short":
+            config.EPOCHS, config.STEPS_PER_EPOCH = args.epochs, math.ceil(training.num_images / config.BATCH_SIZE)
+        model = MaskRCNN("training", config, args.logs)
+        load_weights(model, args.weights, path)
+        train(model, training, validation, args.schedule)
     else:
-        evaluate(model, validation, validation.image_ids[: args.limit or None])
+        model = MaskRCNN("inference", config, args.logs)
+        load_weights(model, args.weights, path)
+    evaluate(model, validation, validation.image_ids[: args.limit or None])
 
 
 if __name__ == "__main__":

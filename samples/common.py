@@ -1,12 +1,13 @@
 """What the samples share: start weights by a word, a learning rate, the closing line of an evaluation, a picture.
 
-Words for `--weights`: `coco` and `imagenet` are downloaded once; `last` is the newest checkpoint under `--logs`;
-anything else is a file: a checkpoint of ours or of matterport's, or a backbone alone, e.g. MobileNetV2 of
-keras.applications.
+Words for `--weights`: `coco` and `imagenet` are downloaded once; `shapes` is shipped; `last` is the newest
+checkpoint under `--logs`; anything else is a file: a checkpoint of ours or of matterport's, or a backbone alone, e.g.
+MobileNetV2 of keras.applications.
 """
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from mrcnn import visualize, weights
 
 ROOT = Path(__file__).resolve().parents[1]
 LOGS = ROOT / "logs"
+CLASSES_FILE = "classes.txt"  # beside the checkpoints of a run
 EVALUATION_CONFIDENCE = 0.05  # AP counts the low-scored detections as well; papers stop at about this
 HEADS = ["mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask"]  # the layers whose size follows the classes
 
@@ -47,19 +49,19 @@ def find_weights(word: str, name: str | None, logs) -> str:
     """Path of the weights that `word` stands for.
 
     Args:
-        word: a key of `weights.PRETRAINED`, "last", or a path.
+        word: one of `weights.WORDS`, "last", or a path.
         name: `Config.NAME`, for "last".
         logs: folder of the run folders, for "last".
 
     Raises:
         FileNotFoundError: no such file, or no checkpoint of that name yet.
     """
-    if word.lower() in weights.PRETRAINED:
+    if word.lower() in weights.WORDS:
         return str(weights.pretrained(word.lower()))
     if word.lower() == "last":
         return str(weights.find_last(logs, name))
     if not Path(word).is_file():
-        words = ", ".join([*weights.PRETRAINED, "last"])
+        words = ", ".join([*weights.WORDS, "last"])
         raise FileNotFoundError(f"--weights {word}: no such file; expected a path, or one of the words {words}.")
     return word
 
@@ -89,6 +91,35 @@ def warm_up_and_cosine(rate: float, epochs: int, config) -> keras.optimizers.sch
     """A learning rate that grows to `rate` in the first epoch, and sinks along a cosine to hardly anything."""
     steps = epochs * config.STEPS_PER_EPOCH
     return keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=rate, warmup_steps=config.STEPS_PER_EPOCH)
+
+
+def augmentation():
+    """Flips, zooms, shifts and tints photos, so that few of them show more: an imgaug augmenter."""
+    from imgaug import augmenters as iaa  # after mrcnn, which mends it for NumPy 2
+
+    return iaa.Sequential(
+        [
+            iaa.Fliplr(0.5),
+            iaa.Affine(scale=(0.5, 1.5), translate_percent={"x": (-0.2, 0.2), "y": (-0.2, 0.2)}),
+            iaa.Multiply((0.7, 1.3)),
+            iaa.AddToHueAndSaturation((-30, 30)),
+        ]
+    )
+
+
+def write_class_names(model, class_names) -> None:
+    """Notes the classes beside a run's checkpoints, for `class_names_of`."""
+    path = Path(model.log_dir) / CLASSES_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_text("".join(f"{name}\n" for name in class_names), encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def class_names_of(checkpoint) -> list[str] | None:
+    """The classes that `write_class_names` noted beside a checkpoint, "BG" first; None: there is no note."""
+    path = Path(checkpoint).parent / CLASSES_FILE
+    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else None
 
 
 @contextmanager

@@ -37,6 +37,7 @@ from mrcnn.model import BatchNorm, MaskRCNN
 from samples.common import LOGS, draw_detections, evaluate, find_weights, load_weights
 
 SHAPES = ("square", "circle", "triangle")
+CLASS_NAMES = ["BG", *SHAPES]
 TRAINING, VALIDATION, EVALUATION = 1, 2, 3  # seeds
 EVALUATION_IMAGES = 100
 

@@ -1,0 +1,296 @@
+"""Videos in and out: the frames of a file, a folder or a camera; and a file that browsers and VLC play.
+
+    frame   [H, W, 3] uint8, RGB; all frames of a video are of one size
+    rate    frames per second
+
+What is written, by the name's ending:
+
+    .mp4    H.264, where there is an ffmpeg that has it (on the PATH, or from `pip install imageio-ffmpeg`) or OpenCV
+            was built with it; else VP9. Both play in today's browsers and in VLC; Apple's players want H.264. An OpenCV
+            that has neither writes MPEG-4 part 2, which VLC plays and browsers don't.
+    .avi    Motion JPEG: large files that any OpenCV can write and read.
+
+Sound is not carried over.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # quiet: what goes wrong is said here, with the file's name
+
+import cv2
+import numpy as np
+
+from mrcnn.data.dataset import read_image
+from mrcnn.weights.reading import natural_order
+
+IMAGE_ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+DEFAULT_RATE = 25.0  # of folders, and of videos and cameras that don't say theirs
+WHOLE = 0.9  # of the frames that a file announces; some only estimate that number. Below, it counts as broken off.
+CODECS = {".mp4": ("avc1", "vp09", "mp4v"), ".avi": ("MJPG",)}  # for OpenCV, best first
+
+
+# ---- In --------------------------------------------------------------------------------------------------------------
+@dataclass
+class Video:
+    """An opened video. Loop over `frames`, once.
+
+    Attributes:
+        name: str, for messages.
+        rate: float.
+        count: int, the frames to be expected; None: nobody knows.
+        live: bool, whether frames come when they happen, and not when they are asked for.
+        frames: iterator of frames.
+    """
+
+    name: str
+    rate: float
+    count: int | None
+    live: bool
+    frames: Iterator[np.ndarray]
+
+
+def read_video(source, rate: float | None = None) -> Video:
+    """Opens a video; there is at least one frame in it.
+
+    Args:
+        source: path of a video file, or of a folder of images (frames in the order of their names, 10 after 9); or an
+            int, the number of a camera.
+        rate: instead of the video's own.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        OSError: no video, or one without a frame that can be read; no such camera.
+        ValueError: a folder without images, or with images of several sizes.
+    """
+    if isinstance(source, int):
+        return _read_camera(source, rate)
+    path = Path(source)
+    if path.is_dir():
+        return _read_folder(path, rate)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there; expected a video file or a folder of images.")
+    return _read_file(path, rate)
+
+
+def _read_folder(folder: Path, rate: float | None) -> Video:
+    files = [file for file in folder.iterdir() if file.suffix.lower() in IMAGE_ENDINGS]
+    if not files:
+        raise ValueError(f"{folder} holds no image; expected frames that end in {', '.join(IMAGE_ENDINGS)}.")
+    files.sort(key=lambda file: natural_order(file.name))
+    return Video(str(folder), rate or DEFAULT_RATE, len(files), False, _images(files))
+
+
+def _images(files) -> Iterator[np.ndarray]:
+    shape = None
+    for file in files:
+        frame = read_image(file)
+        shape = shape or frame.shape
+        if frame.shape != shape:
+            raise ValueError(
+                f"{file} has {frame.shape[0]} x {frame.shape[1]} pixels and the first frame, {files[0].name}, has"
+                f" {shape[0]} x {shape[1]}; expected frames of one size (height x width)."
+            )
+        yield frame
+
+
+def _read_file(path: Path, rate: float | None) -> Video:
+    capture = cv2.VideoCapture(str(path))
+    first = _next_frame(capture)
+    if first is None:
+        capture.release()
+        raise OSError(
+            f"{path} has no frame that can be read: it is empty or broken, no video, or OpenCV has no decoder for it."
+        )
+    announced = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    count = announced if announced > 0 else None
+    return Video(str(path), rate or _rate_of(capture), count, False, _frames_of(capture, first, str(path), count))
+
+
+def _read_camera(number: int, rate: float | None) -> Video:
+    capture = cv2.VideoCapture(number)
+    first = _next_frame(capture)
+    if first is None:
+        capture.release()
+        raise OSError(f"Camera {number} gives no picture; is it there, and does another program use it?")
+    name = f"camera {number}"
+    return Video(name, rate or _rate_of(capture), None, True, _frames_of(capture, first, name, None))
+
+
+def _frames_of(capture, first: np.ndarray, name: str, announced: int | None) -> Iterator[np.ndarray]:
+    frame, seen = first, 0
+    try:
+        while frame is not None:
+            seen += 1
+            yield frame
+            frame = _next_frame(capture)
+    finally:
+        capture.release()
+    if announced and seen < WHOLE * announced:
+        warnings.warn(f"{name} breaks off: {seen} of {announced} frames can be read.", stacklevel=2)
+
+
+def _next_frame(capture) -> np.ndarray | None:
+    there, frame = capture.read()
+    return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB) if there else None
+
+
+def _rate_of(capture) -> float:
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    return rate if 0 < rate < 1000 else DEFAULT_RATE  # files without one say 0, NaN or their clock's 90,000
+
+
+# ---- Out -------------------------------------------------------------------------------------------------------------
+class VideoFile:
+    """A video being written. It is there under its name once the `with` block has ended well, whole and read back.
+
+        with VideoFile("out.mp4", rate=25) as file:
+            file.write(frame)
+
+    Args:
+        path: ends in .mp4 or .avi; an existing file is replaced, missing folders are made.
+        rate: frames per second.
+        live: bool. Frames are written as they happen: each is repeated up to its time, so that a video of a camera
+            lasts as long as the filming did.
+
+    Attributes:
+        codec: str, what the file is written in; None before the first frame.
+        count: int, frames written.
+
+    Raises:
+        ValueError: another ending; a frame of another size than the first one; no frame at all.
+        OSError: it can't be written, or not be read back.
+    """
+
+    def __init__(self, path, rate: float, live: bool = False):
+        self.path, self.rate, self.live = Path(path), float(rate), live
+        if self.path.suffix.lower() not in CODECS:
+            raise ValueError(f"{path}: expected a name that ends in {' or '.join(CODECS)}.")
+        if not self.rate > 0:
+            raise ValueError(f"{path}: the rate is {rate}; expected frames per second, more than 0.")
+        self.codec, self.count = None, 0
+        self._shape, self._encoder, self._started = None, None, 0.0
+        self._unfinished = self.path.with_name(f".{self.path.stem}.{os.getpid()}{self.path.suffix.lower()}")
+
+    def __enter__(self):
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def write(self, frame: np.ndarray) -> None:
+        """Appends a frame, [H, W, 3] uint8 RGB. To an odd side a row or column is added: codecs want even ones."""
+        if self._shape is None:
+            self._shape = frame.shape
+            height, width = (side + side % 2 for side in frame.shape[:2])
+            self._encoder, self.codec = _open_encoder(self._unfinished, self.rate, (width, height))
+            self._started = time.monotonic()
+        if frame.shape != self._shape:
+            raise ValueError(f"{self.path}: a frame has the shape {frame.shape}, the first one {self._shape}.")
+        height, width = frame.shape[:2]
+        frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        late = round((time.monotonic() - self._started) * self.rate) - self.count if self.live else 0
+        for _ in range(max(1, late)):
+            self._encoder.write(frame)
+            self.count += 1
+
+    def __exit__(self, kind, error, trace):
+        try:
+            if self._encoder is not None:
+                self._encoder.release()
+            if kind is None:
+                self._read_back()
+                os.replace(self._unfinished, self.path)
+        finally:
+            self._unfinished.unlink(missing_ok=True)
+
+    def _read_back(self) -> None:
+        if not self.count:
+            raise ValueError(f"{self.path}: no frame was written, so there is no video.")
+        capture = cv2.VideoCapture(str(self._unfinished))
+        readable = sum(1 for _ in iter(capture.grab, False))
+        capture.release()
+        if readable != self.count:
+            raise OSError(
+                f"{self.path}: {self.count} frames were written as {self.codec}, and {readable} can be read back."
+                " Is the disk full? Another ending means another codec: .mp4 or .avi."
+            )
+
+
+class _OpenCvEncoder:
+    """Writes through OpenCV."""
+
+    def __init__(self, writer):
+        self._writer = writer
+
+    def write(self, frame):
+        self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+
+    def release(self):
+        self._writer.release()
+
+
+class _FfmpegEncoder:
+    """Writes H.264 through a pipe to ffmpeg."""
+
+    def __init__(self, program: str, path: Path, rate: float, size: tuple[int, int]):
+        self._path = path
+        width, height = size
+        frames_in = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-framerate", f"{rate:.6f}"]
+        film_out = ["-an", "-c:v", "libx264", "-pix_fmt", "yuv420p", "-movflags", "+faststart"]  # what browsers want
+        self._process = subprocess.Popen(
+            [program, "-y", "-loglevel", "error", *frames_in, "-i", "-", *film_out, str(path)],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def write(self, frame):
+        try:
+            self._process.stdin.write(np.ascontiguousarray(frame))
+        except BrokenPipeError:
+            self.release()
+
+    def release(self):
+        _, said = self._process.communicate()
+        if self._process.returncode:
+            raise OSError(f"ffmpeg can't write {self._path}: {said.decode(errors='replace').strip()}")
+
+
+def _open_encoder(path: Path, rate: float, size: tuple[int, int]):
+    """(encoder, name of its codec): the best that this machine has for the path's ending."""
+    if path.suffix == ".mp4" and (program := _ffmpeg_with_h264()):
+        return _FfmpegEncoder(program, path, rate, size), "H.264 (ffmpeg)"
+    log_level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # tries that fail are no errors
+    try:
+        for codec in CODECS[path.suffix]:
+            writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), rate, size)
+            if writer.isOpened():
+                return _OpenCvEncoder(writer), f"{codec} (OpenCV)"
+    finally:
+        cv2.utils.logging.setLogLevel(log_level)
+    tried = ", ".join(CODECS[path.suffix])
+    raise OSError(f"{path} can't be written: OpenCV opens no encoder of {tried}. Is the folder writable?")
+
+
+@functools.lru_cache(maxsize=1)
+def _ffmpeg_with_h264() -> str | None:
+    """Path of an ffmpeg that has libx264."""
+    programs = [shutil.which("ffmpeg")]
+    try:
+        import imageio_ffmpeg
+
+        programs.append(imageio_ffmpeg.get_ffmpeg_exe())
+    except (ImportError, RuntimeError):  # not installed, or installed without its program
+        pass
+    for program in filter(None, programs):
+        found = subprocess.run([program, "-hide_banner", "-encoders"], capture_output=True, text=True, check=False)
+        if " libx264 " in found.stdout:
+            return program
+    return None

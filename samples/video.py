@@ -1,0 +1,320 @@
+"""Any model on a video, a folder of frames or a webcam: masks, boxes, scores, and a colour that stays with its object.
+
+    python samples/video.py clip.mp4 --weights coco                    writes clip_detected.mp4
+    python samples/video.py frames/ --weights last --fps 12            of the newest run of any sample
+    python samples/video.py --webcam 0 --weights logs/balloon20261121T0800/mask_rcnn_balloon_0014.h5
+
+HEADER
+
+`--weights`: coco, balloon, shapes, last, or a file. Which sample it belongs to (classes and settings) is told by its
+name, mask_rcnn_<sample>_0014.h5; for other names say `--sample`. For a model of your own, in Python:
+
+    from samples.video import annotate_video
+    annotate_video(model, "clip.mp4", "found.mp4", dataset.class_names)
+
+Shapes: H x W pixels of a frame, n detections on it, T objects that are being tracked; boxes (y1, x1, y2, x2) pixels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import re
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's notes would hide the progress
+
+import cv2
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from scipy.optimize import linear_sum_assignment
+from tqdm import tqdm
+
+from mrcnn import drawing, weights
+from mrcnn.ops.boxes import compute_overlaps
+from samples.common import LOGS, class_names_of, find_weights
+from samples.frames import VideoFile, read_video
+
+SAMPLES = ("balloon", "coco", "digits", "nucleus", "open_images", "pedestrians", "shapes")
+PROGRESS = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}]"  # always frames per second
+PROGRESS_TO_NO_END = "{n_fmt} frames [{elapsed}, {rate_noinv_fmt}]"
+FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"  # comes with matplotlib
+TEXT_HEIGHT = 1 / 36  # of the frame's shorter side
+SMALLEST_TEXT = 10  # pixels
+MASK_ALPHA = 0.45
+
+
+# ---- Which object is which -------------------------------------------------------------------------------------------
+class Tracker:
+    """Numbers the objects of a video: the same object has the same number from frame to frame.
+
+    Each object is expected where its last motion takes it. Detections are given to objects of the same class so that
+    the sum of the IoUs of boxes is largest (the Hungarian method); those that are left over are new objects. An object
+    that isn't found keeps its number for some frames, and is forgotten then.
+
+    Args:
+        min_iou: with the expected box, from which on a detection can be the object.
+        max_missed: frames in a row without the object, after which it is forgotten.
+
+    Reference: Bewley et al., "Simple Online and Realtime Tracking", which predicts by a Kalman filter.
+    """
+
+    SMOOTHING = 0.5  # share of the newest step in the motion; less: calmer, and slower to turn
+
+    def __init__(self, min_iou: float = 0.3, max_missed: int = 10):
+        self.min_iou, self.max_missed = min_iou, max_missed
+        self._last_number = 0
+        self._numbers = np.zeros(0, int)  # [T]
+        self._class_ids = np.zeros(0, int)  # [T]
+        self._boxes = np.zeros((0, 4))  # [T, 4] where last seen
+        self._steps = np.zeros((0, 4))  # [T, (dy, dx, dy, dx)] of a frame
+        self._missed = np.zeros(0, int)  # [T] frames since
+
+    def update(self, boxes, class_ids) -> np.ndarray:
+        """The numbers of the detections of the next frame.
+
+        Args:
+            boxes: [n, 4]; none: an empty list will do.
+            class_ids: [n].
+
+        Returns:
+            [n] int, from 1 on, each number once.
+        """
+        boxes, class_ids = np.asarray(boxes, float).reshape(-1, 4), np.asarray(class_ids, int).reshape(-1)
+        objects, found = self._match(boxes, class_ids)
+        self._missed += 1
+        self._follow(objects, boxes[found])
+        numbers = np.zeros(len(boxes), int)
+        numbers[found] = self._numbers[objects]
+        new = np.flatnonzero(numbers == 0)
+        numbers[new] = self._last_number + 1 + np.arange(len(new))
+        self._last_number += len(new)
+        self._keep(self._missed <= self.max_missed)
+        self._add(numbers[new], class_ids[new], boxes[new])
+        return numbers
+
+    def _match(self, boxes, class_ids) -> tuple[np.ndarray, np.ndarray]:
+        """Indices of objects, and of the detections that are theirs."""
+        expected = self._boxes + self._steps * (self._missed + 1)[:, np.newaxis]
+        ious = compute_overlaps(expected, boxes)  # [T, n]
+        ious[(ious < self.min_iou) | (self._class_ids[:, np.newaxis] != class_ids)] = 0
+        objects, found = linear_sum_assignment(ious, maximize=True)
+        real = ious[objects, found] > 0
+        return objects[real], found[real]
+
+    def _follow(self, objects, boxes) -> None:
+        centre_moved = (boxes - self._boxes[objects]).reshape(-1, 2, 2).mean(axis=1)  # [found objects, (dy, dx)]
+        steps = np.tile(centre_moved / self._missed[objects, np.newaxis], 2)
+        self._steps[objects] += self.SMOOTHING * (steps - self._steps[objects])
+        self._boxes[objects], self._missed[objects] = boxes, 0
+
+    def _keep(self, kept) -> None:
+        for name in ("_numbers", "_class_ids", "_boxes", "_steps", "_missed"):
+            setattr(self, name, getattr(self, name)[kept])
+
+    def _add(self, numbers, class_ids, boxes) -> None:
+        self._numbers = np.concatenate([self._numbers, numbers])
+        self._class_ids = np.concatenate([self._class_ids, class_ids])
+        self._boxes = np.concatenate([self._boxes, boxes])
+        self._steps = np.concatenate([self._steps, np.zeros((len(boxes), 4))])
+        self._missed = np.concatenate([self._missed, np.zeros(len(boxes), int)])
+
+
+# ---- What a frame looks like -----------------------------------------------------------------------------------------
+def draw_frame(frame: np.ndarray, found: dict, numbers, class_names) -> np.ndarray:
+    """A frame with masks, outlines, boxes and captions "name score", in the colours of the objects' numbers.
+
+    `visualize.display_instances` draws finer, on a figure; this is some hundred times faster.
+
+    Args:
+        frame: [H, W, 3] uint8 RGB; is not changed.
+        found: as `MaskRCNN.detect` returns it; best score first, so the best is drawn last.
+        numbers: [n] int, of `Tracker`.
+        class_names: names by class id, "BG" first.
+
+    Returns:
+        [H, W, 3] uint8.
+    """
+    picture, colors = frame.copy(), drawing.class_colors(numbers)
+    instances = list(zip(np.asarray(found["rois"]).tolist(), colors, range(len(colors))))[::-1]
+    for (y1, x1, y2, x2), color, i in instances:
+        _paint(picture[y1:y2, x1:x2], found["masks"][y1:y2, x1:x2, i], color)
+    image = Image.fromarray(picture)
+    pen, font = ImageDraw.Draw(image), _font(max(SMALLEST_TEXT, round(min(frame.shape[:2]) * TEXT_HEIGHT)))
+    for (y1, x1, y2, x2), color, _ in instances:
+        pen.rectangle((x1, y1, x2 - 1, y2 - 1), outline=_bytes(color))
+    for (y1, x1, _, _), color, i in instances:
+        _write(pen, font, f"{class_names[found['class_ids'][i]]} {found['scores'][i]:.2f}", (x1, y1), color)
+    return np.array(image)
+
+
+def _paint(part: np.ndarray, mask: np.ndarray, color) -> None:
+    """Fills a mask in its part of the picture, and draws its outline; both in place."""
+    drawing.paint(part, mask, color, MASK_ALPHA)
+    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    for outline in outlines:
+        part[outline[:, 0, 1], outline[:, 0, 0]] = _bytes(color)
+
+
+def _write(pen, font, text: str, corner, color) -> None:
+    """A caption on a tag of the colour: above its corner, below it where the frame ends; never beside the frame."""
+    left, top, right, bottom = font.getbbox(text)
+    width, height = right + 4, bottom + 3
+    x = max(0, min(corner[0], pen.im.size[0] - width))
+    y = corner[1] - height if corner[1] >= height else corner[1]
+    pen.rectangle((x, y, x + width - 1, y + height - 1), fill=_bytes(color))
+    pen.text((x + 2, y + 1), text, font=font, fill=drawing.text_color(color))
+
+
+def _font(size: int):
+    return ImageFont.truetype(str(FONT), size)
+
+
+def _bytes(color) -> tuple[int, int, int]:
+    return tuple(round(255 * value) for value in color[:3])
+
+
+# ---- A video ---------------------------------------------------------------------------------------------------------
+def annotate_video(
+    model, source, output, class_names, *, tracker=None, rate=None, limit=None, progress=True
+) -> Path:  # fmt: skip
+    """Writes a video with what a model finds in another one.
+
+    Args:
+        model: `MaskRCNN`; detects `config.BATCH_SIZE` frames at a time.
+        source: path of a video, or of a folder of images; int: the number of a camera, filmed until Ctrl-C.
+        output: path that ends in .mp4 or .avi; see `samples.frames`.
+        class_names: names by class id, "BG" first, as `Dataset.class_names`.
+        tracker: `Tracker`, or what has its `update`; None: a new one.
+        rate: frames per second; None: the source's.
+        limit: frames at most; None: all.
+        progress: whether to show a bar, with the frames per second.
+
+    Returns:
+        `output`.
+
+    Raises:
+        as `frames.read_video` and `frames.VideoFile`.
+        ValueError: as many class names as the model has classes are expected.
+    """
+    if len(class_names) != model.config.NUM_CLASSES:
+        raise ValueError(
+            f"{len(class_names)} class names for a model of {model.config.NUM_CLASSES} classes; expected one for each,"
+            f' "BG" (the background) first: got {", ".join(class_names)}.'
+        )
+    video, tracker = read_video(source, rate), tracker or Tracker()
+    batch_size = 1 if video.live else model.config.BATCH_SIZE
+    total = min(filter(None, (video.count, limit)), default=None)
+    bar_format = PROGRESS if total else PROGRESS_TO_NO_END
+    bar = tqdm(total=total, unit=" frames", bar_format=bar_format, disable=not progress)
+    with VideoFile(output, video.rate, video.live) as file, bar:
+        try:
+            for batch in _batches(islice(video.frames, limit), batch_size):
+                for frame, found in zip(batch, model.detect(batch)):
+                    numbers = tracker.update(found["rois"], found["class_ids"])
+                    file.write(draw_frame(frame, found, numbers, class_names))
+                    bar.update()
+        except KeyboardInterrupt:
+            print(f"Stopped after {file.count} frames.")
+    if progress:
+        print(f"{output}: {file.count} frames of {video.name}, {file.codec}")
+    return Path(output)
+
+
+def _batches(frames: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
+    return iter(lambda: list(islice(frames, size)), [])
+
+
+# ---- Command ---------------------------------------------------------------------------------------------------------
+def open_model(word: str, sample: str | None = None, class_names=None, logs=LOGS):
+    """A model that one of the samples trained, and its class names.
+
+    Args:
+        word: `--weights`.
+        sample: one of `SAMPLES`; None: told by the weights' name.
+        class_names: without the background; None: those noted beside the checkpoint, or else the sample's.
+        logs: folder of the run folders, for "last".
+
+    Returns:
+        (`MaskRCNN` for detecting, names by class id).
+
+    Raises:
+        FileNotFoundError: no such weights.
+        ValueError: it can't be told which sample or which classes they belong to.
+    """
+    sample, word = (sample, word) if sample else sample_of(word, logs)
+    page = importlib.import_module(f"samples.{sample}")
+    if class_names:
+        names = ["BG", *class_names]
+    else:
+        names = class_names_of(find_weights(word, sample, logs)) or getattr(page, "CLASS_NAMES", None)
+    if not names:
+        raise ValueError(f"The classes of {word} are written nowhere; give them with --classes, in their order.")
+    return page.trained_model(word, logs), names
+
+
+def sample_of(word: str, logs) -> tuple[str, str]:
+    """The sample that weights belong to, and a word that the sample knows; "last" is the newest run of all samples."""
+    if word.lower() == "last":
+        newest = max(filter(None, (_last(logs, sample) for sample in SAMPLES)), default=None)
+        if newest is None:
+            raise FileNotFoundError(f"--weights last: no checkpoint of {', '.join(SAMPLES)} under {logs}.")
+        return newest[1:]
+    match = re.fullmatch(rf"(?:mask_rcnn_)?({'|'.join(SAMPLES)})(?:_\d+)?", Path(word).stem.lower())
+    if match is None:
+        raise ValueError(
+            f"--weights {word}: the name doesn't say which sample it is of, as mask_rcnn_balloon_0014.h5 does; give"
+            f" --sample with one of {', '.join(SAMPLES)}."
+        )
+    return match[1], word
+
+
+def _last(logs, sample: str) -> tuple[float, str, str] | None:
+    """(time, sample, path) of its last checkpoint."""
+    try:
+        path = str(weights.find_last(logs, sample))
+    except FileNotFoundError:
+        return None
+    return os.path.getmtime(path), sample, path
+
+
+def parse(arguments=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("source", nargs="?", help="video file, or folder of images")
+    parser.add_argument("--webcam", type=int, metavar="NUMBER", help="film with this camera instead, until Ctrl-C")
+    parser.add_argument("--weights", required=True, help="coco, balloon, shapes, last, or a file")
+    parser.add_argument("--sample", choices=SAMPLES, help="whose weights they are (told by their name)")
+    parser.add_argument("--classes", nargs="+", metavar="NAME", help="their classes (the sample's)")
+    parser.add_argument("--logs", default=str(LOGS), help="folder of runs and checkpoints (%(default)s)")
+    parser.add_argument("--output", help="video to write, .mp4 or .avi (<source>_detected.mp4)")
+    parser.add_argument("--fps", type=float, help="frames per second (the source's; 25 for folders)")
+    parser.add_argument("--limit", type=int, help="frames at most")
+    parser.add_argument("--batch", type=int, help="frames at a time (the sample's IMAGES_PER_GPU)")
+    parser.add_argument("--confidence", type=float, help="least score to be drawn (the sample's)")
+    args = parser.parse_args(arguments)
+    if (args.source is None) == (args.webcam is None):
+        parser.error("give one of a source and --webcam")
+    return args
+
+
+def main(arguments=None) -> None:
+    args = parse(arguments)
+    source = args.webcam if args.source is None else Path(args.source)
+    name = f"webcam{source}" if args.source is None else source.with_suffix("")
+    model, class_names = open_model(args.weights, args.sample, args.classes, args.logs)
+    model.config.BATCH_SIZE = args.batch or model.config.BATCH_SIZE
+    if args.confidence is not None:
+        model.config.DETECTION_MIN_CONFIDENCE = args.confidence
+    output = args.output or f"{name}_detected.mp4"
+    annotate_video(model, source, output, class_names, rate=args.fps, limit=args.limit)
+
+
+if __name__ == "__main__":
+    main()

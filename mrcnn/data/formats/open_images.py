@@ -1,0 +1,222 @@
+"""Open Images V5-V7: masks of the classes that are wanted, from the files that its site offers.
+
+    dataset = OpenImagesDataset()
+    dataset.load_open_images("open_images", ["Pumpkin"])
+    dataset.prepare()
+
+What lies in the folder, as downloaded (or as FiftyOne sorts it: data/, labels/masks/, labels/segmentations.csv):
+    class-descriptions-boxable.csv                 LabelName,DisplayName: /m/05zsy,Pumpkin
+    train-annotations-object-segmentation.csv      a line an object: MaskPath,ImageID,LabelName,...
+    train-masks-0/ ..., or masks/                  the PNGs of MaskPath, unpacked; other than 0 is the object
+    train/, or images/                             photos <ImageID>.jpg
+Photos and masks are also found in folders one level deeper. A mask mostly has other sides than its photo (which may be
+the original, or one of 1024 pixels); it is resized to it.
+
+Not every object of a class has a mask: groups and uncertain ones were left out by the makers.
+
+Shapes:
+    N     objects of an image that have a pixel
+    mask  [H, W, N] bool, of the photo's size
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import warnings
+from collections import defaultdict
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from mrcnn.data.dataset import Dataset
+from mrcnn.data.formats import BrokenAnnotation, image_size, keep_whole, name_classes
+from mrcnn.data.formats.pictures import SUFFIXES, read_values
+
+ANNOTATIONS = ("*annotations-object-segmentation.csv", "segmentations.csv")
+DESCRIPTIONS = (
+    "*class-descriptions-boxable.csv",
+    "*class-descriptions*.csv",
+    "segmentation_classes.csv",
+    "classes.csv",
+)
+COLUMNS = ("MaskPath", "ImageID", "LabelName")
+STRETCH = 0.02  # how far a mask's sides may be from the photo's proportions; rounding makes some difference
+
+
+class OpenImagesDataset(Dataset):
+    """Photos and masks of some classes. `load_open_images` as often as needed, then `prepare()`."""
+
+    def load_open_images(self, folder, classes, images_dir=None, masks_dir=None, annotations=None, descriptions=None,
+                         source="open_images", skip_broken=False, limit=None):  # fmt: skip
+        """Adds the photos that have a mask of one of the classes.
+
+        Args:
+            folder: the folder that holds what isn't told apart below.
+            classes: names ("Pumpkin") or labels ("/m/05zsy") of the classes wanted, in the order of their ids 1, 2, ...
+            images_dir, masks_dir: folders of the photos and of the masks; None: see above.
+            annotations: CSV of the masks; None: the only one in the folder. Needed where several subsets lie there.
+            descriptions: CSV of the classes' names; None: the one in the folder.
+            source: str, see `Dataset.add_class`.
+            skip_broken: bool. Leave broken images out and warn, instead of raising. Broken are also those whose photo
+                or mask wasn't downloaded.
+            limit: int, the most photos to add; None: all.
+
+        Raises:
+            FileNotFoundError: a file or folder isn't there.
+            BrokenAnnotation: says file, entry, field, what was expected, what is there.
+        """
+        folder = Path(folder)
+        annotations = _find_file(folder, ANNOTATIONS, "annotations", annotations)
+        names = _class_names(_find_file(folder, DESCRIPTIONS, "descriptions", descriptions), classes)
+        by_image = _read_annotations(annotations, names)
+        subset = annotations.name.split("-annotations")[0]
+        photos = _places(folder, (subset, "images", "data"), images_dir)
+        masks = _places(folder, (f"{subset}-masks*", "masks", "labels/masks"), masks_dir)
+        added = []
+
+        def wanted():
+            for item in by_image.items():
+                if limit is not None and len(added) >= limit:
+                    return
+                yield item
+
+        def parse(item):
+            added.append(_parse_image(*item, photos, masks, annotations))
+            return added[-1]
+
+        parsed = keep_whole(wanted(), parse, skip_broken)
+        ids = name_classes(self, source, (), list(names.values()), annotations)
+        for image_id, photo, (height, width), objects in parsed:
+            own = [(ids[names[label]], str(mask)) for label, mask in objects]
+            self.add_image(source, image_id, str(photo), height=height, width=width, objects=own)
+
+    def load_mask(self, image_id):
+        """[H, W, N] bool, in the order of the file, and [N] int32 class ids. Masks without a pixel are left out."""
+        info = self.image_info[image_id]
+        if "objects" not in info:
+            return super().load_mask(image_id)
+        height, width, objects = info["height"], info["width"], info["objects"]
+        masks, class_ids = np.zeros((len(objects), height, width), bool), np.zeros(len(objects), np.int32)
+        for i, (own_id, file) in enumerate(objects):
+            masks[i] = resize(read_values(file, (info["path"], info["id"])) != 0, height, width)
+            class_ids[i] = self.map_source_class_id(f"{info['source']}.{own_id}")
+        kept = masks.any(axis=(1, 2))
+        return np.moveaxis(masks[kept], 0, -1), class_ids[kept]
+
+
+def resize(mask, height, width):
+    """A mask [h, w] bool in another size, [height, width] bool: what is covered by half or more."""
+    if mask.shape == (height, width):
+        return mask
+    way = cv2.INTER_AREA if height < mask.shape[0] else cv2.INTER_LINEAR
+    return cv2.resize(mask.astype(np.float32), (width, height), interpolation=way) >= 0.5
+
+
+# ---- Files -----------------------------------------------------------------------------------------------------------
+def _find_file(folder, patterns, argument, given):
+    """The file that is given, or the one in the folder or one level deeper."""
+    if given is not None:
+        return Path(given)
+    for pattern in patterns:
+        found = sorted([*folder.glob(pattern), *folder.glob(f"*/{pattern}")])
+        if argument == "annotations" and len(found) > 1:
+            names = ", ".join(str(f.relative_to(folder)) for f in found)
+            raise FileNotFoundError(f"{folder} has {names}; say which one in {argument}=.")
+        if found:
+            return found[0]
+    raise FileNotFoundError(f"{folder} has no {' or '.join(patterns)}; download it, or say where it is in {argument}=.")
+
+
+def _places(folder, names, given):
+    """The folders where photos or masks may lie: those of such names, or the one given, and the folders in them."""
+    tops = (
+        [Path(given)] if given is not None else [*(top for name in names for top in sorted(folder.glob(name))), folder]
+    )
+    tops = [top for top in tops if top.is_dir()]
+    if not tops:
+        raise FileNotFoundError(f"{given or folder}: no such folder.")
+    inside = [place for top in tops for place in sorted(top.iterdir()) if place.is_dir()]
+    return list(dict.fromkeys([*tops, *inside]))
+
+
+def _find(names, places):
+    return next((place / name for name in names for place in places if (place / name).is_file()), None)
+
+
+# ---- Parts of the files ----------------------------------------------------------------------------------------------
+def _rows(path):
+    """(line number, cells) of the lines of a CSV file."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            for row in reader:
+                if row:  # not an empty line
+                    yield reader.line_num, row
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BrokenAnnotation(path, "the file", "text", "CSV in UTF-8", str(error)) from error
+
+
+def _class_names(path, classes):
+    """{label: name} of the classes wanted."""
+    names = {}
+    for line, row in _rows(path):
+        if len(row) != 2:
+            raise BrokenAnnotation(path, f"line {line}", "columns", "LabelName,DisplayName", row)
+        names[row[0]] = row[1]
+    names.pop("LabelName", None)  # the header, which not all versions have
+    labels = {name.casefold(): label for label, name in reversed(names.items())}
+    wanted = {}
+    for name in [classes] if isinstance(classes, str) else classes:
+        label = name if name in names else labels.get(name.casefold())
+        if label is None:
+            near = difflib.get_close_matches(name.casefold(), labels, n=5)
+            got = [names[labels[one]] for one in near] or f"{len(names)} others"
+            raise BrokenAnnotation(path, "the file", "DisplayName", f"to find {name!r}", got)
+        wanted[label] = names[label]
+    return wanted
+
+
+def _read_annotations(path, names):
+    """{image id: [(label, mask's file name)]} of the classes wanted, in the order of the file."""
+    by_image, rows = defaultdict(list), _rows(path)
+    _, header = next(rows, (1, []))
+    if not set(COLUMNS) <= set(header):
+        raise BrokenAnnotation(path, "line 1", "columns", ", ".join(COLUMNS), header)
+    mask, image, label = (header.index(column) for column in COLUMNS)
+    seen = set()
+    for line, row in rows:
+        if len(row) <= max(mask, image, label):
+            raise BrokenAnnotation(path, f"line {line}", "columns", f"{len(header)} cells", row)
+        if row[label] in names:
+            by_image[row[image]].append((row[label], row[mask]))
+            seen.add(row[label])
+    missing = ", ".join(f"{name} ({label})" for label, name in names.items() if label not in seen)
+    if not seen:
+        raise BrokenAnnotation(path, "the file", "LabelName", f"masks of {missing}", "none")
+    if missing:
+        warnings.warn(f"{path} has no masks of {missing}.", stacklevel=3)
+    return by_image
+
+
+def _parse_image(image_id, rows, photos, masks, annotations):
+    """(image id, photo, (height, width), [(label, mask file)])."""
+    where = (annotations, f"image {image_id}")
+    photo = _find([image_id + suffix for suffix in (".jpg", *SUFFIXES)], photos)
+    if photo is None:
+        expected = f"to find {image_id}.jpg in {photos[0]} (skip_broken=True does without photos not downloaded)"
+        raise BrokenAnnotation(*where, "photo", expected, "nothing there")
+    height, width = image_size(photo, where)
+    objects = []
+    for label, name in rows:
+        file = _find([name], masks)
+        if file is None:
+            raise BrokenAnnotation(*where, "MaskPath", f"to find {name} in {masks[0]}", "nothing there")
+        mask_height, mask_width = image_size(file, where)
+        expected = mask_width * height / width
+        if abs(mask_height - expected) > max(2, STRETCH * expected):
+            proportions = f"a mask {name} of the photo's proportions, {height} x {width} (height x width)"
+            raise BrokenAnnotation(*where, "MaskPath", proportions, f"{mask_height} x {mask_width}")
+        objects.append((label, file))
+    return image_id, photo, (height, width), objects

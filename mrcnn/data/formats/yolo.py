@@ -1,0 +1,245 @@
+"""YOLO text files of Ultralytics: one file an image, one object a line; outlines, or boxes alone.
+
+    dataset = YoloSegDataset()
+    dataset.load_yolo("crack-seg/data.yaml", split="train")
+    dataset.load_yolo("crack-seg/labels/train")
+    dataset.prepare()
+
+What stands in a file, x and y being shares of the image's width and height:
+    <class> <x> <y> <x> <y> <x> <y> ...           the corners of a polygon, three or more
+    <class> <centre x> <centre y> <width> <height>  a box; its mask is the whole box
+The labels of `.../images/a.jpg` are in `.../labels/a.txt`: the last folder `images` of the path becomes `labels`. Where
+there is none, they are beside the image. An image without a text file is one without objects. A line that stands twice
+counts once, as for Ultralytics.
+
+An object is one line. If it has several parts, Ultralytics joins their outlines by lines that it goes there and back;
+others join holes to the outline in that way. Such bridges are taken out again, and the outlines are filled by the
+even-odd rule: parts stay parts, holes stay holes.
+
+data.yaml:  path (the set's folder), train, val, test (folders of images, lists of them, or text files that list
+images), names (list, or map from numbers).
+
+Shapes:
+    V     corners of a polygon
+    N     objects of an image that have a pixel
+    mask  [H, W, N] bool
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from mrcnn.data.formats import BrokenAnnotation, drawing, keep_whole, name_classes
+from mrcnn.data.formats.data_yaml import read_data_yaml
+from mrcnn.data.formats.pictures import SUFFIXES, image_files
+from mrcnn.data.formats.upright import UprightDataset, upright_size
+
+SPLITS = ("train", "val", "test")
+NAME_LIST = "classes.txt"  # one name a line, as labelImg and others save it
+TOLERANCE = 0.01  # what a coordinate may lie outside of 0..1, as for Ultralytics
+DECIMALS = 2  # of coordinates in pixels: files have some six digits, so whole pixels become whole again
+
+
+class YoloSegDataset(UprightDataset):
+    """Images annotated in YOLO's form. `load_yolo` as often as needed, then `prepare()`."""
+
+    def load_yolo(self, path, images_dir=None, classes=None, split=None, source="yolo", skip_broken=False):
+        """Adds the images of a data.yaml, or of a folder of labels.
+
+        Args:
+            path: data.yaml, a folder that holds one, or a folder of *.txt files.
+            images_dir: folder of the images; None: as data.yaml says, or the `images` that belongs to the `labels`.
+            classes: list of class names. Where data.yaml or classes.txt tells the names of the numbers: those wanted,
+                in the order of their ids 1, 2, ...; objects of other classes are left out, with a warning that counts
+                them. Where neither does: the names of the numbers 0, 1, ... . None: all, of names "0", "1", ... where
+                they aren't told.
+            split: "train", "val" or "test" of data.yaml; None: "train". Of a folder of labels: a folder in it.
+            source: str, see `Dataset.add_class`.
+            skip_broken: bool. Leave broken images out and warn, instead of raising.
+
+        Raises:
+            FileNotFoundError: no such file or folder, or none in it.
+            BrokenAnnotation: says file, line, field, what was expected, what is there.
+        """
+        path, classes = Path(path), [classes] if isinstance(classes, str) else classes
+        if path.is_dir() and (path / "data.yaml").is_file():
+            path = path / "data.yaml"
+        if path.suffix.lower() in (".yaml", ".yml"):
+            pairs, names = _of_yaml(path, split or "train", images_dir)
+        else:
+            pairs, names = _of_folder(path / split if split else path, images_dir)
+        if not names and classes:
+            names, classes = dict(enumerate(classes)), None
+        parsed = keep_whole(pairs, lambda pair: _parse_image(*pair, names), skip_broken)
+        numbers = [number for *_, rows in parsed for number, _ in rows]
+        names = names or {i: str(i) for i in range(max(numbers, default=-1) + 1)}
+        unknown = sorted(set(classes or ()) - set(names.values()))
+        if unknown:
+            raise BrokenAnnotation(path, "names", "class", f"to find {unknown[0]!r}", list(names.values()))
+        wanted = list(names.values()) if classes is None else classes
+        ids = name_classes(self, source, [names[number] for number in numbers], wanted, path)
+        for photo, (height, width), rows in parsed:
+            own = [(ids[names[number]], values) for number, values in rows if names[number] in ids]
+            self.add_image(source, photo.name, str(photo), height=height, width=width, rows=own)
+
+    def load_mask(self, image_id):
+        """[H, W, N] bool, one a line, and [N] int32 class ids. Objects without a pixel are left out."""
+        info = self.image_info[image_id]
+        if "rows" not in info:
+            return super().load_mask(image_id)
+        height, width, rows = info["height"], info["width"], info["rows"]
+        masks = np.zeros((len(rows), height, width), bool)
+        for mask, (_, values) in zip(masks, rows):
+            mask[:] = draw(values, height, width)
+        class_ids = np.array([self.map_source_class_id(f"{info['source']}.{own_id}") for own_id, _ in rows], np.int32)
+        kept = masks.any(axis=(1, 2))
+        return np.moveaxis(masks[kept], 0, -1), class_ids[kept]
+
+
+# ---- From lines to masks ---------------------------------------------------------------------------------------------
+def draw(values, height, width):
+    """The numbers of a line, without the class, as a mask [height, width] bool."""
+    if len(values) == 4:
+        x, y, w, h = values * (width, height, width, height)
+        return drawing.rectangle(height, width, y - h / 2, x - w / 2, h, w)
+    points = np.around(values.reshape(-1, 2) * (width, height), DECIMALS)
+    return drawing.rings(height, width, [(ring[:, 1], ring[:, 0]) for ring in split_at_bridges(points)])
+
+
+def split_at_bridges(points):
+    """Parts a polygon at lines that it goes there and back between two outlines.
+
+    Args:
+        points: [V, 2] float.
+
+    Returns:
+        List of [V', 2]; the polygon itself if it has no bridge. Lines that lead to no other outline are left in it.
+    """
+    corners = list(map(tuple, points.tolist()))
+    starts = {edge: i for i, edge in enumerate(zip(corners, corners[1:] + corners[:1]))}
+    for (a, b), i in starts.items():
+        j = starts.get((b, a), -1)
+        if j <= i:
+            continue
+        # ... a, [b, ..., b], a, ...: what lies between going and coming back is a ring of its own.
+        inner, outer = points[i + 1 : j + 1], np.concatenate([points[: i + 1], points[j + 2 :]])
+        if _area(inner) and _area(outer):
+            return split_at_bridges(inner) + split_at_bridges(outer)
+    return [points]
+
+
+def _area(points):
+    x, y = (points - points[:1]).T
+    return abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
+
+
+# ---- Files -----------------------------------------------------------------------------------------------------------
+def _of_yaml(path, split, images_dir):
+    """[(image, label file)] of a split, and {number: class name}."""
+    content = read_data_yaml(path, ("path", "names", *SPLITS))
+    names = _names(content.get("names", ""), path)
+    if images_dir is not None:
+        return _with_labels(image_files(images_dir)), names
+    entries = content.get(split) or []
+    if not entries or isinstance(entries, dict):
+        there = [name for name in SPLITS if content.get(name)]
+        raise BrokenAnnotation(path, "the file", split, "a folder of images", there and f"only {', '.join(there)}")
+    photos = []
+    for entry in [entries] if isinstance(entries, str) else entries:
+        photos += _photos(entry, content.get("path", ""), path)
+    return _with_labels(photos), names
+
+
+def _photos(entry, root, path):
+    """The images of an entry of a split: of a folder and those in it, or of a list in a text file."""
+    # `path` may be meant from elsewhere, but the file mostly lies in the set's folder. Roboflow writes a ../ too many.
+    bases = [path.parent / root, path.parent]
+    tried = [base / name for base in bases for name in (entry, entry.removeprefix("../"))]
+    found = next((place for place in tried if place.exists()), None)
+    if found is None:
+        raise BrokenAnnotation(path, "the file", "splits", f"to find {tried[0]}", "nothing there")
+    if found.is_dir():
+        return sorted(p for p in found.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    names = [line.strip() for line in found.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [next((p for p in (found.parent / name, path.parent / root / name) if p.exists()), found.parent / name)
+            for name in names]  # fmt: skip
+
+
+def _of_folder(folder, images_dir):
+    """[(image, label file)] of a folder of labels, and {number: class name}, empty if nothing tells."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder or data.yaml; expected one of the two.")
+    labels = {f.stem: f for f in sorted(folder.glob("*.txt")) if f.name != NAME_LIST}
+    images_dir = _swap_last(folder / "x", "labels", "images").parent if images_dir is None else Path(images_dir)
+    photos = {f.stem: f for f in image_files(images_dir)}
+    if not labels:
+        inside = ", ".join(f.name for f in sorted(folder.iterdir()) if f.is_dir()) or "no folder"
+        raise FileNotFoundError(f"{folder} has no text file of labels; it holds {inside}. Give the one with labels.")
+    stems = sorted(labels.keys() | photos.keys())
+    pairs = [(photos.get(stem, images_dir / f"{stem}.jpg"), labels.get(stem)) for stem in stems]
+    for place in (folder, *folder.resolve().parents[:2]):
+        if (place / NAME_LIST).is_file():
+            lines = (place / NAME_LIST).read_text(encoding="utf-8").splitlines()
+            return pairs, dict(enumerate(line.strip() for line in lines if line.strip()))
+        if (place / "data.yaml").is_file():
+            return pairs, _names(read_data_yaml(place / "data.yaml", ("names",)).get("names", ""), place / "data.yaml")
+    return pairs, {}
+
+
+def _with_labels(photos):
+    pairs = ((photo, _swap_last(photo, "images", "labels").with_suffix(".txt")) for photo in photos)
+    return [(photo, label if label.is_file() else None) for photo, label in pairs]
+
+
+def _swap_last(path, old, new):
+    """The path with the last of its folders of a name renamed; as it is if it has none."""
+    parts = list(path.parts)
+    places = [i for i, part in enumerate(parts[:-1]) if part == old]
+    if places:
+        parts[places[-1]] = new
+    return Path(*parts)
+
+
+def _names(names, path):
+    """{number: class name} of the list or map in a data.yaml; empty if it has none."""
+    pairs = names if isinstance(names, dict) else dict(enumerate(names)) if isinstance(names, list) else {"": names}
+    if names == "":
+        return {}
+    if not all(str(number).isdecimal() for number in pairs):
+        raise BrokenAnnotation(path, "the file", "names", "a list of names, or a map of numbers to names", names)
+    return {int(number): name for number, name in sorted(pairs.items(), key=lambda pair: int(pair[0]))}
+
+
+# ---- Lines -----------------------------------------------------------------------------------------------------------
+def _parse_image(photo, label, names):
+    """(image, (height, width), [(class number, its numbers [4] or [2 V])])."""
+    size = upright_size(photo, (label or photo, "the image"))
+    if label is None:
+        return photo, size, []
+    try:
+        lines = label.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise BrokenAnnotation(label, f"byte {error.start}", "text", "numbers", str(error)) from error
+    rows = dict.fromkeys(tuple(line.split()) for line in lines)
+    first = {row: i for i, row in reversed([(i, tuple(line.split())) for i, line in enumerate(lines, 1)])}
+    return photo, size, [_parse_row(row, names, (label, f"line {first[row]}")) for row in rows if row]
+
+
+def _parse_row(words, names, where):
+    """(class number, its other numbers as an array)."""
+    try:
+        number, *values = (float(word) for word in words)
+    except ValueError:
+        raise BrokenAnnotation(*where, "line", "numbers", " ".join(words)) from None
+    if not number.is_integer() or number < 0 or (names and number not in names):
+        known = f"one of the classes {sorted(names)}" if names else "a whole number of 0 or more"
+        raise BrokenAnnotation(*where, "class", known, words[0])
+    if len(values) != 4 and (len(values) < 6 or len(values) % 2):
+        expected = "a class and the 4 numbers of a box, or x and y of three corners or more"
+        raise BrokenAnnotation(*where, "line", expected, f"{len(words)} numbers")
+    outside = [word for word, value in zip(words[1:], values) if not -TOLERANCE <= value <= 1 + TOLERANCE]
+    if outside:
+        raise BrokenAnnotation(*where, "coordinates", "shares of the image's width and height, 0..1", outside[0])
+    return int(number), np.array(values)

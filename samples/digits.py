@@ -1,0 +1,166 @@
+"""Handwritten digits: instances become a semantic map, the class of every pixel, measured by mIoU.
+
+    python samples/digits.py train --dataset m2nist.zip       8 minutes on 3 cores; then draws and evaluates
+    python samples/digits.py evaluate --dataset m2nist.zip    500 images that training never saw
+    python samples/digits.py detect --dataset m2nist.zip      a picture: image, true map, map from the detections
+
+`train` ended with
+
+    mask AP50 = 0.973 (500 images)
+    mIoU = 0.807, pixel accuracy = 0.988 (500 images)
+
+(7 epochs of 100 steps of 8 images; mask AP 0.663, box AP 0.785. The background is a class of the mIoU.)
+
+M2NIST ("MNIST extended", on Kaggle) has 5000 images of 64 x 84 pixels with two or three digits of MNIST; the last 500
+are for the test. Mask R-CNN finds each digit with a mask of its own; `mrcnn.evaluate.semantic_map` lays these over each
+other, the surest on top, and every pixel has a class. Training starts from the shipped model that finds shapes: its
+backbone and pyramid know outlines already, and only the heads, which have ten digits to tell apart, are new.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's notes would hide the progress
+
+import matplotlib.pyplot as plt
+from matplotlib.colors import BoundaryNorm, ListedColormap
+
+from mrcnn.data.formats.m2nist import M2nistDataset
+from mrcnn.evaluate import semantic_map
+from mrcnn.model import MaskRCNN
+from samples.common import LOGS, evaluate, find_weights, load_weights, warm_up_and_cosine
+from samples.shapes import ShapesConfig
+
+CLASS_NAMES = ["BG", *"0123456789"]
+START_WEIGHTS = "shapes"
+MIN_SCORE = 0.5  # detections below it leave no mark on the map
+DRAWN = 8  # images in the picture
+COLORS = ["black", *plt.get_cmap("tab10").colors]  # of the classes on the map
+PARTS = {"train": (0, 0.89), "val": (0.89, 0.9), "test": (0.9, 1)}  # from where to where in the set
+
+
+# ---- Settings and data -----------------------------------------------------------------------------------------------
+class DigitsConfig(ShapesConfig):
+    """The network that finds shapes, with a class for each digit. Images are scaled by 2.3: strokes are thin."""
+
+    NAME = "digits"
+    NUM_CLASSES = len(CLASS_NAMES)
+    STEPS_PER_EPOCH = 100
+    IMAGE_MIN_DIM = IMAGE_MAX_DIM = 192
+    TRAIN_ROIS_PER_IMAGE = 16
+    DETECTION_MIN_CONFIDENCE = MIN_SCORE
+
+    EPOCHS = 7  # how `train` goes; not read by the model
+    LEARNING_RATE = 0.02
+
+
+def digits_dataset(path, part: str) -> M2nistDataset:
+    """The prepared images of one part of the set.
+
+    Args:
+        path: m2nist.zip, or the folder with combined.npy and segmented.npy.
+        part: "train", "val" or "test".
+    """
+    dataset = M2nistDataset()
+    dataset.load_m2nist(path)
+    start, stop = (round(share * len(dataset.image_info)) for share in PARTS[part])
+    dataset.image_info = dataset.image_info[start:stop]
+    dataset.prepare()
+    return dataset
+
+
+# ---- Commands --------------------------------------------------------------------------------------------------------
+def train(model, path, epochs: int | None = None) -> None:
+    """Trains all layers; then draws and evaluates."""
+    config = model.config
+    epochs = epochs or config.EPOCHS
+    model.train(
+        digits_dataset(path, "train"),
+        digits_dataset(path, "val"),
+        learning_rate=warm_up_and_cosine(config.LEARNING_RATE, epochs, config),
+        epochs=epochs,
+        layers="all",
+    )
+    test = digits_dataset(path, "test")
+    draw_maps(model, test, test.image_ids[:DRAWN], Path(model.log_dir) / "maps.png")
+    evaluate_maps(model, test)
+
+
+def evaluate_maps(model, dataset) -> None:
+    """Prints the scores of the instances, and then those of the semantic maps that they make."""
+    report = evaluate(model, dataset)
+    scores = report.semantic(MIN_SCORE)
+    by_class = ", ".join(f"{name} {iou:.3f}" for name, iou in zip(dataset.class_names, scores.iou) if iou >= 0)
+    print(f"IoU of each class: {by_class}")
+    print(f"mIoU = {scores.miou:.3f}, pixel accuracy = {scores.pixel_accuracy:.3f} ({len(dataset.image_ids)} images)")
+
+
+def draw_maps(model, dataset, image_ids, path) -> Path:
+    """Writes one picture: a row for each image, with the image, the true map, and the map made of the detections."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = 2  # rows of three, side by side
+    rows = -(-len(image_ids) // columns)
+    figure, axes = plt.subplots(rows, 3 * columns, figsize=(5.2 * columns, 1.35 * rows + 0.8), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, title in zip(axes[0], ["image", "truth", "detected"] * columns):
+        axis.set_title(title)
+    colors = {"cmap": ListedColormap(COLORS), "norm": BoundaryNorm(range(len(COLORS) + 1), len(COLORS))}
+    for axis, image_id in zip(axes.reshape(-1, 3), image_ids):
+        image = dataset.load_image(image_id)
+        masks, class_ids = dataset.load_mask(image_id)
+        (found,) = model.detect([image])
+        axis[0].imshow(image)
+        axis[1].imshow(semantic_map({"masks": masks, "class_ids": class_ids}), interpolation="nearest", **colors)
+        axis[2].imshow(semantic_map(found, MIN_SCORE), interpolation="nearest", **colors)
+    patches = [plt.Rectangle((0, 0), 1, 1, color=color) for color in COLORS[1:]]
+    figure.legend(patches, dataset.class_names[1:], loc="lower center", ncols=10, frameon=False)
+    figure.tight_layout(rect=(0, 0.5 / figure.get_figheight(), 1, 1))
+    figure.savefig(path, dpi=80)
+    plt.close(figure)
+    print("picture:", path)
+    return path
+
+
+def digits_model(mode: str, weights: str, logs) -> MaskRCNN:
+    """A model with the weights that `--weights` stands for."""
+    path = find_weights(weights, DigitsConfig.NAME, logs)
+    model = MaskRCNN(mode=mode, config=DigitsConfig(), model_dir=str(logs))
+    load_weights(model, weights, path)
+    return model
+
+
+def trained_model(weights: str, logs) -> MaskRCNN:
+    """A model that detects."""
+    return digits_model("inference", weights, logs)
+
+
+def main(arguments=None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("command", choices=("train", "evaluate", "detect"))
+    parser.add_argument("--dataset", required=True, help="m2nist.zip, or the folder with its files")
+    parser.add_argument("--weights", help="shapes, last, or a file (train: shapes, else: last)")
+    parser.add_argument("--logs", default=str(LOGS), help="folder for runs and checkpoints (%(default)s)")
+    parser.add_argument("--epochs", type=int, help=f"in all, for train ({DigitsConfig.EPOCHS} of 100 steps)")
+    parser.add_argument("--output", default="detections.png", help="the picture that detect writes (%(default)s)")
+    args = parser.parse_args(arguments)
+
+    if args.command == "train":
+        train(digits_model("training", args.weights or START_WEIGHTS, args.logs), args.dataset, args.epochs)
+        return
+    model, test = trained_model(args.weights or "last", args.logs), digits_dataset(args.dataset, "test")
+    if args.command == "evaluate":
+        evaluate_maps(model, test)
+    else:
+        draw_maps(model, test, test.image_ids[:DRAWN], args.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -297,6 +297,8 @@ class MaskRCNN(keras.Model):
     @_eagerly
     def fit(self, x=None, *args, **kwargs):
         """Keras's `fit`. A `DataGenerator` may give batches of several sizes (resize modes "none" and "pad64")."""
+        if isinstance(x, DataGenerator):
+            kwargs.setdefault("shuffle", False)  # it has an order of its own; Keras would mix up each epoch's batches
         x, steps = training.stream_of(x, self.devices)
         if steps is not None:
             kwargs.setdefault("steps_per_epoch", steps)

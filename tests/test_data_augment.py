@@ -92,6 +92,13 @@ def test_the_generator_decides_and_the_augmenter_is_left_as_it_was():
     assert free[0].shape == (H, W, 3)
 
 
+@pytest.mark.parametrize("settings", [{}, {"seed": 5}])
+def test_without_a_generator_each_call_is_augmented_anew(settings):
+    augmenter = iaa.Sequential([iaa.Affine(rotate=(-45, 45))], **settings)
+    images = [augment(augmenter, seed=None)[0] for _ in range(3)]
+    assert not any(np.array_equal(images[i], images[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+
+
 def test_an_image_without_objects_is_augmented_too():
     image, masks = augment(iaa.Fliplr(1.0), picture=lambda: (picture()[0], np.zeros((H, W, 0), bool)))
     np.testing.assert_array_equal(image, picture()[0][:, ::-1])

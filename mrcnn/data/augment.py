@@ -116,10 +116,10 @@ def _is_imgaug(augmentation):
 def _augment_imgaug(augmenter, image, planes, rng):
     from imgaug.augmentables.segmaps import SegmentationMapsOnImage
 
-    augmenter = augmenter.deepcopy()  # so that threads don't share its random state
     if rng is None:
-        augmenter = augmenter.to_deterministic()
-    else:
+        augmenter = augmenter.to_deterministic()  # the same for masks; moves on the given one's random state
+    augmenter = augmenter.deepcopy()  # so that threads don't share its random state
+    if rng is not None:
         augmenter.seed_(int(rng.integers(2**31)))
     if not planes.shape[-1]:
         return augmenter.augment_image(image), planes

@@ -188,6 +188,26 @@ class Dataset:
         """Path or URL of the image."""
         return self.image_info[image_id]["path"]
 
+    def summary(self, config=None, image_ids=None, progress=True):
+        """Reads all masks, prints what there is, and returns it; `.plot()` of it draws a figure.
+
+        Args:
+            config: Config, or None. With one also: boxes after resizing, mini masks, anchors' recall.
+            image_ids: ids of the images to look at; None: all.
+            progress: bool. Show a bar.
+
+        Returns:
+            `data.summary.DatasetSummary`.
+
+        Raises:
+            ValueError: `prepare()` wasn't called, there is no such image, or an image's masks don't fit.
+        """
+        from mrcnn.data.summary import summarize
+
+        summary = summarize(self, config, image_ids, progress)
+        print(summary)
+        return summary
+
     # ---- Reading -------------------------------------------------------------------------------------------------
     def load_image(self, image_id):
         """Reads an image: [H, W, 3] uint8, RGB. Grey ones get three equal channels, alpha is dropped.

@@ -1,0 +1,208 @@
+"""A data set's summary as a table and as a figure. The figure is made without pyplot and needs no screen."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mrcnn.data.summary import RECALL_AT, frequent_sizes
+
+CLASSES_SHOWN, SIZES_SHOWN = 20, 3
+FEWEST_BARS, MOST_BARS = 6, 40
+BLUE, GREY, RED = "#2563a8", "#9aa3ad", "#c2410c"
+
+
+# ---- In words --------------------------------------------------------------------------------------------------------
+def table(summary):
+    """The summary as lines of text."""
+    return "\n".join(f"{title:<14}{text}" for title, text in _rows(summary))
+
+
+def _rows(summary):
+    counts = summary.objects_per_image
+    without = summary.images_without_objects
+    rows = [("Data set", summary.name), ("Images", _count(len(counts), "image") + ", " + _size_text(summary))]
+    rows += [("", f"{len(without)} without an object" + (f": {_first(without)}" if without else ""))]
+    crowds = f", {_count(int(summary.crowd.sum()), 'crowd')} among them" if summary.crowd.any() else ""
+    rows += [("Objects", f"{_count(len(summary.class_ids), 'object')}{crowds}")]
+    if len(counts):
+        rows += [("", f"an image has {counts.min()} to {counts.max()}, median {np.median(counts):g}")]
+    if summary.without_pixel:
+        rows += [("", f"{summary.without_pixel} have an empty mask")]
+    rows += _class_rows(summary)
+    if len(summary.seen_boxes):
+        unit = "pixels of the image" if summary.config is None else "pixels after resizing"
+        rows += [
+            ("Size", f"{_spread(summary.sides, '.0f')} (side of the box's square, {unit})"),
+            ("Aspect ratio", f"{_spread(summary.aspect_ratios, '.2f')} (width / height of the box)"),
+        ]
+    return rows if summary.config is None else rows + _config_rows(summary)
+
+
+def _size_text(summary):
+    sizes = frequent_sizes(summary.image_sizes)
+    shown = ", ".join(f"{height} x {width} ({count})" for (height, width), count in sizes[:SIZES_SHOWN])
+    more = f" and {len(sizes) - SIZES_SHOWN} other sizes" if len(sizes) > SIZES_SHOWN else ""
+    return f"height x width: {shown}{more}" if sizes else "no sizes"
+
+
+def _class_rows(summary):
+    counts, shown_in = summary.instances_per_class, summary.images_per_class
+    there = [(name, count) for name, count in counts.items() if count]
+    rows = [f"{name}: {_count(count, 'object')} in {_count(shown_in[name], 'image')}" for name, count in there]
+    if len(rows) > CLASSES_SHOWN:
+        rows = [*rows[:CLASSES_SHOWN], f"and {len(rows) - CLASSES_SHOWN} classes with fewer"]
+    nowhere = [name for name, count in counts.items() if not count]
+    if nowhere:
+        rows += [f"without an object: {_first(nowhere)}"]
+    heading = f"{_count(len(counts), 'class')}, {len(there)} of them with objects"
+    return [("Classes", heading), *(("", row) for row in rows)]
+
+
+def _config_rows(summary):
+    config = summary.config
+    sizes = frequent_sizes(summary.molded_sizes)
+    shown = ", ".join(f"{height} x {width}" for (height, width), _ in sizes[:SIZES_SHOWN])
+    more = f" and {len(sizes) - SIZES_SHOWN} others" if len(sizes) > SIZES_SHOWN else ""
+    rows = [("Resized to", f'{shown}{more} (mode "{config.IMAGE_RESIZE_MODE}")')]
+    if summary.lost_in_resizing:
+        rows += [("", f"{_count(summary.lost_in_resizing, 'object')} have no pixel left")]
+    crowded = int((summary.objects_per_image > config.MAX_GT_INSTANCES).sum())
+    if crowded:
+        rows += [
+            ("", f"{_count(crowded, 'image')} with more than MAX_GT_INSTANCES = {config.MAX_GT_INSTANCES} objects")
+        ]
+    if summary.mini_empty is not None:
+        cells = " x ".join(map(str, config.MINI_MASK_SHAPE))
+        finer = f"{_share(summary.smaller_than_mini_mask, len(summary.seen_boxes))} have fewer pixels than cells"
+        lost = f"{int(summary.mini_empty.sum())} are smaller than a cell and lost"
+        rows += [("Mini masks", f"{cells}: {finer}, {lost}")]
+    if summary.anchor_recall(0) is not None:
+        recall = ", ".join(f"{summary.anchor_recall(iou):.3f} at IoU {iou}" for iou in RECALL_AT)
+        rows += [("Anchors", f"recall {recall} (objects with such an anchor)")]
+    return rows
+
+
+def _spread(values, form):
+    low, middle, high = (format(value, form) for value in np.percentile(values, (5, 50, 95)))
+    return f"median {middle}, 90 % lie between {low} and {high}"
+
+
+def _count(number, what):
+    plural = f"{what}es" if what.endswith(("s", "x")) else f"{what}s"
+    return f"{number:,} {what if number == 1 else plural}"
+
+
+def _share(number, total):
+    return f"{number:,} ({number / total:.0%})" if total else "0"
+
+
+def _first(names):
+    return ", ".join(map(str, names[:10])) + (", ..." if len(names) > 10 else "")
+
+
+# ---- As a figure -----------------------------------------------------------------------------------------------------
+def draw(summary):
+    """The figure that `DatasetSummary.plot` describes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(14, 8.4), layout="constrained")
+    objects = f"{_count(len(summary.class_ids), 'object')} in {_count(len(summary.image_ids), 'image')}"
+    figure.suptitle(f"{summary.name}: {objects}", fontsize=15)
+    panels = (_draw_classes, _draw_image_sizes, _draw_counts, _draw_sides, _draw_aspects, _draw_recall)
+    for panel, ax in zip(panels, figure.subplots(2, 3).ravel()):
+        panel(summary, ax)
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _draw_classes(summary, ax):
+    counts = list(summary.instances_per_class.items())
+    shown = counts[:CLASSES_SHOWN][::-1]
+    ax.barh(range(len(shown)), [count for _, count in shown], color=BLUE, height=0.7)
+    for place, (_, count) in enumerate(shown):
+        ax.text(count, place, f" {count:,}", va="center", fontsize=9)
+    ax.set_yticks(range(len(shown)), [name if len(name) <= 18 else name[:17] + "…" for name, _ in shown], fontsize=9)
+    above = max(0, FEWEST_BARS - len(shown)) / 2  # a single class is no wall
+    ax.set_ylim(-0.6 - above, len(shown) - 0.4 + above)
+    ax.set_xlim(0, 1.15 * max([1, *(count for _, count in shown)]))
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    which = f"the {len(shown)} most frequent of {len(counts)} classes" if len(shown) < len(counts) else "by class"
+    ax.set(title=f"Objects, {which}", xlabel="objects")
+
+
+def _draw_image_sizes(summary, ax):
+    sizes = frequent_sizes(summary.image_sizes)
+    heights, widths, counts = np.array([(*size, count) for size, count in sizes]).reshape(-1, 3).T
+    ax.scatter(widths, heights, s=20 + 600 * counts / max(1, counts.sum()), color=BLUE, alpha=0.6, linewidth=0)
+    longest = 1.15 * max([*heights, *widths, 1])
+    ax.set(xlim=(0, longest), ylim=(0, longest), aspect="equal", xlabel="width, pixels", ylabel="height, pixels",
+           title="Size of the images (a larger dot: more images)")  # fmt: skip
+    frequent = [f"{width} × {height}: {_count(count, 'image')}" for (height, width), count in sizes[:SIZES_SHOWN]]
+    others = [f"{len(sizes) - SIZES_SHOWN} other sizes"] if len(sizes) > SIZES_SHOWN else []
+    ax.text(0.03, 0.03, "\n".join(frequent + others), transform=ax.transAxes, va="bottom", fontsize=9, color="#444")
+
+
+def _draw_counts(summary, ax):
+    counts = summary.objects_per_image
+    most = int(counts.max(initial=1))
+    width = -(-most // MOST_BARS)  # whole numbers, so that no bar counts more of them than another
+    edges = np.concatenate([[-0.5], np.arange(0.5, most + width, width)])  # 0 has a bar of its own
+    heights, _ = np.histogram(counts, edges)
+    colors = [RED, *[BLUE] * (len(heights) - 1)]
+    ax.bar(edges[:-1], heights, np.diff(edges), align="edge", color=colors, edgecolor="w")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.get_major_locator().set_params(integer=True)
+    empty = len(summary.images_without_objects)
+    title = f"Objects in an image ({_count(empty, 'image')} {'has' if empty == 1 else 'have'} none)"
+    ax.set_ylim(bottom=0)
+    ax.set(title=title, xlabel="objects" + (f", {width} to a bar" if width > 1 else ""), ylabel="images")
+
+
+def _draw_sides(summary, ax):
+    unit = "pixels of the image" if summary.config is None else "pixels after resizing"
+    ax.set(title="Size of the objects", xlabel=f"√(height × width) of the box, {unit}", ylabel="objects")
+    _draw_log_histogram(ax, summary.sides, None if summary.config is None else summary.config.RPN_ANCHOR_SCALES)
+    if summary.mini_empty is not None:
+        height, width = summary.config.MINI_MASK_SHAPE
+        label = f"mini mask, {height} × {width}:\n{_count(summary.smaller_than_mini_mask, 'box')} with a shorter side"
+        ax.axvline(np.log2(height * width) / 2, color="k", linewidth=1, linestyle=":", label=label)
+        ax.legend(fontsize=9, loc="upper left", edgecolor="none", framealpha=0.9)
+        ax.set_xlim(ax.get_xlim()[0] - 0.2 * np.diff(ax.get_xlim())[0])
+
+
+def _draw_aspects(summary, ax):
+    ax.set(title="Aspect ratio of the objects", xlabel="width / height of the box", ylabel="objects")
+    _draw_log_histogram(ax, summary.aspect_ratios, None if summary.config is None else summary.config.RPN_ANCHOR_RATIOS)
+
+
+def _draw_log_histogram(ax, values, anchors):
+    """A histogram over powers of two, and lines where the anchors are (None: none)."""
+    values, anchors = np.log2(values), np.log2([] if anchors is None else np.ravel(anchors))
+    both = [*values, *anchors] or [0]
+    low, high = int(np.floor(min(both))), int(np.ceil(max(both) + 1e-9))
+    ax.hist(values, np.linspace(low, high, 1 + (high - low) * max(1, MOST_BARS // (high - low))), color=BLUE)
+    for i, anchor in enumerate(anchors):
+        ax.axvline(anchor, color=RED, linewidth=1, linestyle="--", label="anchors" if i == 0 else None)
+    if len(anchors):
+        ax.legend(fontsize=9, loc="upper left", edgecolor="none", framealpha=0.9)
+    ticks = range(low, high + 1, -(-(high - low) // 10))
+    ax.set_xticks(ticks, [f"{2**power}" if power >= 0 else f"1/{2**-power}" for power in ticks])
+    ax.set_ylim(bottom=0)
+    ax.yaxis.get_major_locator().set_params(integer=True)
+
+
+def _draw_recall(summary, ax):
+    if summary.anchor_recall(0) is None:
+        why = "needs a Config:\ndataset.summary(config)" if summary.config is None else "there are no objects"
+        ax.text(0.5, 0.5, f"Recall of the anchors:\n{why}", ha="center", va="center", transform=ax.transAxes)
+        ax.set_axis_off()
+        return
+    values = np.sort(summary.anchor_iou[~np.isnan(summary.anchor_iou)])
+    ious = np.linspace(0, 1, 201)
+    ax.plot(ious, 1 - np.searchsorted(values, ious) / len(values), color=BLUE, linewidth=2)
+    for iou in RECALL_AT:
+        recall = summary.anchor_recall(iou)
+        ax.plot([iou, iou, 0], [0, recall, recall], color=RED, linewidth=1, linestyle="--")
+        ax.text(iou, recall, f"  {recall:.1%} at IoU {iou}", va="bottom", fontsize=10)
+    ax.set(xlim=(0, 1), ylim=(0, 1.08), title="Recall of the anchors")
+    ax.set(xlabel="IoU with the best anchor, or more", ylabel="share of the objects")

@@ -317,7 +317,7 @@ def save_labelme(dataset, folder, image_ids=None):
         shapes = []
         for i, class_id in enumerate(class_ids.tolist()):
             own = {
-                "label": dataset.class_names[abs(class_id)],
+                "label": str(dataset.class_info[abs(class_id)]["name"]),
                 "flags": {CROWD: True} if class_id < 0 else {},
                 "description": "",
             }

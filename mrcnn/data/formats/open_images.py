@@ -69,7 +69,7 @@ class OpenImagesDataset(Dataset):
         """
         folder = Path(folder)
         annotations = _find_file(folder, ANNOTATIONS, "annotations", annotations)
-        names = _class_names(_find_file(folder, DESCRIPTIONS, "descriptions", descriptions), classes)
+        names = class_labels(_find_file(folder, DESCRIPTIONS, "descriptions", descriptions), classes)
         by_image = _read_annotations(annotations, names)
         subset = annotations.name.split("-annotations")[0]
         photos = _places(folder, (subset, "images", "data"), images_dir)
@@ -158,7 +158,7 @@ def _rows(path):
         raise BrokenAnnotation(path, "the file", "text", "CSV in UTF-8", str(error)) from error
 
 
-def _class_names(path, classes):
+def class_labels(path, classes):
     """{label: name} of the classes wanted."""
     names = {}
     for line, row in _rows(path):

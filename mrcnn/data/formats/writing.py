@@ -105,9 +105,8 @@ def image_file(dataset, image_id, size, png):
     while png.exists() and _is_of(dataset, png):  # such as a turned photo: it is left as it is
         png = png.with_name(f"{png.stem}_upright.png")
     png.parent.mkdir(parents=True, exist_ok=True)
-    temporary = png.with_name(f"{png.name}.{os.getpid()}.part")
-    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(temporary, format="PNG")
-    os.replace(temporary, png)
+    image = image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
+    _write(png, lambda temporary: Image.fromarray(image).save(temporary, format="PNG"))
     return png
 
 
@@ -140,10 +139,16 @@ def write_json(content, path, indent=None):
     """Writes a JSON file through a temporary one, and returns its Path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(content, indent=indent, ensure_ascii=False)
+    _write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return path
+
+
+def _write(path, write):
+    """Calls write(a temporary path), and renames what it wrote to `path`."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        temporary.write_text(json.dumps(content, indent=indent, ensure_ascii=False), encoding="utf-8")
+        write(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    return path

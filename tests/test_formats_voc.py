@@ -1,0 +1,175 @@
+"""Pascal VOC files: boxes counted from 1, difficult objects, subsets, photos renamed; broken ones told by place."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from formats_kit import H, W, photo
+
+from mrcnn.data.formats import BrokenAnnotation
+from mrcnn.data.formats.voc import VocDataset
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The set's own layout, with the image a.jpg."""
+    for part in ("Annotations", "ImageSets/Main"):
+        (tmp_path / part).mkdir(parents=True)
+    photo(tmp_path / "JPEGImages" / "a.jpg")
+    return tmp_path
+
+
+def box(xmin=4, ymin=3, xmax=10, ymax=6):
+    return f"<bndbox><xmin>{xmin}</xmin><ymin>{ymin}</ymin><xmax>{xmax}</xmax><ymax>{ymax}</ymax></bndbox>"
+
+
+def thing(name="cat", bndbox=None, more="<difficult>0</difficult>"):
+    return f"<object><name>{name}</name>{more}{box() if bndbox is None else bndbox}</object>"
+
+
+def xml(*things, filename="a.jpg", width=W, height=H):
+    size = f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
+    return f"<annotation><filename>{filename}</filename>{size}{''.join(things)}</annotation>"
+
+
+def write(folder, text, name="a.xml"):
+    path = folder / "Annotations" / name
+    path.write_text(text)
+    return path
+
+
+def load(path, **kwargs):
+    dataset = VocDataset()
+    dataset.load_voc(path, **kwargs)
+    dataset.prepare()
+    return dataset
+
+
+def test_an_image_without_objects(folder):
+    write(folder, xml())
+    masks, class_ids = load(folder).load_mask(0)
+    assert masks.shape == (H, W, 0) and masks.dtype == bool and class_ids.shape == (0,)
+
+
+def test_no_files(folder):
+    with pytest.raises(FileNotFoundError, match="has no XML file"):
+        load(folder)
+    with pytest.raises(FileNotFoundError, match=r"val\.txt"):
+        load(folder, subset="val")
+
+
+def test_boxes_by_hand(folder):
+    path = write(folder, xml(thing(), thing("dog", box(1, 1, W, H)), thing("cat", box("0", "-3", "2.4", "1.6"))))
+    for place in (folder, folder / "Annotations", path):
+        dataset = load(place)
+        assert dataset.class_names == ["BG", "cat", "dog"] and dataset.image_info[0]["id"] == "a"
+        masks, class_ids = dataset.load_mask(0)
+        assert masks.shape == (H, W, 3) and class_ids.tolist() == [1, 2, 1] and class_ids.dtype == np.int32
+        assert np.argwhere(masks[..., 0])[[0, -1]].tolist() == [[2, 3], [5, 9]] and masks[..., 0].sum() == 28
+        assert masks[..., 1].all()
+        assert np.argwhere(masks[..., 2])[[0, -1]].tolist() == [[0, 0], [1, 1]]
+    assert dataset.load_image(0).shape == (H, W, 3)
+
+
+def test_parts_of_an_object_are_no_objects(folder):
+    write(folder, xml(thing(more=f"<part><name>head</name>{box(5, 4, 6, 5)}</part>")))
+    dataset = load(folder)
+    assert dataset.class_names == ["BG", "cat"] and dataset.load_mask(0)[0].sum() == 28
+
+
+def test_difficult_objects(folder):
+    hard = "<difficult> 1 </difficult><truncated>1</truncated>"
+    write(folder, xml(thing("dog", more=hard), thing("cat", more="")))
+    assert load(folder).load_mask(0)[1].tolist() == [2, 1]
+    dataset = load(folder, keep_difficult=False)
+    assert dataset.class_names == ["BG", "cat"] and dataset.load_mask(0)[1].tolist() == [1]
+
+
+def test_classes_wanted(folder):
+    write(folder, xml(thing("dog"), thing("cat"), thing("owl"), thing("owl")))
+    with pytest.warns(UserWarning, match=r"aren't of the classes \['owl', 'cat'\] are left out: 'dog' \(1\)"):
+        dataset = load(folder, classes=["owl", "cat"])
+    assert dataset.class_names == ["BG", "owl", "cat"] and dataset.load_mask(0)[1].tolist() == [2, 1, 1]
+
+
+def test_subsets(folder):
+    for name in "abc":
+        photo(folder / "JPEGImages" / f"{name}.jpg")
+        write(folder, xml(thing(), filename=f"{name}.jpg"), f"{name}.xml")
+    (folder / "ImageSets" / "Main" / "train.txt").write_text("a\nc\n\n")
+    (folder / "ImageSets" / "Main" / "cat_val.txt").write_text("a -1\nb  1\nc  0\n")
+    assert [info["id"] for info in load(folder).image_info] == ["a", "b", "c"]
+    assert [info["id"] for info in load(folder, subset="train").image_info] == ["a", "c"]
+    assert [info["id"] for info in load(folder / "Annotations", subset="cat_val").image_info] == ["b", "c"]
+    (folder / "ImageSets" / "Main" / "test.txt").write_text("a\nz\n")
+    with pytest.raises(BrokenAnnotation, match=r"z\.xml: the file: content: expected an XML file, got 'nothing there'"):
+        load(folder, subset="test")
+
+
+def test_photos_beside_the_files_or_renamed(folder, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    photo(other / "b.png")
+    for name, told in (("b.xml", "b.png"), ("b2.xml", "C:\\photos\\b.png"), ("b3.xml", "b")):
+        (other / name).write_text(xml(thing(), filename=told))
+    assert {info["path"] for info in load(other).image_info} == {str(other / "b.png")}
+    (other / "b.xml").write_text(xml(thing(), filename="IMG_0001.jpeg"))
+    assert load(other / "b.xml").image_info[0]["path"] == str(other / "b.png")
+    assert load(other / "b.xml", images_dir=other).num_images == 1
+
+
+def test_sizes_that_arent_told(folder):
+    write(folder, xml(thing(), width=0, height=0))
+    assert load(folder).load_mask(0)[0].shape == (H, W, 1)
+    write(folder, f"<annotation><filename>a.jpg</filename>{thing()}</annotation>")
+    assert load(folder).load_mask(0)[0].shape == (H, W, 1)
+
+
+def test_photos_of_a_camera_held_on_its_side_are_upright(folder):
+    photo(folder / "JPEGImages" / "a.jpg", orientation=6)
+    write(folder, xml(thing(), width=H, height=W))
+    dataset = load(folder)
+    assert dataset.load_image(0).shape == (W, H, 3) and dataset.load_mask(0)[0].shape == (W, H, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<annotation>", r"a\.xml: line 1, column 13: text: expected XML"),
+        ("<html></html>", r"the file: content: expected <annotation>.* got '<html>'"),
+        (xml(filename="b.jpg").replace("a.xml", ""), None),
+        (xml(width=7), r"the image: image width: expected 40, as the image has it, got 7"),
+        (xml(height="x"), r"the image: size.height: expected a number of pixels, got 'x'"),
+        (xml(thing(name=" ")), r"object 0: name: expected the class's name, got 'nothing'"),
+        (xml(thing(), thing("dog", "")), r"object 1 \(dog\): bndbox.xmin: expected a number of pixels, got 'nothing'"),
+        (xml(thing("dog", box(ymax="x"))), r"object 0 \(dog\): bndbox.ymax: expected a number of pixels, got 'x'"),
+        (xml(thing("dog", box(ymax="nan"))), r"bndbox.ymax: expected a number of pixels, got 'nan'"),
+        (xml(thing("dog", box(xmax=3))), r"bndbox.xmax: expected xmin = 4 or more, got '3'"),
+        (xml(thing("dog", box(ymax=2))), r"bndbox.ymax: expected ymin = 3 or more, got '2'"),
+        (xml(thing("dog", box(xmin=50, xmax=60))), r"bndbox: expected a box that meets the image of 40 x 30"),
+        (xml(thing(more="<difficult>2</difficult>")), r"object 0 \(cat\): difficult: expected 0 or 1, got '2'"),
+    ],
+)
+def test_broken_files_say_where(folder, text, message):
+    path = write(folder, text)
+    if message is None:  # the photo is neither called as told nor as the file
+        (folder / "JPEGImages" / "a.jpg").rename(folder / "JPEGImages" / "c.jpg")
+        message = r"the image: filename: expected to find b\.jpg in .*JPEGImages, got 'nothing there'"
+    with pytest.raises(BrokenAnnotation, match=message) as caught:
+        load(folder)
+    assert str(path) in str(caught.value)
+
+
+def test_an_image_that_is_none(folder):
+    (folder / "JPEGImages" / "a.jpg").write_text("no image")
+    write(folder, xml())
+    with pytest.raises(BrokenAnnotation, match=r"a\.xml: the image: image file: expected .*a\.jpg to be an image"):
+        load(folder)
+
+
+def test_broken_images_are_skipped_by_choice_and_said(folder):
+    write(folder, xml(thing()))
+    write(folder, "<annotation>", "b.xml")
+    with pytest.raises(BrokenAnnotation, match=r"b\.xml"):
+        load(folder)
+    with pytest.warns(UserWarning, match=r"1 images are left out.*\n.*b\.xml: line 1"):
+        assert load(folder, skip_broken=True).num_images == 1

@@ -1,0 +1,283 @@
+"""YOLO files: outlines and boxes, joined parts and holes, data.yaml as people write it; broken ones told by line."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from formats_kit import H, W, parts, photo, ring
+
+from mrcnn.data.formats import BrokenAnnotation
+from mrcnn.data.formats.data_yaml import read_data_yaml
+from mrcnn.data.formats.yolo import YoloSegDataset, split_at_bridges
+
+
+def line(points, number=0):
+    """Points in pixels as a line of a file."""
+    return " ".join([str(number), *(f"{x / W:.6f} {y / H:.6f}" for x, y in points)])
+
+
+def corners(x1, y1, x2, y2):
+    return [(x1, y1), (x2, y1), (x2, y2), (x1, y2)]
+
+
+def joined(first, second):
+    """Two outlines as Ultralytics joins them: each closed, the second reached and left at its first corner."""
+    return [*first, first[0], *second, second[0]]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Ultralytics' layout: images/train/a.png and b.png, labels/train, data.yaml."""
+    for name in "ab":
+        photo(tmp_path / "images" / "train" / f"{name}.png")
+    (tmp_path / "labels" / "train").mkdir(parents=True)
+    (tmp_path / "data.yaml").write_text("path: .\ntrain: images/train\nnames:\n  0: cat\n  1: dog\n")
+    return tmp_path
+
+
+def write(folder, text, name="a.txt"):
+    path = folder / "labels" / "train" / name
+    path.write_text(text)
+    return path
+
+
+def load(path, **kwargs):
+    dataset = YoloSegDataset()
+    dataset.load_yolo(path, **kwargs)
+    dataset.prepare()
+    return dataset
+
+
+# ---- Lines -----------------------------------------------------------------------------------------------------------
+def test_images_without_objects(folder):
+    write(folder, "\n\n")
+    dataset = load(folder)
+    assert [info["id"] for info in dataset.image_info] == ["a.png", "b.png"]  # b has no file of labels
+    for i in (0, 1):
+        masks, class_ids = dataset.load_mask(i)
+        assert masks.shape == (H, W, 0) and masks.dtype == bool and class_ids.shape == (0,)
+    assert dataset.class_names == ["BG", "cat", "dog"] and dataset.load_image(0).shape == (H, W, 3)
+
+
+def test_outlines_and_boxes_by_hand(folder):
+    box = f"0 {10 / W} {8 / H} {8 / W} {4 / H}"
+    write(
+        folder,
+        "\n".join([line(corners(3, 2, 9, 8), 1), "", box, line([(3, 3)] * 3), f"1.0 {line(corners(0, 0, W, H))[2:]}"]),
+    )
+    masks, class_ids = load(folder / "data.yaml").load_mask(0)
+    assert class_ids.tolist() == [2, 1, 1, 2] and class_ids.dtype == np.int32
+    assert np.argwhere(masks[..., 0])[[0, -1]].tolist() == [[2, 3], [8, 9]] and masks[..., 0].sum() == 49
+    assert np.argwhere(masks[..., 1])[[0, -1]].tolist() == [[6, 6], [9, 13]] and masks[..., 1].sum() == 32
+    assert np.argwhere(masks[..., 2]).tolist() == [[3, 3]] and masks[..., 3].all()
+
+
+def test_objects_without_a_pixel_are_left_out_and_lines_count_once(folder):
+    one = line(corners(3, 2, 9, 8))
+    write(folder, "\n".join([one, line([(3.2, 3.2), (3.4, 3.2), (3.4, 3.4)]), one, "0 0.5 0.5 0 0"]))
+    assert load(folder).load_mask(0)[1].tolist() == [1]
+
+
+def test_joined_parts_are_parts(folder):
+    write(folder, line(joined(corners(2, 22, 11, 27), corners(31, 2, 37, 8))))
+    np.testing.assert_array_equal(load(folder).load_mask(0)[0][..., 0], parts())
+
+
+def test_joined_holes_are_holes(folder):
+    # The outline of a hole goes through the pixels around it, as OpenCV finds it.
+    hole = joined(corners(4, 3, 29, 20), corners(9, 5, 22, 16)[::-1])
+    island = joined(hole, corners(13, 9, 17, 11))
+    write(folder, line(island))
+    np.testing.assert_array_equal(load(folder).load_mask(0)[0][..., 0], ring())
+
+
+def test_three_parts_as_ultralytics_joins_them():
+    a, b, c = (np.array(corners(x, 0, x + 4, 4), float) for x in (0, 10, 20))
+    # Out to the last one through one side of the middle one, and back through the other.
+    there = [a[1], a[2], a[3], a[0], a[1], b[0], b[1], c[0], c[1], c[2], c[3], c[0]]
+    rings = split_at_bridges(np.array([*there, b[1], b[2], b[3], b[0]]))
+    assert len(rings) == 3
+    assert sorted(tuple(ring.min(axis=0)) for ring in rings) == [(0, 0), (10, 0), (20, 0)]
+
+
+def test_a_hair_is_no_bridge():
+    hair = np.array([(0, 0), (4, 0), (9, 0), (4, 0), (4, 4), (0, 4)], float)
+    assert len(split_at_bridges(hair)) == 1
+    assert len(split_at_bridges(np.array([(0, 0), (5, 0)] * 2, float))) == 1
+
+
+# ---- Where things are ------------------------------------------------------------------------------------------------
+def test_a_folder_of_labels(folder):
+    write(folder, line(corners(3, 2, 9, 8), 1))
+    labels = folder / "labels" / "train"
+    for dataset in (
+        load(labels),
+        load(folder / "labels", split="train"),
+        load(labels, images_dir=folder / "images/train"),
+    ):
+        assert dataset.class_names == ["BG", "cat", "dog"] and dataset.num_images == 2
+        assert dataset.load_mask(0)[1].tolist() == [2]
+    (folder / "data.yaml").unlink()
+    assert load(labels).class_names == ["BG", "0", "1"]
+    assert load(labels, classes=["owl", "cow", "pig"]).class_names == ["BG", "owl", "cow", "pig"]
+    (labels / "classes.txt").write_text("ant\nbee\n")
+    assert load(labels).class_names == ["BG", "ant", "bee"]
+    with pytest.raises(FileNotFoundError, match="holds train"):
+        load(folder / "labels", images_dir=folder)
+    with pytest.raises(FileNotFoundError, match="no such folder or data.yaml"):
+        load(folder / "label")
+    with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
+        load(labels, images_dir=folder / "nowhere")
+
+
+def test_labels_beside_the_images(tmp_path):
+    photo(tmp_path / "a.jpg")
+    (tmp_path / "a.txt").write_text("0 0.5 0.5 0.5 0.4\n")
+    assert load(tmp_path).load_mask(0)[0].sum() == 20 * 12
+
+
+def test_splits(folder):
+    for split in ("val", "test"):
+        photo(folder / split / "images" / "deep" / f"{split}.jpg")
+    (folder / "list.txt").write_text("./images/train/b.png\n\n")
+    splits = "train: [images/train]\nval: ../val/images\ntest:\n  - test/images\n  - list.txt\n"
+    (folder / "data.yaml").write_text(f"path: elsewhere\n{splits}names: [cat]\n")
+    ids = {
+        split: [info["id"] for info in load(folder, split=split).image_info] for split in ("train", "val", "test", None)
+    }
+    assert ids == {
+        "train": ["a.png", "b.png"],
+        "val": ["val.jpg"],
+        "test": ["test.jpg", "b.png"],
+        None: ["a.png", "b.png"],
+    }
+    assert len(load(folder, images_dir=folder / "images" / "train", split="val").image_info) == 2
+
+
+def test_classes_wanted(folder):
+    write(folder, "\n".join(line(corners(3, 2, 9, 8), number) for number in (0, 1, 1)))
+    with pytest.raises(BrokenAnnotation, match=r"names: class: expected to find 'dgo', got \['cat', 'dog'\]"):
+        load(folder, classes=["dgo"])
+
+
+def test_classes_of_which_one_is_wanted(folder):
+    write(folder, "\n".join([line(corners(3, 2, 9, 8), 0), line(corners(3, 2, 9, 9), 1), line(corners(3, 2, 8, 8), 1)]))
+    with pytest.warns(UserWarning, match=r"aren't of the classes \['dog'\] are left out: 'cat' \(1\)"):
+        dataset = load(folder, classes="dog")
+    assert dataset.class_names == ["BG", "dog"] and dataset.load_mask(0)[1].tolist() == [1, 1]
+
+
+def test_photos_of_a_camera_held_on_its_side_are_upright(folder):
+    photo(folder / "images" / "train" / "a.png", orientation=8)
+    write(folder, "0 0.5 0.5 1 1")
+    dataset = load(folder)
+    assert dataset.load_image(0).shape == (W, H, 3) and dataset.load_mask(0)[0].shape == (W, H, 1)
+
+
+# ---- data.yaml -------------------------------------------------------------------------------------------------------
+KEYS = ("path", "train", "val", "names")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", {}),
+        ("path: ../a b # the set\ntrain:\nval: ~\nnc: 2\n", {"path": "../a b", "train": "", "val": ""}),
+        ("names: ['cat', \"do\\\"g\", it''s, 'it''s', \"a, b\"]", {"names": ["cat", 'do"g', "it''s", "it's", "a, b"]}),
+        ("names:\n- cat\n- 'dog # 2'  # two\n", {"names": ["cat", "dog # 2"]}),
+        ("names: [cat,\n  dog,\n]\nval: x", {"names": ["cat", "dog"], "val": "x"}),
+        ("names: {0: cat, '1': \"dog: big\"}", {"names": {"0": "cat", "1": "dog: big"}}),
+        ("names:\n  0: driver's license\n\n  # none\n  1: c#\n", {"names": {"0": "driver's license", "1": "c#"}}),
+        ("download: |\n  import x\n  train: y\nval: C:\\data\n", {"val": "C:\\data"}),
+        ("---\n'path': x\n", {"path": "x"}),
+        ("names: []", {"names": []}),
+    ],
+)
+def test_data_yaml(tmp_path, text, expected):
+    (tmp_path / "data.yaml").write_text(text)
+    assert read_data_yaml(tmp_path / "data.yaml", KEYS) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: x\nnames: [cat, dog\n", r"data\.yaml: line 2: names: expected a closing \], got '\[cat, dog'"),
+        ("names:\n  - cat\n  0: dog\n", r"line 2: names: expected name: value, or - value in all lines, got '- cat'"),
+        ("names:\n  cat\n", r"line 2: names: expected name: value.* got 'cat'"),
+        ("path: x\n  y\n", r"line 2: path: expected nothing below a value, got '  y'"),
+    ],
+)
+def test_data_yaml_that_cant_be_read(tmp_path, text, message):
+    (tmp_path / "data.yaml").write_text(text)
+    with pytest.raises(BrokenAnnotation, match=message):
+        read_data_yaml(tmp_path / "data.yaml", KEYS)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("val: x\nnames: [a]", r"the file: train: expected a folder of images, got 'only val'"),
+        ("train: x\nnames: [a]", r"the file: splits: expected to find .*x, got 'nothing there'"),
+        ("train: images/train\nnames: cat", r"the file: names: expected a list of names.* got 'cat'"),
+        ("train: images/train\nnames: {a: cat}", r"the file: names: .* got \{'a': 'cat'\}"),
+    ],
+)
+def test_data_yaml_without_what_is_needed(folder, text, message):
+    (folder / "data.yaml").write_text(text)
+    with pytest.raises(BrokenAnnotation, match=message):
+        load(folder)
+
+
+def test_data_yaml_without_names(folder):
+    (folder / "data.yaml").write_text("train: images/train\nnc: 2\n")
+    write(folder, line(corners(3, 2, 9, 8), 1))
+    assert load(folder).class_names == ["BG", "0", "1"]
+    assert load(folder, classes=["cat", "dog"]).class_names == ["BG", "cat", "dog"]
+
+
+# ---- Broken files ----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0 0.5 0.5 x 0.5", r"a\.txt: line 1: line: expected numbers, got '0 0.5 0.5 x 0.5'"),
+        ("\n2 0.5 0.5 0.5 0.5", r"line 2: class: expected one of the classes \[0, 1\], got '2'"),
+        ("0.5 0.5 0.5 0.5 0.5", r"line 1: class: expected one of the classes"),
+        ("nan 0.5 0.5 0.5 0.5", r"line 1: class: .* got 'nan'"),
+        ("0 0.5 0.5", r"line 1: line: expected a class and the 4 numbers of a box, or .* got '3 numbers'"),
+        ("0 0.5 0.5 0.5 0.5 0.9", r"line 1: line: .* got '6 numbers'"),
+        ("0 0.1 0.1 0.5 0.5 0.9 0.9 0.7", r"line 1: line: .* got '8 numbers'"),
+        ("0 0.1 0.1 0.5 1.5 0.9 0.9", r"line 1: coordinates: expected shares .* 0..1, got '1.5'"),
+        ("0 10 12 20 30", r"line 1: coordinates: .* got '10'"),
+        ("0 0.1 0.1 0.5 nan", r"line 1: coordinates: .* got 'nan'"),
+        ("0 -0.1 0.1 0.5 0.5", r"line 1: coordinates: .* got '-0.1'"),
+    ],
+)
+def test_broken_files_say_where(folder, text, message):
+    path = write(folder, text)
+    with pytest.raises(BrokenAnnotation, match=message) as caught:
+        load(folder)
+    assert str(path) in str(caught.value)
+
+
+def test_files_that_are_no_text_or_no_image_or_have_none(folder):
+    path = write(folder, "")
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(BrokenAnnotation, match=r"a\.txt: byte 0: text: expected numbers"):
+        load(folder)
+    path.write_text("")
+    write(folder, "", "c.txt")
+    with pytest.raises(
+        BrokenAnnotation, match=r"c\.txt: the image: image file: expected to find .*c\.jpg, got 'nothing"
+    ):
+        load(folder / "labels" / "train")
+    (folder / "images" / "train" / "a.png").write_text("no image")
+    with pytest.raises(BrokenAnnotation, match=r"a\.txt: the image: image file: expected .*a\.png to be an image"):
+        load(folder)
+
+
+def test_broken_images_are_skipped_by_choice_and_said(folder):
+    write(folder, "0 0.5")
+    write(folder, "0 0.5 0.5 0.5 0.5", "b.txt")
+    with pytest.warns(UserWarning, match=r"1 images are left out.*\n.*a\.txt: line 1: line"):
+        dataset = load(folder, skip_broken=True)
+    assert [info["id"] for info in dataset.image_info] == ["b.png"]

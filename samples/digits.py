@@ -15,6 +15,7 @@ M2NIST ("MNIST extended", on Kaggle) has 5000 images of 64 x 84 pixels with two 
 are for the test. Mask R-CNN finds each digit with a mask of its own; `mrcnn.evaluate.semantic_map` lays these over each
 other, the surest on top, and every pixel has a class. Training starts from the shipped model that finds shapes: its
 backbone and pyramid know outlines already, and only the heads, which have ten digits to tell apart, are new.
+docs/digits.png is the picture for images that we drew in the same layout.
 """
 
 from __future__ import annotations

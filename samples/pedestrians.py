@@ -60,7 +60,7 @@ class PedestriansConfig(Config):
     VALIDATION_STEPS = 0  # the AP tells more than the loss
 
     LEARNING_RATE = 0.005
-    WEIGHT_DECAY = 0.0005
+    WEIGHT_DECAY = 0.00025  # PyTorch's 0.0005 is for half of the squares
     WEIGHT_DECAY_PER_SIZE = False
     DETECTION_MIN_CONFIDENCE = 0.7
 
@@ -77,6 +77,8 @@ class SmallPedestriansConfig(SmallNetwork, PedestriansConfig):
     IMAGE_MAX_DIM = 512
     RPN_ANCHOR_SCALES = (32, 64, 128, 256, 512)
     DETECTION_MAX_INSTANCES = 50
+    STEPS_PER_EPOCH = 40
+    WEIGHT_DECAY = 0.0001
 
     LAYERS = "heads"
     FEW_PHOTOS = True

@@ -94,7 +94,9 @@ def test_masks_of_another_size(folder):
     assert not mask[7:9, 11:21].any() and mask[4:6, 5:29].all()  # the hole is one
     large = np.repeat(np.repeat(ring(), 2, axis=0), 2, axis=1)
     np.testing.assert_array_equal(resize(large, H, W), ring())
-    assert resize(ring(), H, W) is not None and resize(ring(), 2 * H, 2 * W).shape == (2 * H, 2 * W)
+    third = np.zeros((3, 6), bool)
+    third[1, 1] = third[:2, 3:] = True  # one pixel of nine, and six of nine
+    np.testing.assert_array_equal(resize(third, 1, 2), [[False, True]])
 
 
 def test_masks_of_another_size_are_of_the_same_place():

@@ -228,6 +228,26 @@ def test_a_turned_photo_is_written_as_its_reader_had_it(tmp_path, way):
     assert_same(upright, way(upright, tmp_path / "more"))
 
 
+class Halved(ViaDataset):
+    """Reads its photos at half their size, and has masks of that size."""
+
+    def load_image(self, image_id):
+        return super().load_image(image_id)[::2, ::2]
+
+    def load_mask(self, image_id):
+        return ring()[::2, ::2, None], np.ones(1, np.int32)
+
+
+@WAYS
+def test_an_image_read_in_another_size_is_written_in_that_size(tmp_path, way):
+    photo(tmp_path / "a.png")
+    dataset = Halved()
+    (tmp_path / "via.json").write_text(json.dumps([{"filename": "a.png", "regions": []}]))
+    dataset.load_via(tmp_path / "via.json")
+    dataset.prepare()
+    assert_same(dataset, way(dataset, tmp_path / "out"))
+
+
 def test_an_image_that_lies_in_a_labelme_file(tmp_path):
     dataset = Drawn(masks_of_every_kind())
     path = save_labelme(dataset, tmp_path)[0]

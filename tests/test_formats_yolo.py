@@ -122,6 +122,13 @@ def test_a_folder_of_labels(folder):
     assert load(labels, classes=["owl", "cow", "pig"]).class_names == ["BG", "owl", "cow", "pig"]
     (labels / "classes.txt").write_text("ant\nbee\n")
     assert load(labels).class_names == ["BG", "ant", "bee"]
+    again = folder / "images" / "set"
+    photo(again / "images" / "train" / "a.png")
+    (again / "labels" / "train").mkdir(parents=True)
+    (again / "labels" / "train" / "a.txt").write_text(line(corners(3, 2, 9, 8)))
+    assert load(again / "labels" / "train").num_images == 1  # the last folder of that name counts
+    (folder / "data.yaml").write_text("train: images/set/images\nnames: [cat]\n")
+    assert load(folder).load_mask(0)[1].tolist() == [1]
     with pytest.raises(FileNotFoundError, match="holds train"):
         load(folder / "labels", images_dir=folder)
     with pytest.raises(FileNotFoundError, match="no such folder or data.yaml"):

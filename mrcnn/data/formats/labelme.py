@@ -345,10 +345,9 @@ def shapes_of(mask, group_id):
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     top, left = int(rows[0]), int(columns[0])
     small = np.ascontiguousarray(mask[top : rows[-1] + 1, left : columns[-1] + 1])
-    outlines, levels = cv2.findContours(small.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    holes = levels[0, :, 3].max() >= 0  # an outline within another one
+    outlines, _ = cv2.findContours(small.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     outlines = [outline[:, 0] for outline in outlines]
-    if not holes and all(len(outline) >= 3 for outline in outlines):
+    if all(len(outline) >= 3 for outline in outlines):
         parts = [drawing.polygon(*small.shape, outline[:, 1], outline[:, 0]) for outline in outlines]
         if np.array_equal(np.any(parts, axis=0), small):
             group = group_id if len(outlines) > 1 else None

@@ -28,6 +28,7 @@ class Devices:
 
     def __init__(self, strategy=None, count=1, process=0, processes=1):
         self.strategy, self.count, self.process, self.processes = strategy, count, process, processes
+        self._predictor = (None, None)  # the model that predicted last, and how
 
     @property
     def writes(self) -> bool:
@@ -55,20 +56,43 @@ class Devices:
         """Refuses a `DataGenerator` whose batches these devices can't share.
 
         Raises:
-            ValueError: it is not this process's shard; or an epoch's last batch doesn't divide by the devices.
+            ValueError: it is not this process's shard; or a batch can't be cut into a share for each device. TensorFlow
+                takes shares of several sizes, JAX equal ones only.
         """
         if batches.shard != self.shard:
             raise ValueError(
                 f"The DataGenerator has shard={batches.shard}; this is process {self.process} of {self.processes}, so"
                 f" expected shard={self.shard}, and the same seed in all of them. train() sees to that."
             )
-        sizes = {batches.batch_size, batches.last_batch_size}
-        uneven = [size for size in sorted(sizes) if size % self.count]
-        if uneven and keras.backend.backend() == "jax":
-            raise ValueError(
-                f"A batch of {uneven[0]} images can't be shared by {self.count} devices; expected a multiple. Give the"
-                " DataGenerator `steps`, so that all batches are full, and a batch size that divides."
-            )
+        equal = keras.backend.backend() == "jax"
+        for size in (batches.batch_size, batches.last_batch_size):
+            if size < self.count or (equal and size % self.count):
+                raise ValueError(
+                    f"A batch of {size} images can't be shared by {self.count} devices; expected"
+                    f" {'a multiple' if equal else 'as many images or more'}. Set the batch size so, and give the"
+                    " DataGenerator `steps`, with which all batches are full."
+                )
+
+    # ---- Predicting ----------------------------------------------------------------------------------------------
+    def predict(self, model, inputs: list) -> list:
+        """`model.predict_on_batch(inputs)`, with the batch spread over the devices.
+
+        Of several processes each predicts its own batch, without the others.
+        """
+        known, predict = self._predictor
+        if known is not model:
+            predict = self._make_predictor(model)
+            self._predictor = (model, predict)
+        return predict(inputs)
+
+    def _make_predictor(self, model):
+        if self.count == 1 and self.processes == 1:
+            return model.predict_on_batch
+        if keras.backend.backend() == "tensorflow":
+            return _replicas_predictor(model, self.strategy)
+        if self.processes > 1:
+            return _own_predictor(model)
+        return _sharded_predictor(model, self.strategy)
 
     # ---- The optimizer -------------------------------------------------------------------------------------------
     def adopt(self, optimizer):
@@ -117,6 +141,60 @@ def _add_before_clipping(optimizer) -> None:
 
     optimizer.apply_gradients = apply_added
     optimizer._adds_before_clipping = True
+
+
+def _replicas_predictor(model, strategy):
+    """TensorFlow: each replica predicts a part of the batch. Of fewer images than replicas the first predicts all."""
+    import tensorflow as tf
+
+    def run(*inputs):
+        return model(list(inputs), training=False)
+
+    alone = tf.function(run, reduce_retracing=True)
+    together = tf.function(lambda *parts: strategy.run(run, args=parts), reduce_retracing=True)
+    count = strategy.num_replicas_in_sync
+
+    def predict(inputs):
+        if len(inputs[0]) < count:
+            return [output.numpy() for output in alone(*map(tf.convert_to_tensor, inputs))]
+        parts = [np.array_split(array, count) for array in inputs]
+        placed = [
+            strategy.experimental_distribute_values_from_function(
+                lambda replica, part=part: tf.convert_to_tensor(part[replica.replica_id_in_sync_group])
+            )
+            for part in parts
+        ]
+        results = (strategy.experimental_local_results(output) for output in together(*placed))
+        return [np.concatenate([part.numpy() for part in result]) for result in results]
+
+    return predict
+
+
+def _sharded_predictor(model, strategy):
+    """JAX, one process: the batch lies on the devices in parts, where it divides; else each has all of it."""
+    import jax
+
+    def predict(inputs):
+        if len(inputs[0]) % strategy.num_model_replicas == 0:
+            layouts = [strategy.get_data_layout(array.shape).backend_layout for array in inputs]
+            inputs = [jax.device_put(array, layout) for array, layout in zip(inputs, layouts)]
+        return model.predict_on_batch(inputs)
+
+    return predict
+
+
+def _own_predictor(model):
+    """JAX, several processes: on this process's first device, with its copy of the weights."""
+    import jax
+
+    step = jax.jit(lambda trained, others, inputs: model.stateless_call(trained, others, inputs, training=False)[0])
+
+    def predict(inputs):
+        variables = model.trainable_variables, model.non_trainable_variables
+        local = [[variable.value.addressable_data(0) for variable in some] for some in variables]
+        return [np.asarray(output) for output in step(*local, inputs)]
+
+    return predict
 
 
 # ---- Which devices ---------------------------------------------------------------------------------------------------

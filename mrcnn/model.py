@@ -476,7 +476,7 @@ class MaskRCNN(keras.Model):
         """[B, H, W, channels] and [B, 12 + C] -> detections [B, D, 6], masks [B, D, 28, 28, C]. Thread-safe."""
         inputs = [images.astype(np.float32, copy=False), metas.astype(np.float32)]
         with self._detector.lock:
-            outputs = self._detection_model().predict_on_batch(inputs)
+            outputs = self.devices.predict(self._detection_model(), inputs)
             self._detector.image_shape = images.shape[1:]
         return outputs[INFERENCE_OUTPUTS.index("mrcnn_detection")], outputs[INFERENCE_OUTPUTS.index("mrcnn_mask")]
 

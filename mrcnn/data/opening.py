@@ -13,6 +13,7 @@ YOLO set's yaml file to its labels folder.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ from pathlib import Path
 from mrcnn.data.dataset import is_url
 from mrcnn.data.formats import heads, via
 
-JSON_FILES_READ, FOLDERS_READ = 100, 20  # of a folder, to recognise it
+ANNOTATION_FOLDERS = ("annotation", "label", "json")  # how the names of folders start that hold no images
+FILES_READ, FOLDERS_READ = 100, 20  # of a folder, to recognise it
 
 
 class UnknownFormat(ValueError):
@@ -34,10 +36,11 @@ def open_dataset(path, classes=None, skip_broken=False):
 
     Args:
         path: a folder, or an annotation file: VIA (all versions), COCO, labelme, Pascal VOC, YOLO-seg, Open Images,
-            nuclei (one PNG an object), Penn-Fudan (objects' numbers in a PNG), M2NIST.
-        classes: list of class names, or None for all there are. VIA and labelme: all names, in the order of their ids
-            1, 2, ...; VIA without attributes, nuclei, Penn-Fudan: the one name of all objects; COCO and VOC: those
-            wanted; YOLO: all names where no yaml file has them; Open Images: those wanted, must be given.
+            nuclei (one PNG an object), Penn-Fudan (objects' numbers in a PNG), M2NIST. Of a YOLO data.yaml the images
+            of `train`; name the folder of labels for others.
+        classes: list of class names, or None for all there are. COCO, labelme, VOC, YOLO: those wanted; VIA: all, in
+            the order of their ids 1, 2, ...; VIA without attributes, nuclei, Penn-Fudan: the one name of all objects;
+            YOLO without a list of names: those of the numbers 0, 1, ...; Open Images: those wanted, must be given.
         skip_broken: bool. Leave broken images out and warn, instead of raising.
 
     Returns:
@@ -98,7 +101,7 @@ class Place:
     @cached_property
     def json_files(self):
         """{path: (kind, content)} of the JSON files, see `heads.kind_of_json`; in a folder, of its first ones."""
-        return {file: heads.kind_of_json(file) for file in self.files(".json")[:JSON_FILES_READ]}
+        return {file: heads.kind_of_json(file) for file in self.files(".json")[:FILES_READ]}
 
     def json_of(self, kind):
         return [file for file, (own, _) in self.json_files.items() if own == kind]
@@ -188,12 +191,17 @@ def _find_yolo(place):
     usual = [file for file in found if file.stem in ("data", "dataset")]
     if found:
         return usual if len(usual) == 1 else found
-    labels = place.inside("labels")
-    if labels is None and place.path.name == "labels":
-        labels = place
-    if labels is None or not (labels.files(".txt") or any(inner.files(".txt") for inner in labels.folders)):
-        return []
-    return [labels.path]
+    labels = place.inside("labels") or place
+    return [inner.path for inner in (labels, *labels.folders[:FOLDERS_READ]) if _has_yolo_lines(inner)]
+
+
+def _has_yolo_lines(place):
+    """Whether a folder has text files that start with a number of a class and at least four shares of 0..1."""
+    for file in place.files(".txt")[:FILES_READ] if place.path.is_dir() else []:
+        words = _start(file).strip().split(b"\n")[0].split()
+        if len(words) >= 5 and words[0].isdigit() and all(re.fullmatch(rb"[01]?\.?\d*(e-\d+)?", w) for w in words[1:]):
+            return True
+    return False
 
 
 def _open_yolo(path, classes, skip_broken):
@@ -205,7 +213,9 @@ def _open_yolo(path, classes, skip_broken):
 
 
 def _find_open_images(place):
-    return [place.folder] if place.files("object-segmentation.csv") else []
+    labels = place.inside("labels")
+    sorted_by_fiftyone = labels.files("segmentations.csv") if labels else []
+    return place.files("annotations-object-segmentation.csv", "segmentations.csv") + sorted_by_fiftyone
 
 
 def _open_open_images(path, classes, skip_broken):
@@ -216,8 +226,9 @@ def _open_open_images(path, classes, skip_broken):
             f"{path} is of Open Images, of whose 350 classes those wanted must be named:"
             " open_dataset(path, classes=['Pumpkin'])."
         )
+    folder = path.parent.parent if path.parent.name == "labels" else path.parent
     dataset = OpenImagesDataset()
-    dataset.load_open_images(path, classes, skip_broken=skip_broken)
+    dataset.load_open_images(folder, classes, annotations=path, skip_broken=skip_broken)
     return dataset
 
 
@@ -278,16 +289,16 @@ def _open_m2nist(path, classes, skip_broken):
 
 FORMATS = (
     Format("VIA", 'a JSON file with image entries {"filename", "regions"} or "_via_img_metadata"',
-           "ViaDataset().load_via(file)", _find_via, _open_via),
+           "ViaDataset().load_via(file, images_dir)", _find_via, _open_via),
     Format("COCO", 'a JSON file with "images", "annotations" and "categories", here or in annotations/',
            "CocoDataset().load_coco_format(file, images_dir)", _find_coco, _open_coco),
     Format("labelme", 'JSON files with "shapes"',
            "LabelmeDataset().load_labelme(folder)", _find_labelme, _open_labelme),
     Format("Pascal VOC", "XML files with <annotation>, here or in Annotations/",
            "VocDataset().load_voc(annotations_dir, images_dir)", _find_voc, _open_voc),
-    Format("YOLO-seg", 'a yaml file with "names:", or labels/*.txt beside images/',
+    Format("YOLO-seg", 'a yaml file with "names:", or *.txt with lines "class x y x y ...", here or in labels/',
            "YoloSegDataset().load_yolo(file_or_labels_folder)", _find_yolo, _open_yolo),
-    Format("Open Images", "*-annotations-object-segmentation.csv",
+    Format("Open Images", "*-annotations-object-segmentation.csv, or labels/segmentations.csv",
            "OpenImagesDataset().load_open_images(folder, classes)", _find_open_images, _open_open_images),
     Format("nuclei", "folders <id>/images and <id>/masks, or <id>/images/<id>.png",
            "NucleiDataset().load_nuclei(folder)", _find_nuclei, _open_nuclei),
@@ -316,11 +327,13 @@ def _only_class(path, classes, default):
 def _images_of(file, kind):
     """The folder in which the images of an annotation file of COCO or VIA are.
 
-    Looked for: beside the file, in the folder that COCO would name so (instances_val2017.json: ../val2017), then in the
-    folder above, and in all folders beside and below; that with the most of the first images. On a tie the first.
+    Looked for: beside the file, in the folder that COCO would name so (instances_val2017.json: ../val2017), in images/
+    and ../images/, then in all folders beside the file and in these two; if the file's own folder is called
+    annotations or so, also in the one above and in all of its folders. That with the most of the first images is taken.
 
     Raises:
         FileNotFoundError: none of the first images is in any of these.
+        UnknownFormat: they are in several of the folders without a usual name.
     """
     _, content = heads.kind_of_json(file)
     names = heads.names_of_images(content, kind) or (heads.find_names(file) if kind == "coco" else [])
@@ -328,17 +341,22 @@ def _images_of(file, kind):
     here, above = file.parent, file.resolve().parent.parent
     if not names:
         return here
-    subset = file.stem.removeprefix("instances_")
-    near = [Place(here), Place(above)]
-    tried = [here, above / subset, above, *(inner.path for place in near for inner in place.folders)]
-    images = [inner.path for inner in map(Place, (here / "images", above / "images")) if inner.path.is_dir()]
-    tried += [inner.path for place in map(Place, images) for inner in place.folders]
-    hits = Counter({folder: sum((folder / name).is_file() for name in names) for folder in tried})
-    ((best, count),) = hits.most_common(1)
-    if not count:
-        shown = "\n  ".join(str(folder) for folder in hits)
-        raise FileNotFoundError(f"{file}: its images aren't there. Looked for {names[0]} in\n  {shown}")
-    return best
+    usual = [here, above / file.stem.removeprefix("instances_"), here / "images", above / "images"]
+    holders = [here, here / "images", above / "images"]
+    if file.resolve().parent.name.lower().startswith(ANNOTATION_FOLDERS):
+        usual, holders = [*usual, above], [*holders, above]
+    others = [inner.path for holder in holders if holder.is_dir() for inner in Place(holder).folders]
+    hits = {folder: sum((folder / name).is_file() for name in names) for folder in [*usual, *others]}
+    most = max(hits.values())
+    best = [folder for folder, count in hits.items() if count == most]
+    if not most:
+        where = _listed(f"{file}: its images aren't there. Looked for {names[0]} in", map(str, hits))
+        raise FileNotFoundError(where)
+    if len(best) > 1 and best[0] not in usual:
+        loader = next(form.loader for form in FORMATS if form.name.lower() == kind)
+        where = _listed(f"{file}: images of these names are in several folders; say which by {loader}:", map(str, best))
+        raise UnknownFormat(where)
+    return best[0]
 
 
 def _several(path, found):

@@ -167,7 +167,7 @@ def _draw_sides(summary, ax):
         label = f"mini mask, {height} × {width}:\n{_count(summary.smaller_than_mini_mask, 'box')} with a shorter side"
         ax.axvline(np.log2(height * width) / 2, color="k", linewidth=1, linestyle=":", label=label)
         ax.legend(fontsize=9, loc="upper left", edgecolor="none", framealpha=0.9)
-        ax.set_xlim(ax.get_xlim()[0] - 0.2 * np.diff(ax.get_xlim())[0])
+        ax.set_ylim(0, 1.3 * ax.get_ylim()[1])  # room for the words
 
 
 def _draw_aspects(summary, ax):

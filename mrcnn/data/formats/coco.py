@@ -71,7 +71,8 @@ class CocoDataset(Dataset):
             f"Can't download COCO {subset}{year} to {dataset_dir}; use the CocoDataset of samples/coco.py."
         )
 
-    def load_coco_format(self, annotations, images_dir=None, category_ids=None, source="coco", skip_broken=False):
+    def load_coco_format(self, annotations, images_dir=None, category_ids=None, source="coco", skip_broken=False,
+                         classes=None):  # fmt: skip
         """Adds the images of a file of COCO's form.
 
         Args:
@@ -80,6 +81,7 @@ class CocoDataset(Dataset):
             category_ids: ids of the categories wanted; then only images that show one of them. None: all.
             source: str, see `Dataset.add_class`.
             skip_broken: bool. Leave broken images out and warn, instead of raising.
+            classes: the same as category_ids, but by name; one of the two.
 
         Returns:
             The `pycocotools.coco.COCO` of the file.
@@ -92,6 +94,12 @@ class CocoDataset(Dataset):
         content = annotations.dataset if isinstance(annotations, COCO) else read_json(path)
         images_dir = Path(images_dir) if images_dir is not None else getattr(path, "parent", Path())
         names = _check_parts(content, path)
+        if classes is not None:
+            if category_ids is not None:
+                raise ValueError(
+                    f"category_ids={category_ids!r} and classes={classes!r} are given; expected one of them."
+                )
+            category_ids = _ids_of(classes, names, path)
         wanted = sorted(names) if category_ids is None else list(dict.fromkeys(category_ids))
         for category_id in wanted:
             if category_id not in names:
@@ -220,6 +228,14 @@ def _check_parts(content, path):
         _check_object(image, where)
         field(image, "id", (int, str), "a number or text", where)
     return names
+
+
+def _ids_of(classes, names, path):
+    """Ids of the categories of these names."""
+    missing = sorted(set(classes) - set(names.values()))
+    if missing:
+        raise BrokenAnnotation(path, "categories", "name", f"to find {missing[0]!r}", sorted(names.values()))
+    return [category_id for name in classes for category_id, own in names.items() if own == name]
 
 
 def _check_object(entry, where):

@@ -148,6 +148,8 @@ def merge(parts, may_cut):
     Returns:
         [H, W] bool.
     """
+    if len(parts) == 1:
+        return parts[0]
     areas = [np.count_nonzero(part) for part in parts]
     depths = [0] * len(parts)
     by_area = sorted(range(len(parts)), key=lambda i: -areas[i])

@@ -27,7 +27,7 @@ def _rows(summary):
     if len(counts):
         rows += [("", f"an image has {counts.min()} to {counts.max()}, median {np.median(counts):g}")]
     if summary.without_pixel:
-        rows += [("", f"{summary.without_pixel} have an empty mask")]
+        rows += [("", f"empty masks: {summary.without_pixel:,}")]
     rows += _class_rows(summary)
     if len(summary.seen_boxes):
         unit = "pixels of the image" if summary.config is None else "pixels after resizing"
@@ -65,7 +65,7 @@ def _config_rows(summary):
     more = f" and {len(sizes) - SIZES_SHOWN} others" if len(sizes) > SIZES_SHOWN else ""
     rows = [("Resized to", f'{shown}{more} (mode "{config.IMAGE_RESIZE_MODE}")')]
     if summary.lost_in_resizing:
-        rows += [("", f"{_count(summary.lost_in_resizing, 'object')} have no pixel left")]
+        rows += [("", f"no pixel is left of {_count(summary.lost_in_resizing, 'object')}")]
     crowded = int((summary.objects_per_image > config.MAX_GT_INSTANCES).sum())
     if crowded:
         rows += [
@@ -73,8 +73,8 @@ def _config_rows(summary):
         ]
     if summary.mini_empty is not None:
         cells = " x ".join(map(str, config.MINI_MASK_SHAPE))
-        finer = f"{_share(summary.smaller_than_mini_mask, len(summary.seen_boxes))} have fewer pixels than cells"
-        lost = f"{int(summary.mini_empty.sum())} are smaller than a cell and lost"
+        finer = f"fewer pixels than cells: {_share(summary.smaller_than_mini_mask, len(summary.seen_boxes))}"
+        lost = f"smaller than a cell and lost: {int(summary.mini_empty.sum()):,}"
         rows += [("Mini masks", f"{cells}: {finer}, {lost}")]
     if summary.anchor_recall(0) is not None:
         recall = ", ".join(f"{summary.anchor_recall(iou):.3f} at IoU {iou}" for iou in RECALL_AT)

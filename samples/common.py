@@ -76,14 +76,18 @@ def backbone_of(path) -> str | None:
     return "resnet101" if "res4w_branch2a" in names else "resnet50"
 
 
+def classes_in(path) -> int | None:
+    """How many classes the heads of a weight file know, the background included; None: it has no heads."""
+    logits = weights.read_weights(path).get("mrcnn_class_logits")
+    return logits[0].shape[-1] if logits else None
+
+
 def load_weights(model, word: str, path: str) -> None:
     """Loads `path`, found for `word`, by layer name. To train, the heads of another number of classes stay out."""
-    logits = weights.read_weights(path).get("mrcnn_class_logits")
-    new_heads = model.mode == "training" and logits and logits[0].shape[-1] != model.config.NUM_CLASSES
+    known, classes = classes_in(path), model.config.NUM_CLASSES
+    new_heads = model.mode == "training" and known not in (None, classes)
     if new_heads:
-        print(
-            f"--weights {word} knows {logits[0].shape[-1]} classes, this model {model.config.NUM_CLASSES}: new heads."
-        )
+        print(f"--weights {word} knows {known} classes, this model {classes}: new heads.")
     print(model.load_weights(path, by_name=True, exclude=HEADS if new_heads else None))
 
 

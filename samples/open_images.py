@@ -1,0 +1,347 @@
+"""Any class of Open Images V6, by its name: from the downloads to a trained model. In the story: pumpkins.
+
+    python samples/open_images.py download --dataset DIR --classes Pumpkin --limit 300
+    python samples/open_images.py train --dataset DIR --classes Pumpkin --weights coco           ResNet-101, for a GPU
+    python samples/open_images.py train --dataset DIR --classes Pumpkin --weights mobilenet.h5   MobileNetV2, for a CPU
+    python samples/open_images.py evaluate --dataset DIR --weights last
+    python samples/open_images.py detect --weights last --image photo.jpg                        photo_detected.png
+
+HEADER
+
+`download` brings what the classes need, of the subsets train and validation, and no more: the photos one by one, and
+of the archives of masks only the masks that are wanted. By hand, the same comes from
+
+    https://storage.googleapis.com/openimages/v5/class-descriptions-boxable.csv
+    https://storage.googleapis.com/openimages/v5/SUBSET-annotations-object-segmentation.csv
+    https://storage.googleapis.com/openimages/v5/SUBSET-masks/SUBSET-masks-X.zip     X: what the image's id begins with
+    https://open-images-dataset.s3.amazonaws.com/SUBSET/ID.jpg
+
+(V6 kept the masks of V5), with the two CSV files in DIR, masks unpacked in DIR/SUBSET-masks, photos in DIR/SUBSET. 350
+of the classes have masks; not every object of a photo has one. Several classes: --classes Pumpkin "Jack o lantern".
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import http.client
+import io
+import math
+import os
+import sys
+import urllib.error
+import urllib.request
+import zipfile
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's notes would hide the progress
+
+from tqdm import tqdm
+
+from mrcnn import visualize, weights
+from mrcnn.config import Config
+from mrcnn.data.dataset import read_image
+from mrcnn.data.formats.open_images import OpenImagesDataset, class_labels
+from mrcnn.model import MaskRCNN
+from samples.common import (
+    LOGS,
+    SmallNetwork,
+    augmentation,
+    backbone_of,
+    class_names_of,
+    classes_in,
+    draw_detections,
+    evaluate,
+    find_weights,
+    load_weights,
+    warm_up_and_cosine,
+    write_class_names,
+)
+
+TABLES = MASKS = "https://storage.googleapis.com/openimages/v5"
+PHOTOS = "https://open-images-dataset.s3.amazonaws.com"
+DESCRIPTIONS = "class-descriptions-boxable.csv"
+ANNOTATIONS = "{}-annotations-object-segmentation.csv"
+TRAINING, VALIDATION = SUBSETS = "train", "validation"
+CONNECTIONS = 8  # photos at a time
+ATTEMPTS = 4  # of one request
+PARTIAL_CONTENT = 206  # the answer of a server that gives pieces
+TIMEOUT = 30  # seconds without a byte
+PIECE = 1 << 16  # bytes that are asked for at once of an archive; most masks are smaller
+
+
+# ---- Download --------------------------------------------------------------------------------------------------------
+def download(folder, classes, limit: int | None = None) -> None:
+    """Brings the photos and masks of some classes; what is there already is not asked for again.
+
+    Args:
+        folder: where to, see the top of this page.
+        classes: names or labels.
+        limit: photos of each subset, the first ones by their ids (so that few archives are asked); None: all.
+
+    Raises:
+        ConnectionError, FileNotFoundError: names the address.
+        BrokenAnnotation: no such class; names those that are spelled alike.
+    """
+    folder = Path(folder)
+    labels = class_labels(weights.download(f"{TABLES}/{DESCRIPTIONS}", folder / DESCRIPTIONS), classes)
+    for subset in SUBSETS:
+        name = ANNOTATIONS.format(subset)
+        everything = weights.download(f"{TABLES}/{name}", folder / "downloads" / f"{name}.whole")
+        header, rows = _rows_of(everything, labels)
+        chosen = set(sorted({row["ImageID"] for row in rows})[:limit])
+        rows = [row for row in rows if row["ImageID"] in chosen]
+        print(f"{subset}: {len(chosen)} photos, {len(rows)} masks of {', '.join(labels.values())}")
+        _fetch_photos(subset, sorted(chosen), folder / subset)
+        _fetch_masks(subset, sorted(row["MaskPath"] for row in rows), folder / f"{subset}-masks")
+        _write_rows(folder / name, header, rows)  # last: it lists what is there
+
+
+def _rows_of(path, labels) -> tuple[list[str], list[dict]]:
+    """Header and rows of a table of masks, of some labels."""
+    with open(path, newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        return reader.fieldnames, [row for row in reader if row["LabelName"] in labels]
+
+
+def _write_rows(path: Path, header, rows) -> None:
+    """Writes a table of masks, or adds to it what it lacks: so that classes can be downloaded one after the other."""
+    by_mask = {}
+    if path.exists():
+        with open(path, newline="", encoding="utf-8") as file:
+            by_mask = {row["MaskPath"]: row for row in csv.DictReader(file)}
+    by_mask |= {row["MaskPath"]: row for row in rows}
+    text = io.StringIO()
+    writer = csv.DictWriter(text, header, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(by_mask[mask] for mask in sorted(by_mask))
+    _write(path, text.getvalue().encode())
+
+
+def _fetch_photos(subset: str, image_ids, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = [image_id for image_id in image_ids if not (folder / f"{image_id}.jpg").exists()]
+
+    def fetch(image_id):
+        _write(folder / f"{image_id}.jpg", _request(f"{PHOTOS}/{subset}/{image_id}.jpg")[0])
+
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        for _ in tqdm(pool.map(fetch, missing), total=len(missing), unit="photo", disable=not missing):
+            pass
+
+
+def _fetch_masks(subset: str, names, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    by_archive = defaultdict(list)
+    for name in names:
+        if not (folder / name).exists():
+            by_archive[name[0]].append(name)
+    with tqdm(total=sum(map(len, by_archive.values())), unit="mask", disable=not by_archive) as bar:
+        for first, wanted in by_archive.items():
+            url = f"{MASKS}/{subset}-masks/{subset}-masks-{first}.zip"
+            with zipfile.ZipFile(io.BufferedReader(RemoteFile(url), PIECE)) as archive:
+                places = {Path(place).name: place for place in archive.namelist()}
+                for name in wanted:
+                    if name not in places:
+                        raise FileNotFoundError(f"{url} holds no {name}, which {ANNOTATIONS.format(subset)} lists.")
+                    _write(folder / name, archive.read(places[name]))
+                    bar.update()
+
+
+class RemoteFile(io.RawIOBase):
+    """A file on a web server, of which only those pieces are fetched that are read.
+
+    Args:
+        url: of a server that gives pieces ("Range").
+    """
+
+    def __init__(self, url: str):
+        self.url, self._position = url, 0
+        _, headers = _request(url, 0, 1)
+        length = headers.get("Content-Range", "").rpartition("/")[2]
+        if not length.isdecimal():
+            raise ConnectionError(f"{url}: the server gives no pieces of files. Download it, and unpack it by hand.")
+        self._length = int(length)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._length}[whence]
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer) -> int:
+        size = min(len(buffer), max(0, self._length - self._position))
+        if size:
+            piece, _ = _request(self.url, self._position, size)
+            size = len(piece)
+            buffer[:size] = piece
+        self._position += size
+        return size
+
+
+def _request(url: str, start: int | None = None, size: int = 0, attempts: int = ATTEMPTS):
+    """(content, headers) of an address, or of a piece of it; nothing, if the server gives no pieces."""
+    headers = {"User-Agent": "mrcnn"}
+    if start is not None:
+        headers["Range"] = f"bytes={start}-{start + size - 1}"
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT) as answer:
+            if start is not None and answer.status != PARTIAL_CONTENT:
+                return b"", {}
+            return answer.read(), answer.headers
+    except urllib.error.HTTPError as error:
+        if error.code < 500 or attempts == 1:
+            raise ConnectionError(f"{url}: the server answers {error.code} {error.reason}.") from error
+    except (OSError, http.client.HTTPException) as error:
+        if attempts == 1:
+            raise ConnectionError(f"{url} can't be fetched ({error}); run again to go on from here.") from error
+    return _request(url, start, size, attempts - 1)
+
+
+def _write(path: Path, content: bytes) -> None:
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_bytes(content)
+    os.replace(unfinished, path)
+
+
+# ---- Settings and data -----------------------------------------------------------------------------------------------
+class OpenImagesConfig(Config):
+    """ResNet-101 and 1024 pixels."""
+
+    NAME = "open_images"
+    IMAGES_PER_GPU = 2
+    VALIDATION_STEPS = 5
+    EPOCHS = 12  # each photo once in each; not read by the model
+
+
+class SmallOpenImagesConfig(SmallNetwork, OpenImagesConfig):
+    """MobileNetV2 and smaller photos: trains on a CPU."""
+
+    IMAGES_PER_GPU = 4
+    IMAGE_MIN_DIM = 384
+    IMAGE_MAX_DIM = 384
+    RPN_ANCHOR_SCALES = (16, 32, 64, 128, 256)
+    DETECTION_MAX_INSTANCES = 50
+    EPOCHS = 24
+
+
+def open_images_dataset(folder, subset: str, classes, skip_broken: bool = False) -> OpenImagesDataset:
+    """The prepared photos of one subset that show the classes."""
+    dataset = OpenImagesDataset()
+    dataset.load_open_images(
+        folder,
+        classes,
+        images_dir=Path(folder) / subset,
+        annotations=Path(folder) / ANNOTATIONS.format(subset),
+        skip_broken=skip_broken,
+    )
+    dataset.prepare()
+    return dataset
+
+
+def config_for(path, num_classes: int) -> OpenImagesConfig:
+    """Settings for the network that a weight file belongs to."""
+    backbone = backbone_of(path) or OpenImagesConfig.BACKBONE
+    config = SmallOpenImagesConfig() if backbone == "mobilenet_v2" else OpenImagesConfig()
+    config.BACKBONE, config.NUM_CLASSES = backbone, num_classes
+    return config
+
+
+def trained_model(weights: str, logs) -> MaskRCNN:
+    """A model to detect with, of the classes that it was trained for."""
+    path = find_weights(weights, OpenImagesConfig.NAME, logs)
+    model = MaskRCNN("inference", config_for(path, classes_in(path)), str(logs))
+    load_weights(model, weights, path)
+    return model
+
+
+# ---- Commands --------------------------------------------------------------------------------------------------------
+def train(training, validation, word: str, logs, epochs: int | None = None) -> None:
+    """Trains the heads for the classes of a data set; then evaluates, and draws detections beside the checkpoints."""
+    path = find_weights(word, OpenImagesConfig.NAME, logs)
+    config = config_for(path, training.num_classes)
+    config.STEPS_PER_EPOCH = math.ceil(training.num_images / config.BATCH_SIZE)
+    model = MaskRCNN("training", config, str(logs))
+    load_weights(model, word, path)
+    write_class_names(model, training.class_names)
+    epochs = epochs or config.EPOCHS
+    model.train(
+        training,
+        validation,
+        learning_rate=warm_up_and_cosine(config.LEARNING_RATE, epochs, config),
+        epochs=epochs,
+        layers="heads",
+        augmentation=augmentation(),
+    )
+    evaluate(model, validation)
+    draw_detections(model, validation, validation.image_ids[:8], Path(model.log_dir) / "detections.png")
+
+
+def detect(model, class_names, photos) -> list[Path]:
+    """Writes a picture <photo>_detected.png of what a model finds, beside each photo."""
+    written = []
+    for photo in map(Path, photos):
+        image = read_image(photo)
+        (found,) = model.detect([image])
+        output = photo.with_name(f"{photo.stem}_detected.png")
+        visualize.display_instances(
+            image, found["rois"], found["masks"], found["class_ids"], class_names, found["scores"], save=output
+        )
+        print("Saved to", output)
+        written.append(output)
+    return written
+
+
+def parse(arguments=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("command", choices=("download", "train", "evaluate", "detect"))
+    parser.add_argument("--dataset", help="folder of the downloaded files")
+    parser.add_argument("--classes", nargs="+", metavar="NAME", help="as in class-descriptions-boxable.csv")
+    parser.add_argument("--limit", type=int, help="photos of each subset to download (all)")
+    parser.add_argument("--weights", help="coco, imagenet, last, or a file")
+    parser.add_argument("--logs", default=str(LOGS), help="folder for runs and checkpoints (%(default)s)")
+    parser.add_argument("--epochs", type=int, help="in all, for train")
+    parser.add_argument("--skip-broken", action="store_true", help="leave out photos that lack or have broken files")
+    parser.add_argument("--image", nargs="+", metavar="PHOTO", help="photos for detect")
+    args = parser.parse_args(arguments)
+    needed = {"download": ("dataset", "classes"), "train": ("dataset", "classes", "weights"),
+              "evaluate": ("dataset", "weights"), "detect": ("weights", "image")}  # fmt: skip
+    for option in needed[args.command]:
+        if not getattr(args, option):
+            parser.error(f"{args.command} needs --{option}")
+    return args
+
+
+def main(arguments=None) -> None:
+    args = parse(arguments)
+    if args.command == "download":
+        download(args.dataset, args.classes, args.limit)
+        return
+    if args.command == "train":
+        sets = [open_images_dataset(args.dataset, subset, args.classes, args.skip_broken) for subset in SUBSETS]
+        train(*sets, args.weights, args.logs, args.epochs)
+        return
+    path = find_weights(args.weights, OpenImagesConfig.NAME, args.logs)
+    class_names = ["BG", *args.classes] if args.classes else class_names_of(path)
+    if class_names is None:
+        raise ValueError(f"No classes.txt lies beside {path}; say with --classes what it was trained for.")
+    model = trained_model(path, args.logs)
+    if args.command == "evaluate":
+        evaluate(model, open_images_dataset(args.dataset, VALIDATION, class_names[1:], args.skip_broken))
+    else:
+        detect(model, class_names, args.image)
+
+
+if __name__ == "__main__":
+    main()

@@ -249,7 +249,13 @@ def test_the_backbone_is_told_by_the_weights(monkeypatch, layers, backbone):
 
 
 @pytest.mark.parametrize(
-    ("name", "attribute"), [("coco", "CocoConfig"), ("shapes", "ShapesConfig"), ("balloon", "BalloonConfig")]
+    ("name", "attribute"),
+    [
+        ("coco", "CocoConfig"),
+        ("shapes", "ShapesConfig"),
+        ("balloon", "BalloonConfig"),
+        ("nucleus", "NucleusConfig"),
+    ],
 )
 def test_matterports_paths_lead_to_the_page(monkeypatch, name, attribute):
     monkeypatch.syspath_prepend(str(ROOT / "samples" / name))
@@ -260,7 +266,7 @@ def test_matterports_paths_lead_to_the_page(monkeypatch, name, attribute):
     assert getattr(nested, attribute).NAME == name
 
 
-@pytest.mark.parametrize("page", ["shapes", "balloon", "coco"])
+@pytest.mark.parametrize("page", ["shapes", "balloon", "coco", "nucleus", "digits", "pedestrians"])
 def test_a_page_opens_with_its_commands(page):
     text = (ROOT / "samples" / f"{page}.py").read_text()
     assert re.search(rf"python samples/{page}\.py train", text.split('"""')[1])

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import re
-import sys
 from pathlib import Path
 
 import cv2
@@ -15,8 +13,6 @@ from kit import TinyConfig
 
 from mrcnn.model import MaskRCNN
 from samples import nucleus
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 # ---- Run lengths -----------------------------------------------------------------------------------------------------
@@ -141,13 +137,6 @@ def test_the_network_follows_the_weights(monkeypatch, backbone, mode, expected):
     monkeypatch.setattr(nucleus, "MaskRCNN", lambda mode, config, model_dir: config)
     config = nucleus.nucleus_model(mode, "x.h5", "logs")
     assert type(config) is expected and config.BACKBONE == (backbone or "resnet50")
-
-
-def test_matterports_path_leads_to_the_page(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "samples" / "nucleus"))
-    monkeypatch.delitem(sys.modules, "nucleus", raising=False)
-    assert importlib.import_module("nucleus").NucleusConfig.NAME == "nucleus"
-    monkeypatch.delitem(sys.modules, "nucleus")
 
 
 class BrightFinder:

@@ -7,7 +7,6 @@ import pytest
 from formats_kit import H, W, parts, photo, ring
 
 from mrcnn.data.formats import BrokenAnnotation
-from mrcnn.data.formats.data_yaml import read_data_yaml
 from mrcnn.data.formats.yolo import YoloSegDataset, split_at_bridges
 
 
@@ -182,42 +181,40 @@ def test_photos_of_a_camera_held_on_its_side_are_upright(folder):
 
 
 # ---- data.yaml -------------------------------------------------------------------------------------------------------
-KEYS = ("path", "train", "val", "names")
-
-
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("text", "names"),
     [
-        ("", {}),
-        ("path: ../a b # the set\ntrain:\nval: ~\nnc: 2\n", {"path": "../a b", "train": "", "val": ""}),
-        ("names: ['cat', \"do\\\"g\", it''s, 'it''s', \"a, b\"]", {"names": ["cat", 'do"g', "it''s", "it's", "a, b"]}),
-        ("names:\n- cat\n- 'dog # 2'  # two\n", {"names": ["cat", "dog # 2"]}),
-        ("names: [cat,\n  dog,\n]\nval: x", {"names": ["cat", "dog"], "val": "x"}),
-        ("names: {0: cat, '1': \"dog: big\"}", {"names": {"0": "cat", "1": "dog: big"}}),
-        ("names:\n  0: driver's license\n\n  # none\n  1: c#\n", {"names": {"0": "driver's license", "1": "c#"}}),
-        ("download: |\n  import x\n  train: y\nval: C:\\data\n", {"val": "C:\\data"}),
-        ("---\n'path': x\n", {"path": "x"}),
-        ("names: []", {"names": []}),
+        ('names: [\'cat\', "do\\"g", no, "a, b"]', ["cat", 'do"g', "no", "a, b"]),
+        ("names:\n- cat\n- 'dog # 2'  # two\n", ["cat", "dog # 2"]),
+        ("names: {0: cat, '1': \"dog: big\"}", ["cat", "dog: big"]),
+        ("names:\n  1: c#\n  0: driver's license\n\n  # none\n", ["driver's license", "c#"]),
+        ("names: [cat, 1e3]\nval: ~\ndownload: |\n  import x\n  names: y\n", ["cat", "1e3"]),
+        ("---\n'names': [x, y]\n", ["x", "y"]),
     ],
 )
-def test_data_yaml(tmp_path, text, expected):
-    (tmp_path / "data.yaml").write_text(text)
-    assert read_data_yaml(tmp_path / "data.yaml", KEYS) == expected
+def test_names_in_data_yaml_are_as_written(folder, text, names):
+    (folder / "data.yaml").write_text(
+        f"train: images/train\n{text}" if "---" not in text else f"{text}train: images/train"
+    )
+    assert [info["name"] for info in load(folder).class_info] == ["BG", *names]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("train: x\nnames: [cat, dog\n", r"data\.yaml: line 2: names: expected a closing \], got '\[cat, dog'"),
-        ("names:\n  - cat\n  0: dog\n", r"line 2: names: expected name: value, or - value in all lines, got '- cat'"),
-        ("names:\n  cat\n", r"line 2: names: expected name: value.* got 'cat'"),
-        ("path: x\n  y\n", r"line 2: path: expected nothing below a value, got '  y'"),
+        ("train: x\nnames: [cat, dog\n", r"data\.yaml: line 3: text: expected YAML, got"),
+        ("names:\n  - cat\n  0: dog\n", r"data\.yaml: line 3: text: expected YAML"),
+        ("- a\n- b\n", r"data\.yaml: the file: content: expected keys like"),
+        ("names: \x00", r"data\.yaml: the file: text: expected YAML"),
+        ("path: [a]\ntrain: x\nnames: [cat]", r"the file: path: expected a folder"),
+        ("train: [[a]]\nnames: [cat]", r"the file: train: expected a folder of images"),
+        ("train: images/train\nnames: [[cat]]", r"the file: names: expected a list of names"),
     ],
 )
-def test_data_yaml_that_cant_be_read(tmp_path, text, message):
-    (tmp_path / "data.yaml").write_text(text)
+def test_data_yaml_that_cant_be_read(folder, text, message):
+    (folder / "data.yaml").write_text(text)
     with pytest.raises(BrokenAnnotation, match=message):
-        read_data_yaml(tmp_path / "data.yaml", KEYS)
+        load(folder)
 
 
 @pytest.mark.parametrize(

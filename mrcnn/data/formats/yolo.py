@@ -30,9 +30,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 from mrcnn.data.formats import BrokenAnnotation, drawing, keep_whole, name_classes
-from mrcnn.data.formats.data_yaml import read_data_yaml
 from mrcnn.data.formats.pictures import SUFFIXES, image_files
 from mrcnn.data.formats.upright import UprightDataset, upright_size
 
@@ -138,18 +138,35 @@ def _area(points):
 # ---- Files -----------------------------------------------------------------------------------------------------------
 def _of_yaml(path, split, images_dir):
     """[(image, label file)] of a split, and {number: class name}."""
-    content = read_data_yaml(path, ("path", "names", *SPLITS))
+    content = _read_yaml(path)
     names = _names(content.get("names", ""), path)
     if images_dir is not None:
         return _with_labels(image_files(images_dir)), names
     entries = content.get(split) or []
-    if not entries or isinstance(entries, dict):
+    entries = [entries] if entries and isinstance(entries, str) else entries
+    if not entries or not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
         there = [name for name in SPLITS if content.get(name)]
         raise BrokenAnnotation(path, "the file", split, "a folder of images", there and f"only {', '.join(there)}")
+    root = content.get("path", "")
+    if not isinstance(root, str):
+        raise BrokenAnnotation(path, "the file", "path", "a folder", root)
     photos = []
-    for entry in [entries] if isinstance(entries, str) else entries:
-        photos += _photos(entry, content.get("path", ""), path)
+    for entry in entries:
+        photos += _photos(entry, root, path)
     return _with_labels(photos), names
+
+
+def _read_yaml(path):
+    """{key: str, list or dict} of a data.yaml. Values stay as they are written, so that a class may be called "no"."""
+    try:
+        content = yaml.load(path.read_bytes(), Loader=yaml.BaseLoader)  # makes nothing but str, list and dict
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        entry = "the file" if mark is None else f"line {mark.line + 1}"
+        raise BrokenAnnotation(path, entry, "text", "YAML", getattr(error, "problem", None) or str(error)) from error
+    if not isinstance(content or {}, dict):
+        raise BrokenAnnotation(path, "the file", "content", 'keys like "train:" and "names:"', content)
+    return {key: "" if value in ("~", "null") else value for key, value in (content or {}).items()}
 
 
 def _photos(entry, root, path):
@@ -184,7 +201,7 @@ def _of_folder(folder, images_dir):
             lines = (place / NAME_LIST).read_text(encoding="utf-8").splitlines()
             return pairs, dict(enumerate(line.strip() for line in lines if line.strip()))
         if (place / "data.yaml").is_file():
-            return pairs, _names(read_data_yaml(place / "data.yaml", ("names",)).get("names", ""), place / "data.yaml")
+            return pairs, _names(_read_yaml(place / "data.yaml").get("names", ""), place / "data.yaml")
     return pairs, {}
 
 
@@ -207,7 +224,7 @@ def _names(names, path):
     pairs = names if isinstance(names, dict) else dict(enumerate(names)) if isinstance(names, list) else {"": names}
     if names == "":
         return {}
-    if not all(str(number).isdecimal() for number in pairs):
+    if not all(str(number).isdecimal() and isinstance(name, str) for number, name in pairs.items()):
         raise BrokenAnnotation(path, "the file", "names", "a list of names, or a map of numbers to names", names)
     return {int(number): name for number, name in sorted(pairs.items(), key=lambda pair: int(pair[0]))}
 

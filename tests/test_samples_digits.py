@@ -76,6 +76,8 @@ def test_what_is_found_is_drawn_like_the_truth(m2nist, tmp_path):
             color = np.round(255 * np.array(digits.COLORS[1 + int(name)])[::-1])
             counts = [(np.abs(panel - color).max(axis=-1) < 2).sum() for panel in (truth, detected)]
             assert counts[0] > 50 and abs(counts[0] - counts[1]) < 0.1 * counts[0]
+        unsure = np.round(255 * np.array(digits.COLORS[1])[::-1])
+        assert not (np.abs(detected - unsure).max(axis=-1) < 2).any()
 
 
 class TinyDigitsConfig(TinyConfig, digits.DigitsConfig):

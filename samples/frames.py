@@ -190,7 +190,7 @@ class VideoFile:
         if self._shape is None:
             self._shape = frame.shape
             height, width = (side + side % 2 for side in frame.shape[:2])
-            self._encoder, self.codec = _open_encoder(self._unfinished, self.rate, (width, height))
+            self._encoder, self.codec = _open_encoder(self.path, self._unfinished, self.rate, (width, height))
             self._started = time.monotonic()
         if frame.shape != self._shape:
             raise ValueError(f"{self.path}: a frame has the shape {frame.shape}, the first one {self._shape}.")
@@ -240,8 +240,8 @@ class _OpenCvEncoder:
 class _FfmpegEncoder:
     """Writes H.264 through a pipe to ffmpeg."""
 
-    def __init__(self, program: str, path: Path, rate: float, size: tuple[int, int]):
-        self._path = path
+    def __init__(self, program: str, name: Path, path: Path, rate: float, size: tuple[int, int]):
+        self._name = name
         width, height = size
         frames_in = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-framerate", f"{rate:.6f}"]
         film_out = ["-an", "-c:v", "libx264", "-pix_fmt", "yuv420p", "-movflags", "+faststart"]  # what browsers want
@@ -260,13 +260,13 @@ class _FfmpegEncoder:
     def release(self):
         _, said = self._process.communicate()
         if self._process.returncode:
-            raise OSError(f"ffmpeg can't write {self._path}: {said.decode(errors='replace').strip()}")
+            raise OSError(f"ffmpeg can't write {self._name}: {said.decode(errors='replace').strip()}")
 
 
-def _open_encoder(path: Path, rate: float, size: tuple[int, int]):
-    """(encoder, name of its codec): the best that this machine has for the path's ending."""
+def _open_encoder(name: Path, path: Path, rate: float, size: tuple[int, int]):
+    """(encoder, name of its codec): the best that this machine has for the path's ending. Errors say `name`."""
     if path.suffix == ".mp4" and (program := _ffmpeg_with_h264()):
-        return _FfmpegEncoder(program, path, rate, size), "H.264 (ffmpeg)"
+        return _FfmpegEncoder(program, name, path, rate, size), "H.264 (ffmpeg)"
     log_level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # tries that fail are no errors
     try:
         for codec in CODECS[path.suffix]:
@@ -276,7 +276,7 @@ def _open_encoder(path: Path, rate: float, size: tuple[int, int]):
     finally:
         cv2.utils.logging.setLogLevel(log_level)
     tried = ", ".join(CODECS[path.suffix])
-    raise OSError(f"{path} can't be written: OpenCV opens no encoder of {tried}. Is the folder writable?")
+    raise OSError(f"{name} can't be written: OpenCV opens no encoder of {tried}. Is the folder writable?")
 
 
 @functools.lru_cache(maxsize=1)

@@ -128,6 +128,7 @@ def test_a_frame_with_detections():
         np.testing.assert_allclose(drawn[y2 - 6, (x1 + x2) // 2], expected, atol=1.01)
     changed = (drawn != frame).any(axis=-1)
     assert changed[40:59, 40:60].any()  # a caption above the first box
+    assert changed[4, 115:130].any()  # the second one's begins left of its box, so that it ends in the frame
     assert not changed[40:110, 100:].any() and not changed[102:].any()
 
 

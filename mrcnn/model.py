@@ -33,6 +33,7 @@ from mrcnn.eager import eager_mode, teach_tf_identity
 from mrcnn.nn.anchors import Anchors
 from mrcnn.nn.backbones import build_backbone, conv_block, identity_block, resnet_graph
 from mrcnn.nn.detections import DetectedBoxes, DetectionLayer, refine_detections_graph
+from mrcnn.nn.folding import fold_batchnorm
 from mrcnn.nn.fpn import fpn_graph
 from mrcnn.nn.heads import ClassHead, MaskHead, build_fpn_mask_graph, fpn_classifier_graph
 from mrcnn.nn.losses import (
@@ -223,6 +224,7 @@ class MaskRCNN(keras.Model):
         model_dir: where run folders are made, one for each training: `<name>YYYYmmddTHHMM/mask_rcnn_<name>_0001.h5`.
         strategy: `tf.distribute.Strategy`, or `keras.distribution.DataParallel` on JAX: the devices that share each
             batch. None: GPU_COUNT of the machine's, as far as there are so many (see `mrcnn.devices`).
+        weights: a file or word to begin with, as `load_weights(weights, by_name=True)` takes it. None: new weights.
 
     Attributes:
         keras_model: the model itself, under matterport's name.
@@ -235,7 +237,7 @@ class MaskRCNN(keras.Model):
     """
 
     @_eagerly
-    def __init__(self, mode, config, model_dir=".", strategy=None, **kwargs):
+    def __init__(self, mode, config, model_dir=".", strategy=None, weights=None, **kwargs):
         if mode not in MODES:
             raise ValueError(f"mode is {mode!r}; expected one of {', '.join(MODES)}.")
         config.validate()
@@ -253,13 +255,13 @@ class MaskRCNN(keras.Model):
         self.model_dir = str(model_dir)
         self.devices = devices
         self._detector = _Detector(stages, tuple(int(n) for n in config.IMAGE_SHAPE))
-        if mode == "inference":
-            self._detector.model, self._detector.settings = self, self._detection_settings()
         self._loss_means = means
         self._anchor_cache = {}
         if keras.backend.backend() == "tensorflow":
             self.jit_compile = False  # NMS is a kernel that XLA hasn't got, and its convolutions on the CPU are slower
         self.set_log_dir()
+        if weights is not None:
+            self.load_weights(weights, by_name=True)
 
     @property
     def keras_model(self):
@@ -484,10 +486,10 @@ class MaskRCNN(keras.Model):
         return tuple(getattr(self.config, name) for name in DETECTION_SETTINGS)
 
     def _detection_model(self):
-        """The graph for detecting, over this model's layers; built anew when a setting has changed."""
+        """The graph for detecting, over this model's layers, BatchNorm folded; built anew when a setting has changed."""
         detector, settings = self._detector, self._detection_settings()
         if detector.model is None or detector.settings != settings:
-            detector.model = keras.Model(*detection_graph(detector.stages, self.config), name="mask_rcnn_detector")
+            detector.model = fold_batchnorm(*detection_graph(detector.stages, self.config))
             detector.settings = settings
             if keras.backend.backend() == "tensorflow":
                 detector.model.jit_compile = False
@@ -529,7 +531,8 @@ class MaskRCNN(keras.Model):
         """Loads weights from matterport's `.h5`, or Keras's `.weights.h5` or `.keras`, by layer name.
 
         Args:
-            filepath: the file. If it is a checkpoint of a run, training goes on in that run's folder and epoch.
+            filepath: the file. If it is a checkpoint of a run, training goes on in that run's folder and epoch. Or
+                a word: "coco", "balloon", "imagenet" (downloaded once), "shapes" (lies in `weights/` of a clone).
             by_name: False: every layer with weights must be in the file. True: layers that aren't are left as they
                 are. At least one must match in any case, with the same shapes.
             exclude: list of layer names to leave alone, e.g. the heads for another number of classes; implies
@@ -541,6 +544,7 @@ class MaskRCNN(keras.Model):
         Raises:
             FileNotFoundError, ValueError: the model is then unchanged.
         """
+        filepath = weights.find_pretrained(filepath)
         report = weights.load_weights_by_name(
             self, filepath, exclude=exclude or (), require_all=not by_name and not exclude, **kwargs
         )

@@ -44,7 +44,7 @@ class SharedConv2D(layers.Conv2D):
         outputs = []
         for i, x in enumerate(inputs):
             x = ops.conv(x, kernels[i % copies], strides=self.strides, padding=self.padding)
-            outputs.append(self.activation(x + biases[i % copies]))
+            outputs.append(self.activation(ops.add(x, biases[i % copies])))  # `x + bias` isn't fused by TensorFlow
         return outputs
 
     def _copies(self, weight, count):

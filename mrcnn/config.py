@@ -25,6 +25,7 @@ DERIVED = ("BATCH_SIZE", "IMAGE_META_SIZE", "IMAGE_SHAPE")
 RESIZE_MODES = ("none", "square", "pad64", "crop")
 BACKBONES = ("resnet50", "resnet101", "mobilenet_v2")
 ROI_ALIGN_MODES = ("crop", "aligned")
+COMPUTE_DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
 SIZE_MULTIPLE = 64  # P6 has stride 64, and the FPN's upsampled maps must fit the lateral ones exactly
 
 
@@ -94,6 +95,9 @@ class Config:
     GRADIENT_CLIP_NORM = 5.0  # of all gradients together
 
     # ---- Ours ----------------------------------------------------------------------------------------------------
+    # "mixed_bfloat16" or "mixed_float16": convolutions compute in 16 bits, weights and losses stay in 32; faster where the
+    # device multiplies such numbers. "float32" is Keras's own `keras.config.dtype_policy()`.
+    COMPUTE_DTYPE = "float32"
     SEED = None  # int: fixes the order of images, the augmentation and the sampling of anchors and RoIs
     ROI_ALIGN = "crop"  # "crop": matterport's crop_and_resize; "aligned": RoIAlign of the paper, half-pixel aligned
     ROI_ALIGN_SAMPLES = 2  # "aligned" averages this many samples squared in a cell
@@ -200,6 +204,7 @@ class Config:
         known = isinstance(weights, dict) and set(weights) <= set(LOSS_NAMES) and all(map(_is_number, weights.values()))
         self._require("LOSS_WEIGHTS", known, f"a dict of numbers, its keys out of {', '.join(LOSS_NAMES)}")
         self._require("ROI_ALIGN", self.ROI_ALIGN in ROI_ALIGN_MODES, _one_of(ROI_ALIGN_MODES))
+        self._require("COMPUTE_DTYPE", self.COMPUTE_DTYPE in COMPUTE_DTYPES, _one_of(COMPUTE_DTYPES))
         self._require("TRAIN_BN", self.TRAIN_BN in (None, False, True), "None, False or True")
         for name in ("RPN_BBOX_STD_DEV", "BBOX_STD_DEV"):
             self._require(name, _count(getattr(self, name), above=0) == 4, "four numbers > 0, of dy, dx, dh, dw")

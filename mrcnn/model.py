@@ -45,6 +45,7 @@ from mrcnn.nn.losses import (
     smooth_l1_loss,
 )
 from mrcnn.nn.norm import BatchNorm
+from mrcnn.nn.precision import computing_in
 from mrcnn.nn.proposals import ProposalLayer
 from mrcnn.nn.roi_align import PyramidROIAlign, log2_graph
 from mrcnn.nn.rpn import build_rpn_model, rpn_graph, rpn_over_pyramid
@@ -243,7 +244,7 @@ class MaskRCNN(keras.Model):
         config.validate()
         teach_tf_identity()
         devices = find_devices(config, strategy)
-        with devices.scope():
+        with devices.scope(), computing_in(config.COMPUTE_DTYPE):
             stages = build_stages(config)
             graph = training_graph if mode == "training" else detection_graph
             inputs, outputs = graph(stages, config)
@@ -277,7 +278,8 @@ class MaskRCNN(keras.Model):
         if mode not in MODES:
             return super().build(*args, **kwargs)
         graph = training_graph if mode == "training" else detection_graph
-        return keras.Model(*graph(build_stages(config), config), name="mask_rcnn")
+        with computing_in(config.COMPUTE_DTYPE):
+            return keras.Model(*graph(build_stages(config), config), name="mask_rcnn")
 
     # ---- Training --------------------------------------------------------------------------------------------------
     @_eagerly

@@ -10,6 +10,7 @@ DIR holds `train/` and `val/`: photos, and their outlines as `via_region_data.js
 (balloon_dataset.zip of matterport's release v2.1). `--weights`: coco, imagenet, last, or a file. The network follows
 the weights: a file of MobileNetV2 layers (keras.applications, ImageNet, without top) gives the small one. The AP50 is
 that of the second line, after 14 epochs of 61 steps (mask AP 0.407, box AP 0.334); a step takes 1 s on 4 cores.
+docs/balloon.png is a splash of it: part of the photo at https://www.flickr.com/photo.gne?id=3825919971.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Any model on a video, a folder of frames or a webcam: masks, boxes, scores, and a colour that stays with its object.
 
     python samples/video.py clip.mp4 --weights shapes          writes clip_detected.mp4; 10 frames per second
-    python samples/video.py frames/ --weights last --fps 12    writes frames_detected.mp4, by the newest run of any sample
+    python samples/video.py frames/ --weights last --fps 12    writes frames_detected.mp4; last: of all samples' runs
     python samples/video.py --webcam 0 --weights coco          writes webcam0_detected.mp4, until Ctrl-C
 
 The 10 are of a clip of 384 x 384 pixels on 3 busy CPU cores (60 frames in 14 s, half of which go by before the first);

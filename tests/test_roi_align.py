@@ -319,6 +319,7 @@ def test_the_gradient_of_the_features_equals_finite_differences(all_bodies, mode
     np.testing.assert_allclose(ours, expected, atol=2e-5)
 
 
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="about a kernel of TensorFlow")
 @pytest.mark.parametrize("mode", ["crop", "aligned"])
 def test_tensorflow_issue_42033_rois_that_overlap_lose_no_gradient(all_bodies, mode):
     """TensorFlow's gradient kernel adds RoIs up in several threads without a lock, and loses sums that way."""
@@ -333,9 +334,10 @@ def test_tensorflow_issue_42033_rois_that_overlap_lose_no_gradient(all_bodies, m
     def of_features(changed, boxes):
         return gradient(lambda x: roi_align([x, *maps[1:]], boxes, levels, (7, 7), mode, 2, [64, 64]), changed, weights)
 
-    first = all_bodies(of_features, maps[0], boxes)
-    for _ in range(5):
-        np.testing.assert_array_equal(all_bodies(of_features, maps[0], boxes), first)
+    all_bodies(of_features, maps[0], boxes)
+    again = [ops.convert_to_numpy(of_features(*map(ops.convert_to_tensor, (maps[0], boxes)))) for _ in range(3)]
+    np.testing.assert_array_equal(again[1], again[0])
+    np.testing.assert_array_equal(again[2], again[0])
 
 
 def test_levels_without_rois_have_a_gradient_of_zero(all_bodies):
@@ -546,7 +548,7 @@ def test_all_of_this_on(backend):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__]
-    two_devices = "--xla_force_host_platform_device_count=2"
-    environment = {**os.environ, "KERAS_BACKEND": backend, "XLA_FLAGS": two_devices}
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+    environment = {**os.environ, "KERAS_BACKEND": backend, "XLA_FLAGS": flags}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]

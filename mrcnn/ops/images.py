@@ -24,8 +24,8 @@ SIZE_MULTIPLE = 64  # "pad64" pads to it: P6 has stride 64
 BRIGHTEST_FLOAT = 512  # interpolation and augmentation overshoot 255 a little; more is another scale
 # Whole numbers come out of interpolation a hair below themselves; so little lifts them over the edge when cut to ints.
 BELOW_WHOLE = 1e-4
-FIXED_POINT = 256  # bytes are interpolated as uint16, in steps of 1 / 256
-CUT = -0.498  # added before rounding, it makes n + 0/256 .. n + 255/256 the whole number n
+FIXED_BITS = 8  # bytes are interpolated as uint16, in steps of 1 / 256
+FIXED_POINT = 2**FIXED_BITS
 
 
 # ---- What users hand in ----------------------------------------------------------------------------------------------
@@ -120,6 +120,12 @@ def subtract_mean(images, mean, out=None) -> np.ndarray:
             f"out is {out.dtype} of shape {out.shape}; expected float32 of shape {images.shape}, in one piece."
         )
     width, channels = images.shape[-2:]
+    # OpenCV's scalars hold four values, and it takes them for an image where the image is that small.
+    if images.dtype == np.uint8 and channels <= 4 and width > 4 and images.size:
+        scalar = np.broadcast_to(np.asarray(mean, np.float32), channels).tolist() + [0.0] * (4 - channels)
+        lines = (-1, width, channels)
+        cv2.subtract(images.reshape(lines), tuple(scalar), dst=out.reshape(lines), dtype=cv2.CV_32F)
+        return out
     row = np.tile(np.broadcast_to(np.asarray(mean, np.float32), channels), width)  # whole rows: 5 times as fast
     rows = images.shape[:-2] + (width * channels,)
     np.subtract(images.reshape(rows), row, out=out.reshape(rows), dtype=np.float32, casting="unsafe")
@@ -303,7 +309,7 @@ def _scale_into(image: np.ndarray, shape, padding, crop) -> np.ndarray:
     molded = np.zeros((top + height + bottom, left + width + right) + image.shape[2:], image.dtype)
     inside = molded[top : top + height, left : left + width]
     if scales and image.dtype == np.uint8:
-        cv2.convertScaleAbs(resized, inside, 1 / FIXED_POINT, CUT)
+        np.right_shift(resized, FIXED_BITS, out=inside, casting="unsafe")
     else:
         inside[:] = resized
     return molded

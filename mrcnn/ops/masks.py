@@ -83,13 +83,25 @@ def _shrink(mask, instances, boxes, rows, columns, mini_shape) -> np.ndarray:
     """
     y, y_weights = _taps(boxes[:, 0], boxes[:, 2], rows, mini_shape[0])  # [K, 2, h]
     x, x_weights = _taps(boxes[:, 1], boxes[:, 3], columns, mini_shape[1])  # [K, 2, w]
-    shrunk = np.empty(tuple(mini_shape) + (len(instances),), bool)
+    height, width = mini_shape
+    shrunk = np.empty((height, width, len(instances)), bool)
     for k, i in enumerate(instances):
-        pixels = mask[:, :, i][y[k, :, :, None, None], x[k]] != 0  # [2, h, 2, w]
-        values = ((pixels * y_weights[k, :, :, None, None]).sum(axis=0) * x_weights[k]).sum(axis=1)  # [h, w]
+        pixels = _picked(mask[:, :, i], y[k].reshape(-1), x[k].reshape(-1)) != 0  # [2h, 2w]
+        (y0, y1), (x0, x1) = y_weights[k, :, :, None], x_weights[k]
+        values = pixels[:height] * y0 + pixels[height:] * y1  # [h, 2w]
+        values = values[:, :width] * x0 + values[:, width:] * x1  # [h, w]
         # Margins blend with the nothing outside the box, but a full piece stays full (values are clipped to its range).
         shrunk[:, :, k] = (values > 0.5) | pixels.all()
     return shrunk
+
+
+def _picked(layer, rows, columns) -> np.ndarray:
+    """layer[rows][:, columns], in the order that suits how the layer lies in memory."""
+    if layer.flags.f_contiguous:
+        return layer.T.take(columns, axis=0).take(rows, axis=1).T
+    if layer.flags.c_contiguous:
+        return layer.take(rows, axis=0).take(columns, axis=1)
+    return layer[rows[:, None], columns]
 
 
 def _taps(starts, ends, sources, target: int) -> tuple[np.ndarray, np.ndarray]:

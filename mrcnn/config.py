@@ -95,8 +95,8 @@ class Config:
     GRADIENT_CLIP_NORM = 5.0  # of all gradients together
 
     # ---- Ours ----------------------------------------------------------------------------------------------------
-    # "mixed_bfloat16" or "mixed_float16": convolutions compute in 16 bits, weights and losses stay in 32; faster where the
-    # device multiplies such numbers. "float32" is Keras's own `keras.config.dtype_policy()`.
+    # "mixed_bfloat16" or "mixed_float16": convolutions compute in 16 bits, weights and losses stay in 32; faster where
+    # the device multiplies such numbers. "float32" is Keras's own `keras.config.dtype_policy()`.
     COMPUTE_DTYPE = "float32"
     SEED = None  # int: fixes the order of images, the augmentation and the sampling of anchors and RoIs
     ROI_ALIGN = "crop"  # "crop": matterport's crop_and_resize; "aligned": RoIAlign of the paper, half-pixel aligned

@@ -480,15 +480,15 @@ class MaskRCNN(keras.Model):
         """[B, H, W, channels] and [B, 12 + C] -> detections [B, D, 6], masks [B, D, 28, 28, C]. Thread-safe."""
         inputs = [images.astype(np.float32, copy=False), metas.astype(np.float32)]
         with self._detector.lock:
-            outputs = self.devices.predict(self._detection_model(), inputs)
+            outputs = self.devices.predict(self.detector(), inputs)
             self._detector.image_shape = images.shape[1:]
         return outputs[INFERENCE_OUTPUTS.index("mrcnn_detection")], outputs[INFERENCE_OUTPUTS.index("mrcnn_mask")]
 
     def _detection_settings(self) -> tuple:
         return tuple(getattr(self.config, name) for name in DETECTION_SETTINGS)
 
-    def _detection_model(self):
-        """The graph for detecting, over this model's layers, BatchNorm folded; built anew when a setting has changed."""
+    def detector(self) -> keras.Model:
+        """The network that `detect` runs: this model's layers, BatchNorm folded. Made anew when a setting changes."""
         detector, settings = self._detector, self._detection_settings()
         if detector.model is None or detector.settings != settings:
             detector.model = fold_batchnorm(*detection_graph(detector.stages, self.config))

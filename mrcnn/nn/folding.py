@@ -83,7 +83,9 @@ def fold_batchnorm(inputs, outputs) -> keras.Model:
             convolutions[id(output)] = output, layer, args[0]
         return output
 
-    return keras.models.clone_model(keras.Model(inputs, outputs), clone_function=lambda layer: layer, call_function=call)
+    return keras.models.clone_model(
+        keras.Model(inputs, outputs), clone_function=lambda layer: layer, call_function=call
+    )
 
 
 def _inside(layer):

@@ -1,0 +1,67 @@
+"""Row 5: loading a training sample, against decoding and resizing its photo with OpenCV; and more workers."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+
+from benchmarks.timing import Row, compare, take_turns
+from benchmarks.workloads import coco_dataset, network_config
+
+
+def loading(quick: bool) -> list[Row]:
+    from mrcnn.data.generator import DataGenerator
+
+    side, images, rounds = 1024, 20 if quick else 60, 3 if quick else 5
+    dataset, source = coco_dataset()
+    config = network_config(side)
+    generator = DataGenerator(dataset, config, shuffle=False, steps=images, seed=0)
+    ids = [generator.stream.image_id(place) for place in range(images)]
+
+    def samples():
+        for index in range(images):
+            generator[index]
+
+    def photos():
+        for image_id in ids:
+            image = cv2.cvtColor(cv2.imread(str(dataset.image_info[image_id]["path"])), cv2.COLOR_BGR2RGB)
+            scale = side / max(image.shape[:2])
+            cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # one core against one core
+    seconds = take_turns({"samples": samples, "photos": photos}, rounds)
+    cv2.setNumThreads(threads)
+    row = compare(
+        5, f"a training sample / its photo decoded and resized by OpenCV; {side} x {side}, mini masks, {images} images",
+        seconds, "samples", "photos", "<= 2x", note=source,
+    )  # fmt: skip
+    row.medians = {name: round(value / images, 5) for name, value in row.medians.items()}
+    return [row, workers(dataset, config, source, 40 if quick else 120, 2 if quick else 3)]
+
+
+def workers(dataset, config, source: str, images: int, rounds: int) -> Row:
+    """Samples a second with 4 worker processes against 1, asked for as Keras's `fit` does: a thread for each."""
+    from mrcnn.data.generator import DataGenerator
+
+    counts = (1, 4)
+    generators = {
+        n: DataGenerator(dataset, config, steps=images, seed=0, workers=n, use_multiprocessing=True) for n in counts
+    }
+
+    def load_all(n):
+        with ThreadPoolExecutor(n) as threads:
+            list(threads.map(generators[n].__getitem__, range(images)))
+
+    calls = {f"{n} worker{'s' * (n > 1)}": (lambda n=n: load_all(n)) for n in counts}
+    seconds = take_turns(calls, rounds)
+    row = compare(
+        5, f"workers: 1 process / 4 processes; {images} images on {os.cpu_count()} cores", seconds,
+        "1 worker", "4 workers", ">= 3x", note=source,
+    )  # fmt: skip
+    if (os.cpu_count() or 1) < 4:
+        row.target, row.ok, row.note = "", None, f"{source}; fewer than 4 cores: target not applied"
+    row.processor_ratio = None  # the processes' time isn't ours
+    return row

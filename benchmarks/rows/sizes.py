@@ -1,0 +1,120 @@
+"""Row 8: what detecting, training and loading cost against pixels, batch, true objects and detections."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.timing import Row, meets, take_turns
+from benchmarks.workloads import compiled, made_up_dataset, network, network_config, photo, tensors, training_batch
+
+LINEAR = "<= 1.1 exponent"  # 1 is linear; the rest is for noise
+
+
+def curves(quick: bool) -> list[Row]:
+    rounds = 2 if quick else 3
+    return [
+        pixels((256, 512, 1024) if quick else (256, 512, 1024, 2048), rounds),
+        batches((1, 2, 4) if quick else (1, 2, 4, 8), 256 if quick else 512, rounds),
+        training_pixels((128, 256) if quick else (256, 512, 1024), rounds),
+        true_objects((1, 30, 300) if quick else (1, 10, 30, 100, 300), 256, rounds),
+        detections((1, 100) if quick else (1, 10, 100, 300), 256 if quick else 512, rounds),
+    ]  # fmt: skip
+
+
+def pixels(sides, rounds: int) -> Row:
+    """detect() and its steps on photos of side x side."""
+    seconds = {"resize and mold": [], "network": [], "boxes and masks": [], "detect": []}
+    for side in sides:
+        model, image = network("inference", side), photo(side, side)
+        molded, metas, windows = model.mold_inputs([image])
+        forward, inputs = compiled(model.detector()), tensors([molded, metas.astype(np.float32)])
+        outputs = model.detector().predict_on_batch([molded, metas.astype(np.float32)])
+        found, masks = outputs[0][0], outputs[3][0]
+        calls = {
+            "resize and mold": lambda: model.mold_inputs([image]),
+            "network": lambda: forward(inputs),
+            "boxes and masks": lambda: model.unmold_detections(found, masks, image.shape, molded[0].shape, windows[0]),
+            "detect": lambda: model.detect([image]),
+        }
+        measured = take_turns(calls, rounds)
+        for name in calls:
+            seconds[name].append(measured.median(name))
+    return growth("detect() against pixels, ResNet-50, 100 detections", "pixels", [side**2 for side in sides], seconds)
+
+
+def batches(counts, side: int, rounds: int) -> Row:
+    model, times = network("inference", side), []
+    for count in counts:
+        model.config.IMAGES_PER_GPU = count
+        images = [photo(seed=i) for i in range(count)]
+        times.append(take_turns({"detect": lambda: model.detect(images)}, rounds, warm_up=2).median("detect"))
+    return growth(f"detect() against the batch, ResNet-50, {side} x {side}", "images", counts, {"detect": times})
+
+
+def training_pixels(sides, rounds: int) -> Row:
+    times = []
+    for side in sides:
+        model = trainable(side)
+        batch = training_batch(model.config, objects=8)
+        step = take_turns({"step": lambda: model.train_on_batch(batch)}, rounds)
+        times.append(step.median("step"))
+    what = "a training step against pixels, ResNet-50, batch 1, all layers"
+    return growth(what, "pixels", [side**2 for side in sides], {"training step": times})
+
+
+def true_objects(counts, side: int, rounds: int) -> Row:
+    """Loading a sample with so many objects, at 1024; and a step with them."""
+    from mrcnn.data.generator import DataGenerator
+
+    model = trainable(side, MAX_GT_INSTANCES=max(counts))
+    config = network_config(1024, MAX_GT_INSTANCES=max(counts))
+    seconds = {"training step": [], "loading": []}
+    for count in counts:
+        batch = training_batch(model.config, objects=count)
+        with tempfile.TemporaryDirectory() as folder:
+            batches = DataGenerator(made_up_dataset(Path(folder), 4, count), config, steps=4, seed=0)
+            calls = {
+                "training step": lambda: model.train_on_batch(batch),
+                "loading": lambda: [batches[i] for i in range(4)],
+            }
+            measured = take_turns(calls, rounds)
+        seconds["training step"].append(measured.median("training step"))
+        seconds["loading"].append(measured.median("loading") / 4)
+    return growth(f"a training step ({side} x {side}) and loading (1024 x 1024) against true objects", "true objects",
+                  counts, seconds)  # fmt: skip
+
+
+def detections(counts, side: int, rounds: int) -> Row:
+    model, times = network("inference", side), []
+    for count in counts:
+        model.config.DETECTION_MAX_INSTANCES = count
+        times.append(take_turns({"detect": lambda: model.detect([photo()])}, rounds).median("detect"))
+    return growth(f"detect() against detections, ResNet-50, {side} x {side}", "detections", counts, {"detect": times})
+
+
+def trainable(side: int, **changes):
+    model = network("training", side, **changes)
+    model.set_trainable(".*", verbose=0)
+    model.compile(0.001)
+    return model
+
+
+def growth(what: str, axis: str, sizes, seconds: dict) -> Row:
+    """The row of a curve: the largest exponent e in time ~ size ** e between neighbours, over all that was timed.
+
+    Steps of less than 5 ms are left out of the exponent: there a timer sees mostly itself.
+    """
+    exponents = [
+        math.log(times[i + 1] / times[i]) / math.log(sizes[i + 1] / sizes[i])
+        for times in seconds.values()
+        for i in range(len(sizes) - 1)
+        if times[i] > 0.005
+    ]
+    value = max(exponents)
+    last = {f"{name} at {size}": round(t, 4) for name, times in seconds.items() for size, t in zip(sizes, times)}
+    curve = {axis: list(sizes), **{name: [round(t, 5) for t in times] for name, times in seconds.items()}}
+    return Row(8, what, round(value, 2), LINEAR, meets(value, LINEAR), unit="exponent", medians=last, curve=curve)

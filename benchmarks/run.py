@@ -1,0 +1,107 @@
+"""How fast the package is, against what its machine can do: rows 1 to 9 of benchmarks/README.md.
+
+    python benchmarks/run.py                                   all rows, some 10 minutes on 4 cores
+    python benchmarks/run.py --quick                           smaller, under 3 minutes
+    python benchmarks/run.py --rows 1,2 --json figures.json    some rows; the file also gets plots beside it
+    python benchmarks/run.py --peer FOLDER --peer-python PYTHON
+                                                               another package with matterport's API beside this one
+
+FOLDER holds the other package's folder `mrcnn`, PYTHON is the interpreter that can import it. Run it on a machine that
+does nothing else; ratios are taken between neighbours in time and survive some noise, seconds don't.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes would tear the table apart
+
+from benchmarks.timing import Row, machine
+
+
+def measurements() -> dict:
+    """The functions that measure, by the rows they give. Imported when needed: row 7 alone needs no TensorFlow here."""
+    from benchmarks.rows import loading, network, processes, sizes, training
+
+    return {
+        (1, 2): network.detect_and_forward,
+        (3,): network.bfloat16,
+        (4,): training.step_and_forward,
+        (5,): loading.loading,
+        (6,): processes.memory,
+        (7,): processes.start,
+        (8,): sizes.curves,
+        (9,): training.waiting,
+    }
+
+
+def main(arguments=None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="smaller images, fewer rounds")
+    parser.add_argument("--rows", help="only these, e.g. 1,2,7")
+    parser.add_argument("--json", type=Path, help="write figures here, and plots beside it")
+    parser.add_argument("--peer", type=Path, help="folder that holds another package's folder mrcnn")
+    parser.add_argument("--peer-python", default=sys.executable, help="its interpreter (default: this one)")
+    args = parser.parse_args(arguments)
+    wanted = {int(row) for row in args.rows.split(",")} if args.rows else set(range(1, 10))
+    if unknown := wanted - set(range(1, 10)):
+        parser.error(f"--rows {args.rows}: no row {', '.join(map(str, sorted(unknown)))}; there are 1 to 9.")
+
+    report = {"machine": machine(), "quick": args.quick, "rows": []}
+    start = time.perf_counter()
+    for row in rows_of(wanted, args):
+        print(line(row), flush=True)
+        report["rows"].append(asdict(row))
+        if args.json:
+            write_json(report, args.json)
+    print(f"{time.perf_counter() - start:.0f} s")
+    if args.json:
+        from benchmarks.plots import draw
+
+        print("written:", args.json, *draw(report, args.json))
+
+
+def rows_of(wanted: set, args):
+    """The rows, as they come in."""
+    if args.peer:
+        from benchmarks.peer import against_peer
+
+        yield from against_peer(args.peer, args.peer_python, args.quick)
+        return
+    for rows, measure in measurements().items():
+        if wanted & set(rows):
+            yield from (row for row in measure(args.quick) if row.row in wanted)
+
+
+def line(row: Row) -> str:
+    """A row of the table: met or not, figure, target; what; what stands behind it."""
+    mark = {True: "ok  ", False: "MISS", None: "    "}[row.ok]
+    value = "-" if row.value is None else f"{row.value:g} {row.unit}"
+    behind = ", ".join(f"{name} {median:g}" for name, median in row.medians.items())
+    spread = f"  [{row.spread[0]:g} .. {row.spread[1]:g}]" if row.spread else ""
+    processor = f"  processor time {row.processor_ratio:g} x" if row.processor_ratio else ""
+    note = f"\n{'':24} {row.note}" if row.note else ""
+    return (
+        f"{row.row}  {mark} {value:>10} {row.target:>14}  {row.what}\n"
+        f"{'':24} {behind}{spread}{processor}, rounds: {row.runs}{note}"
+    )
+
+
+def write_json(report: dict, path: Path) -> None:
+    """To a temporary name first, so that the file is always whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(json.dumps(report, indent=1))
+    os.replace(temporary, path)
+
+
+if __name__ == "__main__":
+    main()

@@ -17,7 +17,7 @@ of the archives of masks only the masks that are wanted. By hand, the same comes
     https://open-images-dataset.s3.amazonaws.com/SUBSET/ID.jpg
 
 (V6 kept the masks of V5), with the two CSV files in DIR, masks unpacked in DIR/SUBSET-masks, photos in DIR/SUBSET. 350
-of the classes have masks; not every object of a photo has one. Several classes: --classes Pumpkin "Jack o lantern".
+of the classes have masks; not every object of a photo has one. Several classes: --classes Pumpkin Balloon.
 """
 
 from __future__ import annotations

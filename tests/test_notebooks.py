@@ -1,20 +1,88 @@
-"""The notebooks run from top to bottom, on what the repository ships."""
+"""The notebooks run from top to bottom on what the repository ships, and what they show is kept in them, small."""
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
+PICTURES = {  # at least so many in each
+    "demo": 3,
+    "train_shapes": 6,
+    "inspect_data": 18,
+    "inspect_model": 20,
+    "inspect_weights": 4,
+    "custom_dataset": 4,
+}
+STEPS = "2"  # of an epoch, here; as committed they have some tens
+MOST_BYTES = 1_000_000
+MOST_LINES = 15  # of code in a cell
+PICTURE_TYPES = {"image/png", "image/jpeg"}
+OWN_PATHS = re.compile(r"/(?:work|home|root|Users|tmp)/|[A-Z]:\\")
+
+
+def pictures(notebook):
+    outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
+    return [output for output in outputs if PICTURE_TYPES & set(output.get("data", {}))]
+
+
+def committed(name):
+    return json.loads((NOTEBOOKS / f"{name}.ipynb").read_text(encoding="utf-8"))
+
+
+def code_cells(name):
+    return [cell for cell in committed(name)["cells"] if cell["cell_type"] == "code"]
+
+
+def test_all_notebooks_are_tested():
+    assert {path.stem for path in NOTEBOOKS.glob("*.ipynb")} == set(PICTURES)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["demo.ipynb"])
+@pytest.mark.parametrize("name", PICTURES)
 def test_a_notebook_runs(name, monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")  # pictures into the notebook
+    monkeypatch.setenv("NOTEBOOK_STEPS", STEPS)
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
-    notebook = nbformat.read(NOTEBOOKS / name, as_version=4)
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = []
     nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(NOTEBOOKS)}}).execute()
-    pictures = [o for cell in notebook.cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
-    assert len(pictures) >= 2
+    assert len(pictures(notebook)) >= PICTURES[name]
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_the_outputs_are_there_and_small(name):
+    assert len(pictures(committed(name))) >= PICTURES[name]
+    assert (NOTEBOOKS / f"{name}.ipynb").stat().st_size < MOST_BYTES
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_the_outputs_are_those_of_one_run_without_errors(name):
+    cells = code_cells(name)
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_no_paths_of_somebodys_machine(name):
+    notebook = committed(name)
+    texts = [line for cell in notebook["cells"] for line in cell["source"]]
+    for output in (output for cell in code_cells(name) for output in cell["outputs"]):
+        texts += output.get("text", [])
+        texts += [line for kind, lines in output.get("data", {}).items() if kind not in PICTURE_TYPES for line in lines]
+    assert not [line for line in texts if OWN_PATHS.search(line)]
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_cells_are_short_and_the_first_is_the_users(name):
+    first = code_cells(name)[0]["source"]
+    assert first[0].startswith("# Yours: this cell.")
+    for cell in code_cells(name):
+        lines = [line for line in cell["source"] if line.strip() and not line.lstrip().startswith("#")]
+        assert len(lines) <= MOST_LINES, "".join(lines)

@@ -12,7 +12,7 @@ NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 PICTURES = {  # at least so many in each
     "demo": 3,
     "train_shapes": 6,
-    "inspect_data": 18,
+    "inspect_data": 17,
     "inspect_model": 20,
     "inspect_weights": 4,
     "custom_dataset": 4,

@@ -1,0 +1,78 @@
+"""Runs the notebooks from top to bottom and keeps in them what they show.
+
+    python notebooks/run.py            all of them, about 10 minutes on 4 cores
+    python notebooks/run.py demo       some, by name
+
+What a notebook keeps should not depend on whose machine it ran on: what libraries write to the error stream (notes on
+CPUs and GPUs) is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+FOLDER = Path(__file__).resolve().parent
+# Pictures go into the notebook, whatever the environment says of matplotlib.
+ENVIRONMENT = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "TF_CPP_MIN_LOG_LEVEL": "3"}
+SECONDS = 1800  # of one cell
+
+
+def execute(path, **environment):
+    """Runs a notebook.
+
+    Args:
+        path: of the .ipynb file, which is left as it is.
+        **environment: further environment variables for its kernel, e.g. NOTEBOOK_STEPS="2": shorter trainings.
+
+    Returns:
+        nbformat.NotebookNode, with the outputs of this run.
+
+    Raises:
+        nbclient.exceptions.CellExecutionError: a cell failed; the message has the cell and its traceback.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = []
+    resources = {"metadata": {"path": str(Path(path).parent)}}
+    client = NotebookClient(notebook, timeout=SECONDS, record_timing=False, resources=resources)
+    client.execute(env={**os.environ, **ENVIRONMENT, **environment})
+    notebook.metadata.language_info = {"name": "python"}
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = _joined([o for o in cell.outputs if o.get("name") != "stderr"])
+    return notebook
+
+
+def _joined(outputs):
+    """Printed lines that came in several parts, as one output."""
+    joined = []
+    for output in outputs:
+        if joined and output.output_type == "stream" == joined[-1].output_type:
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    return joined
+
+
+def main(arguments=None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("names", nargs="*", metavar="name", help="without .ipynb; none: all")
+    names = parser.parse_args(arguments).names or sorted(path.stem for path in FOLDER.glob("*.ipynb"))
+    for name in names:
+        start, path = time.perf_counter(), FOLDER / f"{name}.ipynb"
+        notebook = execute(path)
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        nbformat.write(notebook, unfinished)
+        os.replace(unfinished, path)
+        print(f"{path.name}: {time.perf_counter() - start:.0f} s, {path.stat().st_size / 1000:.0f} kB")
+
+
+if __name__ == "__main__":
+    main()

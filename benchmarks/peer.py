@@ -1,0 +1,133 @@
+"""Another package with matterport's API beside this one: the same weights, photo and work, each in its own process.
+
+The two processes take turns, call by call (`timing`), so that only one of them works at a time. What runs in them is
+benchmarks/peer_worker.py, which uses nothing but matterport's API.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.timing import Row, Seconds, compare
+
+ROOT = Path(__file__).resolve().parents[1]
+WORKER = Path(__file__).with_name("peer_worker.py")
+
+
+class Worker:
+    """A process that runs `peer_worker.py` with the package in `folder`.
+
+    Raises:
+        RuntimeError: the process ended; with its last words.
+    """
+
+    def __init__(self, name: str, folder: Path, python: str, task: str, side: int, data: Path):
+        self.name, self.errors = name, (data / f"{name}_{task}.log").open("w+")
+        environment = {**os.environ, "PYTHONPATH": str(folder), "TF_CPP_MIN_LOG_LEVEL": "3"}
+        self.process = subprocess.Popen(
+            [python, str(WORKER), task, str(side), str(data)], env=environment, cwd=data, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,
+        )  # fmt: skip
+        self.answer()  # it is ready
+
+    def ask(self, what: str) -> dict:
+        self.process.stdin.write(what + "\n")
+        self.process.stdin.flush()
+        return self.answer()
+
+    def answer(self) -> dict:
+        line = self.process.stdout.readline()
+        if not line:
+            self.process.wait()
+            self.errors.seek(0)
+            raise RuntimeError(f"{self.name} ended with code {self.process.returncode}:\n{self.errors.read()[-3000:]}")
+        return json.loads(line)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.errors.close()
+
+
+def against_peer(folder: Path, python: str, quick: bool):
+    """Yields rows: detecting, unmolding, loading a sample, a training step; theirs against ours.
+
+    Args:
+        folder: holds the peer's folder `mrcnn`.
+        python: the peer's interpreter.
+        quick: smaller images, fewer rounds.
+
+    Raises:
+        FileNotFoundError: no package there.
+        RuntimeError: one of the two failed.
+    """
+    folder = folder.resolve()
+    if not (folder / "mrcnn" / "model.py").is_file():
+        raise FileNotFoundError(f"--peer {folder}: no mrcnn/model.py in it; expected the folder that holds `mrcnn`.")
+    side, train_side, rounds = (256, 128, 3) if quick else (1024, 512, 7)
+    packages = {"theirs": (folder, python), "ours": (ROOT, sys.executable)}
+    with tempfile.TemporaryDirectory() as data:
+        prepare(Path(data), side)
+        found = yield from in_turns(
+            packages, "detecting", side, Path(data), rounds,
+            {
+                "detect": f"detect(); ResNet-50, {side} x {side}",
+                "unmold": "unmold_detections: boxes and masks of 100 detections on the photo",
+                "load": f"one training sample with mini masks, {side} x {side}",
+            },
+        )  # fmt: skip
+        if found["theirs"] != found["ours"]:
+            print(f"detections differ: theirs {found['theirs']}, ours {found['ours']}")
+        what = f"a training step; ResNet-50, {train_side} x {train_side}, batch 1, all layers"
+        yield from in_turns(packages, "training", train_side, Path(data), rounds, {"step": what})
+
+
+def in_turns(packages: dict, task: str, side: int, data: Path, rounds: int, calls: dict):
+    """Yields a row for each of `calls`; returns how many objects each package detected."""
+    workers = {}
+    try:
+        for name, (folder, python) in packages.items():
+            workers[name] = Worker(name, folder, python, task, side, data)
+        found = {}
+        for call, what in calls.items():
+            seconds = Seconds({name: [] for name in workers}, {name: [] for name in workers})
+            for turn in range(-2, rounds):  # the first two warm up
+                for name, worker in list(workers.items())[:: -1 if turn % 2 else 1]:
+                    answer = worker.ask(call)
+                    found[name] = answer.get("found", found.get(name))
+                    if turn >= 0:
+                        seconds.real[name].append(answer["seconds"])
+                        seconds.processor[name].append(answer["processor"])
+            yield peer_row(what, seconds)
+        return found
+    finally:
+        for worker in workers.values():
+            worker.close()
+
+
+def peer_row(what: str, seconds: Seconds) -> Row:
+    """Theirs / ours: above 1 this package is faster."""
+    row = compare(0, f"{what}: theirs / ours", seconds, "theirs", "ours", ">= 1x")
+    row.note = f"best of each: theirs {min(seconds.real['theirs']):.4f} s, ours {min(seconds.real['ours']):.4f} s"
+    return row
+
+
+def prepare(data: Path, side: int) -> None:
+    """Writes what both packages get: weights in matterport's layout, a photo, and detections on it."""
+    from benchmarks.workloads import network, photo
+
+    model, image = network("inference", side), photo()
+    model.save_weights(str(data / "weights.h5"))
+    molded, metas, windows = model.mold_inputs([image])
+    detections, _, _, masks, *_ = model.detector().predict_on_batch([molded, metas.astype(np.float32)])
+    np.savez(
+        data / "detections.npz", photo=image, detections=detections[0], masks=masks[0], window=windows[0],
+        molded_shape=molded[0].shape,
+    )  # fmt: skip

@@ -29,13 +29,22 @@ CLASSES = 81  # COCO's
 PHOTO = (480, 640)  # a usual size in COCO
 
 
-def network_config(side: int, **changes) -> Config:
-    """ResNet-50, 81 classes, one image of side x side pixels a batch, 100 detections whatever their scores."""
-    settings = {
-        "NAME": "benchmark", "BACKBONE": "resnet50", "NUM_CLASSES": CLASSES, "IMAGES_PER_GPU": 1,
-        "IMAGE_MIN_DIM": side, "IMAGE_MAX_DIM": side, "DETECTION_MIN_CONFIDENCE": 0, **changes,
-    }  # fmt: skip
-    return type("BenchmarkConfig", (Config,), settings)()
+class BenchmarkConfig(Config):
+    """ResNet-50, COCO's classes, one image a batch, 100 detections whatever their scores."""
+
+    NAME = "benchmark"
+    BACKBONE = "resnet50"
+    NUM_CLASSES = CLASSES
+    IMAGES_PER_GPU = 1
+    DETECTION_MIN_CONFIDENCE = 0
+
+
+def network_config(side: int, **changes) -> BenchmarkConfig:
+    """For images of side x side pixels."""
+    config = BenchmarkConfig()
+    for name, value in {"IMAGE_MIN_DIM": side, "IMAGE_MAX_DIM": side, **changes}.items():
+        setattr(config, name, value)
+    return config
 
 
 def network(mode: str, side: int, seed: int = 0, **changes) -> MaskRCNN:
@@ -192,7 +201,7 @@ def made_up_dataset(folder: Path, images: int, objects: int, seed: int = 0) -> C
     return dataset
 
 
-# ---- The same convolutions and matrix products, without ours -----------------------------------------------------------
+# ---- The same convolutions and matrix products, without ours ---------------------------------------------------------
 def plain_network(side: int, config) -> keras.Model:
     """Every convolution and matrix product of `detect`, in Keras's own layers, joined by ReLU, pooling and additions.
 

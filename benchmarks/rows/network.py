@@ -43,7 +43,7 @@ def detect_and_forward(quick: bool) -> list[Row]:
 
 def bfloat16(quick: bool) -> list[Row]:
     """Row 3: speed, and what it does to the AP of the trained model that the repository ships."""
-    side, rounds, images = (512, 5, 40) if quick else (1024, 5, 100)
+    side, rounds, images = (512, 5, 100) if quick else (1024, 5, 100)
     models = {dtype: network("inference", side, COMPUTE_DTYPE=dtype) for dtype in ("float32", "mixed_bfloat16")}
     image = photo()
     calls = {dtype: (lambda model=model: model.detect([image])) for dtype, model in models.items()}

@@ -27,43 +27,44 @@ def curves(quick: bool) -> list[Row]:
 
 def pixels(sides, rounds: int) -> Row:
     """detect() and its steps on photos of side x side."""
-    seconds = {"resize and mold": [], "network": [], "boxes and masks": [], "detect": []}
-    for side in sides:
+
+    def at(side):
         model, image = network("inference", side), photo(side, side)
         molded, metas, windows = model.mold_inputs([image])
         forward, inputs = compiled(model.detector()), tensors([molded, metas.astype(np.float32)])
         outputs = model.detector().predict_on_batch([molded, metas.astype(np.float32)])
-        found, masks = outputs[0][0], outputs[3][0]
-        calls = {
+        found, masks, shapes = outputs[0][0], outputs[3][0], (image.shape, molded[0].shape)
+        return {
             "resize and mold": lambda: model.mold_inputs([image]),
             "network": lambda: forward(inputs),
-            "boxes and masks": lambda: model.unmold_detections(found, masks, image.shape, molded[0].shape, windows[0]),
+            "boxes and masks": lambda: model.unmold_detections(found, masks, *shapes, windows[0]),
             "detect": lambda: model.detect([image]),
         }
-        measured = take_turns(calls, rounds)
-        for name in calls:
-            seconds[name].append(measured.median(name))
-    return growth("detect() against pixels, ResNet-50, 100 detections", "pixels", [side**2 for side in sides], seconds)
+
+    what = "detect() against pixels, ResNet-50, 100 detections"
+    return growth(what, "pixels", [side**2 for side in sides], [take_turns(at(side), rounds) for side in sides])
 
 
 def batches(counts, side: int, rounds: int) -> Row:
-    model, times = network("inference", side), []
-    for count in counts:
+    model = network("inference", side)
+
+    def at(count):
         model.config.IMAGES_PER_GPU = count
         images = [photo(seed=i) for i in range(count)]
-        times.append(take_turns({"detect": lambda: model.detect(images)}, rounds, warm_up=2).median("detect"))
-    return growth(f"detect() against the batch, ResNet-50, {side} x {side}", "images", counts, {"detect": times})
+        return {"detect": lambda: model.detect(images)}
+
+    what = f"detect() against the batch, ResNet-50, {side} x {side}"
+    return growth(what, "images", counts, [take_turns(at(count), rounds, warm_up=2) for count in counts])
 
 
 def training_pixels(sides, rounds: int) -> Row:
-    times = []
-    for side in sides:
+    def at(side):
         model = trainable(side)
         batch = training_batch(model.config, objects=8)
-        step = take_turns({"step": lambda: model.train_on_batch(batch)}, rounds)
-        times.append(step.median("step"))
+        return {"training step": lambda: model.train_on_batch(batch)}
+
     what = "a training step against pixels, ResNet-50, batch 1, all layers"
-    return growth(what, "pixels", [side**2 for side in sides], {"training step": times})
+    return growth(what, "pixels", [side**2 for side in sides], [take_turns(at(side), rounds) for side in sides])
 
 
 def true_objects(counts, side: int, rounds: int) -> Row:
@@ -72,28 +73,27 @@ def true_objects(counts, side: int, rounds: int) -> Row:
 
     model = trainable(side, MAX_GT_INSTANCES=max(counts))
     config = network_config(1024, MAX_GT_INSTANCES=max(counts))
-    seconds = {"training step": [], "loading": []}
-    for count in counts:
+
+    def measured(count):
         batch = training_batch(model.config, objects=count)
         with tempfile.TemporaryDirectory() as folder:
-            batches = DataGenerator(made_up_dataset(Path(folder), 4, count), config, steps=4, seed=0)
-            calls = {
-                "training step": lambda: model.train_on_batch(batch),
-                "loading": lambda: [batches[i] for i in range(4)],
-            }
-            measured = take_turns(calls, rounds)
-        seconds["training step"].append(measured.median("training step"))
-        seconds["loading"].append(measured.median("loading") / 4)
-    return growth(f"a training step ({side} x {side}) and loading (1024 x 1024) against true objects", "true objects",
-                  counts, seconds)  # fmt: skip
+            samples = DataGenerator(made_up_dataset(Path(folder), 1, count), config, steps=1, seed=0)
+            calls = {"training step": lambda: model.train_on_batch(batch), "loading": lambda: samples[0]}
+            return take_turns(calls, rounds, warm_up=2)
+
+    what = f"a training step ({side} x {side}) and loading (1024 x 1024) against true objects"
+    return growth(what, "true objects", counts, [measured(count) for count in counts])
 
 
 def detections(counts, side: int, rounds: int) -> Row:
-    model, times = network("inference", side), []
-    for count in counts:
+    model, image = network("inference", side), photo()
+
+    def at(count):
         model.config.DETECTION_MAX_INSTANCES = count
-        times.append(take_turns({"detect": lambda: model.detect([photo()])}, rounds).median("detect"))
-    return growth(f"detect() against detections, ResNet-50, {side} x {side}", "detections", counts, {"detect": times})
+        return {"detect": lambda: model.detect([image])}
+
+    what = f"detect() against detections, ResNet-50, {side} x {side}"
+    return growth(what, "detections", counts, [take_turns(at(count), rounds) for count in counts])
 
 
 def trainable(side: int, **changes):
@@ -103,11 +103,12 @@ def trainable(side: int, **changes):
     return model
 
 
-def growth(what: str, axis: str, sizes, seconds: dict) -> Row:
+def growth(what: str, axis: str, sizes, measured: list) -> Row:
     """The row of a curve: the largest exponent e in time ~ size ** e between neighbours, over all that was timed.
 
     Steps of less than 5 ms are left out of the exponent: there a timer sees mostly itself.
     """
+    seconds = {name: [m.median(name) for m in measured] for name in measured[0].real}
     exponents = [
         math.log(times[i + 1] / times[i]) / math.log(sizes[i + 1] / sizes[i])
         for times in seconds.values()
@@ -115,6 +116,9 @@ def growth(what: str, axis: str, sizes, seconds: dict) -> Row:
         if times[i] > 0.005
     ]
     value = max(exponents)
-    last = {f"{name} at {size}": round(t, 4) for name, times in seconds.items() for size, t in zip(sizes, times)}
+    points = {f"{name} at {size}": round(t, 4) for name, times in seconds.items() for size, t in zip(sizes, times)}
     curve = {axis: list(sizes), **{name: [round(t, 5) for t in times] for name, times in seconds.items()}}
-    return Row(8, what, round(value, 2), LINEAR, meets(value, LINEAR), unit="exponent", medians=last, curve=curve)
+    return Row(
+        8, what, round(value, 2), LINEAR, meets(value, LINEAR), unit="exponent", medians=points, curve=curve,
+        runs=len(next(iter(measured[0].real.values()))),
+    )  # fmt: skip

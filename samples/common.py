@@ -166,6 +166,7 @@ def draw_detections(model, dataset, image_ids, path, columns: int = 4, **options
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    columns = min(columns, len(image_ids))
     rows = -(-len(image_ids) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(4 * columns, 4 * rows), squeeze=False)
     for axis in axes.flat:

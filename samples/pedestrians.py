@@ -1,14 +1,19 @@
 """Pedestrians: the Penn-Fudan set, fine-tuned as in torchvision's well-known tutorial, with COCO's AP after each epoch.
 
     python samples/pedestrians.py train --dataset DIR --weights coco           the tutorial's recipe, for a GPU
-    python samples/pedestrians.py train --dataset DIR --weights mobilenet.h5   MobileNetV2, for a CPU: N minutes
-    python samples/pedestrians.py evaluate --dataset DIR --weights last        mask AP50 = 0.XXX (N images)
+    python samples/pedestrians.py train --dataset DIR --weights mobilenet.h5   MobileNetV2, for a CPU: 8 minutes
+    python samples/pedestrians.py evaluate --dataset DIR --weights last        mask AP50 = 0.505 (1 images)
     python samples/pedestrians.py detect --image street.jpg --weights last     writes detections.png
 
 DIR is PennFudanPed: `PNGImages/*.png` and `PedMasks/*_mask.png`, 170 photos; 50 of them, drawn with a fixed seed, are
 for the test. `--weights`: coco, imagenet, last, or a file. A file trained for other classes gets new heads for two,
 background and person. The network follows the weights: a file of MobileNetV2 layers (keras.applications, ImageNet,
 without top) gives the small one.
+
+What was measured here is no benchmark: we had the set's first 5 photos only. The second line trained on 4 of them, with
+6 people, for 10 epochs of 40 steps; the test is the fifth, with 2, of whom both were found (box AP50 1.000, mask AP
+0.151). On the 4 themselves the mask AP50 is 1.000. docs/pedestrians.png has the same model on photos that are nothing
+like the four, from COCO (CC BY 2.0): flickr.com/photo.gne?id=3232237447, 30474880, 4320314557 and 3364389746.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Images a second on a GPU, detecting and training, beside torchvision's Mask R-CNN on the same GPU in the same run.
 
     python benchmarks/gpu.py              batches of 1 to 16, float32 and bfloat16, 1024 x 1024; needs a GPU
-    python benchmarks/gpu.py --quick      small images and few rounds, also without a GPU: that it runs at all
+    python benchmarks/gpu.py --quick      a small network, small images, one round, also without a GPU: that it runs
 
 It writes benchmarks/results/gpu.json (--json another file). **It has not run on a GPU yet: none was at hand.** With
 --quick it ran on a CPU, whose figures say nothing.
@@ -41,13 +41,19 @@ from benchmarks.timing import Row, compare, machine, take_turns
 
 OBJECTS = 9  # of a training image, about COCO's mean
 DTYPES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # Config.COMPUTE_DTYPE
+# With --quick our network is one that compiles fast and runs fast on a CPU; torchvision's stays what it is.
+QUICK = {
+    "BACKBONE": "mobilenet_v2", "TOP_DOWN_PYRAMID_SIZE": 32, "FPN_CLASSIF_FC_LAYERS_SIZE": 64, "PRE_NMS_LIMIT": 200,
+    "POST_NMS_ROIS_TRAINING": 50, "POST_NMS_ROIS_INFERENCE": 50, "TRAIN_ROIS_PER_IMAGE": 16,
+    "DETECTION_MAX_INSTANCES": 10,
+}  # fmt: skip
 OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory")  # in the messages of JAX and PyTorch
 
 
 def main(arguments=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="128 x 128, one batch size, two rounds")
-    parser.add_argument("--side", type=int, help="of the images, pixels; default 1024, with --quick 128")
+    parser.add_argument("--quick", action="store_true", help="64 x 64, one batch size, one round, a small network")
+    parser.add_argument("--side", type=int, help="of the images, pixels; default 1024, with --quick 64")
     parser.add_argument("--batches", help="e.g. 1,4,16; default 1,2,4,8,16, with --quick 2")
     parser.add_argument("--dtypes", default=",".join(DTYPES), help="float32, bfloat16, or both (default)")
     parser.add_argument("--json", type=Path, default=ROOT / "benchmarks/results/gpu.json")
@@ -57,7 +63,7 @@ def main(arguments=None) -> None:
         parser.error(f"JAX finds no GPU, only {device.device_kind!r}. Install jax[cuda12], or use --quick on a CPU.")
     if unknown := set(args.dtypes.split(",")) - set(DTYPES):
         parser.error(f"--dtypes names {', '.join(sorted(unknown))}; expected {' or '.join(DTYPES)}.")
-    side = args.side or (128 if args.quick else 1024)
+    side = args.side or (64 if args.quick else 1024)
     batches = [int(n) for n in (args.batches or ("2" if args.quick else "1,2,4,8,16")).split(",")]
 
     report = {"machine": machine(), "device": device.device_kind, "platform": device.platform, "side": side, "rows": []}
@@ -79,8 +85,8 @@ def measure_row(what: str, measure, side: int, batch: int, dtype: str, quick: bo
     """Our images a second over torchvision's; or ours alone; or no value, where the memory is too small."""
     gc.collect()
     try:
-        calls, images = measure(side, batch, dtype)
-        seconds = take_turns(calls, rounds=2 if quick else 15, warm_up=1 if quick else 3)
+        calls, images = measure(side, batch, dtype, QUICK if quick else {})
+        seconds = take_turns(calls, rounds=1 if quick else 15, warm_up=1 if quick else 3)
     except RuntimeError as error:  # also JAX's and PyTorch's own kinds of it
         if not any(text in str(error) for text in OUT_OF_MEMORY):
             raise
@@ -96,10 +102,10 @@ def measure_row(what: str, measure, side: int, batch: int, dtype: str, quick: bo
 
 
 # ---- Detecting ---------------------------------------------------------------------------------------------------
-def detecting(side: int, batch: int, dtype: str) -> tuple[dict, int]:
+def detecting(side: int, batch: int, dtype: str, changes: dict) -> tuple[dict, int]:
     """What to time, by name, and how many images that are."""
     photos = [workloads.photo(side, side, seed) for seed in range(batch)]
-    model = workloads.network("inference", side, IMAGES_PER_GPU=batch, COMPUTE_DTYPE=DTYPES[dtype])
+    model = workloads.network("inference", side, IMAGES_PER_GPU=batch, COMPUTE_DTYPE=DTYPES[dtype], **changes)
     calls = {"ours": functools.partial(model.detect, photos)}
     if has_torchvision():
         calls["torchvision"] = torchvision_detect(photos, dtype)
@@ -115,7 +121,7 @@ def torchvision_detect(photos: list, dtype: str):
         images = [torch.from_numpy(photo).to(device).permute(2, 0, 1) / 255 for photo in photos]
         with torch.inference_mode(), torch_dtype(dtype):
             found = model(images)
-        return [{name: (x > 0.5 if name == "masks" else x).cpu().numpy() for name, x in one.items()} for one in found]
+        return [{name: (x > 0.5 if name == "masks" else x).cpu() for name, x in one.items()} for one in found]
 
     return detect
 
@@ -135,9 +141,10 @@ class Repeated(keras.utils.PyDataset):
         return (self.batch,)
 
 
-def training(side: int, batch: int, dtype: str, steps: int = 5) -> tuple[dict, int]:
+def training(side: int, batch: int, dtype: str, changes: dict) -> tuple[dict, int]:
     """What to time, by name, and how many images that are."""
-    model = workloads.network("training", side, IMAGES_PER_GPU=batch, COMPUTE_DTYPE=DTYPES[dtype])
+    steps = 1 if changes else 5
+    model = workloads.network("training", side, IMAGES_PER_GPU=batch, COMPUTE_DTYPE=DTYPES[dtype], **changes)
     model.compile(0.0001)
     samples = [workloads.training_batch(model.config, OBJECTS, seed) for seed in range(batch)]
     arrays = {name: np.concatenate([sample[name] for sample in samples]) for name in samples[0]}

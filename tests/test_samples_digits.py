@@ -88,7 +88,6 @@ class TinyDigitsConfig(TinyConfig, digits.DigitsConfig):
 
 
 def test_a_small_run(m2nist, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(digits, "DigitsConfig", TinyDigitsConfig)
     model = digits.MaskRCNN("training", TinyDigitsConfig(), str(tmp_path / "logs"))
     digits.train(model, m2nist, epochs=1)
     assert (Path(model.log_dir) / "mask_rcnn_digits_0001.h5").is_file()
@@ -97,6 +96,6 @@ def test_a_small_run(m2nist, tmp_path, capsys, monkeypatch):
     assert re.fullmatch(r"mIoU = \d\.\d{3}, pixel accuracy = \d\.\d{3} \(10 images\)", lines[-1])
     assert any(re.fullmatch(r"mask AP50 = \d\.\d{3} \(10 images\)", line) for line in lines)
 
-    logs = ["--dataset", str(m2nist), "--logs", str(tmp_path / "logs")]
-    digits.main(["detect", *logs, "--output", str(tmp_path / "found.png")])  # the last checkpoint
+    monkeypatch.setattr(digits, "trained_model", lambda weights, logs: {"last": model}[weights])
+    digits.main(["detect", "--dataset", str(m2nist), "--output", str(tmp_path / "found.png")])
     assert (tmp_path / "found.png").is_file()

@@ -12,7 +12,6 @@ from __future__ import annotations
 import keras
 from keras import layers, ops
 
-from mrcnn.nn.heads import WholeConv2D
 from mrcnn.nn.norm import TimeDistributed
 
 
@@ -97,7 +96,7 @@ def _takes_a_scale(layer) -> bool:
     if isinstance(layer, layers.DepthwiseConv2D):
         known = layer.depth_multiplier == 1
     else:
-        known = type(layer) in (layers.Conv2D, WholeConv2D)
+        known = type(layer) is layers.Conv2D  # not `WholeConv2D`: the class head's kernel is larger than its map
     return known and layer.data_format == "channels_last" and layer.activation is keras.activations.linear
 
 

@@ -109,12 +109,16 @@ class AnchorIndex:
         """The anchors of blocks of cells, low and counts [K, G, (y, x)] int: anchor [P], box [P]."""
         grid, box = np.nonzero(counts.prod(axis=-1))
         low, (rows, columns) = low[grid, box], counts[grid, box].T
-        cells = rows * columns
-        block = np.repeat(np.arange(len(cells)), cells)
-        place = np.arange(len(block)) - np.repeat(np.cumsum(cells) - cells, cells)  # 0, 1, ... within its block
-        y, x = np.divmod(place, columns[block])
         start = self._offsets[grid] + low[:, 0] * self._shapes[grid, 1] + low[:, 1]
-        return self._order[start[block] + y * self._shapes[grid, 1][block] + x], box[block]
+        block = np.repeat(np.arange(len(rows)), rows)  # of each row of cells
+        y = _count_up(rows)
+        first, length = start[block] + y * self._shapes[grid, 1][block], columns[block]
+        return self._order[np.repeat(first, length) + _count_up(length)], np.repeat(box[block], length)
+
+
+def _count_up(lengths):
+    """0, 1, ..., l - 1 for each l of lengths, one after the other."""
+    return np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
 
 
 def _split(grid):

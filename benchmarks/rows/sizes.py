@@ -17,10 +17,10 @@ LINEAR = "<= 1.1 exponent"  # 1 is linear; the rest is for noise
 def curves(quick: bool) -> list[Row]:
     rounds = 2 if quick else 3
     return [
-        pixels((256, 512, 1024) if quick else (256, 512, 1024, 2048), rounds),
-        batches((1, 2, 4) if quick else (1, 2, 4, 8), 256 if quick else 512, rounds),
+        pixels((256, 512) if quick else (256, 512, 1024, 2048), rounds),
+        batches((1, 4) if quick else (1, 2, 4, 8), 256 if quick else 512, rounds),
         training_pixels((128, 256) if quick else (256, 512, 1024), rounds),
-        true_objects((1, 30, 300) if quick else (1, 10, 30, 100, 300), 256, rounds),
+        true_objects((1, 300) if quick else (1, 10, 30, 100, 300), 256, rounds),
         detections((1, 100) if quick else (1, 10, 100, 300), 256 if quick else 512, rounds),
     ]  # fmt: skip
 
@@ -54,7 +54,7 @@ def batches(counts, side: int, rounds: int) -> Row:
         return {"detect": lambda: model.detect(images)}
 
     what = f"detect() against the batch, ResNet-50, {side} x {side}"
-    return growth(what, "images", counts, [take_turns(at(count), rounds, warm_up=2) for count in counts])
+    return growth(what, "images", counts, [take_turns(at(count), rounds) for count in counts])
 
 
 def training_pixels(sides, rounds: int) -> Row:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import resource
 import statistics
 import time
 from dataclasses import dataclass, field
@@ -165,5 +164,6 @@ def resident_mb() -> float:
 
 
 def peak_mb() -> float:
-    """The most that `resident_mb` has ever been."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    """The most that `resident_mb` has been. (`ru_maxrss` won't do: a process inherits its parent's.)"""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024 / 1e6

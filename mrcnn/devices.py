@@ -6,7 +6,7 @@ writes the files.
 
 However many devices there are, a batch has the loss and the gradient that it has on one. On JAX the program is written
 for the whole batch and the compiler sees to it. TensorFlow's replicas see their share only: see `ops.replicas` for the
-losses and the sampling, and `Devices.adopt` for the clipping.
+losses and the sampling, and `Devices.add_before_clipping`.
 """
 
 from __future__ import annotations
@@ -96,18 +96,19 @@ class Devices:
 
     # ---- The optimizer -------------------------------------------------------------------------------------------
     def adopt(self, optimizer):
-        """The optimizer to train with on these devices.
-
-        One that was made for one device is made anew, from its config. And under TensorFlow gradients are added up
-        before they are clipped: Keras clips the part of each replica and adds what is left, which is another step.
-        """
-        if self.strategy is None or not isinstance(optimizer, keras.optimizers.Optimizer):
+        """The optimizer, made anew from its config if it was made for one device."""
+        if self.count == 1 or self._lies_here(optimizer.variables[0]):
             return optimizer
-        if self.count > 1 and not self._lies_here(optimizer.iterations):
-            optimizer = type(optimizer).from_config(optimizer.get_config())
-        if keras.backend.backend() == "tensorflow" and not hasattr(optimizer, "_adds_before_clipping"):
+        return type(optimizer).from_config(optimizer.get_config())
+
+    def add_before_clipping(self, optimizer) -> None:
+        """Sees to it that under TensorFlow gradients are added up before they are clipped.
+
+        Keras clips the part of each replica and adds what is left, which is another step.
+        """
+        several = self.count > 1 and keras.backend.backend() == "tensorflow"
+        if several and not hasattr(optimizer, "_adds_before_clipping"):
             _add_before_clipping(optimizer)
-        return optimizer
 
     def _lies_here(self, variable) -> bool:
         if keras.backend.backend() == "tensorflow":

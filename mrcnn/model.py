@@ -297,6 +297,7 @@ class MaskRCNN(keras.Model):
             if optimizer is None:
                 optimizer = training.default_optimizer(self.config, learning_rate, momentum)
             super().compile(self.devices.adopt(keras.optimizers.get(optimizer)), *args, **kwargs)
+            self.devices.add_before_clipping(self.optimizer)
 
     @_eagerly
     def fit(self, x=None, *args, **kwargs):

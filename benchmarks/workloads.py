@@ -87,9 +87,8 @@ def compiled(model, training: bool = False):
     if backend == "jax":
         import jax
 
-        state = [[v.value for v in vs] for vs in (model.trainable_variables, model.non_trainable_variables)]
-        function = jax.jit(lambda inputs: model.stateless_call(*state, inputs, training=training)[0])
-        return lambda inputs: jax.block_until_ready(function(inputs))
+        function = jax.jit(lambda state, inputs: model.stateless_call(*state, inputs, training=training)[0])
+        return lambda inputs: jax.block_until_ready(function(state_of(model), inputs))
     import torch
 
     def forward(inputs):
@@ -97,6 +96,11 @@ def compiled(model, training: bool = False):
             return model(inputs, training=training)
 
     return forward
+
+
+def state_of(model) -> list:
+    """The values of the trainable and the other variables, now: on JAX, `predict` and `fit` put new ones in place."""
+    return [[v.value for v in vs] for vs in (model.trainable_variables, model.non_trainable_variables)]
 
 
 def gradients_of(model):
@@ -115,13 +119,12 @@ def gradients_of(model):
     if backend == "jax":
         import jax
 
-        def total(weights, inputs):
-            outputs, _ = model.stateless_call(weights, [], inputs, training=True)
+        def total(weights, others, inputs):
+            outputs, _ = model.stateless_call(weights, others, inputs, training=True)
             return sum(output.mean() for output in outputs)
 
-        weights = [v.value for v in model.trainable_variables]
         function = jax.jit(jax.grad(total))
-        return lambda inputs: jax.block_until_ready(function(weights, inputs))
+        return lambda inputs: jax.block_until_ready(function(*state_of(model), inputs))
 
     def backward(inputs):
         model.zero_grad()

@@ -1,13 +1,21 @@
 """COCO: 80 classes, matterport's three stages or the paper's schedule; and any set annotated in COCO's format.
 
-    python samples/coco.py train --dataset DIR --weights imagenet
-    python samples/coco.py train --dataset DIR --weights coco --schedule paper
+    python samples/coco.py train --dataset DIR --weights imagenet                    matterport's stages, for a GPU
+    python samples/coco.py train --dataset DIR --weights imagenet --schedule paper   the paper's; 1x: Detectron's
     python samples/coco.py evaluate --dataset DIR --weights coco --limit 500
-    python samples/coco.py train --weights coco --annotations my.json --images photos/ --val-annotations val.json
+    python samples/coco.py train --annotations my.json --images photos/ --weights mobilenet.h5 --schedule short
+
+The last one, with --epochs 14, on 206 photos of val2017 from ImageNet's MobileNetV2, takes 17 minutes on 3 busy CPU
+cores and ends with
+
+    mask AP50 = 0.365 (206 images)
+
+(mask AP 0.179, box AP 0.255). It shows that training and evaluation are in place, and no more: these are the photos
+that it was trained on (for others give --val-annotations). The GPU lines were not run: there was none, nor all of COCO.
 
 DIR is COCO's own layout: `annotations/instances_<subset><year>.json` and `<subset><year>/*.jpg`; `--download` fetches
-it first (2017: 19 GB). `--weights` (matterport's `--model`): coco, imagenet, last, or a file; the network follows them.
-`evaluate` prints the twelve COCO numbers of boxes and masks, then `mask AP50 = 0.XXX (500 images)`.
+it first (2017: 19 GB). `--weights` (matterport's `--model`): coco, imagenet, last, or a file; the network follows them,
+and a file of MobileNetV2 layers gives the small one, for a CPU.
 """
 
 from __future__ import annotations

@@ -53,8 +53,9 @@ def run(result: str) -> None:
     history = model.train(Squares(9), val_dataset, 0.005, 1, "all", optimizer=optimizer).history
     found = {f"history_{name}": np.array(values) for name, values in history.items()}
     found |= {f"weight_{name}": value for name, value in weights_of(model).items()}
-    first = model.devices.process  # each process detects on photos of its own: all five, or all but the first
-    for i, detected in enumerate(model.detect([photo(seed=seed) for seed in range(first, 5)]), start=first):
+    first = model.devices.process  # each process detects on photos of its own
+    last = first + (5 if val_dataset else 4)  # the fifth is a batch alone, and XLA would compile for it
+    for i, detected in enumerate(model.detect([photo(seed=seed) for seed in range(first, last)]), start=first):
         found |= {f"detect{i}_{name}": array for name, array in detected.items()}
     np.savez(result, devices=model.devices.count, **found)
 
@@ -108,7 +109,7 @@ def assert_same(one: dict, other: dict) -> None:
     for name in (name for name in one if name.startswith("weight_")):
         np.testing.assert_allclose(other[name], one[name], rtol=1e-5, atol=1e-5, err_msg=name)
     photos = [i for i in range(5) if f"detect{i}_rois" in one and f"detect{i}_rois" in other]
-    assert len(photos) >= 4 and any(len(one[f"detect{i}_rois"]) for i in photos)
+    assert len(photos) >= 3 and any(len(one[f"detect{i}_rois"]) for i in photos)
     for i in photos:
         for name in ("rois", "class_ids", "masks"):
             np.testing.assert_array_equal(other[f"detect{i}_{name}"], one[f"detect{i}_{name}"])

@@ -23,7 +23,7 @@ from benchmarks.workloads import (
 
 def step_and_forward(quick: bool) -> list[Row]:
     """Row 4. All layers train; beside it, the same ratio for the plain convolutions."""
-    side, rounds = (256, 3) if quick else (1024, 5)
+    side, rounds = (256, 3) if quick else (1024, 4)
     model = network("training", side)
     model.set_trainable(".*", verbose=0)
     model.compile(0.001)
@@ -45,7 +45,6 @@ def step_and_forward(quick: bool) -> list[Row]:
             "plain forward": lambda: plain_forward(plain_arrays),
         },
         rounds,
-        warm_up=2,
     )
     size = f"ResNet-50, {side} x {side}, batch 1, all layers"
     what = "the same of the plain convolutions: forward and gradients / forward"
@@ -99,7 +98,7 @@ def waiting(quick: bool) -> list[Row]:
     """Row 9: `fit` from photos against `fit` from batches that lie ready, epoch by epoch in turns."""
     from mrcnn.data.generator import DataGenerator
 
-    side, steps, rounds = (256, 6, 1) if quick else (512, 8, 3)
+    side, steps, rounds = (256, 6, 1) if quick else (512, 8, 2)
     workers = os.cpu_count() or 1
     model = network("training", side)
     model.set_trainable(".*", verbose=0)

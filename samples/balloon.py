@@ -1,7 +1,7 @@
 """Balloons: one class of one's own, from 61 photos with drawn outlines; then everything but the balloons goes grey.
 
     python samples/balloon.py train --dataset DIR --weights imagenet           ResNet, matterport's recipe, for a GPU
-    python samples/balloon.py train --dataset DIR --weights mobilenet.h5       MobileNetV2, for a CPU: 14 minutes
+    python samples/balloon.py train --dataset DIR --weights mobilenet.h5       MobileNetV2, for a CPU: some 15 minutes
     python samples/balloon.py evaluate --dataset DIR --weights last            mask AP50 = 0.571 (13 images)
     python samples/balloon.py splash --weights last --image photo.jpg          writes splash_<time>.png
     python samples/balloon.py splash --weights last --video clip.mp4           writes splash_<time>.mp4

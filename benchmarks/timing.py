@@ -133,7 +133,9 @@ def machine() -> dict:
         "system": platform.platform(),
         "python": platform.python_version(),
         **{name: version for name in PACKAGES if (version := version_of(name))},
-        "environment": {k: v for k, v in os.environ.items() if k.startswith(("OMP_", "TF_", "KERAS_", "XLA_"))},
+        "environment": {
+            k: v for k, v in os.environ.items() if k.startswith(("OMP_", "TF_NUM_", "TF_ENABLE_", "KERAS_", "XLA_"))
+        },
     }
 
 

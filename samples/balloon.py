@@ -38,7 +38,7 @@ from samples.common import (
     LOGS,
     SmallNetwork,
     augmentation,
-    backbone_of,
+    config_for,
     evaluate,
     find_weights,
     load_weights,
@@ -109,9 +109,7 @@ def balloon_dataset(dataset_dir, subset: str) -> BalloonDataset:
 def balloon_model(mode: str, weights: str, logs) -> MaskRCNN:
     """A model with the weights that `--weights` stands for; its network is the one they belong to."""
     path = find_weights(weights, BalloonConfig.NAME, logs)
-    backbone = backbone_of(path) or BalloonConfig.BACKBONE
-    config = SmallBalloonConfig() if backbone == "mobilenet_v2" else BalloonConfig()
-    config.BACKBONE = backbone
+    config = config_for(path, BalloonConfig, SmallBalloonConfig)
     model = MaskRCNN(mode=mode, config=config, model_dir=str(logs))
     load_weights(model, weights, path)
     return model

@@ -46,8 +46,8 @@ from mrcnn.model import MaskRCNN
 from samples.common import (
     LOGS,
     SmallNetwork,
-    backbone_of,
     class_names_of,
+    config_for,
     evaluate,
     find_weights,
     load_weights,
@@ -240,9 +240,8 @@ def train(model, training, validation, schedule: str = "matterport") -> None:
 
 def coco_config(path, num_classes: int = len(CLASS_NAMES)) -> CocoConfig:
     """Settings for the network that a weight file belongs to."""
-    backbone = backbone_of(path) or CocoConfig.BACKBONE
-    config = SmallCocoConfig() if backbone == "mobilenet_v2" else CocoConfig()
-    config.BACKBONE, config.NUM_CLASSES = backbone, num_classes
+    config = config_for(path, CocoConfig, SmallCocoConfig)
+    config.NUM_CLASSES = num_classes
     return config
 
 

@@ -82,6 +82,20 @@ def classes_in(path) -> int | None:
     return logits[0].shape[-1] if logits else None
 
 
+def config_for(path, large, small):
+    """The settings for the network that a weight file belongs to.
+
+    Args:
+        path: of the weights.
+        large: Config class, for ResNets and for files that don't tell.
+        small: Config class, for MobileNetV2.
+    """
+    backbone = backbone_of(path) or large.BACKBONE
+    config = small() if backbone == "mobilenet_v2" else large()
+    config.BACKBONE = backbone
+    return config
+
+
 def load_weights(model, word: str, path: str) -> None:
     """Loads `path`, found for `word`, by layer name. To train, the heads of another number of classes stay out."""
     known, classes = classes_in(path), model.config.NUM_CLASSES

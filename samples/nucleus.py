@@ -40,7 +40,7 @@ from mrcnn.model import MaskRCNN
 from samples.common import (
     LOGS,
     SmallNetwork,
-    backbone_of,
+    config_for,
     draw_detections,
     evaluate,
     find_weights,
@@ -170,10 +170,8 @@ def nucleus_dataset(dataset_dir, subset: str, config) -> NucleusDataset:
 def nucleus_model(mode: str, weights: str, logs) -> MaskRCNN:
     """A model with the weights that `--weights` stands for; its network is the one they belong to."""
     path = find_weights(weights, NucleusConfig.NAME, logs)
-    backbone = backbone_of(path) or NucleusConfig.BACKBONE
     large = NucleusConfig if mode == "training" else NucleusInferenceConfig
-    config = SmallNucleusConfig() if backbone == "mobilenet_v2" else large()
-    config.BACKBONE = backbone
+    config = config_for(path, large, SmallNucleusConfig)
     model = MaskRCNN(mode=mode, config=config, model_dir=str(logs))
     load_weights(model, weights, path)
     return model

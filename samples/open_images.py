@@ -58,9 +58,9 @@ from samples.common import (
     LOGS,
     SmallNetwork,
     augmentation,
-    backbone_of,
     class_names_of,
     classes_in,
+    config_for,
     draw_detections,
     evaluate,
     find_weights,
@@ -257,18 +257,17 @@ def open_images_dataset(folder, subset: str, classes, skip_broken: bool = False)
     return dataset
 
 
-def config_for(path, num_classes: int) -> OpenImagesConfig:
+def open_images_config(path, num_classes: int) -> OpenImagesConfig:
     """Settings for the network that a weight file belongs to."""
-    backbone = backbone_of(path) or OpenImagesConfig.BACKBONE
-    config = SmallOpenImagesConfig() if backbone == "mobilenet_v2" else OpenImagesConfig()
-    config.BACKBONE, config.NUM_CLASSES = backbone, num_classes
+    config = config_for(path, OpenImagesConfig, SmallOpenImagesConfig)
+    config.NUM_CLASSES = num_classes
     return config
 
 
 def trained_model(weights: str, logs) -> MaskRCNN:
     """A model to detect with, of the classes that it was trained for."""
     path = find_weights(weights, OpenImagesConfig.NAME, logs)
-    model = MaskRCNN("inference", config_for(path, classes_in(path)), str(logs))
+    model = MaskRCNN("inference", open_images_config(path, classes_in(path)), str(logs))
     load_weights(model, weights, path)
     return model
 
@@ -277,7 +276,7 @@ def trained_model(weights: str, logs) -> MaskRCNN:
 def train(training, validation, word: str, logs, epochs: int | None = None) -> None:
     """Trains the heads for the classes of a data set; then evaluates, and draws detections beside the checkpoints."""
     path = find_weights(word, OpenImagesConfig.NAME, logs)
-    config = config_for(path, training.num_classes)
+    config = open_images_config(path, training.num_classes)
     config.STEPS_PER_EPOCH = math.ceil(training.num_images / config.BATCH_SIZE)
     model = MaskRCNN("training", config, str(logs))
     load_weights(model, word, path)

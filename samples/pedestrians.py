@@ -40,8 +40,8 @@ from samples.common import (
     LOGS,
     SmallNetwork,
     augmentation,
-    backbone_of,
     confidence,
+    config_for,
     draw_detections,
     evaluate,
     find_weights,
@@ -109,9 +109,7 @@ def pedestrians_dataset(folder, part: str) -> PennFudanDataset:
 def pedestrians_model(mode: str, weights: str, logs) -> MaskRCNN:
     """A model with the weights that `--weights` stands for; its network is the one they belong to."""
     path = find_weights(weights, PedestriansConfig.NAME, logs)
-    backbone = backbone_of(path) or PedestriansConfig.BACKBONE
-    config = SmallPedestriansConfig() if backbone == "mobilenet_v2" else PedestriansConfig()
-    config.BACKBONE = backbone
+    config = config_for(path, PedestriansConfig, SmallPedestriansConfig)
     model = MaskRCNN(mode=mode, config=config, model_dir=str(logs))
     load_weights(model, weights, path)
     return model

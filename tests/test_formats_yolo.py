@@ -209,24 +209,13 @@ def test_names_in_data_yaml_are_as_written(folder, text, names):
         ("path: [a]\ntrain: x\nnames: [cat]", r"the file: path: expected a folder"),
         ("train: [[a]]\nnames: [cat]", r"the file: train: expected a folder of images"),
         ("train: images/train\nnames: [[cat]]", r"the file: names: expected a list of names"),
-    ],
-)
-def test_data_yaml_that_cant_be_read(folder, text, message):
-    (folder / "data.yaml").write_text(text)
-    with pytest.raises(BrokenAnnotation, match=message):
-        load(folder)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
         ("val: x\nnames: [a]", r"the file: train: expected a folder of images, got 'only val'"),
         ("train: x\nnames: [a]", r"the file: splits: expected to find .*x, got 'nothing there'"),
         ("train: images/train\nnames: cat", r"the file: names: expected a list of names.* got 'cat'"),
         ("train: images/train\nnames: {a: cat}", r"the file: names: .* got \{'a': 'cat'\}"),
     ],
 )
-def test_data_yaml_without_what_is_needed(folder, text, message):
+def test_a_broken_data_yaml_is_named(folder, text, message):
     (folder / "data.yaml").write_text(text)
     with pytest.raises(BrokenAnnotation, match=message):
         load(folder)

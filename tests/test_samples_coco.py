@@ -38,7 +38,7 @@ def test_reading_is_said_once():
     ("backbone", "kind", "side"), [("mobilenet_v2", coco.SmallCocoConfig, 256), ("resnet50", coco.CocoConfig, 1024)]
 )
 def test_the_settings_follow_the_weights(monkeypatch, backbone, kind, side):
-    monkeypatch.setattr(coco, "backbone_of", lambda path: backbone)
+    monkeypatch.setattr(common, "backbone_of", lambda path: backbone)
     config = coco.coco_config("x.h5", 5)
     assert type(config) is kind and config.BACKBONE == backbone and config.NUM_CLASSES == 5
     assert tuple(config.IMAGE_SHAPE) == (side, side, 3)

@@ -12,7 +12,7 @@ import pytest
 from kit import TinyConfig
 
 from mrcnn.model import MaskRCNN
-from samples import nucleus
+from samples import common, nucleus
 from samples.common import EVALUATION_CONFIDENCE
 
 
@@ -133,7 +133,7 @@ def test_the_real_images_are_split(shared):
 )
 def test_the_network_follows_the_weights(monkeypatch, backbone, mode, expected):
     monkeypatch.setattr(nucleus, "find_weights", lambda word, *_: word)
-    monkeypatch.setattr(nucleus, "backbone_of", lambda path: backbone)
+    monkeypatch.setattr(common, "backbone_of", lambda path: backbone)
     monkeypatch.setattr(nucleus, "load_weights", lambda *_: None)
     monkeypatch.setattr(nucleus, "MaskRCNN", lambda mode, config, model_dir: config)
     config = nucleus.nucleus_model(mode, "x.h5", "logs")

@@ -235,7 +235,7 @@ def test_from_files_to_a_trained_model(server, tmp_path, monkeypatch):
     for name, value in {**small, "IMAGE_MIN_DIM": 64, "IMAGE_MAX_DIM": 64, "VALIDATION_STEPS": 0}.items():
         if name not in ("NAME", "NUM_CLASSES"):
             monkeypatch.setattr(open_images.OpenImagesConfig, name, value)
-    monkeypatch.setattr(open_images, "backbone_of", lambda path: None)
+    monkeypatch.setattr("samples.common.backbone_of", lambda path: None)
     monkeypatch.setattr(open_images, "load_weights", load_if_whole)
     monkeypatch.setattr(open_images, "evaluate", lambda model, dataset: evaluated.append(dataset.image_info))
     start = tmp_path / "start.h5"

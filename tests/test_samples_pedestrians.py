@@ -11,7 +11,7 @@ import pytest
 from kit import TinyConfig
 
 from mrcnn.model import MaskRCNN
-from samples import pedestrians
+from samples import common, pedestrians
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_the_tutorials_learning_rate():
 )
 def test_the_network_follows_the_weights(monkeypatch, backbone, expected):
     monkeypatch.setattr(pedestrians, "find_weights", lambda word, *_: word)
-    monkeypatch.setattr(pedestrians, "backbone_of", lambda path: backbone)
+    monkeypatch.setattr(common, "backbone_of", lambda path: backbone)
     monkeypatch.setattr(pedestrians, "load_weights", lambda *_: None)
     monkeypatch.setattr(pedestrians, "MaskRCNN", lambda mode, config, model_dir: config)
     config = pedestrians.pedestrians_model("training", "x.h5", "logs")

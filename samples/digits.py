@@ -39,6 +39,7 @@ from tqdm import tqdm
 
 from mrcnn.data.formats.m2nist import M2nistDataset
 from mrcnn.evaluate import semantic_map
+from mrcnn.files import replacing
 from mrcnn.model import MaskRCNN
 from samples.common import LOGS, evaluate, find_weights, load_weights, warm_up_and_cosine
 from samples.shapes import ShapesConfig
@@ -94,11 +95,9 @@ def compose(mnist, folder, images: int = 5000, seed: int = 0) -> Path:
             ink = place(pictures[k], combined[i], rng)
             combined[i] = np.maximum(combined[i], ink)
             segmented[i][ink > 0] = labels[k]
-    folder.mkdir(parents=True, exist_ok=True)
     for name, array in (("combined", combined), ("segmented", segmented)):
-        unfinished = folder / f".{name}.{os.getpid()}.npy"
-        np.save(unfinished, array)
-        os.replace(unfinished, folder / f"{name}.npy")
+        with replacing(folder / f"{name}.npy") as unfinished, open(unfinished, "wb") as file:
+            np.save(file, array)
     return folder
 
 

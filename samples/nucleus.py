@@ -36,6 +36,7 @@ from tqdm import tqdm
 from mrcnn import visualize
 from mrcnn.config import Config
 from mrcnn.data.formats.instance_pngs import NucleiDataset, image_folders
+from mrcnn.files import replacing
 from mrcnn.model import MaskRCNN
 from samples.common import (
     LOGS,
@@ -294,9 +295,8 @@ def detect(model, dataset_dir, subset: str, results=RESULTS_DIR) -> Path:
             figsize=(8, 8), save=folder / f"{name}.png", **OUTLINES,
         )  # fmt: skip
     submission = folder / "submit.csv"
-    temporary = submission.with_suffix(".part")
-    temporary.write_text("\n".join(lines) + "\n")
-    os.replace(temporary, submission)
+    with replacing(submission) as unfinished:
+        unfinished.write_text("\n".join(lines) + "\n")
     print("Saved to", submission)
     return submission
 

@@ -53,6 +53,7 @@ from mrcnn import visualize, weights
 from mrcnn.config import Config
 from mrcnn.data.dataset import read_image
 from mrcnn.data.formats.open_images import OpenImagesDataset, class_labels
+from mrcnn.files import replacing
 from mrcnn.model import MaskRCNN
 from samples.common import (
     LOGS,
@@ -217,9 +218,8 @@ def _request(url: str, start: int | None = None, size: int = 0, attempts: int = 
 
 
 def _write(path: Path, content: bytes) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_bytes(content)
-    os.replace(unfinished, path)
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(content)
 
 
 # ---- Settings and data -----------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BACKENDS = ("tensorflow", "jax", "torch")
 FLOORS = {
     "config": 0,
+    "files": 0,
     "ops": 1,
     "nn": 2,
     "data": 2,

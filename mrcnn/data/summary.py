@@ -15,7 +15,6 @@ Shapes:
 from __future__ import annotations
 
 import io
-import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mrcnn.data.loading import describe
+from mrcnn.files import replacing
 from mrcnn.ops import images
 from mrcnn.ops.anchors import backbone_shapes, generate_anchors
 from mrcnn.ops.boxes import extract_bboxes
@@ -162,11 +162,8 @@ class DatasetSummary:
 
         figure = draw(self)
         if save is not None:
-            path = Path(save)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(f"{path.name}.part")
-            figure.savefig(part, format=path.suffix[1:] or "png", dpi=90)
-            os.replace(part, path)
+            with replacing(save) as unfinished:
+                figure.savefig(unfinished, format=Path(save).suffix[1:] or "png", dpi=90)
         return figure
 
     def _repr_png_(self):

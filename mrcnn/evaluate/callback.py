@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import socket
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from mrcnn.evaluate.drawing import class_color, draw_instances, encode, side_by_side
 from mrcnn.evaluate.instances import Instances, truth_of
 from mrcnn.evaluate.run import evaluate_dataset
+from mrcnn.files import replacing
 
 NUMBERS = ("box_ap", "mask_ap", "mask_ap50")
 
@@ -152,7 +152,5 @@ class _EventFile:
 
 
 def _save(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(content)

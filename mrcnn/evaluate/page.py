@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import os
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from mrcnn.evaluate.drawing import draw_instances, encode, side_by_side
 from mrcnn.evaluate.errors import KINDS
 from mrcnn.evaluate.instances import truth_of
 from mrcnn.evaluate.table import COLUMNS, TITLES, show
+from mrcnn.files import replacing
 
 FOUND, WRONG, MISSED, CROWD = (46, 160, 90), (220, 60, 40), (245, 150, 20), (150, 150, 150)  # RGB
 
@@ -65,12 +65,9 @@ def write_page(report, path, images: int = 6) -> Path:
         *_galleries(report, images),
         f"<script>{SORT}</script></body></html>",
     ]
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text("\n".join(parts), encoding="utf-8")
-    os.replace(temporary, path)
-    return path
+    with replacing(path) as unfinished:
+        unfinished.write_text("\n".join(parts), encoding="utf-8")
+    return Path(path)
 
 
 # ---- Text and numbers ------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +15,7 @@ from mrcnn.evaluate.collector import Collector
 from mrcnn.evaluate.instances import truth_of
 from mrcnn.evaluate.results import Names, Predictions
 from mrcnn.evaluate.table import write_table
+from mrcnn.files import replacing
 
 RESAMPLED = ("ap", "ap50", "ap75")  # the numbers with an interval
 
@@ -263,15 +263,11 @@ class Report:
         """
         if path is None:
             return list(self.predictions.stream())
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.part")
-        with open(temporary, "w", encoding="utf-8") as file:
+        with replacing(path) as unfinished, open(unfinished, "w", encoding="utf-8") as file:
             for i, entry in enumerate(self.predictions.stream()):
                 file.write("[\n" if i == 0 else ",\n")
                 file.write(json.dumps(entry))
             file.write("\n]\n" if len(self.predictions) else "[]\n")
-        os.replace(temporary, path)
         return None
 
 

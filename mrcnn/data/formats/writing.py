@@ -12,6 +12,7 @@ from PIL import Image
 
 from mrcnn.data.dataset import is_url
 from mrcnn.data.formats.upright import orientation
+from mrcnn.files import replacing
 
 
 def chosen_images(dataset, image_ids):
@@ -104,9 +105,9 @@ def image_file(dataset, image_id, size, png):
         raise ValueError(f"Image {image_id} ({path}) is {image.dtype}; expected uint8 to write it as a file.")
     while png.exists() and _is_of(dataset, png):  # such as a turned photo: it is left as it is
         png = png.with_name(f"{png.stem}_upright.png")
-    png.parent.mkdir(parents=True, exist_ok=True)
     image = image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
-    _write(png, lambda temporary: Image.fromarray(image).save(temporary, format="PNG"))
+    with replacing(png) as unfinished:
+        Image.fromarray(image).save(unfinished, format="PNG")
     return png
 
 
@@ -137,18 +138,6 @@ def relative_path(file, folder):
 
 def write_json(content, path, indent=None):
     """Writes a JSON file through a temporary one, and returns its Path."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(content, indent=indent, ensure_ascii=False)
-    _write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    return path
-
-
-def _write(path, write):
-    """Calls write(a temporary path), and renames what it wrote to `path`."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as unfinished:
+        unfinished.write_text(json.dumps(content, indent=indent, ensure_ascii=False), encoding="utf-8")
+    return Path(path)

@@ -1,0 +1,32 @@
+"""Files are whole or not there."""
+
+from __future__ import annotations
+
+import pytest
+
+from mrcnn.files import replacing
+
+
+def test_what_was_written_takes_the_place_of_what_was_there(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    for text in ("first", "second"):
+        with replacing(path) as unfinished:
+            unfinished.write_text(text)
+            assert unfinished.parent == path.parent and unfinished.suffix == ".part"
+            assert text == "first" or path.read_text() == "first"
+        assert path.read_text() == text
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_after_an_error_the_old_file_is_there_and_nothing_else(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(OSError, match="disk full"), replacing(str(path)) as unfinished:
+        unfinished.write_text("ha")
+        raise OSError("disk full")
+    assert list(tmp_path.iterdir()) == [path] and path.read_text() == "old"
+
+
+def test_nothing_written_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "a.txt"):
+        pass

@@ -126,7 +126,7 @@ def prepare(data: Path, side: int) -> None:
     model, image = network("inference", side), photo()
     model.save_weights(str(data / "weights.h5"))
     molded, metas, windows = model.mold_inputs([image])
-    detections, _, _, masks, *_ = model.detector().predict_on_batch([molded, metas.astype(np.float32)])
+    detections, _, _, masks, *_ = model.predict_on_batch([molded, metas.astype(np.float32)])
     np.savez(
         data / "detections.npz", photo=image, detections=detections[0], masks=masks[0], window=windows[0],
         molded_shape=molded[0].shape,

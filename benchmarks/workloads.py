@@ -246,7 +246,7 @@ def plain_network(side: int, config) -> keras.Model:
     for _ in range(4):
         x = layers.Conv2D(256, 3, padding="same", activation="relu")(x)
     x = layers.Conv2DTranspose(256, 2, strides=2, activation="relu")(x)
-    outputs.append(layers.Conv2D(config.NUM_CLASSES, 1, activation="sigmoid")(x))
+    outputs.append(layers.Conv2D(1, 1, activation="sigmoid")(x))  # `detect` computes the mask of one class a RoI
     return keras.Model([image, class_rois, mask_rois], outputs)
 
 

@@ -81,12 +81,17 @@ def unmold_detections(detections, mrcnn_mask, original_image_shape, image_shape,
     Returns:
         boxes [n, 4] int32 in pixels of the photo, class_ids [n] int32, scores [n] float32, masks [H0, W0, n] bool.
     """
-    ends = np.flatnonzero(detections[:, 4] == 0)
-    count = ends[0] if len(ends) else len(detections)
+    count = _count(detections)
+    masks = mrcnn_mask[np.arange(count), :, :, detections[:count, 4].astype(np.int32)]
+    return place_on_photo(detections, masks, original_image_shape, image_shape, window)
+
+
+def place_on_photo(detections, masks, original_image_shape, image_shape, window):
+    """`unmold_detections`, given of each detection only the mask of its class, [n or more, 28, 28]."""
+    count = _count(detections)
     class_ids = detections[:count, 4].astype(np.int32)
     scores = detections[:count, 5].astype(np.float32)
-    masks = mrcnn_mask[np.arange(count), :, :, class_ids]  # [n, 28, 28]
-
+    masks = masks[:count]
     window = box_ops.norm_boxes(np.asarray(window), image_shape[:2])
     origin, size = np.tile(window[:2], 2), np.tile(window[2:] - window[:2], 2)
     # A photo so thin that one pixel is left of it has no extent in the network: there, boxes span all of the photo.
@@ -96,3 +101,9 @@ def unmold_detections(detections, mrcnn_mask, original_image_shape, image_shape,
     real = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     boxes, class_ids, scores, masks = boxes[real], class_ids[real], scores[real], masks[real]
     return boxes, class_ids, scores, paste_masks(masks, boxes, original_image_shape[:2])
+
+
+def _count(detections) -> int:
+    """How many rows of [D, 6] are real: those before the first of class 0."""
+    ends = np.flatnonzero(detections[:, 4] == 0)
+    return int(ends[0]) if len(ends) else len(detections)

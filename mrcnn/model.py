@@ -32,7 +32,7 @@ from mrcnn.devices import find_devices
 from mrcnn.eager import eager_mode, teach_tf_identity
 from mrcnn.nn.anchors import Anchors
 from mrcnn.nn.backbones import build_backbone, conv_block, identity_block, resnet_graph
-from mrcnn.nn.detections import DetectedBoxes, DetectionLayer, refine_detections_graph
+from mrcnn.nn.detections import DetectedBoxes, DetectionLayer, FilledRows, refine_detections_graph
 from mrcnn.nn.folding import fold_batchnorm
 from mrcnn.nn.fpn import fpn_graph
 from mrcnn.nn.heads import ClassHead, MaskHead, build_fpn_mask_graph, fpn_classifier_graph
@@ -113,14 +113,29 @@ def build_stages(config) -> Stages:
 
 def detection_graph(stages: Stages, config) -> tuple[list, list]:
     """Detecting: inputs, and outputs in the order of `INFERENCE_OUTPUTS`."""
+    rois, classes, boxes, detections = detections_of(stages, config)
+    masks = stages.mask_head(DetectedBoxes()(detections), stages.meta, stages.pyramid)  # [B, D, 28, 28, C]
+    _, probs, deltas = stages.rpn
+    return [stages.image, stages.meta], [detections, classes, boxes, masks, rois, probs, deltas]
+
+
+def detector_graph(stages: Stages, config) -> tuple[list, list]:
+    """What `detect` needs of it: detections [B, D, 6], and of the n that may be real the masks of their class alone."""
+    *_, detections = detections_of(stages, config)
+    found = FilledRows()(detections)  # [B, n, 6]
+    masks = stages.mask_head.of_class(DetectedBoxes()(found), found[..., 4], stages.meta, stages.pyramid)
+    return [stages.image, stages.meta], [detections, masks]  # masks [B, n, 28, 28]
+
+
+def detections_of(stages: Stages, config) -> tuple:
+    """Proposals [B, N, 4], their classes [B, N, C] and box deltas [B, N, C, 4], detections [B, D, 6]."""
     _, probs, deltas = stages.rpn
     rois = ProposalLayer(config.POST_NMS_ROIS_INFERENCE, config.RPN_NMS_THRESHOLD, config, name="ROI")(
         [probs, deltas, stages.anchors]
     )  # [B, N, 4]
     _, classes, boxes = stages.class_head(rois, stages.meta, stages.pyramid)
-    detections = DetectionLayer(config, name="mrcnn_detection")([rois, classes, boxes, stages.meta])  # [B, D, 6]
-    masks = stages.mask_head(DetectedBoxes()(detections), stages.meta, stages.pyramid)  # [B, D, 28, 28, C]
-    return [stages.image, stages.meta], [detections, classes, boxes, masks, rois, probs, deltas]
+    detections = DetectionLayer(config, name="mrcnn_detection")([rois, classes, boxes, stages.meta])
+    return rois, classes, boxes, detections
 
 
 def training_graph(stages: Stages, config) -> tuple[list, dict]:
@@ -474,25 +489,28 @@ class MaskRCNN(keras.Model):
         return evaluate.evaluate_dataset(self, dataset, image_ids, **options)
 
     def _result(self, *args) -> dict:
-        rois, class_ids, scores, masks = self.unmold_detections(*args)
+        rois, class_ids, scores, masks = detecting.place_on_photo(*args)
         return {"rois": rois, "class_ids": class_ids, "scores": scores, "masks": masks}
 
     def _predict(self, images, metas):
-        """[B, H, W, channels] and [B, 12 + C] -> detections [B, D, 6], masks [B, D, 28, 28, C]. Thread-safe."""
+        """[B, H, W, channels] and [B, 12 + C] -> detections [B, D, 6], their masks [B, n, 28, 28]. Thread-safe."""
         inputs = [images.astype(np.float32, copy=False), metas.astype(np.float32)]
         with self._detector.lock:
             outputs = self.devices.predict(self.detector(), inputs)
             self._detector.image_shape = images.shape[1:]
-        return outputs[INFERENCE_OUTPUTS.index("mrcnn_detection")], outputs[INFERENCE_OUTPUTS.index("mrcnn_mask")]
+        return outputs
 
     def _detection_settings(self) -> tuple:
         return tuple(getattr(self.config, name) for name in DETECTION_SETTINGS)
 
     def detector(self) -> keras.Model:
-        """The network that `detect` runs: this model's layers, BatchNorm folded. Made anew when a setting changes."""
+        """The network that `detect` runs (`detector_graph`): this model's layers, BatchNorm folded.
+
+        Made anew when a setting changes.
+        """
         detector, settings = self._detector, self._detection_settings()
         if detector.model is None or detector.settings != settings:
-            detector.model = fold_batchnorm(*detection_graph(detector.stages, self.config))
+            detector.model = fold_batchnorm(*detector_graph(detector.stages, self.config))
             detector.settings = settings
             if keras.backend.backend() == "tensorflow":
                 detector.model.jit_compile = False

@@ -8,6 +8,7 @@ import pytest
 from keras import layers
 from kit import numpy, photo, tiny_model
 
+from mrcnn.model import INFERENCE_OUTPUTS
 from mrcnn.nn.folding import FoldedConv2D, fold_batchnorm
 from mrcnn.nn.heads import WholeConv2D
 from mrcnn.nn.norm import BatchNorm, TimeDistributed
@@ -111,10 +112,15 @@ def test_the_detector_has_no_weights_of_its_own_and_follows_the_models(tmp_path)
     for weight in model.weights:
         if "moving" in weight.path or weight.path.endswith(("gamma", "beta")):
             weight.assign(rng.uniform(0.5, 1.5, weight.shape))
-    after = model.detector()(arrays, training=False)
-    assert np.abs(numpy(after[6]) - numpy(before[6])).max() > 0.01  # the RPN's box deltas
-    for folded, plain in zip(after, model(arrays, training=False), strict=True):
-        np.testing.assert_allclose(numpy(folded), numpy(plain), rtol=1e-3, atol=1e-4)
+    detections, masks = (numpy(x) for x in model.detector()(arrays, training=False))
+    assert np.abs(masks - numpy(before[1])[:, : masks.shape[1]]).max() > 0.01
+    outputs = dict(zip(INFERENCE_OUTPUTS, map(numpy, model(arrays, training=False)), strict=True))
+    np.testing.assert_allclose(detections, outputs["mrcnn_detection"], rtol=1e-3, atol=1e-4)
+    class_ids = detections[0, :, 4].astype(int)
+    found = np.count_nonzero(class_ids)
+    assert found
+    of_class = outputs["mrcnn_mask"][0, np.arange(found), :, :, class_ids[:found]]
+    np.testing.assert_allclose(masks[0, :found], of_class, rtol=1e-3, atol=1e-4)
 
 
 def test_a_convolution_as_large_as_its_input_is_a_matrix_product():

@@ -23,7 +23,7 @@ from benchmarks.workloads import (
 
 def step_and_forward(quick: bool) -> list[Row]:
     """Row 4. All layers train; beside it, the same ratio for the plain convolutions."""
-    side, rounds = (256, 3) if quick else (1024, 4)
+    side, rounds = (256, 3) if quick else (1024, 7)
     model = network("training", side)
     model.set_trainable(".*", verbose=0)
     model.compile(0.001)

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from mrcnn.nn.convolution import Conv2D
 from mrcnn.nn.norm import BatchNorm
 
 BLOCKS_OF_STAGE_4 = {"resnet50": 5, "resnet101": 22}  # after the first one
@@ -45,7 +46,7 @@ def conv_block(input_tensor, kernel_size, filters, stage, block, strides=(2, 2),
     """
     x = _branch2(input_tensor, kernel_size, filters, stage, block, strides, use_bias, train_bn)
     name = f"{stage}{block}_branch1"
-    shortcut = layers.Conv2D(filters[2], 1, strides=strides, use_bias=use_bias, name="res" + name)(input_tensor)
+    shortcut = Conv2D(filters[2], 1, strides=strides, use_bias=use_bias, name="res" + name)(input_tensor)
     shortcut = BatchNorm(train_bn=train_bn, name="bn" + name)(shortcut)
     return _join(x, shortcut, stage, block)
 
@@ -55,7 +56,7 @@ def _branch2(x, kernel_size, filters, stage, block, strides, use_bias, train_bn)
     specs = (("a", filters[0], 1, strides), ("b", filters[1], kernel_size, (1, 1)), ("c", filters[2], 1, (1, 1)))
     for letter, count, size, stride in specs:
         name = f"{stage}{block}_branch2{letter}"
-        x = layers.Conv2D(count, size, strides=stride, padding="same", use_bias=use_bias, name="res" + name)(x)
+        x = Conv2D(count, size, strides=stride, padding="same", use_bias=use_bias, name="res" + name)(x)
         x = BatchNorm(train_bn=train_bn, name="bn" + name)(x)
         if letter != "c":
             x = layers.Activation("relu")(x)
@@ -84,7 +85,7 @@ def resnet_graph(input_image, architecture, stage5=False, train_bn=True):
     if architecture not in BLOCKS_OF_STAGE_4:
         raise ValueError(f"architecture is {architecture!r}; expected one of {', '.join(BLOCKS_OF_STAGE_4)}.")
     x = layers.ZeroPadding2D(3)(input_image)
-    x = layers.Conv2D(64, 7, strides=2, name="conv1")(x)
+    x = Conv2D(64, 7, strides=2, name="conv1")(x)
     x = BatchNorm(train_bn=train_bn, name="bn_conv1")(x)
     c1 = layers.Activation("relu")(x)  # [B, H/2, W/2, 64]
     x = layers.MaxPooling2D(3, strides=2, padding="same")(c1)

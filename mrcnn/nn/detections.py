@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from mrcnn.ops import replicas
 from mrcnn.ops.boxes import apply_box_deltas_graph, clip_boxes_graph, norm_boxes_graph
 from mrcnn.ops.meta import parse_image_meta_graph
 from mrcnn.ops.nms import nms_graph
@@ -116,6 +117,28 @@ class DetectedBoxes(keras.layers.Layer):
 
     def call(self, detections):
         return ops.stop_gradient(detections[..., :4])
+
+
+class FilledRows(keras.layers.Layer):
+    """[B, D, 6] detections -> [B, n, 6]: cut off where all rows are empty in every image.
+
+    The mask head's work then follows what was found. n is a multiple of 10, or D: each n of its own costs the backend
+    some preparation. On JAX, which needs to know shapes beforehand, and in a share of a batch n is D.
+    """
+
+    STEP = 10
+
+    def __init__(self, **kwargs):
+        super().__init__(**{"dtype": "float32", **kwargs})
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], None, input_shape[2])
+
+    def call(self, detections):
+        if keras.backend.backend() == "jax" or replicas.count() > 1:
+            return detections
+        most = ops.max(ops.sum(ops.cast(detections[..., 4] > 0, "int32"), axis=1))
+        return detections[:, : ops.maximum((most + self.STEP - 1) // self.STEP, 1) * self.STEP]
 
 
 def refine_detections_graph(rois, probs, deltas, window, config):

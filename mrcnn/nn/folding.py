@@ -12,7 +12,10 @@ from __future__ import annotations
 import keras
 from keras import layers, ops
 
+from mrcnn.nn.convolution import Conv2D
 from mrcnn.nn.norm import TimeDistributed
+
+KNOWN = (layers.Conv2D, Conv2D)  # not `WholeConv2D`: the class head's kernel is larger than its map
 
 
 class FoldedConv2D(layers.Layer):
@@ -96,7 +99,7 @@ def _takes_a_scale(layer) -> bool:
     if isinstance(layer, layers.DepthwiseConv2D):
         known = layer.depth_multiplier == 1
     else:
-        known = type(layer) is layers.Conv2D  # not `WholeConv2D`: the class head's kernel is larger than its map
+        known = type(layer) in KNOWN
     return known and layer.data_format == "channels_last" and layer.activation is keras.activations.linear
 
 

@@ -90,10 +90,50 @@ class MaskHead:
 
     def __call__(self, rois, image_meta, pyramid):
         """rois [B, N, 4] -> mask probabilities [B, N, 28, 28, C]."""
+        return self.masks(self.features(rois, image_meta, pyramid))
+
+    def of_class(self, rois, class_ids, image_meta, pyramid):
+        """rois [B, N, 4], class_ids [B, N] -> the mask of each RoI's class alone, [B, N, 28, 28]."""
+        return MaskOfClass(self.masks.layer)([self.features(rois, image_meta, pyramid), class_ids])
+
+    def features(self, rois, image_meta, pyramid):
+        """rois [B, N, 4] -> [B, N, 28, 28, 256], what the masks of all classes are made of."""
         x = self.roi_align([rois, image_meta, *pyramid])  # [B, N, 14, 14, 256]
         for layer in self.hidden:
             x = layer(x)
-        return self.masks(self.deconv(x))
+        return self.deconv(x)
+
+
+class MaskOfClass(layers.Layer):
+    """The last convolution of the mask head for one class a RoI, in place of all C of which one is looked at.
+
+    Args:
+        conv: built `Conv2D`, 1 x 1, with C filters and an activation.
+
+    Call arguments: `[features, class_ids]`, [B, N, h, w, channels] and [B, N], of any number type.
+
+    Returns:
+        [B, N, h, w]: `conv(features)[..., class_ids]`, but for rounding.
+    """
+
+    def __init__(self, conv, **kwargs):
+        super().__init__(**{"dtype": conv.dtype_policy, "name": f"{conv.name}_of_class", **kwargs})
+        self.conv = conv
+
+    def build(self, input_shape):
+        self.built = True
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape[0][:-1])
+
+    def call(self, inputs):
+        features, class_ids = inputs
+        class_ids = ops.cast(class_ids, "int32")
+        batch, count, height, width, channels = ops.shape(features)
+        kernel = ops.take(ops.transpose(self.conv.kernel[0, 0]), class_ids, axis=0)  # [B, N, channels]
+        pixels = ops.reshape(features, (batch, count, height * width, channels))
+        values = ops.reshape(ops.matmul(pixels, kernel[..., None]), (batch, count, height, width))
+        return self.conv.activation(values + ops.take(self.conv.bias, class_ids)[..., None, None])
 
 
 def fpn_classifier_graph(rois, feature_maps, image_meta, pool_size, num_classes, train_bn=True, fc_layers_size=1024):

@@ -8,6 +8,8 @@ from __future__ import annotations
 import keras
 from keras import layers, ops
 
+from mrcnn.ops.convolution import conv_bias
+
 
 @keras.saving.register_keras_serializable(package="mrcnn")
 class SharedConv2D(layers.Conv2D):
@@ -43,8 +45,8 @@ class SharedConv2D(layers.Conv2D):
         kernels, biases = (self._copies(weight, copies) for weight in (self.kernel, self.bias))
         outputs = []
         for i, x in enumerate(inputs):
-            x = ops.conv(x, kernels[i % copies], strides=self.strides, padding=self.padding)
-            outputs.append(self.activation(ops.add(x, biases[i % copies])))  # `x + bias` isn't fused by TensorFlow
+            x = conv_bias(x, kernels[i % copies], biases[i % copies], self.strides, self.padding)
+            outputs.append(self.activation(x))
         return outputs
 
     def _copies(self, weight, count):

@@ -205,8 +205,10 @@ def made_up_dataset(folder: Path, images: int, objects: int, seed: int = 0) -> C
 
 
 # ---- The same convolutions and matrix products, without ours ---------------------------------------------------------
-def plain_network(side: int, config) -> keras.Model:
+def plain_network(side: int, config, mask_classes: int = 1) -> keras.Model:
     """Every convolution and matrix product of `detect`, in Keras's own layers, joined by ReLU, pooling and additions.
+
+    Of how many classes a RoI gets a mask: `detect` computes that of one, a training step those of all.
 
     Left out are BatchNorm, anchors, proposals, RoIAlign, NMS and detections: the heads get pieces of random numbers in
     place of RoIs.
@@ -246,7 +248,7 @@ def plain_network(side: int, config) -> keras.Model:
     for _ in range(4):
         x = layers.Conv2D(256, 3, padding="same", activation="relu")(x)
     x = layers.Conv2DTranspose(256, 2, strides=2, activation="relu")(x)
-    outputs.append(layers.Conv2D(1, 1, activation="sigmoid")(x))  # `detect` computes the mask of one class a RoI
+    outputs.append(layers.Conv2D(mask_classes, 1, activation="sigmoid")(x))
     return keras.Model([image, class_rois, mask_rois], outputs)
 
 

@@ -97,5 +97,9 @@ def test_the_plain_network_has_the_networks_convolutions():
 
     model = network("inference", 128)
     ours = Counter(tuple(w.shape) for w in model.weights if w.path.endswith("kernel"))
-    plain = Counter(tuple(w.shape) for w in plain_network(128, model.config).weights if w.path.endswith("kernel"))
+    plain = Counter(
+        tuple(w.shape)
+        for w in plain_network(128, model.config, model.config.NUM_CLASSES).weights
+        if w.path.endswith("kernel")
+    )
     assert ours == plain

@@ -34,7 +34,7 @@ def step_and_forward(quick: bool) -> list[Row]:
     rois = {"POST_NMS_ROIS_INFERENCE": config.TRAIN_ROIS_PER_IMAGE, "DETECTION_MAX_INSTANCES": int(200 * 0.33)}
     for name, value in rois.items():
         setattr(config, name, value)
-    plain = plain_network(side, config)
+    plain = plain_network(side, config, config.NUM_CLASSES)
     plain_arrays = tensors(plain_inputs(side, config))
     plain_forward, plain_gradients = compiled(plain, training=True), gradients_of(plain)
     seconds = take_turns(

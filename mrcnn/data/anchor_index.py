@@ -30,13 +30,14 @@ class AnchorIndex:
 
     def __init__(self, anchors):
         self.anchors = np.array(anchors, np.float64).reshape(-1, 4)
-        self._sides = np.ascontiguousarray(self.anchors.T)  # [(y1, x1, y2, x2), A]: picked from four times as fast
         sizes = self.anchors[:, 2:] - self.anchors[:, :2]
         centres = 0.5 * (self.anchors[:, 2:] + self.anchors[:, :2])
         _, grid = np.unique(np.around(sizes / SAME) @ (1, 1j), return_inverse=True)
         grids = [_as_grid(members, centres[members]) for members in _split(grid.reshape(-1))]
         grids = [one for several in grids for one in several]
         self._order = np.concatenate([members for members, _, _, _ in grids] or [np.zeros(0, int)])  # [A] by grid
+        # [(y1, x1, y2, x2), A], by grid: what is looked up together lies together
+        self._sides = np.ascontiguousarray(self.anchors[self._order].T)
         counts = [len(members) for members, _, _, _ in grids]
         self._offsets = np.cumsum([0, *counts])[:-1].astype(int)
         first = self._order[self._offsets]
@@ -60,10 +61,10 @@ class AnchorIndex:
         boxes = np.reshape(boxes, (-1, 4)).astype(np.float64)
         if not len(boxes):
             return np.zeros(0, int), np.zeros(0, int), np.zeros(0)
-        anchor, box = self._candidates(boxes, min_iou)
-        iou = _iou(self._sides.take(anchor, axis=1), boxes.T.take(box, axis=1))
-        enough = (iou >= min_iou) & (iou > 0)
-        return anchor[enough], box[enough], iou[enough]
+        place, box = self._candidates(boxes, min_iou)
+        iou = _iou(self._sides.take(place, axis=1), boxes.T.take(box, axis=1))
+        enough = np.flatnonzero((iou >= min_iou) & (iou > 0))
+        return self._order[place[enough]], box[enough], iou[enough]
 
     def best(self, boxes, known):
         """The anchors with the highest IoU for each box; several if they tie, none if no anchor overlaps it.
@@ -89,7 +90,7 @@ class AnchorIndex:
         return tuple(np.concatenate(columns) for columns in zip(*found))
 
     def _candidates(self, boxes, min_iou):
-        """Pairs that may reach min_iou, and few that don't: anchor [P] int, box [P] int."""
+        """Pairs that may reach min_iou, and few that don't: place in `_order` [P] int, box [P] int."""
         size, box_size = self._sizes[:, None], boxes[:, 2:] - boxes[:, :2]  # [K, 1, 2], [G, 2]
         centre = 0.5 * (boxes[:, 2:] + boxes[:, :2])
         smaller = np.minimum(size, box_size)  # [K, G, (h, w)]
@@ -106,14 +107,14 @@ class AnchorIndex:
         return self._cells(low.astype(int), counts)
 
     def _cells(self, low, counts):
-        """The anchors of blocks of cells, low and counts [K, G, (y, x)] int: anchor [P], box [P]."""
+        """The places in `_order` of blocks of cells, low and counts [K, G, (y, x)] int: place [P], box [P]."""
         grid, box = np.nonzero(counts.prod(axis=-1))
         low, (rows, columns) = low[grid, box], counts[grid, box].T
         start = self._offsets[grid] + low[:, 0] * self._shapes[grid, 1] + low[:, 1]
         block = np.repeat(np.arange(len(rows)), rows)  # of each row of cells
         y = _count_up(rows)
         first, length = start[block] + y * self._shapes[grid, 1][block], columns[block]
-        return self._order[np.repeat(first, length) + _count_up(length)], np.repeat(box[block], length)
+        return np.repeat(first, length) + _count_up(length), np.repeat(box[block], length)
 
 
 def _count_up(lengths):

@@ -13,9 +13,7 @@ scikit-image's `resize`, mode "constant". OpenCV does the interpolation.
 
 from __future__ import annotations
 
-import math
 import random
-import threading
 
 import cv2
 import numpy as np
@@ -28,7 +26,6 @@ BRIGHTEST_FLOAT = 512  # interpolation and augmentation overshoot 255 a little; 
 BELOW_WHOLE = 1e-4
 FIXED_BITS = 8  # bytes are interpolated as uint16, in steps of 1 / 256
 FIXED_POINT = 2**FIXED_BITS
-_kept = threading.local()  # see `_scratch`
 
 
 # ---- What users hand in ----------------------------------------------------------------------------------------------
@@ -188,14 +185,14 @@ def _refuse_empty(image: np.ndarray, output_shape) -> None:
         )
 
 
-def _bilinear(image: np.ndarray, shape, limits=None, out=None) -> np.ndarray:
+def _bilinear(image: np.ndarray, shape, limits=None) -> np.ndarray:
     """image [H, W(, C)] uint16 or float -> [height, width(, C)]; beyond the outermost pixel centres towards 0.
 
     limits: (low, high), as scikit-image clips to the range of the image's values; None: not clipped. Only the margins
-    need it: between centres nothing exceeds the values around. out: where the result may go.
+    need it: between centres nothing exceeds the values around.
     """
     height, width = (int(side) for side in shape)
-    resized = cv2.resize(image, (width, height), dst=out, interpolation=cv2.INTER_LINEAR)
+    resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     resized = resized.reshape((height, width) + image.shape[2:])  # OpenCV drops a single channel's axis
     for axis, source in enumerate(image.shape[:2]):
         outside = outside_share(source, resized.shape[axis])
@@ -319,28 +316,14 @@ def _scale_into(image: np.ndarray, shape, padding, crop) -> np.ndarray:
 
 
 def _interpolate(image: np.ndarray, shape) -> np.ndarray:
-    """image resized to shape (height, width), finer than its type: uint8 as uint16 times 256, others as floats.
-
-    What comes of uint8 lies in this thread's scratch memory, until the next call.
-    """
+    """image resized to shape (height, width), finer than its type: uint8 as uint16 times 256, others as floats."""
     limits = _limits(image) if max(shape) > max(image.shape[:2]) else None
     if image.dtype == np.uint8:  # half the memory of floats, and memory is what this costs: 0.8 ms to 1024, not 1.4
-        fixed = np.multiply(image, FIXED_POINT, out=_scratch("fixed", image.shape), dtype=np.uint16)
-        out = _scratch("resized", (*shape, *image.shape[2:]))
-        return _bilinear(fixed, shape, limits and tuple(FIXED_POINT * int(limit) for limit in limits), out)
+        fixed = np.multiply(image, FIXED_POINT, dtype=np.uint16, order="C")
+        return _bilinear(fixed, shape, limits and tuple(FIXED_POINT * int(limit) for limit in limits))
     floats = np.float32 if image.dtype in (np.int8, np.float16, np.float32) else np.float64
     lift = BELOW_WHOLE if image.dtype.kind in "iu" else 0
     return _bilinear(np.add(image, lift, dtype=floats, order="C"), shape, limits)
-
-
-def _scratch(name: str, shape) -> np.ndarray:
-    """uint16 of that shape in memory that this thread keeps: fresh pages cost more than what is done to them here."""
-    count = math.prod(shape)
-    kept = getattr(_kept, name, None)
-    if kept is None or kept.size < count or kept.size > 4 * count:
-        kept = np.empty(count, np.uint16)
-        setattr(_kept, name, kept)
-    return kept[:count].reshape(shape)
 
 
 def resize_mask(mask, scale, padding, crop=None) -> np.ndarray:

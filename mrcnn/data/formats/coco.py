@@ -36,6 +36,7 @@ from mrcnn.data.formats import BrokenAnnotation, field, image_size, keep_whole, 
 
 PARTS = ("images", "annotations", "categories")
 MASK_FORMS = "polygons [[x, y, ...], ...] or run lengths {size, counts}"
+SIX_BITS = bytes(range(48, 112))  # the characters of compressed run lengths
 # Subsets of 2014 whose images lie in another one's folder.
 IMAGES_OF = {"minival": "val", "valminusminival": "val"}
 
@@ -128,10 +129,9 @@ class CocoDataset(Dataset):
         # Layer by layer and column by column in memory, as pycocotools has it; what stays 0 is never touched.
         layers = np.zeros((len(annotations), width, height), bool)
         class_ids = np.zeros(len(annotations), np.int32)
-        for i, annotation in enumerate(annotations):
-            if draw(annotation, layers[i], info["path"]):
-                class_id = self.map_source_class_id(f"{info['source']}.{annotation['category_id']}")
-                class_ids[i] = -class_id if annotation.get("iscrowd") else class_id
+        for i in np.flatnonzero(draw(annotations, layers, info["path"])):
+            class_id = self.map_source_class_id(f"{info['source']}.{annotations[i]['category_id']}")
+            class_ids[i] = -class_id if annotations[i].get("iscrowd") else class_id
         kept = class_ids != 0
         return (layers if kept.all() else layers[kept]).transpose(2, 1, 0), class_ids[kept]
 
@@ -150,64 +150,92 @@ def coco_layout(dataset_dir, subset, year):
     return folder / "annotations" / f"instances_{subset}{year}.json", folder / f"{IMAGES_OF.get(subset, subset)}{year}"
 
 
-def draw(annotation, layer, path):
-    """Draws a checked annotation, pixel for pixel as pycocotools' `annToMask` does.
+def draw(annotations, layers, path):
+    """Draws checked annotations, pixel for pixel as pycocotools' `annToMask` does.
 
     Args:
-        annotation: dict with "segmentation".
-        layer: [W, H] bool in one piece, all False; is changed. The mask's transpose, as run lengths go by columns.
-        path: of the image, for the error.
+        annotations: [N] dicts with "segmentation".
+        layers: [N, W, H] bool in one piece, all False; is changed. The masks' transposes, as run lengths go by columns.
+        path: of the image, for errors.
 
     Returns:
-        Whether there is a pixel in it.
+        [N] bool: whether there is a pixel in it.
 
     Raises:
-        BrokenAnnotation: a string of run lengths that isn't one, or not this image's.
+        BrokenAnnotation: run lengths that aren't any, or not this image's.
     """
-    segmentation, (width, height) = annotation["segmentation"], layer.shape
+    _, width, height = layers.shape
+    texts = {i: text for i, annotation in enumerate(annotations) if (text := _as_text(annotation, height, width, path))}
+    shown = np.zeros(len(annotations), bool)
+    if not texts:
+        return shown
+    runs, starts = _run_lengths(list(texts.values()))
+    numbers = np.diff(starts, append=len(runs))
+    sums = np.add.reduceat(np.append(runs, 0), starts) * (numbers > 0)
+    lowest = np.minimum.reduceat(np.append(runs, 0), starts)
+    for i, total, low in zip(texts, sums.tolist(), lowest.tolist()):
+        if total != width * height or low < 0:
+            raise _not_this_images(annotations[i], height, width, path)
+
+    # Runs 1, 3, 5, ... of an annotation are the object. Only what lies between its first and last pixel is written.
+    is_object = np.arange(numbers.max()) % 2 == 0
+    for i, start, number in zip(texts, starts.tolist(), (numbers // 2 * 2).tolist()):
+        if number:
+            own = runs[start : start + number]
+            begin, pixels = own[0], np.repeat(is_object[: number - 1], own[1:])
+            layers[i].reshape(-1)[begin : begin + len(pixels)] = pixels
+            shown[i] = own[1::2].any()
+    return shown
+
+
+def _as_text(annotation, height, width, path) -> bytes:
+    """The run lengths in COCO's compressed form; b"" if the outlines have no area."""
+    segmentation = annotation["segmentation"]
     if isinstance(segmentation, list):
         # Fewer than three points have no area (and pycocotools would take two for a box).
         parts = [part for part in segmentation if len(part) >= 6]
-        if not parts:
-            return False
-        counts = _run_lengths(rle.merge(rle.frPyObjects(parts, height, width))["counts"])
-    elif isinstance(segmentation["counts"], list):
-        counts = np.array(segmentation["counts"])
-    else:
-        counts = _run_lengths(segmentation["counts"])
-    if counts.min(initial=0) < 0 or counts.sum() != layer.size:
-        expected = f"run lengths with a sum of {height} x {width} = {layer.size}"
-        entry = f"annotation {annotation.get('id')}"
-        raise BrokenAnnotation(path, entry, "segmentation.counts", expected, segmentation["counts"])
-    ends = np.cumsum(counts)
-    if len(counts) < 2:
-        return False
-    # Runs 1, 3, 5, ... are the object. Only what lies between its first and last pixel is written.
-    last = len(counts) // 2 * 2
-    is_object = np.arange(1, last) % 2 == 1
-    layer.reshape(-1)[ends[0] : ends[last - 1]] = np.repeat(is_object, counts[1:last])
-    return bool(counts[1::2].any())
+        return rle.merge(rle.frPyObjects(parts, height, width))["counts"] if parts else b""
+    counts = segmentation["counts"]
+    if isinstance(counts, list):
+        if sum(counts) != height * width or min(counts) < 0:
+            raise _not_this_images(annotation, height, width, path)
+        return rle.frPyObjects({"counts": counts, "size": [height, width]}, height, width)["counts"]
+    text = counts.encode() if isinstance(counts, str) else counts
+    if not text or text.translate(None, SIX_BITS) or (text[-1] - 48) & 32:
+        raise _not_this_images(annotation, height, width, path)
+    return text
 
 
-def _run_lengths(text):
-    """The run lengths in COCO's compressed form: [R] int.
+def _not_this_images(annotation, height, width, path):
+    expected = f"run lengths with a sum of {height} x {width} = {height * width}"
+    entry = f"annotation {annotation.get('id')}"
+    return BrokenAnnotation(path, entry, "segmentation.counts", expected, annotation["segmentation"]["counts"])
+
+
+def _run_lengths(texts):
+    """The run lengths in COCO's compressed form: those of all texts, [R] int, and where those of each start.
 
     Each number is written in groups of five bits, lowest first, one a character from "0" on; a character's sixth bit
-    says that another one follows, the fifth bit of the last one is the sign. From the fourth number on it is the
+    says that another one follows, the fifth bit of the last one is the sign. From a text's fourth number on it is the
     difference to the last but one. (pycocotools can decode this to pixels only, and reads beyond a text that is cut.)
     """
-    codes = np.frombuffer(text.encode() if isinstance(text, str) else text, np.uint8).astype(np.int64) - 48
-    if not len(codes) or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
-        return np.zeros(0, np.int64)
+    codes = np.frombuffer(b"".join(texts), np.uint8).astype(np.int64) - 48
     last = np.flatnonzero((codes & 32) == 0)  # of each number
-    first = np.concatenate([[0], last[:-1] + 1])
+    first = np.append(0, last[:-1] + 1)
     length = last - first + 1
     group = np.arange(len(codes)) - np.repeat(first, length)
     values = np.add.reduceat((codes & 31) << (5 * group), first)
     values -= ((codes[last] & 16) > 0) * (1 << 5 * length)
-    values[1::2] = np.cumsum(values[1::2])
-    values[2::2] = np.cumsum(values[2::2])
-    return values
+
+    # Sums over every second number of all texts, less what the sum was before the number's own chain began: the
+    # numbers 1, 3, 5... of a text are one chain, 2, 4, 6... another one, and number 0 stands alone.
+    starts = np.searchsorted(last, np.cumsum([0, *map(len, texts[:-1])]))
+    start = np.repeat(starts, np.diff(starts, append=len(values)))
+    position = np.arange(len(values)) - start
+    sums = np.zeros(len(values) + 2, np.int64)  # two zeros in front
+    sums[2::2], sums[3::2] = np.cumsum(values[::2]), np.cumsum(values[1::2])
+    before = np.where(position == 0, start - 2, start - position % 2)
+    return sums[2:] - sums[before + 2], starts
 
 
 # ---- Parts of the file -----------------------------------------------------------------------------------------------

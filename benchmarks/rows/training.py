@@ -98,7 +98,7 @@ def waiting(quick: bool) -> list[Row]:
     """Row 9: `fit` from photos against `fit` from batches that lie ready, epoch by epoch in turns."""
     from mrcnn.data.generator import DataGenerator
 
-    side, steps, rounds = (256, 6, 1) if quick else (512, 8, 2)
+    side, steps, rounds = (256, 6, 2) if quick else (512, 12, 6)
     workers = os.cpu_count() or 1
     model = network("training", side)
     model.set_trainable(".*", verbose=0)
@@ -108,8 +108,9 @@ def waiting(quick: bool) -> list[Row]:
     ready = Ready([batches[i] for i in range(steps)])
     times = {"from photos": [], "from batches": []}
     model.fit(ready, verbose=0)
-    for _ in range(rounds):
-        for name, data in (("from photos", batches), ("from batches", ready)):
+    for turn in range(rounds):
+        pair = (("from photos", batches), ("from batches", ready))
+        for name, data in pair[:: -1 if turn % 2 else 1]:
             recorder = StepTimes()
             batches.epoch = 0
             model.fit(data, verbose=0, callbacks=[recorder])

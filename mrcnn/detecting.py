@@ -25,7 +25,13 @@ def unmold_image(normalized_images, config):
 
 
 def mold_inputs(images, config):
-    """Resizes, pads and centres photos for the network.
+    """`resize_inputs`, and the mean subtracted: what the network takes. `molded_images` are float32."""
+    resized, metas, windows = resize_inputs(images, config)
+    return [mold_image(image, config) for image in resized], metas, windows
+
+
+def resize_inputs(images, config):
+    """Resizes and pads photos for the network.
 
     Args:
         images: list of [H0, W0, 3] RGB (grey, RGBA, 16-bit and 0..255 floats are converted), of any sizes.
@@ -33,14 +39,14 @@ def mold_inputs(images, config):
             rest. Here the whole photo is taken, scaled as for "crop" and padded as in "pad64".
 
     Returns:
-        molded_images: list of [H, W, channels] float32; all of `config.IMAGE_SHAPE` in the mode "square".
+        resized images: list of [H, W, channels], uint8 or float32; all of `config.IMAGE_SHAPE` in the mode "square".
         image_metas: [B, 12 + C].
         windows: [B, (y1, x1, y2, x2)].
     """
     if isinstance(images, np.ndarray) and images.ndim == 3 and images.shape[2] <= 4:
         raise ValueError(f"images is one array of shape {images.shape}; expected a list: detect([image]).")
     mode = "pad64" if config.IMAGE_RESIZE_MODE == "crop" else config.IMAGE_RESIZE_MODE
-    molded, metas, windows = [], [], []
+    fitted, metas, windows = [], [], []
     for i, image in enumerate(images):
         image = image_ops.to_channels(image, config.IMAGE_CHANNEL_COUNT, name=f"images[{i}]")
         resized, window, scale, _, _ = image_ops.resize_image(
@@ -52,10 +58,10 @@ def mold_inputs(images, config):
                 f' "{mode}"; both sides must be multiples of 64. Use the mode "square" or "pad64".'
             )
         every_class = np.ones(config.NUM_CLASSES, np.int32)
-        molded.append(mold_image(resized, config))
+        fitted.append(resized)
         metas.append(compose_image_meta(0, image.shape, resized.shape, window, scale, every_class))
         windows.append(window)
-    return molded, np.stack(metas), np.stack(windows)
+    return fitted, np.stack(metas), np.stack(windows)
 
 
 def batches_of_one_shape(arrays, batch_size: int):

@@ -61,6 +61,7 @@ from mrcnn.ops.boxes import (
     overlaps_graph,
     trim_zeros_graph,
 )
+from mrcnn.ops.images import subtract_mean
 from mrcnn.ops.meta import compose_image_meta, parse_image_meta, parse_image_meta_graph
 
 MODES = ("training", "inference")
@@ -202,11 +203,7 @@ class _Detector:
     settings: tuple = ()
     model: keras.Model | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
-
-
-def _stacked(arrays) -> np.ndarray:
-    """`np.stack`, without a copy of a single array: a molded image of 1024 x 1024 pixels takes 12 MB."""
-    return arrays[0][None] if len(arrays) == 1 else np.stack(arrays)
+    kept: threading.local = field(default_factory=threading.local)  # see `_molded`
 
 
 def _eagerly(method):
@@ -445,16 +442,16 @@ class MaskRCNN(keras.Model):
         self.config.validate()
         if len(images) == 0:
             return []
-        molded, metas, windows = detecting.mold_inputs(images, self.config)
+        resized, metas, windows = detecting.resize_inputs(images, self.config)
         if verbose:
             log(f"Processing {len(images)} images")
             for name, array in [("image", image) for image in images] + [("image_metas", metas)]:
                 log(name, np.asarray(array))
         results = []
-        for part in detecting.batches_of_one_shape(molded, self.config.BATCH_SIZE):
-            detections, masks = self._predict(_stacked(molded[part]), metas[part])
+        for part in detecting.batches_of_one_shape(resized, self.config.BATCH_SIZE):
+            detections, masks = self._predict(self._molded(resized[part]), metas[part])
             for i, image in enumerate(images[part]):
-                shapes = np.shape(image), molded[part.start].shape
+                shapes = np.shape(image), resized[part.start].shape
                 results.append(self._result(detections[i], masks[i], *shapes, windows[part][i]))
         return results
 
@@ -497,6 +494,15 @@ class MaskRCNN(keras.Model):
         rois, class_ids, scores, masks = detecting.place_on_photo(*args)
         return {"rois": rois, "class_ids": class_ids, "scores": scores, "masks": masks}
 
+    def _molded(self, images) -> np.ndarray:
+        """Images of one shape as a batch without their mean, in memory that this thread keeps for the next one."""
+        shape, kept = (len(images), *images[0].shape), self._detector.kept
+        if getattr(kept, "batch", np.empty(0)).shape != shape:
+            kept.batch = np.empty(shape, np.float32)
+        for image, place in zip(images, kept.batch):
+            subtract_mean(image, self.config.MEAN_PIXEL, out=place)
+        return kept.batch
+
     def _predict(self, images, metas):
         """[B, H, W, channels] and [B, 12 + C] -> detections [B, D, 6], their masks [B, n, 28, 28]. Thread-safe."""
         inputs = [images.astype(np.float32, copy=False), metas.astype(np.float32)]
@@ -524,7 +530,7 @@ class MaskRCNN(keras.Model):
     def mold_inputs(self, images):
         """Photos -> molded images [B, H, W, channels], image_metas [B, 12 + C], windows [B, 4]."""
         molded, metas, windows = detecting.mold_inputs(images, self.config)
-        return _stacked(molded), metas, windows
+        return np.stack(molded), metas, windows
 
     def unmold_detections(self, detections, mrcnn_mask, original_image_shape, image_shape, window):
         """One image's network output -> boxes [n, 4], class_ids [n], scores [n], masks [H0, W0, n]."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.timing import Row, meets, take_turns
 from benchmarks.workloads import compiled, made_up_dataset, network, network_config, photo, tensors, training_batch
-from mrcnn.detecting import place_on_photo
+from mrcnn.detecting import place_on_photo, resize_inputs
 
 LINEAR = "<= 1.1 exponent"  # 1 is linear; the rest is for noise
 
@@ -36,7 +36,7 @@ def pixels(sides, rounds: int) -> Row:
         found, masks = (output[0] for output in model.detector().predict_on_batch([molded, metas.astype(np.float32)]))
         shapes = (image.shape, molded[0].shape)
         return {
-            "resize and mold": lambda: model.mold_inputs([image]),
+            "resize and mold": lambda: model._molded(resize_inputs([image], model.config)[0]),
             "network": lambda: forward(inputs),
             "boxes and masks": lambda: place_on_photo(found, masks, *shapes, windows[0]),
             "detect": lambda: model.detect([image]),

@@ -1,4 +1,4 @@
-"""Rows 6 and 7: memory and start, each measured in a process of its own.
+"""Rows 6 and 7: memory and start, each measured in a process of its own, as is row 5.
 
 python benchmarks/rows/processes.py peak 1024        what the benchmark starts; prints one line of JSON
 """
@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -123,6 +124,14 @@ def traces_of(model, keras) -> int:
     return model.detector().predict_function.experimental_get_tracing_count()
 
 
+def rows_of_loading(quick: int) -> dict:
+    from benchmarks.rows.loading import loading_here
+
+    return {"rows": [asdict(row) for row in loading_here(bool(quick))]}
+
+
 if __name__ == "__main__":
-    measured = {"peak": peak, "growth": growth, "start": start_up}[sys.argv[1]](int(sys.argv[2]))
+    measured = {"peak": peak, "growth": growth, "start": start_up, "loading": rows_of_loading}[sys.argv[1]](
+        int(sys.argv[2])
+    )
     print(json.dumps(measured))

@@ -55,7 +55,7 @@ def batches(counts, side: int, rounds: int) -> Row:
         return {"detect": lambda: model.detect(images)}
 
     what = f"detect() against the batch, ResNet-50, {side} x {side}"
-    return growth(what, "images", counts, [take_turns(at(count), rounds) for count in counts])
+    return growth(what, "images", counts, [take_turns(at(count), rounds + 2, warm_up=2) for count in counts])
 
 
 def training_pixels(sides, rounds: int) -> Row:

@@ -258,9 +258,9 @@ def read_image(path):
         # Not cv2.imread: it can't open every path on Windows, and hides why it failed.
         data = np.fromfile(path, np.uint8)
         if _is_whole(data):
-            image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+            image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is not None:
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        return image
     try:  # scikit-image knows more formats, and says what is wrong with a broken file
         return _to_rgb(skimage.io.imread(str(path)))
     except Exception as error:

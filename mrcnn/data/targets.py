@@ -93,8 +93,9 @@ def _owners(forced, strong):
     anchor, owner, iou = (np.concatenate(columns) for columns in zip(forced, strong))
     is_strong = np.arange(len(anchor)) >= len(forced[0])
     order = np.lexsort((owner, -iou, is_strong, anchor))
-    positive, first = np.unique(anchor[order], return_index=True)
-    return positive, owner[order][first]
+    anchor, owner = anchor[order], owner[order]
+    first = np.append(True, anchor[1:] != anchor[:-1])[: len(anchor)]  # of each anchor
+    return anchor[first], owner[first]
 
 
 def _choose(ids, count, rng):

@@ -306,8 +306,10 @@ def _scale_into(image: np.ndarray, shape, padding, crop) -> np.ndarray:
         resized = resized[y : y + height, x : x + width]
     (top, bottom), (left, right), _ = padding
     height, width = resized.shape[:2]
-    molded = np.zeros((top + height + bottom, left + width + right) + image.shape[2:], image.dtype)
+    molded = np.empty((top + height + bottom, left + width + right) + image.shape[2:], image.dtype)
     inside = molded[top : top + height, left : left + width]
+    for border in (molded[:top], molded[top + height :], molded[:, :left], molded[:, left + width :]):
+        border[...] = 0
     if scales and image.dtype == np.uint8:
         np.right_shift(resized, FIXED_BITS, out=inside, casting="unsafe")
     else:

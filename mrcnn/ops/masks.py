@@ -18,6 +18,7 @@ import numpy as np
 from mrcnn.ops import images
 from mrcnn.ops.boxes import extract_bboxes
 
+SHRUNK_AT_ONCE = 2**15  # pixels of mini masks: what fits in the cache
 LARGE, SPARSE = 2**22, 1 / 16  # see `_zeros`; the first is NumPy's own measure, in bytes
 
 
@@ -90,13 +91,20 @@ def _shrink(mask, instances, boxes, rows, columns, mini_shape) -> np.ndarray:
     x, x_weights = _taps(boxes[:, 1], boxes[:, 3], columns, mini_shape[1])  # [K, 2, w]
     height, width = mini_shape
     shrunk = np.empty((height, width, len(instances)), bool)
-    for k, i in enumerate(instances):
-        pixels = _picked(mask[:, :, i], y[k].reshape(-1), x[k].reshape(-1)) != 0  # [2h, 2w]
-        (y0, y1), (x0, x1) = y_weights[k, :, :, None], x_weights[k]
-        values = pixels[:height] * y0 + pixels[height:] * y1  # [h, 2w]
-        values = values[:, :width] * x0 + values[:, width:] * x1  # [h, w]
+    many = max(1, SHRUNK_AT_ONCE // (height * width))
+    for start in range(0, len(instances), many):
+        part = slice(start, start + many)
+        rows, columns = y[part].reshape(-1, 2 * height), x[part].reshape(-1, 2 * width)
+        pixels = np.empty((len(rows), 2 * height, 2 * width), bool)
+        for k, i in enumerate(instances[part]):
+            pixels[k] = _picked(mask[:, :, i], rows[k], columns[k])
+        y0, y1 = np.moveaxis(y_weights[part], 1, 0)[..., None]  # [K, h, 1] each
+        x0, x1 = np.moveaxis(x_weights[part], 1, 0)[:, :, None]  # [K, 1, w] each
+        values = pixels[:, :height] * y0 + pixels[:, height:] * y1  # [K, h, 2w]
+        values = values[..., :width] * x0 + values[..., width:] * x1  # [K, h, w]
         # Margins blend with the nothing outside the box, but a full piece stays full (values are clipped to its range).
-        shrunk[:, :, k] = (values > 0.5) | pixels.all()
+        full = pixels.all(axis=(1, 2))[:, None, None]
+        shrunk[:, :, part] = np.moveaxis((values > 0.5) | full, 0, -1)
     return shrunk
 
 

@@ -115,6 +115,9 @@ def _choose_free(free, count, rng):
         # Most numbers are free: draw until enough different free ones are found, without listing them all.
         drawn = rng.integers(total, size=2 * count + 32)
         drawn = drawn[free[drawn]]
+        chosen = np.sort(drawn[:count])
+        if len(chosen) == count and (chosen[1:] != chosen[:-1]).all():
+            return chosen
         _, first = np.unique(drawn, return_index=True)
         if len(first) >= count:
             return np.sort(drawn[np.sort(first)[:count]])

@@ -14,6 +14,7 @@ scikit-image's `resize`, mode "constant". OpenCV does the interpolation.
 from __future__ import annotations
 
 import random
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -194,16 +195,22 @@ def _bilinear(image: np.ndarray, shape, limits=None) -> np.ndarray:
     height, width = (int(side) for side in shape)
     resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     resized = resized.reshape((height, width) + image.shape[2:])  # OpenCV drops a single channel's axis
+    floats = np.float64 if image.dtype == np.float64 else np.float32
     for axis, source in enumerate(image.shape[:2]):
-        outside = outside_share(source, resized.shape[axis])
-        margin = np.count_nonzero(outside) // 2  # rows or columns at either edge
-        lanes = np.moveaxis(resized, axis, 0)  # a view
-        floats = np.float64 if image.dtype == np.float64 else np.float32
-        keep = (1 - outside).astype(floats).reshape((-1,) + (1,) * (lanes.ndim - 1))
-        for edge in (slice(0, margin), slice(len(lanes) - margin, len(lanes))):
-            blended = lanes[edge] * keep[edge]
+        lanes = resized.swapaxes(axis, 0)  # a view
+        for edge, keep in _margins(source, len(lanes)):
+            blended = lanes[edge] * keep.astype(floats).reshape((-1,) + (1,) * (lanes.ndim - 1))
             lanes[edge] = blended if limits is None else np.clip(blended, *limits)
     return resized
+
+
+@lru_cache(maxsize=256)
+def _margins(source: int, target: int) -> list:
+    """The rows (or columns) at both edges that blend with what is outside: slice, and which share [rows] they keep."""
+    outside = outside_share(source, target)
+    margin = np.count_nonzero(outside) // 2
+    edges = (slice(0, margin), slice(target - margin, target))
+    return [(edge, 1 - outside[edge]) for edge in edges if margin]
 
 
 def _limits(image: np.ndarray) -> tuple:

@@ -12,7 +12,7 @@ from keras import ops
 from kit import gradients, numpy, tiny_config
 
 from mrcnn.model import refine_detections_graph
-from mrcnn.nn.detections import DetectedBoxes, DetectionLayer
+from mrcnn.nn.detections import DetectedBoxes, DetectionLayer, FilledRows
 from mrcnn.ops.meta import compose_image_meta
 
 # A and B overlap with IoU 0.45 / 0.55 = 0.818; C stands alone; P is padding.
@@ -188,3 +188,13 @@ def test_detected_boxes_are_the_boxes_and_constant():
     np.testing.assert_allclose(found, [[A, P]])
     (gradient,) = gradients(lambda x: ops.sum(DetectedBoxes()(x)), np.ones((1, 2, 6), "float32"))
     assert not gradient.any()
+
+
+@pytest.mark.parametrize("found, rows", [((0, 0), 10), ((3, 1), 10), ((10, 4), 10), ((2, 11), 20), ((25, 0), 25)])
+def test_the_mask_head_sees_only_as_many_rows_as_the_fullest_image_has(found, rows):
+    detections = np.zeros((2, 25, 6), "float32")
+    for image, count in enumerate(found):
+        detections[image, :count] = [0.1, 0.1, 0.5, 0.5, 2, 0.9]
+    cut = numpy(FilledRows()(detections))
+    rows = 25 if keras.backend.backend() == "jax" else rows  # JAX has to know the shape beforehand
+    np.testing.assert_array_equal(cut, detections[:, :rows])

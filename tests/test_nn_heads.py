@@ -188,3 +188,18 @@ def test_matterports_functions_give_the_same_layers(symbols):
     assert outputs[2].shape == (None, None, 3, 4) and masks.shape == (None, None, 28, 28, 3)
     bn = [layer for layer in model.layers if "_bn" in layer.name]
     assert len(bn) == 6 and not any(layer.trainable_weights for layer in bn)
+
+
+def test_the_mask_of_a_class_is_that_one_of_the_masks_of_all_classes(symbols):
+    rois, meta, pyramid = symbols
+    head, class_ids = MaskHead(2, 3), keras.Input((None,))
+    every = head(rois, meta, pyramid)
+    model = keras.Model([rois, class_ids, meta, *pyramid], [every, head.of_class(rois, class_ids, meta, pyramid)])
+    rng = np.random.default_rng(0)
+    maps = [rng.normal(size=(2, n, n, 16)).astype("float32") for n in (16, 8, 4, 2)]
+    boxes = np.array([[[0.1, 0.1, 0.5, 0.6], [0, 0, 1, 1], [0.2, 0.3, 0.4, 0.4]]] * 2, "float32")
+    wanted = np.array([[0, 2, 1], [1, 1, 0]], "float32")  # as detections have them
+    every, of_class = model.predict_on_batch([boxes, wanted, np.repeat(meta_of((64, 64)), 2, 0), *maps])
+    assert of_class.shape == (2, 3, 4, 4) and of_class.std() > 0
+    expected = np.take_along_axis(every, wanted.astype(int)[:, :, None, None, None], axis=-1)[..., 0]
+    np.testing.assert_allclose(of_class, expected, atol=1e-6)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -169,3 +171,15 @@ def test_equal_to_the_reference(golden):
         assert (expanded != data[f"expand_{name}"]).sum() <= 4  # at ties the last bit of a float decides
     unmolded = unmold_mask(data["unmold_mask_in"], data["unmold_mask_bbox"], (90, 110))
     np.testing.assert_array_equal(unmolded, data["unmold_mask_out"])
+
+
+@pytest.mark.parametrize("side", (20, 2100), ids=("small", "of many megabytes"))
+def test_what_is_pasted_into_little_of_an_image_is_an_array_like_any_other(side):
+    boxes = np.array([[3, 4, 9, 12], [-2, side - 5, 4, side + 3]])
+    pasted = paste_masks(np.ones((2, 28, 28), np.float32), boxes, (side, side))
+    expected = np.zeros((side, side, 2), bool)
+    expected[3:9, 4:12, 0] = expected[:4, side - 5 :, 1] = True
+    np.testing.assert_array_equal(pasted, expected)
+    assert pasted.dtype == bool and pasted[..., 0].flags.c_contiguous
+    pasted[0, 0, 0] = True
+    assert pasted.copy()[..., 0].sum() == 6 * 8 + 1 and pickle.loads(pickle.dumps(pasted)).sum() == pasted.sum()

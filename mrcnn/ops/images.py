@@ -215,6 +215,8 @@ def _margins(source: int, target: int) -> list:
 
 def _limits(image: np.ndarray) -> tuple:
     """Smallest and largest value, NaN left out."""
+    if image.dtype == np.uint8:
+        return cv2.minMaxLoc(image.reshape(len(image), -1))[:2]
     return np.fmin.reduce(image, axis=None), np.fmax.reduce(image, axis=None)
 
 

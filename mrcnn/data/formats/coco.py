@@ -171,8 +171,7 @@ def draw(annotations, layers, path):
         return shown
     runs, starts = _run_lengths(list(texts.values()))
     numbers = np.diff(starts, append=len(runs))
-    sums = np.add.reduceat(np.append(runs, 0), starts) * (numbers > 0)
-    lowest = np.minimum.reduceat(np.append(runs, 0), starts)
+    sums, lowest = np.add.reduceat(runs, starts), np.minimum.reduceat(runs, starts)  # each text has a number
     for i, total, low in zip(texts, sums.tolist(), lowest.tolist()):
         if total != width * height or low < 0:
             raise _not_this_images(annotations[i], height, width, path)
@@ -194,7 +193,10 @@ def _as_text(annotation, height, width, path) -> bytes:
     if isinstance(segmentation, list):
         # Fewer than three points have no area (and pycocotools would take two for a box).
         parts = [part for part in segmentation if len(part) >= 6]
-        return rle.merge(rle.frPyObjects(parts, height, width))["counts"] if parts else b""
+        if not parts:
+            return b""
+        drawn = rle.frPyObjects(parts, height, width)
+        return (drawn[0] if len(drawn) == 1 else rle.merge(drawn))["counts"]
     counts = segmentation["counts"]
     if isinstance(counts, list):
         if sum(counts) != height * width or min(counts) < 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import pickle
 
 import numpy as np
@@ -183,3 +184,14 @@ def test_what_is_pasted_into_little_of_an_image_is_an_array_like_any_other(side)
     assert pasted.dtype == bool and pasted[..., 0].flags.c_contiguous
     pasted[0, 0, 0] = True
     assert pasted.copy()[..., 0].sum() == 6 * 8 + 1 and pickle.loads(pickle.dumps(pasted)).sum() == pasted.sum()
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_NOHUGEPAGE"), reason="Linux's")
+def test_masks_are_pasted_where_the_system_knows_no_large_pages(monkeypatch):
+    class Refusing(mmap.mmap):
+        def madvise(self, *args):
+            raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(mmap, "mmap", Refusing)
+    pasted = paste_masks(np.ones((1, 28, 28), np.float32), np.array([[3, 4, 9, 12]]), (2100, 2100))
+    assert pasted.sum() == 6 * 8 and pasted[3:9, 4:12].all()

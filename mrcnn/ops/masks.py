@@ -10,6 +10,7 @@ Resizing is bilinear as in `ops.images`; 0.5 decides, and a tie is background in
 
 from __future__ import annotations
 
+import contextlib
 import math
 import mmap
 
@@ -198,7 +199,8 @@ def _zeros(shape, share: float) -> np.ndarray:
     if share > SPARSE or size < LARGE or not hasattr(mmap, "MADV_NOHUGEPAGE"):
         return np.zeros(shape, bool)
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    memory.madvise(mmap.MADV_NOHUGEPAGE)
+    with contextlib.suppress(OSError):  # a system without such pages refuses to do without them
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
     return np.frombuffer(memory, bool).reshape(shape)
 
 

@@ -1,7 +1,7 @@
 """How fast the package is, against what its machine can do: rows 1 to 9 of benchmarks/README.md.
 
     python benchmarks/run.py                                   all rows, some 10 minutes on 4 cores
-    python benchmarks/run.py --quick                           smaller, under 3 minutes
+    python benchmarks/run.py --quick                           smaller, some 3 minutes
     python benchmarks/run.py --rows 1,2 --json figures.json    some rows; the file also gets plots beside it
     python benchmarks/run.py --peer FOLDER --peer-python PYTHON
                                                                another package with matterport's API beside this one

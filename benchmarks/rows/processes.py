@@ -131,7 +131,6 @@ def rows_of_loading(quick: int) -> dict:
 
 
 if __name__ == "__main__":
-    measured = {"peak": peak, "growth": growth, "start": start_up, "loading": rows_of_loading}[sys.argv[1]](
-        int(sys.argv[2])
-    )
+    tasks = {"peak": peak, "growth": growth, "start": start_up, "loading": rows_of_loading}
+    measured = tasks[sys.argv[1]](int(sys.argv[2]))
     print(json.dumps(measured))

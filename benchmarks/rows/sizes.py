@@ -16,7 +16,7 @@ LINEAR = "<= 1.1 exponent"  # 1 is linear; the rest is for noise
 
 
 def curves(quick: bool) -> list[Row]:
-    rounds = 3
+    rounds = 2 if quick else 3
     return [
         pixels((256, 512) if quick else (256, 512, 1024, 2048), rounds),
         batches((1, 4) if quick else (1, 2, 4, 8), 256 if quick else 512, rounds),

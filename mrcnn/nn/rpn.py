@@ -8,11 +8,12 @@ from __future__ import annotations
 import keras
 from keras import layers, ops
 
+from mrcnn.nn.convolution import Conv2D
 from mrcnn.ops.convolution import conv_bias
 
 
 @keras.saving.register_keras_serializable(package="mrcnn")
-class SharedConv2D(layers.Conv2D):
+class SharedConv2D(Conv2D):
     """A convolution applied to several maps, whose gradient is the same from run to run.
 
     Call arguments: a list of [B, h, w, channels] of any sizes, or one such map.

@@ -82,7 +82,7 @@ def measure(what: str, folder: str) -> None:
 
 def with_ours(dataset, results: Path, boundary: bool) -> float:
     """AP of boxes, masks and perhaps boundaries by this package; returns that of masks."""
-    from mrcnn.evaluate import evaluate_predictions
+    from mrcnn.evaluation import evaluate_predictions
 
     return evaluate_predictions(dataset, results, boundary=boundary, progress=False).mask_ap
 

@@ -27,7 +27,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes would t
 logging.getLogger("tensorflow").setLevel(logging.ERROR)  # row 8 makes a graph for each size, and is meant to
 
 from benchmarks.timing import Row, machine
-from mrcnn.files import replacing
+from mrcnn.io import replacing
 
 
 def measurements() -> dict:

@@ -18,7 +18,7 @@ from keras import layers
 
 from mrcnn.config import Config
 from mrcnn.data.formats.coco import CocoDataset
-from mrcnn.data.targets import build_rpn_targets
+from mrcnn.data.rpn_targets import build_rpn_targets
 from mrcnn.model import MaskRCNN
 from mrcnn.ops.anchors import backbone_shapes, generate_pyramid_anchors
 from mrcnn.ops.meta import compose_image_meta

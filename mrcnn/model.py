@@ -22,14 +22,23 @@ from functools import wraps
 import keras
 import numpy as np
 
-from mrcnn import detecting, evaluate, inspecting, training, weights
+from mrcnn import evaluation, training, weights
+from mrcnn.compat.tf1 import eager_mode, teach_tf_identity
 from mrcnn.config import Config
 from mrcnn.data.generator import DataGenerator, data_generator
-from mrcnn.data.loading import load_image_gt
-from mrcnn.data.targets import build_detection_targets, build_rpn_targets, generate_random_rois
-from mrcnn.detecting import mold_image, unmold_image
-from mrcnn.devices import find_devices
-from mrcnn.eager import eager_mode, teach_tf_identity
+from mrcnn.data.rpn_targets import build_detection_targets, build_rpn_targets, generate_random_rois
+from mrcnn.data.training_sample import load_image_gt
+from mrcnn.distribution import find_devices
+from mrcnn.graph import (
+    INFERENCE_OUTPUTS,
+    Stages,
+    build_stages,
+    detection_graph,
+    detector_graph,
+    training_graph,
+)
+from mrcnn.inference import activations, molding
+from mrcnn.inference.molding import mold_image, unmold_image
 from mrcnn.nn.anchors import Anchors
 from mrcnn.nn.backbones import build_backbone, conv_block, identity_block, resnet_graph
 from mrcnn.nn.detections import DetectedBoxes, DetectionLayer, FilledRows, refine_detections_graph
@@ -65,132 +74,11 @@ from mrcnn.ops.images import subtract_mean
 from mrcnn.ops.meta import compose_image_meta, parse_image_meta, parse_image_meta_graph
 
 MODES = ("training", "inference")
-INFERENCE_OUTPUTS = ("mrcnn_detection", "mrcnn_class", "mrcnn_bbox", "mrcnn_mask", "rpn_rois", "rpn_class", "rpn_bbox")
 # What detecting depends on beside the weights. A change of one of these takes effect at the next `detect`.
 DETECTION_SETTINGS = (
     "PRE_NMS_LIMIT", "RPN_NMS_THRESHOLD", "POST_NMS_ROIS_INFERENCE",
     "DETECTION_MAX_INSTANCES", "DETECTION_MIN_CONFIDENCE", "DETECTION_NMS_THRESHOLD",
 )  # fmt: skip
-
-
-# ---- The map -----------------------------------------------------------------------------------------------------
-@dataclass
-class Stages:
-    """What training and detecting share: symbolic tensors, and the heads that both apply."""
-
-    image: keras.KerasTensor  # [B, H, W, channels]
-    meta: keras.KerasTensor  # [B, 12 + C]
-    pyramid: list  # P2..P5
-    rpn: list  # logits [B, A, 2], probs [B, A, 2], deltas [B, A, 4]
-    anchors: keras.KerasTensor  # [1, A, 4]
-    class_head: ClassHead
-    mask_head: MaskHead
-
-
-def build_stages(config) -> Stages:
-    """Image -> pyramid -> what the RPN says of every anchor."""
-    image = keras.Input((None, None, config.IMAGE_CHANNEL_COUNT), name="input_image")
-    meta = keras.Input((None,), name="input_image_meta", dtype="float32")
-
-    _, c2, c3, c4, c5 = build_backbone(image, config)
-    pyramid = fpn_graph(c2, c3, c4, c5, config.TOP_DOWN_PYRAMID_SIZE)  # P2..P6
-    rpn = rpn_over_pyramid(pyramid, len(config.RPN_ANCHOR_RATIOS), config.RPN_ANCHOR_STRIDE)
-    anchors = Anchors(
-        config.RPN_ANCHOR_SCALES, config.RPN_ANCHOR_RATIOS, config.BACKBONE_STRIDES, config.RPN_ANCHOR_STRIDE,
-        name="anchors",
-    )  # fmt: skip
-    align = {"mode": config.ROI_ALIGN, "samples": config.ROI_ALIGN_SAMPLES}
-    classes, train_bn = config.NUM_CLASSES, config.TRAIN_BN
-    return Stages(
-        image,
-        meta,
-        pyramid[:4],
-        rpn,
-        anchors([image, *pyramid]),
-        ClassHead(config.POOL_SIZE, classes, train_bn, config.FPN_CLASSIF_FC_LAYERS_SIZE, align),
-        MaskHead(config.MASK_POOL_SIZE, classes, train_bn, align),
-    )
-
-
-def detection_graph(stages: Stages, config) -> tuple[list, list]:
-    """Detecting: inputs, and outputs in the order of `INFERENCE_OUTPUTS`."""
-    rois, classes, boxes, detections = detections_of(stages, config)
-    masks = stages.mask_head(DetectedBoxes()(detections), stages.meta, stages.pyramid)  # [B, D, 28, 28, C]
-    _, probs, deltas = stages.rpn
-    return [stages.image, stages.meta], [detections, classes, boxes, masks, rois, probs, deltas]
-
-
-def detector_graph(stages: Stages, config) -> tuple[list, list]:
-    """What `detect` needs of it: detections [B, D, 6], and of the n that may be real the masks of their class alone."""
-    *_, detections = detections_of(stages, config)
-    found = FilledRows()(detections)  # [B, n, 6]
-    masks = stages.mask_head.of_class(DetectedBoxes()(found), found[..., 4], stages.meta, stages.pyramid)
-    return [stages.image, stages.meta], [detections, masks]  # masks [B, n, 28, 28]
-
-
-def detections_of(stages: Stages, config) -> tuple:
-    """Proposals [B, N, 4], their classes [B, N, C] and box deltas [B, N, C, 4], detections [B, D, 6]."""
-    _, probs, deltas = stages.rpn
-    rois = ProposalLayer(config.POST_NMS_ROIS_INFERENCE, config.RPN_NMS_THRESHOLD, config, name="ROI")(
-        [probs, deltas, stages.anchors]
-    )  # [B, N, 4]
-    _, classes, boxes = stages.class_head(rois, stages.meta, stages.pyramid)
-    detections = DetectionLayer(config, name="mrcnn_detection")([rois, classes, boxes, stages.meta])
-    return rois, classes, boxes, detections
-
-
-def training_graph(stages: Stages, config) -> tuple[list, dict]:
-    """Training: inputs, and all that the losses need (`training.compute_losses`) by name."""
-    gt_masks_size = config.MINI_MASK_SHAPE if config.USE_MINI_MASK else (None, None)
-    match = keras.Input((None, 1), name="input_rpn_match", dtype="int32")
-    rpn_bbox = keras.Input((None, 4), name="input_rpn_bbox", dtype="float32")
-    gt_class_ids = keras.Input((None,), name="input_gt_class_ids", dtype="int32")
-    gt_boxes = keras.Input((None, 4), name="input_gt_boxes", dtype="float32")
-    gt_masks = keras.Input((*gt_masks_size, None), name="input_gt_masks", dtype="bool")
-    inputs = [stages.image, stages.meta, match, rpn_bbox, gt_class_ids, gt_boxes, gt_masks]
-
-    logits, probs, deltas = stages.rpn
-    proposals = ProposalLayer(config.POST_NMS_ROIS_TRAINING, config.RPN_NMS_THRESHOLD, config, name="ROI")(
-        [probs, deltas, stages.anchors]
-    )  # [B, N, 4]
-    candidates = proposals
-    if not config.USE_RPN_ROIS:
-        candidates = keras.Input((None, 4), name="input_roi", dtype="float32")
-        inputs.append(candidates)
-        candidates = NormBoxes(name="norm_rois")([candidates, stages.image])
-    targets = DetectionTargetLayer(config, name="proposal_targets")
-    true_boxes = NormBoxes(name="norm_gt_boxes")([gt_boxes, stages.image])
-    rois, class_ids, bbox, masks = targets(
-        [candidates, gt_class_ids, true_boxes, gt_masks, stages.image]
-    )  # [B, T, ...]
-
-    class_logits, classes, class_boxes = stages.class_head(rois, stages.meta, stages.pyramid)
-    # Only positives have a mask to learn, and they come first: the mask head needn't see the rest.
-    positive = FirstRows(targets.max_positives, name="positive_rois")(rois)  # [B, P, 4]
-    pred_masks = stages.mask_head(positive, stages.meta, stages.pyramid)  # [B, P, 28, 28, C]
-    return inputs, {
-        "rpn_class_logits": logits, "rpn_class": probs, "rpn_bbox": deltas, "rpn_rois": proposals,
-        "output_rois": rois, "target_class_ids": class_ids, "target_bbox": bbox, "target_mask": masks,
-        "mrcnn_class_logits": class_logits, "mrcnn_class": classes, "mrcnn_bbox": class_boxes, "mrcnn_mask": pred_masks,
-    }  # fmt: skip
-
-
-@keras.saving.register_keras_serializable(package="mrcnn")
-class FirstRows(keras.layers.Layer):
-    """[B, T, ...] -> [B, count, ...], the first rows."""
-
-    def __init__(self, count, **kwargs):
-        super().__init__(**{"dtype": "float32", **kwargs})
-        self.count = int(count)
-
-    def compute_output_shape(self, input_shape):
-        return (input_shape[0], min(self.count, input_shape[1]), *input_shape[2:])
-
-    def call(self, inputs):
-        return inputs[:, : self.count]
-
-    def get_config(self):
-        return {**super().get_config(), "count": self.count}
 
 
 # ---- The model ---------------------------------------------------------------------------------------------------
@@ -207,7 +95,7 @@ class _Detector:
 
 
 def _eagerly(method):
-    """Lets a method run inside TF1's `with graph.as_default():` (see `mrcnn.eager`)."""
+    """Lets a method run inside TF1's `with graph.as_default():` (see `mrcnn.compat.tf1`)."""
 
     @wraps(method)
     def run(*args, **kwargs):
@@ -241,7 +129,7 @@ class MaskRCNN(keras.Model):
             `POST_NMS_ROIS_INFERENCE`...), batch size and steps also later; loss weights at the next `compile`.
         model_dir: where run folders are made, one for each training: `<name>YYYYmmddTHHMM/mask_rcnn_<name>_0001.h5`.
         strategy: `tf.distribute.Strategy`, or `keras.distribution.DataParallel` on JAX: the devices that share each
-            batch. None: GPU_COUNT of the machine's, as far as there are so many (see `mrcnn.devices`).
+            batch. None: GPU_COUNT of the machine's, as far as there are so many (see `mrcnn.distribution`).
         weights: a file or word to begin with, as `load_weights(weights, by_name=True)` takes it. None: new weights.
 
     Attributes:
@@ -442,13 +330,13 @@ class MaskRCNN(keras.Model):
         self.config.validate()
         if len(images) == 0:
             return []
-        resized, metas, windows = detecting.resize_inputs(images, self.config)
+        resized, metas, windows = molding.resize_inputs(images, self.config)
         if verbose:
             log(f"Processing {len(images)} images")
             for name, array in [("image", image) for image in images] + [("image_metas", metas)]:
                 log(name, np.asarray(array))
         results = []
-        for part in detecting.batches_of_one_shape(resized, self.config.BATCH_SIZE):
+        for part in molding.batches_of_one_shape(resized, self.config.BATCH_SIZE):
             detections, masks = self._predict(self._molded(resized[part]), metas[part])
             for i, image in enumerate(images[part]):
                 shapes = np.shape(image), resized[part.start].shape
@@ -483,15 +371,15 @@ class MaskRCNN(keras.Model):
         Args:
             dataset: prepared `Dataset` with `load_mask`.
             image_ids: which of its images; None: all.
-            **options: of `evaluate.evaluate_dataset`.
+            **options: of `evaluation.evaluate_dataset`.
 
         Returns:
             evaluate.Report: `mask_ap`, `mask_ap50`, `box_ap`...; `print` it, `plot()` it, `report("out.html")`.
         """
-        return evaluate.evaluate_dataset(self, dataset, image_ids, **options)
+        return evaluation.evaluate_dataset(self, dataset, image_ids, **options)
 
     def _result(self, *args) -> dict:
-        rois, class_ids, scores, masks = detecting.place_on_photo(*args)
+        rois, class_ids, scores, masks = molding.place_on_photo(*args)
         return {"rois": rois, "class_ids": class_ids, "scores": scores, "masks": masks}
 
     def _molded(self, images) -> np.ndarray:
@@ -529,12 +417,12 @@ class MaskRCNN(keras.Model):
 
     def mold_inputs(self, images):
         """Photos -> molded images [B, H, W, channels], image_metas [B, 12 + C], windows [B, 4]."""
-        molded, metas, windows = detecting.mold_inputs(images, self.config)
+        molded, metas, windows = molding.mold_inputs(images, self.config)
         return np.stack(molded), metas, windows
 
     def unmold_detections(self, detections, mrcnn_mask, original_image_shape, image_shape, window):
         """One image's network output -> boxes [n, 4], class_ids [n], scores [n], masks [H0, W0, n]."""
-        return detecting.unmold_detections(detections, mrcnn_mask, original_image_shape, image_shape, window)
+        return molding.unmold_detections(detections, mrcnn_mask, original_image_shape, image_shape, window)
 
     def get_anchors(self, image_shape):
         """[A, 4] anchors normalised to an image of `image_shape`; sets `anchors`, the same in pixels."""
@@ -642,7 +530,7 @@ class MaskRCNN(keras.Model):
         missing = [name for name, tensor in outputs.items() if tensor is None]
         if missing:
             raise ValueError(
-                f"run_graph got no tensor (None) for {', '.join(missing)}; see `mrcnn.inspecting` for names."
+                f"run_graph got no tensor (None) for {', '.join(missing)}; see `mrcnn.inference.activations` for names."
             )
         if image_metas is None:
             images, image_metas, _ = self.mold_inputs(images)
@@ -651,18 +539,18 @@ class MaskRCNN(keras.Model):
             "input_image": np.asarray(images, np.float32),
             "input_image_meta": np.asarray(image_metas, np.float32),
         }
-        found = inspecting.run(self, inputs, outputs)
+        found = activations.run(self, inputs, outputs)
         for name, array in found.items():
             log(name, array)
         return found
 
     @_eagerly
     def ancestor(self, tensor, name, checked=None):
-        """The symbolic tensor `name` of this model, or None. `mrcnn.inspecting` lists names: "ROI/refined_anchors:0"...
+        """The symbolic tensor `name` of this model, or None. `mrcnn.inference.activations` lists the names.
 
         `tensor` and `checked` are matterport's; a Keras 3 graph is searched by name alone.
         """
-        return inspecting.find_tensor(self, re.sub(r"^/|/$", "", name))
+        return activations.find_tensor(self, re.sub(r"^/|/$", "", name))
 
     def find_trainable_layer(self, layer):
         """The layer inside a wrapper, or the layer itself."""

@@ -1,9 +1,9 @@
 """matterport's `ParallelModel`, kept as a name.
 
 It cut each batch in pieces, ran them on several GPUs and joined the outputs, for Keras could not. Keras 3 can: a model
-is spread over `Config.GPU_COUNT` devices, or by the strategy it was built with (`mrcnn.devices`), and nothing needs to
-be wrapped. What is left here keeps old scripts running: the wrapper has the inner model's inputs, layers and weights,
-and computes what that computes.
+is spread over `Config.GPU_COUNT` devices, or by the strategy it was built with (`mrcnn.distribution`), and nothing
+needs to be wrapped. This class keeps old scripts running: the wrapper has the inputs, layers and weights of the inner
+model, and computes the same outputs.
 """
 
 from __future__ import annotations

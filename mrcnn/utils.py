@@ -22,7 +22,7 @@ import skimage  # loads skimage.io, .color, .transform and others when they are 
 from keras import ops as _ops
 
 from mrcnn.data.dataset import Dataset
-from mrcnn.evaluate import (
+from mrcnn.evaluation import (
     compute_ap,
     compute_ap_range,
     compute_matches,

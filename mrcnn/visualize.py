@@ -34,7 +34,8 @@ from matplotlib import lines, patches
 from matplotlib.patches import Polygon
 from skimage.measure import find_contours
 
-from mrcnn import drawing, utils
+from mrcnn import utils
+from mrcnn.drawing import figures
 
 BOX_WIDTH = 2  # pixels, of draw_box
 STYLE_OF_VISIBILITY = {0: ("dotted", 0.5), 1: ("dotted", 1.0), 2: ("solid", 1.0)}  # line style, alpha
@@ -62,7 +63,7 @@ def display_images(
     Returns:
         [number of images] array of axes.
     """
-    pictures = [drawing.as_panel(image, f"images[{i}]") for i, image in enumerate(images)]
+    pictures = [figures.as_panel(image, f"images[{i}]") for i, image in enumerate(images)]
     if not pictures:
         print("\n*** No images to display *** \n")
         return np.array([], dtype=object)
@@ -78,16 +79,16 @@ def display_images(
         )[1].ravel()
     else:
         axes = np.array(ax, dtype=object).ravel()
-        drawing.at_least(len(pictures), ax=axes)
+        figures.at_least(len(pictures), ax=axes)
     for panel, picture, title in itertools.zip_longest(axes, pictures, titles[: len(pictures)]):
         if picture is None:  # an unfilled place in the last row
             if opened:
                 panel.set_visible(False)
             continue
-        panel.set_title(drawing.wrap_title(title, 14 / cols), fontsize=drawing.TITLE_POINTS)
+        panel.set_title(figures.wrap_title(title, 14 / cols), fontsize=figures.TITLE_POINTS)
         panel.axis("off")
         panel.imshow(picture, cmap=cmap, norm=norm, interpolation=interpolation)
-    drawing.finish(axes[0].figure, opened, save)
+    figures.finish(axes[0].figure, opened, save)
     return axes[: len(pictures)]
 
 
@@ -100,9 +101,9 @@ def color_splash(image, masks) -> np.ndarray:
     Returns:
         [H, W, 3] uint8.
     """
-    image = drawing.as_rgb(image)
-    inside = drawing.as_masks(masks, image.shape).any(axis=-1)
-    grey = np.rint(image @ drawing.LUMINANCE).astype(np.uint8)
+    image = figures.as_rgb(image)
+    inside = figures.as_masks(masks, image.shape).any(axis=-1)
+    grey = np.rint(image @ figures.LUMINANCE).astype(np.uint8)
     return np.where(inside[..., np.newaxis], image, grey[..., np.newaxis])
 
 
@@ -133,9 +134,9 @@ def apply_mask(image, mask, color, alpha=0.5) -> np.ndarray:
             f"image has the shape {np.shape(image)}; expected an array [H, W, 3] that can be painted in place."
             " Of a grey one make three channels: np.dstack([image] * 3)."
         )
-    masks = drawing.as_masks(mask, image.shape, "mask")
+    masks = figures.as_masks(mask, image.shape, "mask")
     y1, x1, y2, x2 = utils.extract_bboxes(masks)[0]
-    drawing.paint(image[y1:y2, x1:x2], masks[y1:y2, x1:x2, 0], color, alpha)
+    figures.paint(image[y1:y2, x1:x2], masks[y1:y2, x1:x2, 0], color, alpha)
     return image
 
 
@@ -162,30 +163,30 @@ def display_instances(
         ValueError: boxes, masks and class ids that differ in number; masks of another size than the image; a class id
             without a name. The message names them.
     """
-    picture = drawing.as_rgb(image)
-    boxes = drawing.as_boxes(boxes)
+    picture = figures.as_rgb(image)
+    boxes = figures.as_boxes(boxes)
     count = len(boxes)
     if not count:
         print("\n*** No instances to display *** \n")
         masks = None
     else:
-        masks = None if masks is None else drawing.as_masks(masks, picture.shape)
-        drawing.same_length(boxes=count, masks=count if masks is None else masks.shape[-1], class_ids=len(class_ids))
-        drawing.at_least(count, scores=scores, captions=captions)
+        masks = None if masks is None else figures.as_masks(masks, picture.shape)
+        figures.same_length(boxes=count, masks=count if masks is None else masks.shape[-1], class_ids=len(class_ids))
+        figures.at_least(count, scores=scores, captions=captions)
     colors = _choose_colors(colors, count, class_ids)
     there = np.flatnonzero(boxes.any(axis=1))
     if captions is None or len(captions) == 0:
         captions = [_caption(class_ids, class_names, scores, i) if i in there else "" for i in range(count)]
 
-    ax, opened = drawing.open_axes(ax, figsize)
+    ax, opened = figures.open_axes(ax, figsize)
     if masks is not None:
-        drawing.draw_masks(ax, picture, masks, colors, there, fill=show_mask)
-    drawing.show_picture(ax, picture, title)
+        figures.draw_masks(ax, picture, masks, colors, there, fill=show_mask)
+    figures.show_picture(ax, picture, title)
     if show_bbox:
         for i in there:
-            drawing.add_box(ax, boxes[i], colors[i], "dashed", alpha=0.7)
-    drawing.place_captions(ax, [(captions[i], boxes[i], colors[i]) for i in there])
-    drawing.finish(ax.figure, opened, save)
+            figures.add_box(ax, boxes[i], colors[i], "dashed", alpha=0.7)
+    figures.place_captions(ax, [(captions[i], boxes[i], colors[i]) for i in there])
+    figures.finish(ax.figure, opened, save)
     return ax
 
 
@@ -205,7 +206,7 @@ def display_differences(
     Returns:
         The axes drawn on.
     """
-    shape = drawing.as_rgb(image).shape
+    shape = figures.as_rgb(image).shape
     truth = _without_padding(shape, "gt", gt_box, gt_class_id, gt_mask)
     predicted = _without_padding(shape, "pred", pred_box, pred_class_id, pred_mask, pred_score)
     ious = _matched_ious(truth, predicted, iou_threshold, score_threshold)
@@ -228,16 +229,16 @@ def display_differences(
 
 def _without_padding(image_shape, name: str, boxes, class_ids, masks, scores=None) -> tuple:
     """(boxes, class ids, masks, scores) of the instances whose box isn't all zero, best score first."""
-    boxes, class_ids = drawing.as_boxes(boxes, f"{name}_box"), np.asarray(class_ids).astype(int)
+    boxes, class_ids = figures.as_boxes(boxes, f"{name}_box"), np.asarray(class_ids).astype(int)
     scores = np.zeros(len(class_ids)) if scores is None else np.asarray(scores)
-    masks = drawing.as_masks(masks, image_shape, f"{name}_mask")
+    masks = figures.as_masks(masks, image_shape, f"{name}_mask")
     there = boxes.any(axis=1)
     count = int(there.sum())
     if masks.shape[-1] == count < len(boxes):  # as from a model: boxes padded with zeros, masks not
         boxes, class_ids, scores = boxes[there], class_ids[: len(there)][there], scores[: len(there)][there]
         there = np.ones(count, bool)
     lengths = {"box": len(boxes), "class_id": len(class_ids), "mask": masks.shape[-1], "score": len(scores)}
-    drawing.same_length(**{f"{name}_{part}": length for part, length in lengths.items()})
+    figures.same_length(**{f"{name}_{part}": length for part, length in lengths.items()})
     order = np.flatnonzero(there)
     order = order[np.argsort(scores[order], kind="stable")[::-1]]
     return boxes[order], class_ids[order], masks[..., order], scores[order]
@@ -267,9 +268,9 @@ def display_top_masks(image, mask, class_ids, class_names, limit=4, *, ax=None, 
     Returns:
         [limit + 1] array of axes.
     """
-    picture = drawing.as_rgb(image)
-    masks, class_ids = drawing.as_masks(mask, picture.shape, "mask"), np.asarray(class_ids).astype(int)
-    drawing.same_length(mask=masks.shape[-1], class_ids=len(class_ids))
+    picture = figures.as_rgb(image)
+    masks, class_ids = figures.as_masks(mask, picture.shape, "mask"), np.asarray(class_ids).astype(int)
+    figures.same_length(mask=masks.shape[-1], class_ids=len(class_ids))
     area = {class_id: masks[..., class_ids == class_id].sum() for class_id in np.unique(class_ids)}
     largest = sorted((c for c in area if area[c] > 0), key=area.get, reverse=True)[:limit]
     panels, titles = [picture], [f"H x W={picture.shape[0]}x{picture.shape[1]}"]
@@ -326,14 +327,14 @@ def draw_boxes(
     """
     if boxes is None and refined_boxes is None:
         raise ValueError("boxes and refined_boxes are both None; expected at least one of them, [N, 4].")
-    picture = drawing.as_rgb(image)
-    before = None if boxes is None else drawing.as_boxes(boxes)
-    after = None if refined_boxes is None else drawing.as_boxes(refined_boxes, "refined_boxes").astype(np.int32)
+    picture = figures.as_rgb(image)
+    before = None if boxes is None else figures.as_boxes(boxes)
+    after = None if refined_boxes is None else figures.as_boxes(refined_boxes, "refined_boxes").astype(np.int32)
     count = len(after if before is None else before)
-    masks = None if masks is None or not count else drawing.as_masks(masks, picture.shape)
+    masks = None if masks is None or not count else figures.as_masks(masks, picture.shape)
     given = {"boxes": before, "refined_boxes": after, "masks": None if masks is None else masks[0, 0]}
-    drawing.same_length(**{name: len(values) for name, values in given.items() if values is not None})
-    drawing.at_least(count, captions=captions, visibilities=visibilities)
+    figures.same_length(**{name: len(values) for name, values in given.items() if values is not None})
+    figures.at_least(count, captions=captions, visibilities=visibilities)
     colors = _choose_colors(colors, count)
     styles = [("dashed", 1.0)] * count
     if visibilities is not None:
@@ -343,18 +344,18 @@ def draw_boxes(
         styles = [STYLE_OF_VISIBILITY[visibility] for visibility in visibilities[:count]]
         colors = [GREY if visibility == 0 else color for visibility, color in zip(visibilities, colors)]
 
-    ax, opened = drawing.open_axes(ax, (12, 12))
+    ax, opened = figures.open_axes(ax, (12, 12))
     if masks is not None:
-        drawing.draw_masks(ax, picture, masks, colors, range(count))
-    drawing.show_picture(ax, picture, title, margin=(picture.shape[0] // 10, picture.shape[1] // 10))
+        figures.draw_masks(ax, picture, masks, colors, range(count))
+    figures.show_picture(ax, picture, title, margin=(picture.shape[0] // 10, picture.shape[1] // 10))
     tags = []
     for i, (color, (style, alpha)) in enumerate(zip(colors, styles)):
-        drawing.add_before_after(ax, drawing.row(before, i), drawing.row(after, i), color, style, alpha)
-        box = drawing.row(before, i) if drawing.row(after, i) is None else drawing.row(after, i)
+        figures.add_before_after(ax, figures.row(before, i), figures.row(after, i), color, style, alpha)
+        box = figures.row(before, i) if figures.row(after, i) is None else figures.row(after, i)
         if captions is not None and box is not None:
             tags.append((captions[i], box, color))
-    drawing.place_captions(ax, tags)
-    drawing.finish(ax.figure, opened, save, show=False)
+    figures.place_captions(ax, tags)
+    figures.finish(ax.figure, opened, save, show=False)
     return ax
 
 
@@ -371,11 +372,11 @@ def draw_rois(image, rois, refined_rois, mask, class_ids, class_names, limit=10,
     Returns:
         The axes drawn on.
     """
-    picture = drawing.as_rgb(image)
-    rois, class_ids = drawing.as_boxes(rois, "rois"), np.asarray(class_ids).astype(int)
-    refined = None if refined_rois is None else drawing.as_boxes(refined_rois, "refined_rois")
+    picture = figures.as_rgb(image)
+    rois, class_ids = figures.as_boxes(rois, "rois"), np.asarray(class_ids).astype(int)
+    refined = None if refined_rois is None else figures.as_boxes(refined_rois, "refined_rois")
     given = {"rois": rois, "refined_rois": refined, "mask": mask, "class_ids": class_ids}
-    drawing.same_length(**{name: len(values) for name, values in given.items() if values is not None})
+    figures.same_length(**{name: len(values) for name, values in given.items() if values is not None})
     count = len(rois)
     chosen = random.sample(range(count), limit) if count > limit else list(range(count))
     title = f"Showing {limit} random ROIs out of {count}" if count > limit else f"{count} ROIs"
@@ -384,25 +385,25 @@ def draw_rois(image, rois, refined_rois, mask, class_ids, class_names, limit=10,
     else:
         colors = _choose_colors(colors, count, class_ids)
 
-    ax, opened = drawing.open_axes(ax, (12, 12))
+    ax, opened = figures.open_axes(ax, (12, 12))
     tags = []
     for i in chosen:
         if not class_ids[i]:
-            drawing.add_before_after(ax, drawing.row(rois, i), None, GREY, "dashed")
+            figures.add_before_after(ax, figures.row(rois, i), None, GREY, "dashed")
             continue
-        drawing.add_before_after(ax, drawing.row(rois, i), drawing.row(refined, i), colors[i], "dashed")
+        figures.add_before_after(ax, figures.row(rois, i), figures.row(refined, i), colors[i], "dashed")
         box = rois[i] if refined is None else refined[i]
         tags.append((_name(class_names, class_ids[i]), box, colors[i]))
         if mask is not None:
             whole = utils.unmold_mask(np.asarray(mask[i], np.float32), rois[i].astype(np.int32), picture.shape)
             apply_mask(picture, whole, colors[i])
-    drawing.show_picture(ax, picture, title, margin=(20, 50))
-    drawing.place_captions(ax, tags)
+    figures.show_picture(ax, picture, title, margin=(20, 50))
+    figures.place_captions(ax, tags)
     positive = int((class_ids > 0).sum())
     print("Positive ROIs: ", positive)
     print("Negative ROIs: ", int((class_ids == 0).sum()))
     print(f"Positive Ratio: {positive / max(1, count):.2f}")
-    drawing.finish(ax.figure, opened, save, show=False)
+    figures.finish(ax.figure, opened, save, show=False)
     return ax
 
 
@@ -433,22 +434,22 @@ def _choose_colors(colors, count: int, class_ids=None) -> list:
         if colors != "class" or class_ids is None:
             allowed = "a list of colours" if class_ids is None else 'a list of colours or "class"'
             raise ValueError(f"colors is {colors!r}; expected {allowed}.")
-        return drawing.class_colors(class_ids[:count])
-    drawing.at_least(count, colors=colors)
-    return [drawing.as_color(color, f"colors[{i}]") for i, color in enumerate(colors[:count])]
+        return figures.class_colors(class_ids[:count])
+    figures.at_least(count, colors=colors)
+    return [figures.as_color(color, f"colors[{i}]") for i, color in enumerate(colors[:count])]
 
 
 # ---- Curves and grids ------------------------------------------------------------------------------------------------
 def plot_precision_recall(AP, precisions, recalls, *, ax=None, save=None):
     """Draws the precision-recall curve, both in 0..1, with the average precision in its title. Returns the axes."""
-    ax, opened = drawing.open_axes(ax, (6.4, 4.8))
+    ax, opened = figures.open_axes(ax, (6.4, 4.8))
     ax.set_title(f"Precision-Recall Curve. AP@50 = {AP:.3f}")
     ax.set_xlabel("Recall")
     ax.set_ylabel("Precision")
     ax.set_xlim(0, 1.1)
     ax.set_ylim(0, 1.1)
     ax.plot(recalls, precisions)
-    drawing.finish(ax.figure, opened, save, show=False)
+    figures.finish(ax.figure, opened, save, show=False)
     return ax
 
 
@@ -473,9 +474,9 @@ def plot_overlaps(
     overlaps = np.asarray(overlaps, float).reshape(rows, columns) if not rows * columns else np.asarray(overlaps)
     if overlaps.ndim != 2 or overlaps.shape[0] < rows or overlaps.shape[1] < columns:
         raise ValueError(f"overlaps has the shape {overlaps.shape}; expected [{rows} predictions, {columns} true].")
-    drawing.at_least(rows, pred_scores=pred_scores)
+    figures.at_least(rows, pred_scores=pred_scores)
     overlaps = overlaps[:rows, :columns]
-    ax, opened = drawing.open_axes(ax, (np.clip(0.5 * columns, 12, 40), np.clip(0.3 * rows, 10, 40)))
+    ax, opened = figures.open_axes(ax, (np.clip(0.5 * columns, 12, 40), np.clip(0.3 * rows, 10, 40)))
     shade = plt.Normalize(0, max(overlaps.max(initial=0), 1e-6))
     if overlaps.size:
         ax.imshow(overlaps, interpolation="nearest", cmap=plt.cm.Blues, norm=shade, aspect="auto")
@@ -487,11 +488,11 @@ def plot_overlaps(
     for row, column in np.argwhere(written):
         iou = overlaps[row, column]
         verdict = ("match" if true_ids[column] == pred_ids[row] else "wrong") if iou > threshold else ""
-        color = drawing.text_color(plt.cm.Blues(shade(iou))) if iou > 0 else "grey"
+        color = figures.text_color(plt.cm.Blues(shade(iou))) if iou > 0 else "grey"
         ax.text(column, row, f"{iou:.3f}\n{verdict}".strip(), ha="center", va="center", fontsize=9, color=color)
     if opened:
         ax.figure.tight_layout()
-    drawing.finish(ax.figure, opened, save, show=False)
+    figures.finish(ax.figure, opened, save, show=False)
     return ax
 
 

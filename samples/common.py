@@ -14,7 +14,7 @@ import keras
 import matplotlib.pyplot as plt
 
 from mrcnn import visualize, weights
-from mrcnn.files import replacing
+from mrcnn.io import replacing
 
 ROOT = Path(__file__).resolve().parents[1]
 LOGS = ROOT / "logs"
@@ -151,7 +151,7 @@ def evaluate(model, dataset, image_ids=None):
     """Prints the scores on some images of a prepared data set (None: all), the mask AP50 in the last line.
 
     Returns:
-        The `mrcnn.evaluate.Report`.
+        The `mrcnn.evaluation.Report`.
     """
     image_ids = dataset.image_ids if image_ids is None else image_ids
     with confidence(model, EVALUATION_CONFIDENCE):

@@ -13,8 +13,8 @@
 (7 epochs of 100 steps of 8 images; mask AP 0.663, box AP 0.785. The background is a class of the mIoU.)
 
 M2NIST ("MNIST extended", on Kaggle) has 5000 images of 64 x 84 pixels with two or three digits of MNIST; the last 500
-are for the test. Mask R-CNN finds each digit with a mask of its own; `mrcnn.evaluate.semantic_map` lays these over each
-other, the surest on top, and every pixel has a class. Training starts from the shipped model that finds shapes: its
+are for the test. Mask R-CNN finds each digit with a mask of its own; `mrcnn.evaluation.semantic_map` lays these over
+each other, the highest score on top, and every pixel has a class. Training starts from the shipped shapes model: its
 backbone and pyramid know outlines already, and only the heads, which have ten digits to tell apart, are new.
 docs/digits.png is the picture for images that we drew in the same layout. On 500 images that `compose` made of the
 digits of MNIST's test set, the same model has mask AP50 0.936, mIoU 0.759 and pixel accuracy 0.982.
@@ -38,8 +38,8 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from tqdm import tqdm
 
 from mrcnn.data.formats.m2nist import M2nistDataset
-from mrcnn.evaluate import semantic_map
-from mrcnn.files import replacing
+from mrcnn.evaluation import semantic_map
+from mrcnn.io import replacing
 from mrcnn.model import MaskRCNN
 from samples.common import LOGS, evaluate, find_weights, load_weights, warm_up_and_cosine
 from samples.shapes import ShapesConfig

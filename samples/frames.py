@@ -31,7 +31,7 @@ import cv2
 import numpy as np
 
 from mrcnn.data.dataset import read_image
-from mrcnn.weights.reading import natural_order
+from mrcnn.weights.readers import natural_order
 
 IMAGE_ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 DEFAULT_RATE = 25.0  # of folders, and of videos and cameras that don't say theirs

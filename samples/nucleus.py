@@ -36,7 +36,7 @@ from tqdm import tqdm
 from mrcnn import visualize
 from mrcnn.config import Config
 from mrcnn.data.formats.instance_pngs import NucleiDataset, image_folders
-from mrcnn.files import replacing
+from mrcnn.io import replacing
 from mrcnn.model import MaskRCNN
 from samples.common import (
     LOGS,

@@ -53,7 +53,7 @@ from mrcnn import visualize, weights
 from mrcnn.config import Config
 from mrcnn.data.dataset import read_image
 from mrcnn.data.formats.open_images import OpenImagesDataset, class_labels
-from mrcnn.files import replacing
+from mrcnn.io import replacing
 from mrcnn.model import MaskRCNN
 from samples.common import (
     LOGS,

@@ -33,7 +33,7 @@ import numpy as np
 from mrcnn.config import Config
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.formats.id_png import PennFudanDataset
-from mrcnn.evaluate import EvaluateDataset
+from mrcnn.evaluation import EvaluateDataset
 from mrcnn.model import MaskRCNN
 from samples.common import (
     EVALUATION_CONFIDENCE,

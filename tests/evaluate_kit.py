@@ -1,4 +1,4 @@
-"""What the tests of `mrcnn.evaluate` share: small data sets, made-up detections, and pycocotools to compare with."""
+"""What the tests of `mrcnn.evaluation` share: small data sets, made-up detections, and pycocotools to compare with."""
 
 from __future__ import annotations
 

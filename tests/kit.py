@@ -13,7 +13,7 @@ from keras import layers, ops
 
 from mrcnn.config import Config
 from mrcnn.data.dataset import Dataset
-from mrcnn.data.targets import build_rpn_targets
+from mrcnn.data.rpn_targets import build_rpn_targets
 from mrcnn.model import BatchNorm, MaskRCNN, compute_backbone_shapes
 from mrcnn.ops.anchors import generate_pyramid_anchors
 from mrcnn.ops.masks import minimize_mask

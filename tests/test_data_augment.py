@@ -7,9 +7,9 @@ import pytest
 from data_kit import Blocks, TinyConfig
 
 import mrcnn  # noqa: F401  (first: it lets imgaug be imported on NumPy 2)
-from mrcnn.data import packing
+from mrcnn.data import mask_bits
 from mrcnn.data.augment import augment_sample, check_augmentation
-from mrcnn.data.loading import load_image_gt
+from mrcnn.data.training_sample import load_image_gt
 
 imgaug = pytest.importorskip("imgaug")
 from imgaug import augmenters as iaa  # noqa: E402
@@ -30,8 +30,8 @@ def picture():
 def augment(augmentation, seed=0, picture=picture):
     image, masks = picture()
     rng = None if seed is None else np.random.default_rng(seed)
-    image, planes = augment_sample(augmentation, image, packing.pack(masks), masks.shape[-1], rng)
-    return image, packing.unpack(planes, masks.shape[-1])
+    image, planes = augment_sample(augmentation, image, mask_bits.pack(masks), masks.shape[-1], rng)
+    return image, mask_bits.unpack(planes, masks.shape[-1])
 
 
 GEOMETRY = {
@@ -74,9 +74,9 @@ def test_packed_masks_move_like_each_mask_alone(name):
     image, masks = picture()
     _, together = augment(GEOMETRY[name], 3)
     for i in range(0, 11, 4):
-        planes = packing.pack(masks[..., i : i + 1])
+        planes = mask_bits.pack(masks[..., i : i + 1])
         _, alone = augment_sample(GEOMETRY[name], image, planes, 1, np.random.default_rng(3))
-        np.testing.assert_array_equal(packing.unpack(alone, 1)[..., 0], together[..., i])
+        np.testing.assert_array_equal(mask_bits.unpack(alone, 1)[..., 0], together[..., i])
 
 
 def test_the_generator_decides_and_the_augmenter_is_left_as_it_was():

@@ -13,7 +13,7 @@ import skimage.draw
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
-from mrcnn.data.formats import BrokenAnnotation, drawing, read_json
+from mrcnn.data.formats import BrokenAnnotation, rasterize, read_json
 from mrcnn.data.formats.coco import CocoDataset
 from mrcnn.data.formats.via import ViaDataset
 
@@ -45,26 +45,26 @@ def test_polygons_are_those_of_scikit_image(whole):
         expected = np.zeros((25, 35), bool)
         expected[skimage.draw.polygon(ys, xs, (25, 35))] = True
         if count > 2:
-            np.testing.assert_array_equal(drawing.polygon(25, 35, ys, xs), expected)
+            np.testing.assert_array_equal(rasterize.polygon(25, 35, ys, xs), expected)
 
 
 def test_polygons_that_cross_themselves_or_lie_outside():
-    bow = drawing.polygon(11, 11, [0, 10, 0, 10], [0, 10, 10, 0])
+    bow = rasterize.polygon(11, 11, [0, 10, 0, 10], [0, 10, 10, 0])
     assert bow[5, 5] and bow[:, 0].all() and bow[:, 10].all() and not bow[0, 5] and not bow[10, 5]
-    assert not drawing.polygon(10, 10, [20, 30, 30], [20, 20, 30]).any()
-    assert not drawing.polygon(10, 10, [], []).any()
+    assert not rasterize.polygon(10, 10, [20, 30, 30], [20, 20, 30]).any()
+    assert not rasterize.polygon(10, 10, [], []).any()
 
 
 def test_other_shapes_by_hand():
-    assert np.argwhere(drawing.point(5, 5, 1, 2)).tolist() == [[1, 2]]
-    assert np.argwhere(drawing.rectangle(5, 5, 1, 2, 2, 1)).tolist() == [[1, 2], [2, 2]]
-    assert not drawing.rectangle(5, 5, -4, -4, 2, 2).any()
+    assert np.argwhere(rasterize.point(5, 5, 1, 2)).tolist() == [[1, 2]]
+    assert np.argwhere(rasterize.rectangle(5, 5, 1, 2, 2, 1)).tolist() == [[1, 2], [2, 2]]
+    assert not rasterize.rectangle(5, 5, -4, -4, 2, 2).any()
     y, x = np.mgrid[:60, :80]
-    circle = drawing.ellipse(60, 80, 30, 40, 20, 20)
+    circle = rasterize.ellipse(60, 80, 30, 40, 20, 20)
     assert (circle ^ ((y - 30) ** 2 + (x - 40) ** 2 <= 400)).sum() <= 20
-    lying, standing = drawing.ellipse(60, 80, 30, 40, 5, 20), drawing.ellipse(60, 80, 30, 40, 5, 20, np.pi / 2)
+    lying, standing = rasterize.ellipse(60, 80, 30, 40, 5, 20), rasterize.ellipse(60, 80, 30, 40, 5, 20, np.pi / 2)
     assert lying.any(axis=0).sum() == standing.any(axis=1).sum() == 41
-    assert drawing.ellipse(60, 80, 30, 40, 5, 20, np.pi / 4)[42, 52]  # clockwise, as y points down
+    assert rasterize.ellipse(60, 80, 30, 40, 5, 20, np.pi / 4)[42, 52]  # clockwise, as y points down
 
 
 # ---- VIA -------------------------------------------------------------------------------------------------------------

@@ -13,9 +13,9 @@ import pytest
 from data_kit import Blocks, TinyConfig
 
 from mrcnn.data.generator import DataGenerator, data_generator
-from mrcnn.data.loading import load_image_gt
-from mrcnn.data.stream import SampleStream
-from mrcnn.data.targets import build_rpn_targets
+from mrcnn.data.rpn_targets import build_rpn_targets
+from mrcnn.data.sample_stream import SampleStream
+from mrcnn.data.training_sample import load_image_gt
 from mrcnn.ops.anchors import backbone_shapes, generate_pyramid_anchors
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from data_kit import Blocks, TinyConfig
 
-from mrcnn.data import packing
-from mrcnn.data.loading import load_image_gt
+from mrcnn.data import mask_bits
+from mrcnn.data.training_sample import load_image_gt
 from mrcnn.ops.boxes import extract_bboxes
 from mrcnn.ops.masks import minimize_mask
 
@@ -203,14 +203,14 @@ def test_packing_is_undone_by_unpacking(count, order):
     masks[..., : count // 3] = False
     laid = np.ascontiguousarray(np.moveaxis(masks, -1, 0)) if order == "layers" else None
     masks = np.moveaxis(laid, 0, -1) if order == "layers" else np.asarray(masks, order=order)
-    planes = packing.pack(masks)
+    planes = mask_bits.pack(masks)
     assert planes.shape == (13, 17, -(-count // 8)) and planes.dtype == np.uint8
-    np.testing.assert_array_equal(packing.unpack(planes, count), masks)
+    np.testing.assert_array_equal(mask_bits.unpack(planes, count), masks)
     for i in range(count):
-        np.testing.assert_array_equal(packing.layer(planes, i), masks[..., i])
-    boxes = packing.boxes(planes, count)
+        np.testing.assert_array_equal(mask_bits.layer(planes, i), masks[..., i])
+    boxes = mask_bits.boxes(planes, count)
     np.testing.assert_array_equal(boxes, extract_bboxes(masks))
     there = boxes[:, 2] > 0
     expected = np.zeros((6, 5, count), bool)
     expected[..., there] = minimize_mask(boxes[there], masks[..., there], (6, 5))
-    np.testing.assert_array_equal(packing.minimize(planes, boxes, (6, 5)), expected)
+    np.testing.assert_array_equal(mask_bits.minimize(planes, boxes, (6, 5)), expected)

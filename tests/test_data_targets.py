@@ -7,7 +7,7 @@ import pytest
 
 from mrcnn.config import Config
 from mrcnn.data.anchor_index import AnchorIndex
-from mrcnn.data.targets import (
+from mrcnn.data.rpn_targets import (
     _choose_free,
     build_detection_targets,
     build_rpn_targets,

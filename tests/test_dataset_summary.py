@@ -9,8 +9,8 @@ import pytest
 from data_kit import Blocks, TinyConfig
 
 from mrcnn.data.dataset import Dataset
-from mrcnn.data.loading import load_image_gt
 from mrcnn.data.summary import best_anchor_iou
+from mrcnn.data.training_sample import load_image_gt
 from mrcnn.ops.anchors import backbone_shapes, generate_pyramid_anchors
 from mrcnn.ops.boxes import compute_overlaps
 

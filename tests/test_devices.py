@@ -14,7 +14,7 @@ from kit import tiny_config, tiny_model
 
 from mrcnn import training
 from mrcnn.data.generator import DataGenerator
-from mrcnn.devices import Devices, _dividing, find_devices
+from mrcnn.distribution import Devices, _dividing, find_devices
 from mrcnn.ops import replicas
 
 only_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of TensorFlow's strategies")

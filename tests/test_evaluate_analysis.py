@@ -7,14 +7,14 @@ import pytest
 from evaluate_kit import AnnotationSet, FakeModel, MaskSet, made_up_detections, made_up_truth, rectangle, result
 from pycocotools import mask as coco_mask
 
-from mrcnn.evaluate import evaluate_dataset, evaluate_predictions
-from mrcnn.evaluate.bootstrap import _levels_reached, draw, interval, resampled_ap
-from mrcnn.evaluate.boundary import band, band_width, boundary_ious
-from mrcnn.evaluate.calibration import best_threshold, best_thresholds, calibrate, min_scores
-from mrcnn.evaluate.coco import RECALLS
-from mrcnn.evaluate.errors import break_down, confusion_matrix
-from mrcnn.evaluate.rle import check_rles, encode_masks, to_rle
-from mrcnn.evaluate.semantic import count_pixels, semantic_map, semantic_scores
+from mrcnn.evaluation import evaluate_dataset, evaluate_predictions
+from mrcnn.evaluation.bootstrap import _levels_reached, draw, interval, resampled_ap
+from mrcnn.evaluation.boundary import band, band_width, boundary_ious
+from mrcnn.evaluation.calibration import best_threshold, best_thresholds, calibrate, min_scores
+from mrcnn.evaluation.coco_protocol import RECALLS
+from mrcnn.evaluation.errors import break_down, confusion_matrix
+from mrcnn.evaluation.rle import check_rles, encode_masks, to_rle
+from mrcnn.evaluation.semantic import count_pixels, semantic_map, semantic_scores
 
 SIZE = 100
 

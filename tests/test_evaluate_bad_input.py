@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from evaluate_kit import FakeModel, MaskSet, rectangle, result
 
-from mrcnn.evaluate import evaluate_dataset, evaluate_predictions
-from mrcnn.evaluate import results as results_module
+from mrcnn.evaluation import coco_results as results_module
+from mrcnn.evaluation import evaluate_dataset, evaluate_predictions
 
 MASK = rectangle(30, 40, (5, 5, 25, 35))
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from evaluate_kit import MaskSet, rectangle, result
 
-from mrcnn.evaluate import EvaluateDataset
+from mrcnn.evaluation import EvaluateDataset
 
 MASK = rectangle(30, 40, (5, 5, 25, 35))[..., None]
 

@@ -19,8 +19,8 @@ from evaluate_kit import (
 )
 
 from mrcnn.data.formats.coco import CocoDataset
-from mrcnn.evaluate import evaluate_dataset, evaluate_predictions
-from mrcnn.evaluate.coco import RECALLS, THRESHOLDS, match
+from mrcnn.evaluation import evaluate_dataset, evaluate_predictions
+from mrcnn.evaluation.coco_protocol import RECALLS, THRESHOLDS, match
 
 
 def assert_same_as_pycocotools(truth, results, report):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mrcnn.evaluate import (
+from mrcnn.evaluation import (
     compute_ap,
     compute_ap_range,
     compute_matches,

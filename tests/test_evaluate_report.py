@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from evaluate_kit import AnnotationSet, FakeModel, MaskSet, made_up_detections, made_up_truth, rectangle, result
 
-from mrcnn.evaluate import compare, evaluate_dataset, evaluate_predictions
+from mrcnn.evaluation import compare, evaluate_dataset, evaluate_predictions
 
 
 @pytest.fixture(scope="module")

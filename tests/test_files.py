@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mrcnn.files import replacing
+from mrcnn.io import replacing
 
 
 def test_what_was_written_takes_the_place_of_what_was_there(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 from mrcnn.config import Config
 from mrcnn.data.formats import BrokenAnnotation
 from mrcnn.data.formats.instance_pngs import NucleiDataset
-from mrcnn.data.loading import load_image_gt
+from mrcnn.data.training_sample import load_image_gt
 
 H, W = 30, 40
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from kit import TWO_IMAGES, make_batch, photo, tiny_model
 
-from mrcnn import inspecting
+from mrcnn.inference import activations
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_the_names_that_notebooks_use_for_nms(model, molded, found, name):
 
 
 def test_every_step_that_the_page_lists_exists(model):
-    listed = [word for word in inspecting.__doc__.split() if word.endswith(":0")]
+    listed = [word for word in activations.__doc__.split() if word.endswith(":0")]
     assert len(listed) >= 7
     for name in listed:
         if "/" in name:
@@ -142,8 +142,8 @@ def test_a_model_for_training_can_be_looked_into_as_well(tmp_path):
     found = model.run_graph([photo()], outputs)
     assert found["P2"].shape == (1, 16, 16, 16) and 0 < len(found["nms"]) <= 40
 
-    # What follows from the truth needs the truth; `inspecting.run` takes it.
+    # What follows from the truth needs the truth; `activations.run` takes it.
     batch = make_batch(model.config, TWO_IMAGES)
     names = ("output_rois", "target_class_ids")
-    found = inspecting.run(model, batch, {name: model.output[name] for name in names})
+    found = activations.run(model, batch, {name: model.output[name] for name in names})
     assert found["output_rois"].shape == (2, 16, 4) and found["target_class_ids"].shape == (2, 16)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from mrcnn.data import open_dataset
-from mrcnn.data.formats import BrokenAnnotation, heads
-from mrcnn.data.opening import UnknownFormat
+from mrcnn.data.format_detection import UnknownFormat
+from mrcnn.data.formats import BrokenAnnotation, json_kind
 
 H, W = 30, 40
 SQUARE = [[3, 2], [9, 2], [9, 8], [3, 8]]
@@ -194,7 +194,7 @@ def test_images_of_coco_behind_its_annotations(tmp_path):
     filler = [dict(coco()["annotations"][0], id=i) for i in range(2000)]
     content = coco(annotations=filler)
     path = write(tmp_path / "x.json", {key: content[key] for key in ("annotations", "categories", "images")})
-    assert heads.names_of_images(heads.kind_of_json(path)[1], "coco") == []
+    assert json_kind.names_of_images(json_kind.kind_of_json(path)[1], "coco") == []
     assert open_dataset(path).load_mask(0)[0].shape[-1] == 2000
 
 
@@ -286,7 +286,7 @@ def test_beginnings_are_beginnings(tmp_path):
         return part == whole
 
     for size in range(1, path.stat().st_size + 2):
-        found, is_whole = heads.read_head(path, size)
+        found, is_whole = json_kind.read_head(path, size)
         assert begins(found, content) and is_whole == (size >= path.stat().st_size), size
     assert found == content
 
@@ -295,11 +295,11 @@ def test_long_files_are_recognised_by_their_beginning(tmp_path):
     image = '{"id": 1, "file_name": "a.jpg", "height": 30, "width": 40}'
     path = tmp_path / "x.json"
     path.write_text('{"images": [' + ", ".join([image] * 50_000) + "] and this is no JSON any more")
-    assert heads.kind_of_json(path)[0] == "coco"
+    assert json_kind.kind_of_json(path)[0] == "coco"
     path.write_text('{"info": {"text": "' + "x" * 200_000 + '"}, "images": [' + image + "]")  # nor this
-    assert heads.kind_of_json(path)[0] is None
+    assert json_kind.kind_of_json(path)[0] is None
     path.write_text(path.read_text() + ', "annotations": [], "categories": []}')
-    assert heads.kind_of_json(path)[0] == "coco"
+    assert json_kind.kind_of_json(path)[0] == "coco"
 
 
 # ---- Real data -------------------------------------------------------------------------------------------------------

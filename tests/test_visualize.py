@@ -17,7 +17,8 @@ import skimage.io
 from matplotlib.patches import Polygon, Rectangle
 from skimage.color import rgb2lab
 
-from mrcnn import drawing, utils, visualize
+from mrcnn import utils, visualize
+from mrcnn.drawing import figures
 
 RED, GREEN = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)
 NAMES = ["BG", "cat", "dog"]
@@ -104,8 +105,8 @@ def test_random_colors():
 
 
 def test_class_colors_are_fixed_and_far_apart():
-    colors = drawing.class_colors(range(1, 81))
-    assert drawing.class_colors([7, -7, 7.0]) == [colors[6]] * 3
+    colors = figures.class_colors(range(1, 81))
+    assert figures.class_colors([7, -7, 7.0]) == [colors[6]] * 3
     assert len(set(colors)) == 80
     for count, least in ((10, 45), (20, 30), (80, 10)):  # differences from 2 up can be seen side by side
         lab = rgb2lab(np.array(colors[:count]))
@@ -116,7 +117,7 @@ def test_class_colors_are_fixed_and_far_apart():
 @pytest.mark.parametrize("background, color", [("white", "black"), ("yellow", "black"), ("lime", "black"),
                                                ("red", "white"), ("blue", "white"), ("gray", "white")])  # fmt: skip
 def test_captions_stand_out_from_their_tag(background, color):
-    assert drawing.text_color(background) == color
+    assert figures.text_color(background) == color
 
 
 @pytest.mark.parametrize("color", [(255, 0, 0), "no colour", (1, 0)])
@@ -193,7 +194,7 @@ def test_color_splash_takes_grey_and_rgba(shape):
     ],
 )
 def test_any_image_becomes_rgb_bytes(image, seen, why):
-    rgb = drawing.as_rgb(image)
+    rgb = figures.as_rgb(image)
     assert rgb.shape == (2, 2, 3) and rgb.dtype == np.uint8
     assert (rgb == seen).all(), why
 
@@ -255,7 +256,7 @@ def test_show_mask_and_show_bbox():
 
 def test_outline_of_a_mask_at_the_border_closes():
     full = np.ones((6, 9), bool)
-    (outline,) = drawing.outlines(full, (0, 0, 6, 9))
+    (outline,) = figures.outlines(full, (0, 0, 6, 9))
     assert (outline[0] == outline[-1]).all()
     assert outline.min(0).tolist() == [-0.5, -0.5] and outline.max(0).tolist() == [8.5, 5.5]
 
@@ -264,9 +265,9 @@ def test_outlines_of_a_ring_and_of_nothing():
     ring = np.zeros((9, 9), bool)
     ring[1:8, 1:8] = True
     ring[3:6, 3:6] = False
-    found = drawing.outlines(ring, utils.extract_bboxes(ring[..., None])[0])
+    found = figures.outlines(ring, utils.extract_bboxes(ring[..., None])[0])
     assert len(found) == 2 and all((o[0] == o[-1]).all() for o in found)
-    assert drawing.outlines(np.zeros((9, 9), bool), (0, 0, 0, 0)) == []
+    assert figures.outlines(np.zeros((9, 9), bool), (0, 0, 0, 0)) == []
 
 
 def test_empty_mask_and_padded_box_are_left_out():

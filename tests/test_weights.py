@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mrcnn import weights
-from mrcnn.weights import reading, writing
+from mrcnn.weights import matterport_h5, readers
 
 layers = keras.layers
 HEADS = ["mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask"]
@@ -336,7 +336,7 @@ def test_more_than_ten_arrays_of_a_layer_keep_their_order(tmp_path, name):
 
 
 def test_names_too_long_for_one_attribute_are_cut_as_keras_cuts_them(tmp_path, trained, model, monkeypatch):
-    monkeypatch.setattr(writing, "ATTRIBUTE_BYTES", 64)
+    monkeypatch.setattr(matterport_h5, "ATTRIBUTE_BYTES", 64)
     weights.save_matterport_h5(trained, tmp_path / "a.h5")
     with h5py.File(tmp_path / "a.h5") as file:
         assert "layer_names" not in file.attrs and "layer_names1" in file.attrs
@@ -372,7 +372,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, trained, monkeypatch):
     def fails(*args):
         raise OSError("disk full")
 
-    monkeypatch.setattr(writing, "_write_layer", fails)
+    monkeypatch.setattr(matterport_h5, "_write_layer", fails)
     with pytest.raises(OSError, match="disk full"):
         weights.save_matterport_h5(trained, path)
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["a.h5"]
@@ -661,7 +661,7 @@ def test_a_hostile_or_broken_file_of_keras_is_refused(tmp_path, trained, unchang
 
 
 def test_a_zip_bomb_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "MAX_BYTES", 1000)
+    monkeypatch.setattr(readers, "MAX_BYTES", 1000)
     with zipfile.ZipFile(tmp_path / "a.keras", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("model.weights.h5", bytes(100_000))
     with pytest.raises(ValueError, match="would unpack to 100,000 bytes; refused"):

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from mrcnn import weights
-from mrcnn.weights import downloading
+from mrcnn.weights import downloads
 
 
 def h5_bytes(size=200_000, seed=0) -> bytes:
@@ -78,7 +78,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(downloading, "WAIT_SECONDS", 0)
+    monkeypatch.setattr(downloads, "WAIT_SECONDS", 0)
     server = Server()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -146,7 +146,7 @@ def test_the_words_and_their_releases():
 def test_shapes_is_shipped_and_checked(monkeypatch, tmp_path):
     path = weights.pretrained("shapes")
     assert path == weights.find_pretrained("shapes") == str(Path(__file__).parents[1] / "weights" / "shapes.h5")
-    monkeypatch.setattr(downloading, "SHIPPED_FOLDER", tmp_path)
+    monkeypatch.setattr(downloads, "SHIPPED_FOLDER", tmp_path)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match="Clone the repository"):
         weights.pretrained("shapes")

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.timing import Row, meets, take_turns
 from benchmarks.workloads import compiled, made_up_dataset, network, network_config, photo, tensors, training_batch
-from mrcnn.detecting import place_on_photo, resize_inputs
+from mrcnn.inference.molding import place_on_photo, resize_inputs
 
 LINEAR = "<= 1.1 exponent"  # 1 is linear; the rest is for noise
 

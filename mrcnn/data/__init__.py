@@ -9,7 +9,7 @@ from __future__ import annotations
 def __getattr__(name):
     # Only when it is asked for: the formats bring pycocotools and more.
     if name == "open_dataset":
-        from mrcnn.data.opening import open_dataset
+        from mrcnn.data.format_detection import open_dataset
 
         return open_dataset
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

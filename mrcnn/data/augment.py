@@ -24,7 +24,7 @@ import weakref
 import cv2
 import numpy as np
 
-from mrcnn.data import packing
+from mrcnn.data import mask_bits
 
 # imgaug keeps masks at 0 beyond the border, even where it fills the image with mirrored objects. These pick pixels
 # of the image, so that a mask filled alike fits; the other ways ("mean", "linear_ramp", ...) make pixels up.
@@ -177,7 +177,7 @@ def _moves_image_only(augmenter, name, trials=10):
             results = []
             for picture in (image, patched):
                 np.random.seed(trial)
-                results.append(_augment_imgaug(augmenter, picture, packing.pack(mask), np.random.default_rng(trial)))
+                results.append(_augment_imgaug(augmenter, picture, mask_bits.pack(mask), np.random.default_rng(trial)))
             (plain, _), (moved, planes) = results
             if plain.shape != moved.shape or planes.shape[:2] != moved.shape[:2]:
                 return False  # other sizes are refused later, and by that name
@@ -211,7 +211,7 @@ def _keras_layers(augmentation):
 def _augment_keras(augmentation, image, planes, count, rng):
     import keras
 
-    masks = packing.unpack(planes, count)[None].astype(np.float32)  # [1, H, W, N]: layers blend masks, bits can't be
+    masks = mask_bits.unpack(planes, count)[None].astype(np.float32)  # [1, H, W, N]: layers blend masks, bits can't be
     images = image[None].astype(np.float32)
     for layer in _keras_layers(augmentation):
         seed = None if rng is None else keras.random.SeedGenerator(int(rng.integers(2**31)))
@@ -220,12 +220,12 @@ def _augment_keras(augmentation, image, planes, count, rng):
         if count:
             masks = layer.transform_segmentation_masks(masks, transformation, training=True)
     images, masks = (np.asarray(keras.ops.convert_to_numpy(batch)) for batch in (images, masks))
-    return _like(image, images[0]), packing.pack(masks[0] > 0.5)
+    return _like(image, images[0]), mask_bits.pack(masks[0] > 0.5)
 
 
 # ---- Callables -------------------------------------------------------------------------------------------------------
 def _augment_callable(augmentation, image, planes, count, rng):
-    masks = packing.unpack(planes, count)
+    masks = mask_bits.unpack(planes, count)
     takes_rng = "rng" in inspect.signature(augmentation).parameters
     result = augmentation(image, masks, **({"rng": rng} if takes_rng else {}))
     if not isinstance(result, (tuple, list)) or len(result) != 2:
@@ -234,7 +234,7 @@ def _augment_callable(augmentation, image, planes, count, rng):
         )
     augmented, masks_out = np.asarray(result[0]), np.asarray(result[1])
     _check_shape(augmentation, "masks", masks_out.shape, masks.shape)
-    return _like(image, augmented), packing.pack(masks_out)
+    return _like(image, augmented), mask_bits.pack(masks_out)
 
 
 def _like(image, augmented):

@@ -22,9 +22,9 @@ import cv2
 import keras
 import numpy as np
 
-from mrcnn.data.loading import flip_every_other
-from mrcnn.data.stream import ROIS, SampleStream
-from mrcnn.data.targets import build_detection_targets, generate_random_rois
+from mrcnn.data.rpn_targets import build_detection_targets, generate_random_rois
+from mrcnn.data.sample_stream import ROIS, SampleStream
+from mrcnn.data.training_sample import flip_every_other
 from mrcnn.ops.images import subtract_mean
 
 try:

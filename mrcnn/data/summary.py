@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from mrcnn.data.loading import describe
-from mrcnn.files import replacing
+from mrcnn.data.training_sample import describe
+from mrcnn.io import replacing
 from mrcnn.ops import images
 from mrcnn.ops.anchors import backbone_shapes, generate_anchors
 from mrcnn.ops.boxes import extract_bboxes

@@ -57,7 +57,7 @@ class DetectionLayer(keras.layers.Layer):
         return self.steps(inputs)["detections"]
 
     def steps(self, inputs):
-        """The layer's steps by name, for looking inside (`mrcnn.inspecting`).
+        """The layer's steps by name, for looking inside (`mrcnn.inference.activations`).
 
         Returns:
             dict: `class_ids` [B, N], `class_scores` [B, N], `refined_rois` [B, N, 4] (moved and clipped to the

@@ -59,7 +59,7 @@ class ProposalLayer(keras.layers.Layer):
         return self.steps(inputs)["proposals"]
 
     def steps(self, inputs):
-        """The layer's steps by name, for looking inside (`mrcnn.inspecting`).
+        """The layer's steps by name, for looking inside (`mrcnn.inference.activations`).
 
         Returns:
             dict: `pre_nms_anchors`, `refined_anchors`, `refined_anchors_clipped`, each [B, K, 4], best score first;

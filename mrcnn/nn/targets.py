@@ -219,3 +219,21 @@ def detection_targets_graph(proposals, gt_class_ids, gt_boxes, gt_masks, config)
     inputs = [ops.convert_to_tensor(x)[None] for x in (proposals, gt_class_ids, gt_boxes, gt_masks)]
     inputs.append(ops.zeros((1, *(int(n) for n in config.IMAGE_SHAPE))))
     return [x[0] for x in DetectionTargetLayer(config)(inputs)]
+
+
+@keras.saving.register_keras_serializable(package="mrcnn")
+class FirstRows(keras.layers.Layer):
+    """[B, T, ...] -> [B, count, ...], the first rows."""
+
+    def __init__(self, count, **kwargs):
+        super().__init__(**{"dtype": "float32", **kwargs})
+        self.count = int(count)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], min(self.count, input_shape[1]), *input_shape[2:])
+
+    def call(self, inputs):
+        return inputs[:, : self.count]
+
+    def get_config(self):
+        return {**super().get_config(), "count": self.count}

@@ -1,19 +1,19 @@
 """Weight files: read, load by layer name, write, download, and find the last checkpoint.
 
-reading      any of the three file layouts -> layer name -> arrays
-loading      a file -> a model, by layer name; says what matched, and changes nothing when something does not
-writing      a model -> matterport's `.h5` layout
-downloading  "coco", "balloon", "imagenet", "shapes" -> a verified file
-checkpoints  run folders and checkpoint names, and which is the newest
+readers         any of the three file layouts -> layer name -> arrays
+load_by_name    a file -> a model, by layer name; reports what matched, and changes nothing on an error
+matterport_h5   a model -> matterport's `.h5` layout
+downloads       "coco", "balloon", "imagenet", "shapes" -> a verified file
+checkpoints     run folders and checkpoint names, and which is the newest
 """
 
 from __future__ import annotations
 
 from .checkpoints import CheckpointPath, checkpoint_name, find_last, parse_checkpoint, run_folder
-from .downloading import PRETRAINED, WORDS, download, find_pretrained, pretrained
-from .loading import LoadReport, load_weights_by_name
-from .reading import read_weights
-from .writing import save_matterport_h5
+from .downloads import PRETRAINED, WORDS, download, find_pretrained, pretrained
+from .load_by_name import LoadReport, load_weights_by_name
+from .matterport_h5 import save_matterport_h5
+from .readers import read_weights
 
 __all__ = [
     "PRETRAINED",

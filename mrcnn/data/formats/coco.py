@@ -32,7 +32,7 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
 from mrcnn.data.dataset import Dataset, is_url
-from mrcnn.data.formats import BrokenAnnotation, field, image_size, keep_whole, read_json, writing
+from mrcnn.data.formats import BrokenAnnotation, field, image_size, keep_whole, read_json, writers
 
 PARTS = ("images", "annotations", "categories")
 MASK_FORMS = "polygons [[x, y, ...], ...] or run lengths {size, counts}"
@@ -372,16 +372,16 @@ def save_coco(dataset, path, image_ids=None, indent=None):
         ValueError: the data set isn't prepared, or its masks don't fit their images.
     """
     path, taken = Path(path), set()
-    wanted = writing.chosen_images(dataset, image_ids)
+    wanted = writers.chosen_images(dataset, image_ids)
     own_ids = _growing([dataset.image_info[i]["id"] for i in wanted])
     category_ids = _growing([info["id"] for info in dataset.class_info[1:]])
     images, annotations = [], []
     for own_id, image_id in zip(own_ids, wanted):
-        masks, class_ids = writing.read_objects(dataset, image_id)
+        masks, class_ids = writers.read_objects(dataset, image_id)
         height, width = masks.shape[:2]
-        png = path.with_name(f"{path.stem}_images") / f"{writing.file_stem(dataset, image_id, taken)}.png"
-        file = writing.image_file(dataset, image_id, (height, width), png)
-        name = writing.relative_path(file, path.parent)
+        png = path.with_name(f"{path.stem}_images") / f"{writers.file_stem(dataset, image_id, taken)}.png"
+        file = writers.image_file(dataset, image_id, (height, width), png)
+        name = writers.relative_path(file, path.parent)
         images.append({"id": own_id, "file_name": name, "height": height, "width": width})
         for code, class_id in zip(rle.encode(np.asfortranarray(masks, np.uint8)), class_ids.tolist()):
             annotations.append(
@@ -399,7 +399,7 @@ def save_coco(dataset, path, image_ids=None, indent=None):
         {"id": own_id, "name": str(info["name"]), "supercategory": info["source"]}
         for own_id, info in zip(category_ids, dataset.class_info[1:])
     ]
-    return writing.write_json({"images": images, "annotations": annotations, "categories": categories}, path, indent)
+    return writers.write_json({"images": images, "annotations": annotations, "categories": categories}, path, indent)
 
 
 def _growing(ids):

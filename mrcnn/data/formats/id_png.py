@@ -21,7 +21,7 @@ import numpy as np
 
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.formats import BrokenAnnotation, image_size, keep_whole
-from mrcnn.data.formats.pictures import check_size, choose, image_files, read_values
+from mrcnn.data.formats.image_files import check_size, choose, image_files, read_values
 
 
 class IdPngDataset(Dataset):

@@ -42,8 +42,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from mrcnn.data.formats import BrokenAnnotation, drawing, field, keep_whole, name_classes, read_json, writing
-from mrcnn.data.formats.upright import UprightDataset, check_told_size, upright_size
+from mrcnn.data.formats import BrokenAnnotation, field, keep_whole, name_classes, rasterize, read_json, writers
+from mrcnn.data.formats.exif import UprightDataset, check_told_size, upright_size
 
 NO_OBJECT = ("__ignore__", "_background_")
 CROWD = "iscrowd"
@@ -126,15 +126,15 @@ def draw(shape, height, width):
         return _paste(_decode_mask(shape["png"]), round(ys.min()), round(xs.min()), height, width)
     if kind == "rectangle":
         (top, bottom), (left, right) = (ys.min(), ys.max()), (xs.min(), xs.max())
-        return drawing.polygon(height, width, [top, top, bottom, bottom], [left, right, right, left])
+        return rasterize.polygon(height, width, [top, top, bottom, bottom], [left, right, right, left])
     if kind == "circle":
         radius = math.hypot(ys[1] - ys[0], xs[1] - xs[0])
-        return drawing.ellipse(height, width, ys[0], xs[0], radius, radius)
+        return rasterize.ellipse(height, width, ys[0], xs[0], radius, radius)
     if kind == "point":
-        return drawing.point(height, width, ys[0], xs[0])
+        return rasterize.point(height, width, ys[0], xs[0])
     if kind in THIN:
-        return drawing.line(height, width, ys, xs)
-    return drawing.polygon(height, width, ys, xs)
+        return rasterize.line(height, width, ys, xs)
+    return rasterize.polygon(height, width, ys, xs)
 
 
 def merge(parts, may_cut):
@@ -312,10 +312,10 @@ def save_labelme(dataset, folder, image_ids=None):
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths, taken = [], set()
-    for image_id in writing.chosen_images(dataset, image_ids):
-        masks, class_ids = writing.read_objects(dataset, image_id)
-        name = writing.file_stem(dataset, image_id, taken)
-        photo = writing.image_file(dataset, image_id, masks.shape[:2], folder / f"{name}.png")
+    for image_id in writers.chosen_images(dataset, image_ids):
+        masks, class_ids = writers.read_objects(dataset, image_id)
+        name = writers.file_stem(dataset, image_id, taken)
+        photo = writers.image_file(dataset, image_id, masks.shape[:2], folder / f"{name}.png")
         shapes = []
         for i, class_id in enumerate(class_ids.tolist()):
             own = {
@@ -328,12 +328,12 @@ def save_labelme(dataset, folder, image_ids=None):
             "version": "5.5.0",
             "flags": {},
             "shapes": shapes,
-            "imagePath": writing.relative_path(photo, folder),
+            "imagePath": writers.relative_path(photo, folder),
             "imageData": None,
             "imageHeight": masks.shape[0],
             "imageWidth": masks.shape[1],
         }
-        paths.append(writing.write_json(content, folder / f"{name}.json", indent=2))
+        paths.append(writers.write_json(content, folder / f"{name}.json", indent=2))
     return paths
 
 
@@ -350,7 +350,7 @@ def shapes_of(mask, group_id):
     outlines, _ = cv2.findContours(small.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     outlines = [outline[:, 0] for outline in outlines]
     if all(len(outline) >= 3 for outline in outlines):
-        parts = [drawing.polygon(*small.shape, outline[:, 1], outline[:, 0]) for outline in outlines]
+        parts = [rasterize.polygon(*small.shape, outline[:, 1], outline[:, 0]) for outline in outlines]
         if np.array_equal(np.any(parts, axis=0), small):
             group = group_id if len(outlines) > 1 else None
             return [_as_shape("polygon", outline + (left, top), group) for outline in outlines[::-1]]

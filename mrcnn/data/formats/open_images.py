@@ -32,7 +32,7 @@ import numpy as np
 
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.formats import BrokenAnnotation, image_size, keep_whole, name_classes
-from mrcnn.data.formats.pictures import SUFFIXES, read_values
+from mrcnn.data.formats.image_files import SUFFIXES, read_values
 
 ANNOTATIONS = ("*annotations-object-segmentation.csv", "segmentations.csv")
 DESCRIPTIONS = (

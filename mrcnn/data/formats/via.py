@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from mrcnn.data.dataset import Dataset, is_url
-from mrcnn.data.formats import BrokenAnnotation, drawing, field, image_size, keep_whole, read_json
+from mrcnn.data.formats import BrokenAnnotation, field, image_size, keep_whole, rasterize, read_json
 
 USUAL_FILE = "via_region_data.json"
 NUMBERS = {  # of each shape; polygons have lists of them
@@ -97,14 +97,14 @@ def draw(shape, height, width):
     """A VIA shape (its "shape_attributes") as a mask [height, width] bool."""
     kind = shape["name"]
     if kind in ("polygon", "polyline"):
-        return drawing.polygon(height, width, shape["all_points_y"], shape["all_points_x"])
+        return rasterize.polygon(height, width, shape["all_points_y"], shape["all_points_x"])
     numbers = [float(shape[name]) for name in NUMBERS[kind]]
     if kind == "rect":
-        return drawing.rectangle(height, width, *numbers)
+        return rasterize.rectangle(height, width, *numbers)
     if kind == "point":
-        return drawing.point(height, width, *numbers)
+        return rasterize.point(height, width, *numbers)
     y, x, ry, rx = numbers if kind == "ellipse" else (*numbers, numbers[-1])
-    return drawing.ellipse(height, width, y, x, ry, rx, float(shape.get("theta", 0)))
+    return rasterize.ellipse(height, width, y, x, ry, rx, float(shape.get("theta", 0)))
 
 
 def find_file(path):

@@ -32,8 +32,8 @@ from xml.etree import ElementTree
 import numpy as np
 
 from mrcnn.data.formats import BrokenAnnotation, keep_whole, name_classes
-from mrcnn.data.formats.pictures import SUFFIXES
-from mrcnn.data.formats.upright import UprightDataset, upright_size
+from mrcnn.data.formats.exif import UprightDataset, upright_size
+from mrcnn.data.formats.image_files import SUFFIXES
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 IMAGE_FOLDERS = ("JPEGImages", "images")  # beside the folder of the XML files

@@ -32,9 +32,9 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from mrcnn.data.formats import BrokenAnnotation, drawing, keep_whole, name_classes
-from mrcnn.data.formats.pictures import SUFFIXES, image_files
-from mrcnn.data.formats.upright import UprightDataset, upright_size
+from mrcnn.data.formats import BrokenAnnotation, keep_whole, name_classes, rasterize
+from mrcnn.data.formats.exif import UprightDataset, upright_size
+from mrcnn.data.formats.image_files import SUFFIXES, image_files
 
 SPLITS = ("train", "val", "test")
 NAME_LIST = "classes.txt"  # one name a line, as labelImg and others save it
@@ -103,9 +103,9 @@ def draw(values, height, width):
     """The numbers of a line, without the class, as a mask [height, width] bool."""
     if len(values) == 4:
         x, y, w, h = values * (width, height, width, height)
-        return drawing.rectangle(height, width, y - h / 2, x - w / 2, h, w)
+        return rasterize.rectangle(height, width, y - h / 2, x - w / 2, h, w)
     points = np.around(values.reshape(-1, 2) * (width, height), DECIMALS)
-    return drawing.rings(height, width, [(ring[:, 1], ring[:, 0]) for ring in split_at_bridges(points)])
+    return rasterize.rings(height, width, [(ring[:, 1], ring[:, 0]) for ring in split_at_bridges(points)])
 
 
 def split_at_bridges(points):

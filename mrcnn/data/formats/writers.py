@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from mrcnn.data.dataset import is_url
-from mrcnn.data.formats.upright import orientation
-from mrcnn.files import replacing
+from mrcnn.data.formats.exif import orientation
+from mrcnn.io import replacing
 
 
 def chosen_images(dataset, image_ids):

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mrcnn.evaluate.coco import MATCH_50, Detections, Matches, Truths, ap50, mean_of
+from mrcnn.evaluation.coco_protocol import MATCH_50, Detections, Matches, Truths, ap50, mean_of
 
 KINDS = ("localisation", "class", "duplicate", "both", "background")
 LOCALISATION, CLASS, DUPLICATE, BOTH, BACKGROUND = range(5)

@@ -10,10 +10,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from mrcnn.evaluate.drawing import class_color, draw_instances, encode, side_by_side
-from mrcnn.evaluate.instances import Instances, truth_of
-from mrcnn.evaluate.run import evaluate_dataset
-from mrcnn.files import replacing
+from mrcnn.drawing.instances import class_color, draw_instances, encode, side_by_side
+from mrcnn.evaluation.evaluate import evaluate_dataset
+from mrcnn.evaluation.instances import Instances, truth_of
+from mrcnn.io import replacing
 
 NUMBERS = ("box_ap", "mask_ap", "mask_ap50")
 

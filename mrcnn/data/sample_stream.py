@@ -21,8 +21,8 @@ import numpy as np
 
 from mrcnn.data.anchor_index import AnchorIndex
 from mrcnn.data.augment import check_augmentation
-from mrcnn.data.loading import describe, mold_sample, read_sample
-from mrcnn.data.targets import choose_anchors
+from mrcnn.data.rpn_targets import choose_anchors
+from mrcnn.data.training_sample import describe, mold_sample, read_sample
 from mrcnn.ops.anchors import backbone_shapes, generate_pyramid_anchors
 
 SAMPLE, ORDER, ROIS = 0, 1, 2  # what chance is drawn for; keeps the draws apart

@@ -30,7 +30,7 @@ from pathlib import Path
 import h5py
 from tqdm import tqdm
 
-from .reading import HDF5_SIGNATURE, ZIP_SIGNATURE, describe_head, what_broke
+from .readers import HDF5_SIGNATURE, ZIP_SIGNATURE, describe_head, what_broke
 
 # "coco" and "balloon" are matterport's releases (v2.1 has the balloon's only, #1515); "imagenet" is a ResNet-50
 # without its top, with the same layer names, so of a ResNet-101 it fills the blocks that both have.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from tqdm import tqdm
 
-from mrcnn.evaluate.collector import Collector
-from mrcnn.evaluate.instances import Instances, describe_image, detections_of, truth_of
-from mrcnn.evaluate.report import Report
-from mrcnn.evaluate.results import Names, Predictions, ResultsWriter
+from mrcnn.evaluation.coco_results import Names, Predictions, ResultsWriter
+from mrcnn.evaluation.collector import Collector
+from mrcnn.evaluation.instances import Instances, describe_image, detections_of, truth_of
+from mrcnn.evaluation.report import Report
 
 AREAS_OF_DETECTIONS = ("auto", "box", "mask")
 PAPER_CONFIDENCE = 0.05  # detections below it hardly change COCO's AP; published numbers are made with about this
@@ -88,8 +88,7 @@ def evaluate_predictions(
     Args:
         dataset: a prepared `Dataset`, the truth.
         predictions: list of {"image_id", "category_id", "score", "bbox" and / or "segmentation"}, or the path of a
-            json file that holds one. `mrcnn.evaluate.results` says which ids are meant. A file is read one image at a
-            time.
+            JSON file that holds one (see `mrcnn.evaluation.coco_results`). A file is read one image at a time.
         image_ids: the data set's numbers of the images to look at; None: all. Predictions of others are left out.
         boundary, detection_area, progress: as in `evaluate_dataset`; "auto" takes the mask's area where results have
             no boxes.

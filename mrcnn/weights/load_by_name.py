@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import keras
 import numpy as np
 
-from .reading import StoredArray, open_weights, shorten
+from .readers import StoredArray, open_weights, shorten
 
 # Which setting a shape follows from: layer, axis of its kernel, length of that axis per unit of the setting.
 SETTING_BEHIND = (

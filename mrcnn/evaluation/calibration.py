@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mrcnn.evaluate.coco import MATCH_50, Detections, Matches, Truths
+from mrcnn.evaluation.coco_protocol import MATCH_50, Detections, Matches, Truths
 
 BINS = 15
 

@@ -10,8 +10,6 @@ import colorsys
 import cv2
 import numpy as np
 
-from mrcnn.evaluate.instances import Instances
-
 GOLDEN_RATIO = 0.6180339887  # steps of it around the circle of hues never come close to one another
 FONT, FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.5
 
@@ -35,7 +33,7 @@ def to_rgb(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(image[..., :3])
 
 
-def draw_instances(image, instances: Instances, captions, colors, side: int = 480, alpha: float = 0.35) -> np.ndarray:
+def draw_instances(image, instances, captions, colors, side: int = 480, alpha: float = 0.35) -> np.ndarray:
     """Draws instances on an image.
 
     Args:

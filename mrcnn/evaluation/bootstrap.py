@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mrcnn.evaluate.coco import MATCH_50, RECALLS, Detections, Matches, T, Truths, sort_by_class
+from mrcnn.evaluation.coco_protocol import MATCH_50, RECALLS, Detections, Matches, T, Truths, sort_by_class
 
 MEMORY = 4_000_000  # weights of detections looked at together
 

@@ -21,7 +21,7 @@ from functools import cached_property
 from pathlib import Path
 
 from mrcnn.data.dataset import is_url
-from mrcnn.data.formats import heads, via
+from mrcnn.data.formats import json_kind, via
 
 ANNOTATION_FOLDERS = ("annotation", "label", "json")  # how the names of folders start that hold no images
 FILES_READ, FOLDERS_READ = 100, 20  # of a folder, to recognise it
@@ -100,8 +100,8 @@ class Place:
 
     @cached_property
     def json_files(self):
-        """{path: (kind, content)} of the JSON files, see `heads.kind_of_json`; in a folder, of its first ones."""
-        return {file: heads.kind_of_json(file) for file in self.files(".json")[:FILES_READ]}
+        """{path: (kind, content)} of the JSON files, see `json_kind.kind_of_json`; in a folder, of its first ones."""
+        return {file: json_kind.kind_of_json(file) for file in self.files(".json")[:FILES_READ]}
 
     def json_of(self, kind):
         return [file for file, (own, _) in self.json_files.items() if own == kind]
@@ -335,8 +335,8 @@ def _images_of(file, kind):
         FileNotFoundError: none of the first images is in any of these.
         UnknownFormat: they are in several of the folders without a usual name.
     """
-    _, content = heads.kind_of_json(file)
-    names = heads.names_of_images(content, kind) or (heads.find_names(file) if kind == "coco" else [])
+    _, content = json_kind.kind_of_json(file)
+    names = json_kind.names_of_images(content, kind) or (json_kind.find_names(file) if kind == "coco" else [])
     names = [name for name in names if not is_url(name)]
     here, above = file.parent, file.resolve().parent.parent
     if not names:
@@ -378,7 +378,7 @@ def _listed(heading, lines):
 
 def _found(place):
     """A few lines about what is there."""
-    shown = [f"{file.name}: {heads.describe(content)}" for file, (_, content) in list(place.json_files.items())[:5]]
+    shown = [f"{file.name}: {json_kind.describe(content)}" for file, (_, content) in list(place.json_files.items())[:5]]
     if place.path.is_file():
         return shown or [f"a file {place.path.suffix or 'without ending'} of {place.path.stat().st_size} bytes"]
     folders = [inner.path.name for inner in place.folders]

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mrcnn.evaluate import bootstrap, calibration, errors, semantic
-from mrcnn.evaluate.coco import RECALLS, THRESHOLDS, Accumulated, T, accumulate, mean_of, summarise
-from mrcnn.evaluate.collector import Collector
-from mrcnn.evaluate.instances import truth_of
-from mrcnn.evaluate.results import Names, Predictions
-from mrcnn.evaluate.table import write_table
-from mrcnn.files import replacing
+from mrcnn.evaluation import bootstrap, calibration, errors, semantic
+from mrcnn.evaluation.coco_protocol import RECALLS, THRESHOLDS, Accumulated, T, accumulate, mean_of, summarise
+from mrcnn.evaluation.coco_results import Names, Predictions
+from mrcnn.evaluation.collector import Collector
+from mrcnn.evaluation.instances import truth_of
+from mrcnn.evaluation.text_table import write_table
+from mrcnn.io import replacing
 
 RESAMPLED = ("ap", "ap50", "ap75")  # the numbers with an interval
 
@@ -42,7 +42,8 @@ class Report:
         image_scores: [N] float, quality of each image: its F1 at `min_scores`, mean over the ten IoU thresholds.
         notes: list of sentences about what doesn't count, and why.
         image_ids: [N] the data set's numbers of the images, in the order of their ids in results.
-        dataset, detections, truths, matches, accumulated: what the numbers come from, see `mrcnn.evaluate.coco`.
+        dataset, detections, truths, matches, accumulated: what the numbers are computed from
+            (`mrcnn.evaluation.coco_protocol`).
     """
 
     def __init__(self, names: Names, collector: Collector, predictions: Callable[[], Predictions], notes: list[str]):
@@ -217,7 +218,7 @@ class Report:
         Args:
             what: "overview", "curves", "classes", "confusion", "errors", "calibration" or "cuts".
         """
-        from mrcnn.evaluate.plots import plot
+        from mrcnn.evaluation.plots import plot
 
         return plot(self, what)
 
@@ -231,7 +232,7 @@ class Report:
         Returns:
             The path.
         """
-        from mrcnn.evaluate.page import write_page
+        from mrcnn.evaluation.html_report import write_page
 
         return write_page(self, path, images)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from mrcnn.evaluate.boundary import boundary_ious
-from mrcnn.evaluate.coco import LIMITS, THRESHOLDS, Detections, Matches, Truths, ignored_bits, match
-from mrcnn.evaluate.instances import Instances
+from mrcnn.evaluation.boundary import boundary_ious
+from mrcnn.evaluation.coco_protocol import LIMITS, THRESHOLDS, Detections, Matches, Truths, ignored_bits, match
+from mrcnn.evaluation.instances import Instances
 
 # Types of the columns of an image, small, for they are what stays of it
 _DETECTION = (np.int32, np.float64, np.int32, np.int32)

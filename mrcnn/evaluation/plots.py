@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from mrcnn.evaluate.coco import MATCH_50, THRESHOLDS
-from mrcnn.evaluate.errors import KINDS
+from mrcnn.evaluation.coco_protocol import MATCH_50, THRESHOLDS
+from mrcnn.evaluation.errors import KINDS
 
 BLUE, GREY, RED, GREEN = "#2563a8", "#9aa3ad", "#c2410c", "#2f855a"
 MOST_CLASSES = 24  # shown one by one; of more, those that say most

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mrcnn.evaluate.bootstrap import draw, interval, resampled_ap
-from mrcnn.evaluate.report import RESAMPLED, Report
-from mrcnn.evaluate.table import show
+from mrcnn.evaluation.bootstrap import draw, interval, resampled_ap
+from mrcnn.evaluation.report import RESAMPLED, Report
+from mrcnn.evaluation.text_table import show
 
 
 @dataclass

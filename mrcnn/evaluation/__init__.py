@@ -5,13 +5,14 @@
     print(report.mask_ap)
     fit(..., callbacks=[EvaluateDataset(dataset_val)])      and while training
 
-`coco` is COCO's protocol, `matching` has matterport's measures of one image (`compute_ap` and its kin).
+`coco_protocol` is COCO's protocol; `matterport_metrics` has matterport's measures of one image (`compute_ap`...).
 """
 
 from __future__ import annotations
 
-from mrcnn.evaluate.compare import Comparison, compare
-from mrcnn.evaluate.matching import (
+from mrcnn.evaluation.compare import Comparison, compare
+from mrcnn.evaluation.evaluate import evaluate_dataset, evaluate_predictions
+from mrcnn.evaluation.matterport_metrics import (
     compute_ap,
     compute_ap_range,
     compute_matches,
@@ -19,14 +20,13 @@ from mrcnn.evaluate.matching import (
     compute_recall,
     trim_zeros,
 )
-from mrcnn.evaluate.report import Report
-from mrcnn.evaluate.run import evaluate_dataset, evaluate_predictions
-from mrcnn.evaluate.semantic import semantic_map, semantic_scores
+from mrcnn.evaluation.report import Report
+from mrcnn.evaluation.semantic import semantic_map, semantic_scores
 
 
 def __getattr__(name: str):
     if name == "EvaluateDataset":  # brings Keras with it, so only when asked for
-        from mrcnn.evaluate.callback import EvaluateDataset
+        from mrcnn.evaluation.callback import EvaluateDataset
 
         return EvaluateDataset
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

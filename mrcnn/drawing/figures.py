@@ -25,7 +25,7 @@ from matplotlib.patches import Polygon, Rectangle
 from skimage.color import rgb2lab
 from skimage.measure import find_contours
 
-from mrcnn.files import replacing
+from mrcnn.io import replacing
 from mrcnn.ops.boxes import extract_bboxes
 
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # of red, green, blue: ITU-R BT.709

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from mrcnn.evaluate.rle import encode_masks, to_rle
+from mrcnn.evaluation.rle import encode_masks, to_rle
 
 BOX_TOLERANCE = 1.0  # pixels a box may reach beyond its image: annotation tools round outwards
 

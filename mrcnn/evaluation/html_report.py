@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mrcnn.evaluate.drawing import draw_instances, encode, side_by_side
-from mrcnn.evaluate.errors import KINDS
-from mrcnn.evaluate.instances import truth_of
-from mrcnn.evaluate.table import COLUMNS, TITLES, show
-from mrcnn.files import replacing
+from mrcnn.drawing.instances import draw_instances, encode, side_by_side
+from mrcnn.evaluation.errors import KINDS
+from mrcnn.evaluation.instances import truth_of
+from mrcnn.evaluation.text_table import COLUMNS, TITLES, show
+from mrcnn.io import replacing
 
 FOUND, WRONG, MISSED, CROWD = (46, 160, 90), (220, 60, 40), (245, 150, 20), (150, 150, 150)  # RGB
 

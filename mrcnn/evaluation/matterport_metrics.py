@@ -14,7 +14,7 @@ exception, there is a defined value:
     true instances, no prediction        AP 0, recall 0
     a mask without a pixel               IoU 0 with every mask
 
-These look at one image. For the AP of a data set as papers report it, see `mrcnn.evaluate.evaluate_dataset`: the mean
+These look at one image. For the AP of a data set as papers report it, see `mrcnn.evaluation.evaluate_dataset`: the mean
 of `compute_ap` over images is another quantity.
 """
 

@@ -13,7 +13,7 @@ import random
 
 import numpy as np
 
-from mrcnn.data import packing
+from mrcnn.data import mask_bits
 from mrcnn.data.augment import augment_sample
 from mrcnn.ops import images
 from mrcnn.ops.boxes import extract_bboxes
@@ -59,11 +59,11 @@ def mold_sample(dataset, config, image_id, image, masks, class_ids, augmentation
     )  # fmt: skip
     mini_shape = tuple(config.MINI_MASK_SHAPE) if use_mini_mask else None
     if augmentations:
-        planes = images.resize_mask(packing.pack(masks), scale, padding, crop)
+        planes = images.resize_mask(mask_bits.pack(masks), scale, padding, crop)
         for augmentation in augmentations:
             image, planes = augment_sample(augmentation, image, planes, len(class_ids), rng)
-        bbox = packing.boxes(planes, len(class_ids))
-        mask = packing.minimize(planes, bbox, mini_shape) if mini_shape else packing.unpack(planes, len(class_ids))
+        bbox = mask_bits.boxes(planes, len(class_ids))
+        mask = mask_bits.minimize(planes, bbox, mini_shape) if mini_shape else mask_bits.unpack(planes, len(class_ids))
     elif mini_shape:
         bbox, mask = minimize_resized(masks, scale, padding, crop, mini_shape)
     else:

@@ -1,0 +1,1 @@
+"""What exists only for scripts written against matterport's mrcnn and TensorFlow 1."""

@@ -1,0 +1,1 @@
+"""Drawing instances: one palette and one renderer for figures, videos and reports."""

@@ -1,0 +1,127 @@
+"""The map of Mask R-CNN: image -> detections, and image and ground truth -> what the losses need.
+
+Read `build_stages`, `detection_graph` and `training_graph`: every line is a stage with a file of its own in `nn/`.
+
+Shapes: B images of H x W pixels, A anchors, N proposals, T sampled RoIs, P those of them that can be positive,
+D detections, C classes (0 is background). Boxes are (y1, x1, y2, x2), normalized to the padded image.
+
+Reference: He, Gkioxari, Dollár, Girshick, "Mask R-CNN", ICCV 2017.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import keras
+
+from mrcnn.nn.anchors import Anchors
+from mrcnn.nn.backbones import build_backbone
+from mrcnn.nn.detections import DetectedBoxes, DetectionLayer, FilledRows
+from mrcnn.nn.fpn import fpn_graph
+from mrcnn.nn.heads import ClassHead, MaskHead
+from mrcnn.nn.proposals import ProposalLayer
+from mrcnn.nn.rpn import rpn_over_pyramid
+from mrcnn.nn.targets import DetectionTargetLayer, FirstRows, NormBoxes
+
+INFERENCE_OUTPUTS = ("mrcnn_detection", "mrcnn_class", "mrcnn_bbox", "mrcnn_mask", "rpn_rois", "rpn_class", "rpn_bbox")
+
+
+@dataclass
+class Stages:
+    """What training and detecting share: symbolic tensors, and the heads that both apply."""
+
+    image: keras.KerasTensor  # [B, H, W, channels]
+    meta: keras.KerasTensor  # [B, 12 + C]
+    pyramid: list  # P2..P5
+    rpn: list  # logits [B, A, 2], probs [B, A, 2], deltas [B, A, 4]
+    anchors: keras.KerasTensor  # [1, A, 4]
+    class_head: ClassHead
+    mask_head: MaskHead
+
+
+def build_stages(config) -> Stages:
+    """Image -> pyramid -> what the RPN says of every anchor."""
+    image = keras.Input((None, None, config.IMAGE_CHANNEL_COUNT), name="input_image")
+    meta = keras.Input((None,), name="input_image_meta", dtype="float32")
+
+    _, c2, c3, c4, c5 = build_backbone(image, config)
+    pyramid = fpn_graph(c2, c3, c4, c5, config.TOP_DOWN_PYRAMID_SIZE)  # P2..P6
+    rpn = rpn_over_pyramid(pyramid, len(config.RPN_ANCHOR_RATIOS), config.RPN_ANCHOR_STRIDE)
+    anchors = Anchors(
+        config.RPN_ANCHOR_SCALES, config.RPN_ANCHOR_RATIOS, config.BACKBONE_STRIDES, config.RPN_ANCHOR_STRIDE,
+        name="anchors",
+    )  # fmt: skip
+    align = {"mode": config.ROI_ALIGN, "samples": config.ROI_ALIGN_SAMPLES}
+    classes, train_bn = config.NUM_CLASSES, config.TRAIN_BN
+    return Stages(
+        image,
+        meta,
+        pyramid[:4],
+        rpn,
+        anchors([image, *pyramid]),
+        ClassHead(config.POOL_SIZE, classes, train_bn, config.FPN_CLASSIF_FC_LAYERS_SIZE, align),
+        MaskHead(config.MASK_POOL_SIZE, classes, train_bn, align),
+    )
+
+
+def detection_graph(stages: Stages, config) -> tuple[list, list]:
+    """Detecting: inputs, and outputs in the order of `INFERENCE_OUTPUTS`."""
+    rois, classes, boxes, detections = detections_of(stages, config)
+    masks = stages.mask_head(DetectedBoxes()(detections), stages.meta, stages.pyramid)  # [B, D, 28, 28, C]
+    _, probs, deltas = stages.rpn
+    return [stages.image, stages.meta], [detections, classes, boxes, masks, rois, probs, deltas]
+
+
+def detector_graph(stages: Stages, config) -> tuple[list, list]:
+    """What `detect` needs of it: detections [B, D, 6], and of the n that may be real the masks of their class alone."""
+    *_, detections = detections_of(stages, config)
+    found = FilledRows()(detections)  # [B, n, 6]
+    masks = stages.mask_head.of_class(DetectedBoxes()(found), found[..., 4], stages.meta, stages.pyramid)
+    return [stages.image, stages.meta], [detections, masks]  # masks [B, n, 28, 28]
+
+
+def detections_of(stages: Stages, config) -> tuple:
+    """Proposals [B, N, 4], their classes [B, N, C] and box deltas [B, N, C, 4], detections [B, D, 6]."""
+    _, probs, deltas = stages.rpn
+    rois = ProposalLayer(config.POST_NMS_ROIS_INFERENCE, config.RPN_NMS_THRESHOLD, config, name="ROI")(
+        [probs, deltas, stages.anchors]
+    )  # [B, N, 4]
+    _, classes, boxes = stages.class_head(rois, stages.meta, stages.pyramid)
+    detections = DetectionLayer(config, name="mrcnn_detection")([rois, classes, boxes, stages.meta])
+    return rois, classes, boxes, detections
+
+
+def training_graph(stages: Stages, config) -> tuple[list, dict]:
+    """Training: inputs, and all that the losses need (`training.compute_losses`) by name."""
+    gt_masks_size = config.MINI_MASK_SHAPE if config.USE_MINI_MASK else (None, None)
+    match = keras.Input((None, 1), name="input_rpn_match", dtype="int32")
+    rpn_bbox = keras.Input((None, 4), name="input_rpn_bbox", dtype="float32")
+    gt_class_ids = keras.Input((None,), name="input_gt_class_ids", dtype="int32")
+    gt_boxes = keras.Input((None, 4), name="input_gt_boxes", dtype="float32")
+    gt_masks = keras.Input((*gt_masks_size, None), name="input_gt_masks", dtype="bool")
+    inputs = [stages.image, stages.meta, match, rpn_bbox, gt_class_ids, gt_boxes, gt_masks]
+
+    logits, probs, deltas = stages.rpn
+    proposals = ProposalLayer(config.POST_NMS_ROIS_TRAINING, config.RPN_NMS_THRESHOLD, config, name="ROI")(
+        [probs, deltas, stages.anchors]
+    )  # [B, N, 4]
+    candidates = proposals
+    if not config.USE_RPN_ROIS:
+        candidates = keras.Input((None, 4), name="input_roi", dtype="float32")
+        inputs.append(candidates)
+        candidates = NormBoxes(name="norm_rois")([candidates, stages.image])
+    targets = DetectionTargetLayer(config, name="proposal_targets")
+    true_boxes = NormBoxes(name="norm_gt_boxes")([gt_boxes, stages.image])
+    rois, class_ids, bbox, masks = targets(
+        [candidates, gt_class_ids, true_boxes, gt_masks, stages.image]
+    )  # [B, T, ...]
+
+    class_logits, classes, class_boxes = stages.class_head(rois, stages.meta, stages.pyramid)
+    # Only positives have a mask to learn, and they come first: the mask head needn't see the rest.
+    positive = FirstRows(targets.max_positives, name="positive_rois")(rois)  # [B, P, 4]
+    pred_masks = stages.mask_head(positive, stages.meta, stages.pyramid)  # [B, P, 28, 28, C]
+    return inputs, {
+        "rpn_class_logits": logits, "rpn_class": probs, "rpn_bbox": deltas, "rpn_rois": proposals,
+        "output_rois": rois, "target_class_ids": class_ids, "target_bbox": bbox, "target_mask": masks,
+        "mrcnn_class_logits": class_logits, "mrcnn_class": classes, "mrcnn_bbox": class_boxes, "mrcnn_mask": pred_masks,
+    }  # fmt: skip

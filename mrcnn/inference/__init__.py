@@ -1,0 +1,1 @@
+"""Detection: from images of any size to boxes, classes, scores and masks on these images."""

@@ -1,0 +1,60 @@
+"""The training objective: the five losses by name, their weighted sum, and weight decay.
+
+Shapes: see `nn.losses`.
+"""
+
+from __future__ import annotations
+
+from keras import ops
+
+from mrcnn.config import LOSS_NAMES
+from mrcnn.nn import losses
+from mrcnn.ops.meta import parse_image_meta_graph
+
+
+def compute_losses(inputs: dict, outputs: dict, config) -> dict:
+    """The five losses of one batch, unweighted, by their names in `LOSS_WEIGHTS`.
+
+    Args:
+        inputs: what the generator gave: `input_image_meta`, `input_rpn_match`, `input_rpn_bbox` are read.
+        outputs: of the training graph.
+        config: `Config`.
+
+    Returns:
+        dict of float32 scalars.
+    """
+    active = parse_image_meta_graph(inputs["input_image_meta"])["active_class_ids"]
+    class_ids = outputs["target_class_ids"]  # [B, T]
+    counted = None if config.PADDED_ROIS_IN_CLASS_LOSS else ops.any(outputs["output_rois"] != 0, axis=-1)
+    masks = outputs["mrcnn_mask"]  # [B, P, 28, 28, C], of the rows that can be positive
+    first = masks.shape[1]
+    match = inputs["input_rpn_match"]
+    return {
+        "rpn_class_loss": losses.rpn_class_loss_graph(match, outputs["rpn_class_logits"]),
+        "rpn_bbox_loss": losses.rpn_bbox_loss_graph(config, inputs["input_rpn_bbox"], match, outputs["rpn_bbox"]),
+        "mrcnn_class_loss": losses.mrcnn_class_loss_graph(
+            class_ids, outputs["mrcnn_class_logits"], active, weights=counted
+        ),
+        "mrcnn_bbox_loss": losses.mrcnn_bbox_loss_graph(outputs["target_bbox"], class_ids, outputs["mrcnn_bbox"]),
+        "mrcnn_mask_loss": losses.mrcnn_mask_loss_graph(outputs["target_mask"][:, :first], class_ids[:, :first], masks),
+    }
+
+
+def weighted_sum(losses_by_name: dict, config):
+    """Scalar: the losses times `LOSS_WEIGHTS` (1 where that names none)."""
+    return sum(float(config.LOSS_WEIGHTS.get(name, 1.0)) * losses_by_name[name] for name in LOSS_NAMES)
+
+
+def weight_decay(variables, config):
+    """Scalar: the L2 penalty on trainable weights; gamma and beta of BatchNorm are left alone.
+
+    `WEIGHT_DECAY * sum(w ** 2)` for each weight, divided by its number of elements where
+    `Config.WEIGHT_DECAY_PER_SIZE` (matterport does; it leaves hardly any decay).
+    """
+    terms = [0.0]
+    for variable in variables:
+        if variable.path.rsplit("/", 1)[-1] in ("gamma", "beta"):
+            continue
+        size = ops.size(variable) if config.WEIGHT_DECAY_PER_SIZE else 1
+        terms.append(ops.sum(ops.square(ops.cast(variable, "float32"))) / ops.cast(size, "float32"))
+    return config.WEIGHT_DECAY * sum(terms)

@@ -1,0 +1,25 @@
+"""The default optimizer: SGD with momentum, clipped by the global norm of the gradients."""
+
+from __future__ import annotations
+
+import numbers
+
+import keras
+
+
+def default_optimizer(config, learning_rate=None, momentum=None):
+    """SGD with momentum, clipped by the norm of all gradients together.
+
+    (matterport's `clipnorm` meant that norm; in Keras 3 `clipnorm` is per weight and `global_clipnorm` is the same.)
+
+    Args:
+        config: `Config`; `GRADIENT_CLIP_NORM` None or 0 is no clipping.
+        learning_rate: float or a `keras.optimizers.schedules.LearningRateSchedule`; None: `LEARNING_RATE`.
+        momentum: float; None: `LEARNING_MOMENTUM`.
+    """
+    rate = config.LEARNING_RATE if learning_rate is None else learning_rate
+    return keras.optimizers.SGD(
+        learning_rate=float(rate) if isinstance(rate, numbers.Real) else rate,  # Keras refuses numpy.float32 and int
+        momentum=config.LEARNING_MOMENTUM if momentum is None else momentum,
+        global_clipnorm=config.GRADIENT_CLIP_NORM or None,
+    )

@@ -1,0 +1,67 @@
+"""Which layers train: matterport's words ("heads", "3+", "all") and regular expressions of layer names."""
+
+from __future__ import annotations
+
+import re
+
+import keras
+
+HEADS = r"(mrcnn\_.*)|(rpn\_.*)|(fpn\_.*)"
+# What "3+", "4+", "5+" add to the heads: the stages of the backbone from that one on.
+STAGES = {
+    "3+": r"(res[345].*)|(bn[345].*)|(block_([3-9]|1\d)_.*)|(Conv_1.*)",
+    "4+": r"(res[45].*)|(bn[45].*)|(block_([6-9]|1\d)_.*)|(Conv_1.*)",
+    "5+": r"(res5.*)|(bn5.*)|(block_1[3-6]_.*)|(Conv_1.*)",
+}
+LAYER_REGEX = {"heads": HEADS, **{name: f"{stages}|{HEADS}" for name, stages in STAGES.items()}, "all": ".*"}
+
+
+def set_trainable(model, layer_regex: str, train_bn: bool | None, verbose: int = 1, indent: int = 0) -> None:
+    """Makes the layers trainable whose whole name matches, and freezes the others.
+
+    Args:
+        model: keras.Model. Nested models (`rpn_model`) are walked; a match of their own name selects all of their
+            layers.
+        layer_regex: regular expression, matched against the full name.
+        train_bn: `Config.TRAIN_BN`; False keeps every BatchNorm frozen.
+        verbose: 1 prints what is selected.
+        indent: int, of the print-out.
+    """
+    if verbose and not indent:
+        print("Selecting layers to train")
+    pattern = re.compile(layer_regex)
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            layer.trainable = True  # the flag of a model gates all that is in it
+            if verbose and layer.weights:
+                print(f"{' ' * indent}In model: {layer.name}")
+            inner = ".*" if pattern.fullmatch(layer.name) else layer_regex
+            set_trainable(layer, inner, train_bn, verbose, indent + 4)
+            continue
+        if not layer.weights:
+            continue
+        inner = getattr(layer, "layer", layer)  # a TimeDistributed wrapper carries the name, its layer the weights
+        frozen = train_bn is False and isinstance(inner, keras.layers.BatchNormalization)
+        layer.trainable = bool(pattern.fullmatch(layer.name)) and not frozen
+        if verbose and layer.trainable:
+            print(f"{' ' * indent}{layer.name:24} ({type(inner).__name__})")
+
+
+def frozen_layers(model) -> list[str]:
+    """Names of the layers whose weights don't train, those inside `rpn_model` included; for `MaskRCNN.save`."""
+    return [layer.name for layer in _layers_with_weights(model) if not layer.trainable_weights]
+
+
+def freeze(model, names) -> None:
+    """Freezes the layers of these names and makes all others trainable: the inverse of `frozen_layers`."""
+    names = set(names)
+    for layer in _layers_with_weights(model):
+        layer.trainable = layer.name not in names
+
+
+def _layers_with_weights(model):
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _layers_with_weights(layer)
+        elif layer.weights:
+            yield layer

@@ -1,24 +1,53 @@
-"""Every setting of a run, each explained once.
+"""Every setting of a run, declared once.
 
-Subclass `Config`, override what differs, and hand an instance to `MaskRCNN`:
+Subclass `Config` and override what differs, or pass it by keyword, and hand an instance to `MaskRCNN`:
 
     class BalloonConfig(Config):
         NAME = "balloon"
         NUM_CLASSES = 1 + 1  # background + balloon
 
-The names and defaults are matterport's. Settings under "Ours" are new; their default gives matterport's results,
-or, where those were a plain fault, the fix (docs/migrating.md lists each).
+    config = BalloonConfig(IMAGES_PER_GPU=1)
 
-Values that follow from others (`BATCH_SIZE`, `IMAGE_SHAPE`, `IMAGE_META_SIZE`) are properties: they are right at any
-time, however and whenever the settings they follow from were set. Setting one of them changes what it follows from.
+Names and defaults are matterport's. The settings of the group "Additions" are new; their defaults give matterport's
+results or, where those were a bug, the fix (docs/migrating.md lists each).
 """
 
 from __future__ import annotations
 
-import numbers
+import warnings
 from types import FunctionType
+from typing import Any
 
 import numpy as np
+
+from mrcnn.config_checks import check, contradictions
+from mrcnn.settings import (
+    COMPILE,
+    CONFIDENCE,
+    DETECT,
+    GRAPH,
+    IOU,
+    LOSS,
+    RATIOS,
+    STD_DEV,
+    STEPS,
+    STRIDES,
+    TRAINING_GRAPH,
+    YES_OR_NO,
+    Group,
+    Setting,
+    Values,
+    collect_settings,
+    is_number,
+    near_miss,
+    number,
+    numbers_above,
+    one_of,
+    same_value,
+    settings_page,
+    to_json,
+    whole,
+)  # fmt: skip
 
 LOSS_NAMES = ("rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss")
 DERIVED = ("BATCH_SIZE", "IMAGE_META_SIZE", "IMAGE_SHAPE")
@@ -26,105 +55,252 @@ RESIZE_MODES = ("none", "square", "pad64", "crop")
 BACKBONES = ("resnet50", "resnet101", "mobilenet_v2")
 ROI_ALIGN_MODES = ("crop", "aligned")
 COMPUTE_DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
-SIZE_MULTIPLE = 64  # P6 has stride 64, and the FPN's upsampled maps must fit the lateral ones exactly
+
+LOSS_WEIGHTS = Values(
+    f"a dict of numbers with keys among {', '.join(LOSS_NAMES)}",
+    lambda value: isinstance(value, dict) and set(value) <= set(LOSS_NAMES) and all(map(is_number, value.values())),
+)
+BACKBONE = Values(
+    f"{one_of(*BACKBONES).text}, or a callable that returns [C1, C2, C3, C4, C5]",
+    lambda value: callable(value) or value in BACKBONES,
+)
 
 
+@collect_settings
 class Config:
-    """Base configuration. Override its attributes in a subclass, or set them on the instance.
+    """The settings of a model and its training.
+
+    Override them in a subclass, pass them by keyword, or set them on the instance:
+
+    >>> config = Config(NAME="cells", NUM_CLASSES=3, IMAGE_MIN_DIM=512, IMAGE_MAX_DIM=512)
+    >>> config
+    Config(NAME='cells', NUM_CLASSES=3, IMAGE_MIN_DIM=512, IMAGE_MAX_DIM=512)
+    >>> config.IMAGE_META_SIZE
+    15
+
+    `BATCH_SIZE`, `IMAGE_SHAPE` and `IMAGE_META_SIZE` follow from other settings and are never stale. Setting one of
+    them changes the settings it follows from.
 
     Raises:
-        ValueError: a setting that can't work; the message has its name, its value, and what would work.
+        ValueError: a setting that cannot work. The message has its name, its value, and what would work.
+        TypeError: a keyword that is no setting.
     """
 
-    # ---- The run -------------------------------------------------------------------------------------------------
-    NAME = None  # names the run folder and the checkpoints, lower-cased; must be set to train
-    GPU_COUNT = 1  # devices that share a batch; more than there are is not an error: the batch stays the same
-    IMAGES_PER_GPU = 2
-    STEPS_PER_EPOCH = 1000
-    VALIDATION_STEPS = 50
+    _run = Group("The run")
+    NAME = Setting(None, "Names the run folder and the checkpoints, in lower case. Must be set to train.", effect=GRAPH)
+    GPU_COUNT = Setting(
+        1,
+        "Devices that share a batch, as far as the machine has them when the model is built. `BATCH_SIZE` is"
+        " `GPU_COUNT * IMAGES_PER_GPU` on any number of devices.",
+        whole(1),
+    )
+    IMAGES_PER_GPU = Setting(2, "Images in a batch for each of `GPU_COUNT`.", whole(1), "images")
+    STEPS_PER_EPOCH = Setting(1000, "Training steps in an epoch.", STEPS, "steps")
+    VALIDATION_STEPS = Setting(
+        50, "Validation steps after each epoch; 0 or None: no validation.", number(0, none=True), "steps"
+    )
 
-    # ---- Backbone and pyramid ------------------------------------------------------------------------------------
-    # "resnet50", "resnet101", "mobilenet_v2", or a callable like `model.resnet_graph` that returns [C1, ..., C5].
-    BACKBONE = "resnet101"
-    COMPUTE_BACKBONE_SHAPE = None  # with a callable backbone: image shape -> [[h, w] of P2, ..., P6]; None: by stride
-    BACKBONE_STRIDES = [4, 8, 16, 32, 64]  # of P2..P6, pixels
-    FPN_CLASSIF_FC_LAYERS_SIZE = 1024
-    TOP_DOWN_PYRAMID_SIZE = 256  # channels of P2..P6
-    NUM_CLASSES = 1  # background included
+    _backbone = Group("Backbone and pyramid")
+    BACKBONE = Setting(
+        "resnet101", "The backbone: a name, or a function like `mrcnn.model.resnet_graph`.", BACKBONE, effect=GRAPH
+    )
+    COMPUTE_BACKBONE_SHAPE = Setting(
+        None,
+        "With a callable backbone: a function of the image shape that returns [height, width] of P2..P6; None: by"
+        " `BACKBONE_STRIDES`.",
+        effect=GRAPH,
+    )
+    BACKBONE_STRIDES = Setting([4, 8, 16, 32, 64], "Strides of P2..P6.", STRIDES, "pixels", GRAPH)
+    FPN_CLASSIF_FC_LAYERS_SIZE = Setting(
+        1024, "Width of the two fully connected layers of the class head.", whole(1), "features", GRAPH
+    )
+    TOP_DOWN_PYRAMID_SIZE = Setting(256, "Width of P2..P6.", whole(1), "channels", GRAPH)
+    NUM_CLASSES = Setting(1, "Number of classes, background included.", whole(1), "classes", GRAPH)
 
-    # ---- Region proposals ----------------------------------------------------------------------------------------
-    RPN_ANCHOR_SCALES = (32, 64, 128, 256, 512)  # side of the square anchor, pixels, one per level
-    RPN_ANCHOR_RATIOS = [0.5, 1, 2]  # width / height
-    RPN_ANCHOR_STRIDE = 1  # 1: anchors at each cell, 2: at every second one
-    RPN_NMS_THRESHOLD = 0.7
-    RPN_TRAIN_ANCHORS_PER_IMAGE = 256
-    PRE_NMS_LIMIT = 6000
-    POST_NMS_ROIS_TRAINING = 2000
-    POST_NMS_ROIS_INFERENCE = 1000
+    _proposals = Group("Region proposals")
+    RPN_ANCHOR_SCALES = Setting(
+        (32, 64, 128, 256, 512),
+        "Side of the square anchor, one per level.",
+        numbers_above(0, 5, "5 scales, one for each of P2..P6"),
+        "pixels",
+        GRAPH,
+    )
+    RPN_ANCHOR_RATIOS = Setting([0.5, 1, 2], "Width / height of the anchors in each cell.", RATIOS, effect=GRAPH)
+    RPN_ANCHOR_STRIDE = Setting(
+        1, "1: anchors in each cell of a feature map; 2: in every second one.", whole(1), "cells", GRAPH
+    )
+    RPN_NMS_THRESHOLD = Setting(0.7, "Of two proposals that overlap more, the lower-scored one is dropped.", IOU, "IoU")
+    RPN_TRAIN_ANCHORS_PER_IMAGE = Setting(
+        256, "Anchors sampled for the RPN's losses, at most half of them positive.", whole(1), "anchors"
+    )
+    PRE_NMS_LIMIT = Setting(6000, "Highest-scoring anchors kept before NMS.", whole(1), "anchors", DETECT)
+    POST_NMS_ROIS_TRAINING = Setting(
+        2000, "Proposals kept after NMS while training.", whole(1), "proposals", TRAINING_GRAPH
+    )
+    POST_NMS_ROIS_INFERENCE = Setting(1000, "Proposals kept after NMS for detection.", whole(1), "proposals", DETECT)
 
-    # ---- Images and masks going in -------------------------------------------------------------------------------
-    USE_MINI_MASK = True  # hold true masks cropped to their box and shrunk: less memory, coarser edges
-    MINI_MASK_SHAPE = (56, 56)
-    IMAGE_RESIZE_MODE = "square"  # none | square | pad64 | crop: see `utils.resize_image`
-    IMAGE_MIN_DIM = 800
-    IMAGE_MAX_DIM = 1024
-    IMAGE_MIN_SCALE = 0  # at least this up-scaling, as far as IMAGE_MAX_DIM lets it
-    IMAGE_CHANNEL_COUNT = 3
-    MEAN_PIXEL = np.array([123.7, 116.8, 103.9])  # RGB, subtracted
+    _input = Group("Images and masks")
+    USE_MINI_MASK = Setting(
+        True,
+        "Crop ground-truth masks to their box and shrink them: less memory, coarser edges.",
+        YES_OR_NO,
+        effect=TRAINING_GRAPH,
+    )
+    MINI_MASK_SHAPE = Setting((56, 56), "(height, width) of the shrunk masks.", unit="pixels", effect=TRAINING_GRAPH)
+    IMAGE_RESIZE_MODE = Setting(
+        "square", "How images reach the size of the network; see `mrcnn.utils.resize_image`.", one_of(*RESIZE_MODES)
+    )
+    IMAGE_MIN_DIM = Setting(
+        800, 'Images are scaled up until the shorter side has this length; "crop": its size.', unit="pixels"
+    )
+    IMAGE_MAX_DIM = Setting(1024, "Longest side of an image; a multiple of 64.", unit="pixels")
+    IMAGE_MIN_SCALE = Setting(
+        0, "Lower bound of the scaling factor, as far as IMAGE_MAX_DIM allows.", number(0, none=True)
+    )
+    IMAGE_CHANNEL_COUNT = Setting(3, "Channels of the images.", whole(1), "channels", GRAPH)
+    MEAN_PIXEL = Setting(
+        np.array([123.7, 116.8, 103.9]), "Mean of each channel (RGB), subtracted from the images.", unit="0..255"
+    )
 
-    # ---- Second stage --------------------------------------------------------------------------------------------
-    TRAIN_ROIS_PER_IMAGE = 200
-    ROI_POSITIVE_RATIO = 0.33
-    POOL_SIZE = 7
-    MASK_POOL_SIZE = 14
-    MASK_SHAPE = [28, 28]
-    MAX_GT_INSTANCES = 100
-    RPN_BBOX_STD_DEV = np.array([0.1, 0.1, 0.2, 0.2])
-    BBOX_STD_DEV = np.array([0.1, 0.1, 0.2, 0.2])
-    DETECTION_MAX_INSTANCES = 100
-    DETECTION_MIN_CONFIDENCE = 0.7  # None or 0: keep all
-    DETECTION_NMS_THRESHOLD = 0.3
+    _heads = Group("Heads and detections")
+    TRAIN_ROIS_PER_IMAGE = Setting(200, "RoIs sampled for the losses of the heads.", whole(1), "RoIs", TRAINING_GRAPH)
+    ROI_POSITIVE_RATIO = Setting(
+        0.33, "Share of positive RoIs among them.", number(0, 1, above=True), effect=TRAINING_GRAPH
+    )
+    POOL_SIZE = Setting(7, "Side of a RoI's feature map in the class head.", whole(1), "cells", GRAPH)
+    MASK_POOL_SIZE = Setting(14, "Side of a RoI's feature map in the mask head.", whole(1), "cells", GRAPH)
+    MASK_SHAPE = Setting(
+        [28, 28], "(height, width) of predicted masks: twice MASK_POOL_SIZE.", unit="pixels", effect=GRAPH
+    )
+    MAX_GT_INSTANCES = Setting(100, "Most ground-truth objects of an image that are used.", whole(1), "objects")
+    RPN_BBOX_STD_DEV = Setting(
+        np.array([0.1, 0.1, 0.2, 0.2]), "The RPN's box deltas are divided by these.", STD_DEV, effect=DETECT
+    )
+    BBOX_STD_DEV = Setting(
+        np.array([0.1, 0.1, 0.2, 0.2]), "The class head's box deltas are divided by these.", STD_DEV, effect=DETECT
+    )
+    DETECTION_MAX_INSTANCES = Setting(100, "Most detections of an image.", whole(1), "detections", DETECT)
+    DETECTION_MIN_CONFIDENCE = Setting(
+        0.7, "Detections with a lower score are dropped; None or 0: none is.", CONFIDENCE, "score"
+    )
+    DETECTION_NMS_THRESHOLD = Setting(
+        0.3, "Of two detections of one class that overlap more, the lower-scored one is dropped.", IOU, "IoU"
+    )
 
-    # ---- Training ------------------------------------------------------------------------------------------------
-    LEARNING_RATE = 0.001
-    LEARNING_MOMENTUM = 0.9
-    WEIGHT_DECAY = 0.0001
-    LOSS_WEIGHTS = dict.fromkeys(LOSS_NAMES, 1.0)
-    USE_RPN_ROIS = True  # False: proposals come from outside, through `input_roi`
-    TRAIN_BN = False  # None: BatchNorm trains as usual; False: frozen; True: batch statistics even when detecting
-    GRADIENT_CLIP_NORM = 5.0  # of all gradients together
+    _training = Group("Training")
+    LEARNING_RATE = Setting(0.001, "Learning rate of the default optimizer.", effect=COMPILE)
+    LEARNING_MOMENTUM = Setting(0.9, "Momentum of the default optimizer.", effect=COMPILE)
+    WEIGHT_DECAY = Setting(0.0001, "Factor of the L2 penalty.", number(0), effect=LOSS)
+    LOSS_WEIGHTS = Setting(
+        dict.fromkeys(LOSS_NAMES, 1.0), "Factor of each loss; 1 for those not named.", LOSS_WEIGHTS, effect=LOSS
+    )
+    USE_RPN_ROIS = Setting(
+        True, "False: proposals are given from outside, as `input_roi`.", YES_OR_NO, effect=TRAINING_GRAPH
+    )
+    TRAIN_BN = Setting(
+        False,
+        "False: BatchNorm is frozen. None: it trains as usual. True: it uses batch statistics, also for detection.",
+        one_of(None, False, True),
+        effect=GRAPH,
+    )
+    GRADIENT_CLIP_NORM = Setting(
+        5.0, "Largest global norm of the gradients; None or 0: no clipping.", number(0, none=True), effect=COMPILE
+    )
 
-    # ---- Ours ----------------------------------------------------------------------------------------------------
-    # "mixed_bfloat16" or "mixed_float16": convolutions compute in 16 bits, weights and losses stay in 32; faster where
-    # the device multiplies such numbers. "float32" is Keras's own `keras.config.dtype_policy()`.
-    COMPUTE_DTYPE = "float32"
-    SEED = None  # int: fixes the order of images, the augmentation and the sampling of anchors and RoIs
-    ROI_ALIGN = "crop"  # "crop": matterport's crop_and_resize; "aligned": RoIAlign of the paper, half-pixel aligned
-    ROI_ALIGN_SAMPLES = 2  # "aligned" averages this many samples squared in a cell
-    TRAIN_ON_EMPTY_IMAGES = False  # True: images without objects are used, all of their anchors and RoIs negative
-    ADD_GT_TO_PROPOSALS = False  # True: true boxes join the proposals while training (Faster R-CNN)
-    FILL_ROIS_WITH_NEGATIVES = False  # True: negatives fill up TRAIN_ROIS_PER_IMAGE; False: hold ROI_POSITIVE_RATIO
-    PADDED_ROIS_IN_CLASS_LOSS = False  # True: all-zero filler RoIs count as background, as in matterport (#972)
-    STOP_PROPOSAL_GRADIENT = True  # False: stage 2's box loss also trains stage 1, as in matterport
-    WEIGHT_DECAY_PER_SIZE = True  # matterport divides each weight's L2 by its size, so hardly any is left; False: plain
+    _additions = Group("Additions")
+    COMPUTE_DTYPE = Setting(
+        "float32",
+        '"mixed_bfloat16" or "mixed_float16": the network computes in 16 bits, weights and losses stay in 32. Faster'
+        ' where the device has such arithmetic. "float32" is `keras.config.dtype_policy()`.',
+        one_of(*COMPUTE_DTYPES),
+        effect=GRAPH,
+    )
+    SEED = Setting(
+        None, "Fixes the order of images, augmentation, and the sampling of anchors and RoIs.", effect=TRAINING_GRAPH
+    )
+    ROI_ALIGN = Setting(
+        "crop",
+        '"crop": matterport\'s `crop_and_resize`. "aligned": RoIAlign of the paper with half-pixel alignment.',
+        one_of(*ROI_ALIGN_MODES),
+        effect=GRAPH,
+    )
+    ROI_ALIGN_SAMPLES = Setting(2, '"aligned" averages this many samples squared in a cell.', whole(1), effect=GRAPH)
+    TRAIN_ON_EMPTY_IMAGES = Setting(False, "Train on images without objects, too.", YES_OR_NO)
+    ADD_GT_TO_PROPOSALS = Setting(
+        False, "Ground-truth boxes join the proposals while training (Faster R-CNN).", YES_OR_NO, effect=TRAINING_GRAPH
+    )
+    FILL_ROIS_WITH_NEGATIVES = Setting(
+        False,
+        "Negative RoIs fill up TRAIN_ROIS_PER_IMAGE; False: they keep ROI_POSITIVE_RATIO.",
+        YES_OR_NO,
+        effect=TRAINING_GRAPH,
+    )
+    PADDED_ROIS_IN_CLASS_LOSS = Setting(
+        False,
+        "Zero-padded RoIs count as background in the class loss, as in matterport (#972).",
+        YES_OR_NO,
+        effect=LOSS,
+    )
+    STOP_PROPOSAL_GRADIENT = Setting(
+        True,
+        "False: the box loss of the class head also trains the RPN through the proposals, as in matterport.",
+        YES_OR_NO,
+        effect=TRAINING_GRAPH,
+    )
+    WEIGHT_DECAY_PER_SIZE = Setting(
+        True,
+        "Divide each weight's penalty by its number of elements, as matterport does (which leaves almost no decay);"
+        " False: plain L2.",
+        YES_OR_NO,
+        effect=LOSS,
+    )
 
-    def __init__(self):
+    def __init__(self, **settings: Any):
         # Lists, dicts and arrays of the class are copied, so that `config.LOSS_WEIGHTS["x"] = 2` stays in the instance.
-        for name, value in self._settings().items():
+        for name, value in self.to_dict().items():
             if name not in DERIVED and isinstance(value, (list, dict, np.ndarray)):
                 setattr(self, name, value.copy())
+        for name, value in settings.items():
+            if not hasattr(type(self), name):
+                hint = near_miss(name, self._known_names())
+                raise TypeError(
+                    f"{type(self).__name__} has no setting {name}"
+                    + (f"; did you mean {hint}?" if hint else "; docs/settings.md lists them.")
+                )
+            setattr(self, name, value)
         self.validate()
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        for name in DERIVED:  # a subclass that sets one hides no property; matterport recomputed them as well
-            if name in cls.__dict__ and not isinstance(cls.__dict__[name], property):
-                delattr(cls, name)
+        known = cls._known_names(Config)
+        for name in list(cls.__dict__):
+            if name in DERIVED and not isinstance(cls.__dict__[name], property):
+                delattr(cls, name)  # matterport recomputed them as well
+            elif hint := near_miss(name, known):
+                _warn_of_near_miss(cls.__name__, name, hint, stacklevel=3)
         for name in ("BACKBONE", "COMPUTE_BACKBONE_SHAPE"):  # a function set here is a setting, not a method
             if isinstance(cls.__dict__.get(name), FunctionType):
                 setattr(cls, name, staticmethod(cls.__dict__[name]))
 
-    # ---- What follows from the settings --------------------------------------------------------------------------
+    def __setattr__(self, name, value):
+        if not hasattr(self, name) and (hint := near_miss(name, self._known_names())):
+            _warn_of_near_miss(type(self).__name__, name, hint, stacklevel=3)
+        super().__setattr__(name, value)
+
+    def __repr__(self):
+        values = {name: getattr(self, name) for name in self.settings_table} | self.to_dict()
+        changed = [
+            f"{name}={value!r}"
+            for name, value in values.items()
+            if name not in DERIVED and not same_value(value, getattr(Config, name, ...))
+        ]
+        return f"{type(self).__name__}({', '.join(changed)})"
+
+    @classmethod
+    def _known_names(cls, base=None) -> list[str]:
+        return [*(base or cls).settings_table, *DERIVED]
+
+    # ---- Values that follow from others ------------------------------------------------------------------------------
     @property
     def BATCH_SIZE(self) -> int:
         """Images in a batch, over all devices."""
@@ -171,101 +347,34 @@ class Config:
                 f" {self.IMAGE_META_SIZE}. Set NUM_CLASSES instead."
             )
 
-    # ---- Checks --------------------------------------------------------------------------------------------------
+    # ---- Checks ------------------------------------------------------------------------------------------------------
     def validate(self) -> None:
-        """Refuses settings that can't work. Called here, and again when a model is built or used.
+        """Refuses settings that cannot work. Called here, and again whenever a model is built or used.
 
         Raises:
             ValueError: with the setting's name, its value, and what would work.
         """
-        for name in ("GPU_COUNT", "IMAGES_PER_GPU", "NUM_CLASSES", "IMAGE_CHANNEL_COUNT",
-                     "RPN_ANCHOR_STRIDE", "RPN_TRAIN_ANCHORS_PER_IMAGE", "PRE_NMS_LIMIT", "POST_NMS_ROIS_TRAINING",
-                     "POST_NMS_ROIS_INFERENCE", "TRAIN_ROIS_PER_IMAGE", "POOL_SIZE", "MASK_POOL_SIZE",
-                     "MAX_GT_INSTANCES", "DETECTION_MAX_INSTANCES", "TOP_DOWN_PYRAMID_SIZE",
-                     "FPN_CLASSIF_FC_LAYERS_SIZE", "ROI_ALIGN_SAMPLES"):  # fmt: skip
-            self._require(name, _is_whole(getattr(self, name)) and getattr(self, name) >= 1, "a whole number >= 1")
-        # Scripts divide images by batch size; what is left of a step counts as one, as it did in Keras's old loop.
-        self._require("STEPS_PER_EPOCH", _is_number(self.STEPS_PER_EPOCH, 0) and self.STEPS_PER_EPOCH, "a number > 0")
-        steps = self.VALIDATION_STEPS
-        self._require("VALIDATION_STEPS", steps is None or _is_number(steps, 0), "a number >= 0")
-        for name in ("RPN_NMS_THRESHOLD", "DETECTION_NMS_THRESHOLD"):
-            self._require(name, _is_number(getattr(self, name), 0, 1), "a number in [0, 1]")
-        ratio = self.ROI_POSITIVE_RATIO
-        self._require("ROI_POSITIVE_RATIO", _is_number(ratio, 0, 1) and ratio, "a number in (0, 1]")
-        confidence = self.DETECTION_MIN_CONFIDENCE
-        self._require("DETECTION_MIN_CONFIDENCE", confidence in (None, False) or _is_number(confidence, 0, 1),
-                      "a number in [0, 1] or None")  # fmt: skip
-        clip = self.GRADIENT_CLIP_NORM
-        self._require("GRADIENT_CLIP_NORM", clip in (None, False) or _is_number(clip, 0), "a number >= 0, or None")
-        self._require("WEIGHT_DECAY", _is_number(self.WEIGHT_DECAY, 0), "a number >= 0")
-        self._validate_images()
-        self._validate_pyramid()
-        weights = self.LOSS_WEIGHTS
-        known = isinstance(weights, dict) and set(weights) <= set(LOSS_NAMES) and all(map(_is_number, weights.values()))
-        self._require("LOSS_WEIGHTS", known, f"a dict of numbers, its keys out of {', '.join(LOSS_NAMES)}")
-        self._require("ROI_ALIGN", self.ROI_ALIGN in ROI_ALIGN_MODES, _one_of(ROI_ALIGN_MODES))
-        self._require("COMPUTE_DTYPE", self.COMPUTE_DTYPE in COMPUTE_DTYPES, _one_of(COMPUTE_DTYPES))
-        self._require("TRAIN_BN", self.TRAIN_BN in (None, False, True), "None, False or True")
-        for name in ("RPN_BBOX_STD_DEV", "BBOX_STD_DEV"):
-            self._require(name, _count(getattr(self, name), above=0) == 4, "four numbers > 0, of dy, dx, dh, dw")
-        mini = self.MINI_MASK_SHAPE
-        self._require("MINI_MASK_SHAPE", not self.USE_MINI_MASK or _count(mini, above=0) == 2,
-                      "(height, width) in pixels")  # fmt: skip
-        self._require("MASK_SHAPE", np.array_equal(self.MASK_SHAPE, [2 * self.MASK_POOL_SIZE] * 2),
-                      f"twice MASK_POOL_SIZE, {[2 * self.MASK_POOL_SIZE] * 2}: the mask head doubles it")  # fmt: skip
+        check(self)
 
-    def _validate_images(self) -> None:
-        mode = self.IMAGE_RESIZE_MODE
-        self._require("IMAGE_RESIZE_MODE", mode in RESIZE_MODES, _one_of(RESIZE_MODES))
-        name = "IMAGE_MIN_DIM" if mode == "crop" else "IMAGE_MAX_DIM"
-        side = getattr(self, name)
-        if not _is_whole(side) or side < SIZE_MULTIPLE or side % SIZE_MULTIPLE:
-            near = max(1, round(side / SIZE_MULTIPLE)) * SIZE_MULTIPLE if _is_number(side) else 1024
-            self._refuse(name, f"a multiple of {SIZE_MULTIPLE}, the nearest is {near}: the pyramid halves it six times")
-        if mode == "square" and self.IMAGE_MIN_DIM is not None:  # may be above IMAGE_MAX_DIM, which then decides
-            self._require("IMAGE_MIN_DIM", _is_number(self.IMAGE_MIN_DIM, 0), "a number >= 0, or None")
-        if mode == "pad64" and self.IMAGE_MIN_DIM is not None:
-            whole = _is_number(self.IMAGE_MIN_DIM, 0) and self.IMAGE_MIN_DIM % SIZE_MULTIPLE == 0
-            self._require("IMAGE_MIN_DIM", whole, f'a multiple of {SIZE_MULTIPLE} in the mode "pad64", or None')
-        self._require("MEAN_PIXEL", _count(self.MEAN_PIXEL) in (1, self.IMAGE_CHANNEL_COUNT),
-                      f"1 or IMAGE_CHANNEL_COUNT = {self.IMAGE_CHANNEL_COUNT} values")  # fmt: skip
+    def contradictions(self) -> list[str]:
+        """Settings that are allowed but cannot do what they say beside others, a sentence each."""
+        return contradictions(self)
 
-    def _validate_pyramid(self) -> None:
-        # As in matterport, strides beyond those of P2..P6 are not looked at.
-        self._require("BACKBONE_STRIDES", _count(self.BACKBONE_STRIDES, above=0) >= 5, "five strides, of P2..P6")
-        self._require("RPN_ANCHOR_SCALES", _count(self.RPN_ANCHOR_SCALES, above=0) == 5,
-                      f"5 scales, one for each of BACKBONE_STRIDES = {list(self.BACKBONE_STRIDES)}")  # fmt: skip
-        ratios = self.RPN_ANCHOR_RATIOS
-        self._require("RPN_ANCHOR_RATIOS", np.ndim(ratios) == 1 and _count(ratios, above=0),
-                      "a list of one or more ratios > 0, width / height")  # fmt: skip
-        self._require("BACKBONE", callable(self.BACKBONE) or self.BACKBONE in BACKBONES,
-                      f"{_one_of(BACKBONES)}, or a callable that returns [C1, C2, C3, C4, C5]")  # fmt: skip
-
-    def _require(self, name: str, condition, expected: str) -> None:
-        if not condition:
-            self._refuse(name, expected)
-
-    def _refuse(self, name: str, expected: str) -> None:
-        raise ValueError(f"{type(self).__name__}.{name} is {getattr(self, name)!r}; expected {expected}.")
-
-    # ---- Reading -------------------------------------------------------------------------------------------------
-    def _settings(self) -> dict:
-        names = [n for n in dir(self) if not n.startswith("_") and not callable(getattr(type(self), n, None))]
-        names += [n for n in ("BACKBONE", "COMPUTE_BACKBONE_SHAPE") if n not in names]  # these may be callables
-        return {name: getattr(self, name) for name in sorted(names)}
-
+    # ---- Reading -----------------------------------------------------------------------------------------------------
     def to_dict(self) -> dict:
         """All settings and derived values by name, in alphabetical order."""
-        return self._settings()
+        hidden = {"settings_table"}
+        names = [n for n in dir(self) if not n.startswith("_") and not callable(getattr(type(self), n, None))]
+        names += [n for n in ("BACKBONE", "COMPUTE_BACKBONE_SHAPE") if n not in names]  # these may be callables
+        return {name: getattr(self, name) for name in sorted(set(names) - hidden)}
 
     def to_json(self) -> dict:
-        """`to_dict` in types that JSON has, without the derived values, for `MaskRCNN.save`.
+        """`to_dict` in JSON's types, without the derived values; used by `MaskRCNN.save`.
 
         Raises:
-            ValueError: a setting has no such form, e.g. a callable backbone.
+            ValueError: a setting that JSON cannot hold, e.g. a callable backbone.
         """
-        settings = {name: value for name, value in self.to_dict().items() if name not in DERIVED}
-        return {name: _plain(name, value) for name, value in settings.items()}
+        return {name: to_json(name, value) for name, value in self.to_dict().items() if name not in DERIVED}
 
     @classmethod
     def from_json(cls, settings: dict) -> Config:
@@ -280,35 +389,9 @@ class Config:
         print()
 
 
-def _plain(name: str, value):
-    if isinstance(value, (np.ndarray, np.generic)):
-        return value.tolist()
-    if isinstance(value, (list, tuple)):
-        return [_plain(name, v) for v in value]
-    if isinstance(value, dict):
-        return {str(k): _plain(name, v) for k, v in value.items()}
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    raise ValueError(
-        f"{name} is {value!r}; a model can be saved as .keras only if its settings are numbers, strings, lists and"
-        " dicts. Save the weights instead: model.save_weights('x.weights.h5')."
-    )
+def _warn_of_near_miss(owner: str, name: str, hint: str, stacklevel: int) -> None:
+    warnings.warn(f"{owner}.{name} is no setting; did you mean {hint}?", UserWarning, stacklevel=stacklevel + 1)
 
 
-def _is_whole(value) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-
-
-def _is_number(value, low=-np.inf, high=np.inf) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and bool(low <= value <= high)
-
-
-def _count(values, above=-np.inf) -> int:
-    """How many numbers a list holds (1 for a number); 0 if any is something else, not finite, or not > `above`."""
-    values = np.asarray(values)
-    numeric = values.ndim <= 1 and values.dtype.kind in "iuf"
-    return values.size if numeric and np.all(np.isfinite(values) & (values > above)) else 0
-
-
-def _one_of(values) -> str:
-    return "one of " + ", ".join(repr(v) for v in values)
+if __name__ == "__main__":
+    print(settings_page(Config.settings_table), end="")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mrcnn.config import LOSS_NAMES, Config
+from mrcnn.config import DERIVED, LOSS_NAMES, Config
+from mrcnn.settings import settings_page
 
 # matterport's defaults, from the contract, section 1.1.
 DEFAULTS = {
@@ -244,3 +246,59 @@ def test_json_and_back():
 def test_json_refuses_what_it_cannot_hold():
     with pytest.raises(ValueError, match=r"BACKBONE .*weights\.h5"):
         config(BACKBONE=a_backbone).to_json()
+
+
+# ---- Names -----------------------------------------------------------------------------------------------------------
+def test_a_misspelt_setting_of_a_class_or_an_instance_warns_with_the_right_name():
+    with pytest.warns(UserWarning, match=r"MyConfig.LERNING_RATE is no setting; did you mean LEARNING_RATE\?"):
+        config(LERNING_RATE=3)
+    with pytest.warns(UserWarning, match="did you mean NUM_CLASSES"):
+        Config().NUM_CLASES = 3
+
+
+def test_names_that_scripts_add_do_not_warn(recwarn):
+    c = config(IMAGE_PADDING=True, ZOOM=2, VAL_IMAGE_IDS=[1], lr=3)
+    c.CLASS_NAMES = ["a"]
+    assert not recwarn.list
+
+
+def test_settings_by_keyword_and_what_is_no_setting():
+    c = Config(NUM_CLASSES=3, MEAN_PIXEL=[1, 2, 3])
+    assert c.IMAGE_META_SIZE == 15 and Config.NUM_CLASSES == 1
+    with pytest.raises(TypeError, match="has no setting NUM_CLASES; did you mean NUM_CLASSES"):
+        Config(NUM_CLASES=3)
+    with pytest.raises(ValueError, match="NUM_CLASSES is 0"):
+        Config(NUM_CLASSES=0)
+
+
+def test_repr_shows_what_differs_from_the_defaults():
+    c = config(NAME="a", LOSS_WEIGHTS={"rpn_class_loss": 2.0}, ZOOM=3)
+    c.MEAN_PIXEL[0] = 5.0
+    assert repr(Config()) == "Config()"
+    assert repr(c).startswith("MyConfig(NAME='a', MEAN_PIXEL=array([  5. , 116.8, 103.9]), LOSS_WEIGHTS={'rpn_class")
+    assert repr(c).endswith("ZOOM=3)")
+
+
+def test_every_setting_is_explained_in_help_and_in_the_page_that_ships():
+    declared = Config.settings_table
+    public = {name for name in vars(Config) if name.isupper()} - set(DERIVED)
+    assert set(declared) == public
+    page = Path(__file__).parents[1] / "docs" / "settings.md"
+    assert page.read_text() == settings_page(declared), "python -m mrcnn.config > docs/settings.md"
+    for name, setting in declared.items():
+        assert len(setting.meaning.split()) >= 3 and setting.meaning in Config.__doc__, name
+        assert setting.default is None or setting.default in setting.values, name
+
+
+CONTRADICTIONS = [
+    ({"DETECTION_MAX_INSTANCES": 50, "POST_NMS_ROIS_INFERENCE": 20}, "more detections than proposals"),
+    ({"ROI_ALIGN_SAMPLES": 3}, "ROI_ALIGN_SAMPLES = 3 has no effect"),
+    ({"COMPUTE_BACKBONE_SHAPE": len}, "COMPUTE_BACKBONE_SHAPE has no effect"),
+]
+
+
+@pytest.mark.parametrize(("settings", "message"), CONTRADICTIONS)
+def test_settings_that_contradict_each_other_are_named(settings, message):
+    (sentence,) = config(**settings).contradictions()
+    assert message in sentence
+    assert not Config().contradictions()

@@ -14,6 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 BACKENDS = ("tensorflow", "jax", "torch")
 FLOORS = {
     "config": 0,
+    "settings": 0,
+    "config_checks": 0,
     "io": 0,
     "distribution": 0,
     "ops": 1,

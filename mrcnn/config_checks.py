@@ -1,0 +1,59 @@
+"""Checks of settings that depend on each other. What a setting allows by itself stands in its declaration."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mrcnn.settings import count_numbers, is_number, is_whole
+
+SIZE_MULTIPLE = 64  # P6 has stride 64, and the upsampled maps of the FPN must have the size of the lateral ones
+
+
+def check(config) -> None:
+    """`Config.validate`."""
+
+    def require(name: str, condition, expected: str) -> None:
+        if not condition:
+            raise ValueError(f"{type(config).__name__}.{name} is {getattr(config, name)!r}; expected {expected}.")
+
+    for name, setting in config.settings_table.items():
+        require(name, getattr(config, name) in setting.values, setting.values.text)
+    _check_sizes(config, require)
+    means = count_numbers(config.MEAN_PIXEL) in (1, config.IMAGE_CHANNEL_COUNT)
+    require("MEAN_PIXEL", means, f"1 or IMAGE_CHANNEL_COUNT = {config.IMAGE_CHANNEL_COUNT} values")
+    mini = not config.USE_MINI_MASK or count_numbers(config.MINI_MASK_SHAPE, above=0) == 2
+    require("MINI_MASK_SHAPE", mini, "(height, width) in pixels")
+    double = [2 * config.MASK_POOL_SIZE] * 2
+    require("MASK_SHAPE", np.array_equal(config.MASK_SHAPE, double),
+            f"twice MASK_POOL_SIZE, {double}: the mask head doubles it")  # fmt: skip
+
+
+def _check_sizes(config, require) -> None:
+    mode = config.IMAGE_RESIZE_MODE
+    name = "IMAGE_MIN_DIM" if mode == "crop" else "IMAGE_MAX_DIM"
+    side = getattr(config, name)
+    near = max(1, round(side / SIZE_MULTIPLE)) * SIZE_MULTIPLE if is_number(side) else 1024
+    require(name, is_whole(side) and side >= SIZE_MULTIPLE and side % SIZE_MULTIPLE == 0,
+            f"a multiple of {SIZE_MULTIPLE}, the nearest is {near}: the pyramid halves it six times")  # fmt: skip
+    shortest = config.IMAGE_MIN_DIM
+    if mode == "square" and shortest is not None:  # may be above IMAGE_MAX_DIM, which then decides
+        require("IMAGE_MIN_DIM", is_number(shortest, 0), "a number >= 0, or None")
+    if mode == "pad64" and shortest is not None:
+        multiple = is_number(shortest, 0) and shortest % SIZE_MULTIPLE == 0
+        require("IMAGE_MIN_DIM", multiple, f'a multiple of {SIZE_MULTIPLE} in the mode "pad64", or None')
+
+
+def contradictions(config) -> list[str]:
+    """`Config.contradictions`."""
+    found = []
+    if config.DETECTION_MAX_INSTANCES > config.POST_NMS_ROIS_INFERENCE:
+        found.append(
+            f"DETECTION_MAX_INSTANCES = {config.DETECTION_MAX_INSTANCES} is above POST_NMS_ROIS_INFERENCE ="
+            f" {config.POST_NMS_ROIS_INFERENCE}: an image never has more detections than proposals."
+        )
+    samples = config.ROI_ALIGN_SAMPLES
+    if config.ROI_ALIGN == "crop" and samples != config.settings_table["ROI_ALIGN_SAMPLES"].default:
+        found.append(f'ROI_ALIGN_SAMPLES = {samples} has no effect: ROI_ALIGN is "crop", not "aligned".')
+    if config.COMPUTE_BACKBONE_SHAPE is not None and not callable(config.BACKBONE):
+        found.append(f"COMPUTE_BACKBONE_SHAPE has no effect: BACKBONE is {config.BACKBONE!r}, not a function.")
+    return [f"{type(config).__name__}: {sentence}" for sentence in found]

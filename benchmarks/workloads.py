@@ -20,7 +20,7 @@ from mrcnn.config import Config
 from mrcnn.data.formats.coco import CocoDataset
 from mrcnn.data.rpn_targets import build_rpn_targets
 from mrcnn.model import MaskRCNN
-from mrcnn.ops.anchors import backbone_shapes, generate_pyramid_anchors
+from mrcnn.ops.anchors import anchors_of_image
 from mrcnn.ops.meta import compose_image_meta
 
 SHARED = Path(os.environ.get("MRCNN_SHARED", Path(__file__).resolve().parents[2] / "shared"))
@@ -146,10 +146,7 @@ def training_batch(config, objects: int, seed: int = 0) -> dict:
     corners = rng.integers(0, side * 3 // 4, (objects, 2))
     boxes = np.concatenate([corners, np.minimum(corners + rng.integers(side // 16, side // 2, (objects, 2)), side)], 1)
     class_ids = rng.integers(1, config.NUM_CLASSES, objects).astype(np.int32)
-    shapes = backbone_shapes((side, side), config.BACKBONE_STRIDES)
-    anchors = generate_pyramid_anchors(
-        config.RPN_ANCHOR_SCALES, config.RPN_ANCHOR_RATIOS, shapes, config.BACKBONE_STRIDES, config.RPN_ANCHOR_STRIDE
-    )
+    anchors = anchors_of_image((side, side), **config.anchor_settings())
     match, deltas = build_rpn_targets((side, side, 3), anchors, class_ids, boxes, config, rng=rng)
     meta = compose_image_meta(0, (side, side, 3), (side, side, 3), (0, 0, side, side), 1.0, np.ones(config.NUM_CLASSES))
     batch = {

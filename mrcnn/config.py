@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from mrcnn.config_checks import check, contradictions
+from mrcnn.ops.resize_modes import RESIZE_MODES
 from mrcnn.settings import (
     COMPILE,
     CONFIDENCE,
@@ -51,7 +52,6 @@ from mrcnn.settings import (
 
 LOSS_NAMES = ("rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss")
 DERIVED = ("BATCH_SIZE", "IMAGE_META_SIZE", "IMAGE_SHAPE")
-RESIZE_MODES = ("none", "square", "pad64", "crop")
 BACKBONES = ("resnet50", "resnet101", "mobilenet_v2")
 ROI_ALIGN_MODES = ("crop", "aligned")
 COMPUTE_DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -346,6 +346,16 @@ class Config:
                 f"IMAGE_META_SIZE is {value}; it follows from NUM_CLASSES = {self.NUM_CLASSES} and must be"
                 f" {self.IMAGE_META_SIZE}. Set NUM_CLASSES instead."
             )
+
+    def anchor_settings(self) -> dict[str, Any]:
+        """The arguments of `ops.anchors.anchors_of_image` that follow from the settings."""
+        return {
+            "scales": self.RPN_ANCHOR_SCALES,
+            "ratios": self.RPN_ANCHOR_RATIOS,
+            "strides": self.BACKBONE_STRIDES,
+            "anchor_stride": self.RPN_ANCHOR_STRIDE,
+            "level_shapes": self.COMPUTE_BACKBONE_SHAPE if callable(self.BACKBONE) else None,
+        }
 
     # ---- Checks ------------------------------------------------------------------------------------------------------
     def validate(self) -> None:

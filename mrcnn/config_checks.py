@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from mrcnn.ops.resize_modes import SIZE_MULTIPLE
 from mrcnn.settings import count_numbers, is_number, is_whole
-
-SIZE_MULTIPLE = 64  # P6 has stride 64, and the upsampled maps of the FPN must have the size of the lateral ones
 
 
 def check(config) -> None:

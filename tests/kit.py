@@ -14,8 +14,8 @@ from keras import layers, ops
 from mrcnn.config import Config
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.rpn_targets import build_rpn_targets
-from mrcnn.model import BatchNorm, MaskRCNN, compute_backbone_shapes
-from mrcnn.ops.anchors import generate_pyramid_anchors
+from mrcnn.model import BatchNorm, MaskRCNN
+from mrcnn.ops.anchors import anchors_of_image
 from mrcnn.ops.masks import minimize_mask
 from mrcnn.ops.meta import compose_image_meta
 
@@ -86,10 +86,7 @@ def full_masks(boxes, shape) -> np.ndarray:
 def make_batch(config, images, active=None, seed=0) -> dict:
     """A batch as the generator gives it, from a list of (class_ids, boxes in pixels), one pair an image."""
     shape = tuple(int(n) for n in config.IMAGE_SHAPE)
-    anchors = generate_pyramid_anchors(
-        config.RPN_ANCHOR_SCALES, config.RPN_ANCHOR_RATIOS, compute_backbone_shapes(config, shape),
-        config.BACKBONE_STRIDES, config.RPN_ANCHOR_STRIDE,
-    )  # fmt: skip
+    anchors = anchors_of_image(shape, **config.anchor_settings())
     count, most = len(images), config.MAX_GT_INSTANCES
     mask_shape = tuple(config.MINI_MASK_SHAPE) if config.USE_MINI_MASK else shape[:2]
     rng = np.random.default_rng(seed)

@@ -9,7 +9,7 @@ import pytest
 from skimage import transform
 
 from mrcnn.ops import images
-from mrcnn.ops.images import add_mean, resize, resize_image, resize_mask, subtract_mean, to_channels
+from mrcnn.ops.images import add_mean, resize, resize_image, resize_mask, subtract_mean, to_channels, to_rgb_uint8
 
 MEAN = [123.7, 116.8, 103.9]
 
@@ -49,6 +49,39 @@ def test_values_become_0_to_255(image, expected):
     made = to_channels(image, 1)
     np.testing.assert_allclose(made[0, :, 0], expected, rtol=1e-6)
     assert made.dtype == (np.float32 if image.dtype.kind == "f" else np.uint8)
+
+
+@pytest.mark.parametrize(("image", "seen", "why"), [
+    (np.full((2, 2, 3), 0.5), 127, "floats in 0..1"),
+    (np.full((2, 2, 3), 200.7), 200, "floats in 0..255"),
+    (np.full((2, 2, 3), -30.0), 0, "mean subtracted: clipped, not wrapped around"),
+    (np.full((2, 2, 3), 300), 255, "outside the range: clipped"),
+    (np.full((2, 2, 3), np.nan), 0, "unknown values are black"),
+    (np.full((2, 2, 3), np.inf), 255, "infinity is white"),
+    (np.full((2, 2), 65535, np.uint16), 255, "16 bits"),
+    (np.full((2, 2), 700, np.uint16), 3, "16 bits are rounded: 700 / 257 = 2.7"),
+    (np.full((2, 2), 200, np.uint16), 1, "the type alone says the range, not the values"),
+    (np.full((2, 2), True), 255, "a mask shown as an image"),
+    (np.dstack([np.full((2, 2), 9, np.uint8), np.zeros((2, 2), np.uint8)]), 9, "gray with alpha"),
+])  # fmt: skip
+def test_any_image_becomes_rgb_bytes(image, seen, why):
+    before = image.copy()
+    rgb = to_rgb_uint8(image)
+    assert rgb.shape == (2, 2, 3) and rgb.dtype == np.uint8 and (rgb == seen).all(), why
+    rgb[:] = 77
+    np.testing.assert_array_equal(image, before)  # a copy, ready to be drawn on
+
+
+def test_16_bits_are_read_shown_and_detected_as_the_same_8_bits():
+    values = np.arange(0, 65536, 7, np.uint16)[None]
+    np.testing.assert_array_equal(to_rgb_uint8(values)[..., :1], to_channels(values, 1))
+
+
+@pytest.mark.parametrize("image", [np.zeros(4), np.zeros((0, 5, 3)), np.zeros((4, 5, 5)), np.zeros((1, 4, 5, 3)),
+                                   np.zeros((4, 5), complex)])  # fmt: skip
+def test_what_is_no_image_cannot_become_rgb(image):
+    with pytest.raises(ValueError, match="photo has (shape|dtype)"):
+        to_rgb_uint8(image, "photo")
 
 
 @pytest.mark.parametrize("image, message", [

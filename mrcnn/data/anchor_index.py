@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from mrcnn.ops.boxes import iou_of_sides
+
 # Sizes and centres of one grid's anchors differ in their last bits; so little is no difference, in pixels.
 SAME = 1e-6
 # An object's best anchors are sought among those of at least this IoU, one step after the other, until some are found.
@@ -62,7 +64,7 @@ class AnchorIndex:
         if not len(boxes):
             return np.zeros(0, int), np.zeros(0, int), np.zeros(0)
         place, box = self._candidates(boxes, min_iou)
-        iou = _iou(self._sides.take(place, axis=1), boxes.T.take(box, axis=1))
+        iou = iou_of_sides(self._sides.take(place, axis=1), boxes.T.take(box, axis=1))
         enough = np.flatnonzero((iou >= min_iou) & (iou > 0))
         return self._order[place[enough]], box[enough], iou[enough]
 
@@ -151,13 +153,3 @@ def _highest(anchor, box, iou, count):
     np.maximum.at(best, box, iou)
     kept = iou == best[box]
     return anchor[kept], box[kept], iou[kept]
-
-
-def _iou(boxes1, boxes2):
-    """IoU of each column of boxes1 [4, P] with the same one of boxes2 [4, P], as of `ops.boxes.compute_iou`: [P]."""
-    (y1, x1, y2, x2), (top, left, bottom, right) = boxes1, boxes2
-    intersection = np.maximum(np.minimum(y2, bottom) - np.maximum(y1, top), 0) * np.maximum(
-        np.minimum(x2, right) - np.maximum(x1, left), 0
-    )
-    union = (y2 - y1) * (x2 - x1) + (bottom - top) * (right - left) - intersection
-    return np.divide(intersection, union, out=np.zeros(len(union)), where=union > 0)

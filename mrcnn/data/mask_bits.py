@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mrcnn.ops.boxes import extract_bboxes
+from mrcnn.ops.boxes import any_column, extract_bboxes
 from mrcnn.ops.masks import minimize_mask
 
 BITS = 8
@@ -53,10 +53,7 @@ def boxes(planes, count):
     if not count:
         return np.zeros((0, 4), np.int32)
     columns = np.bitwise_or.reduce(planes, axis=0)  # [W, P]
-    rows = planes
-    while rows.shape[1] > 1:  # [H, W, P] -> [H, 1, P], by halves: NumPy would step through the short last axis
-        half = (rows.shape[1] + 1) // 2
-        rows = rows[:, :half] | rows[:, -half:]
+    rows = any_column(planes)[:, None]  # [H, 1, P]
     # The box of a mask is that of the cross of its rows and columns.
     y1, _, y2, _ = extract_bboxes(unpack(rows, count)).T
     _, x1, _, x2 = extract_bboxes(unpack(columns[None], count)).T

@@ -81,7 +81,8 @@ def choose_anchors(index, gt_class_ids, gt_boxes, config, rng=None):
     kept = _choose(np.arange(len(positive)), limit // 2, rng)
     positive, owner = positive[kept], owner[kept]
     negative = _choose_free(free, limit - len(positive), rng)
-    deltas = _deltas(index.anchors[positive], objects[owner]) / np.asarray(config.RPN_BBOX_STD_DEV)
+    deltas = boxes.box_refinement(index.anchors[positive], objects[owner], np.float64)
+    deltas = deltas / np.asarray(config.RPN_BBOX_STD_DEV)
     return positive, negative, deltas
 
 
@@ -122,13 +123,6 @@ def _choose_free(free, count, rng):
         if len(first) >= count:
             return np.sort(drawn[np.sort(first)[:count]])
     return _choose(np.flatnonzero(free), count, rng)
-
-
-def _deltas(box, gt_box):
-    """(dy, dx, log dh, log dw) from box to gt_box, [.., 4] float64. `boxes.box_refinement` is of float32 only."""
-    size, gt_size = box[:, 2:] - box[:, :2], gt_box[:, 2:] - gt_box[:, :2]
-    shift = (gt_box[:, :2] + 0.5 * gt_size) - (box[:, :2] + 0.5 * size)
-    return np.concatenate([shift / size, np.log(gt_size / size)], axis=1)
 
 
 # ---- Regions of interest, in NumPy -----------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from mrcnn.data.anchor_index import AnchorIndex
 from mrcnn.data.augment import check_augmentation
 from mrcnn.data.rpn_targets import choose_anchors
 from mrcnn.data.training_sample import describe, mold_sample, read_sample
-from mrcnn.ops.anchors import backbone_shapes, generate_pyramid_anchors
+from mrcnn.ops.anchors import anchors_of_image
 
 SAMPLE, ORDER, ROIS = 0, 1, 2  # what chance is drawn for; keeps the draws apart
 
@@ -147,7 +147,7 @@ class SampleStream:
         shape = tuple(int(side) for side in image_shape[:2])
         index = self._indices.get(shape)
         if index is None:
-            index = AnchorIndex(_anchors(self.config, shape))
+            index = AnchorIndex(anchors_of_image(shape, **self.config.anchor_settings()))
             with self._lock:  # each holds some 20 MB at 1024 x 1024
                 self._indices = dict(list(self._indices.items())[-7:]) | {shape: index}
         return index
@@ -162,15 +162,6 @@ class SampleStream:
                 " and wherever else that happens. Config.TRAIN_ON_EMPTY_IMAGES = True trains on such images, too.",
                 stacklevel=2,
             )
-
-
-def _anchors(config, shape):
-    if callable(config.BACKBONE) and config.COMPUTE_BACKBONE_SHAPE is not None:
-        shapes = np.asarray(config.COMPUTE_BACKBONE_SHAPE(shape))
-    else:
-        shapes = backbone_shapes(shape, config.BACKBONE_STRIDES)
-    scales, ratios, strides = config.RPN_ANCHOR_SCALES, config.RPN_ANCHOR_RATIOS, config.BACKBONE_STRIDES
-    return generate_pyramid_anchors(scales, ratios, shapes, strides, config.RPN_ANCHOR_STRIDE)
 
 
 def _check_dataset(dataset, config):

@@ -26,7 +26,7 @@ from mrcnn.data.training_sample import describe
 from mrcnn.io import replacing
 from mrcnn.ops import images
 from mrcnn.ops.anchors import backbone_shapes, generate_anchors
-from mrcnn.ops.boxes import extract_bboxes
+from mrcnn.ops.boxes import extract_bboxes, iou_of_sides
 from mrcnn.ops.masks import minimize_resized
 
 RECALL_AT = (0.5, 0.7)
@@ -297,21 +297,18 @@ def best_anchor_iou(boxes, image_shape, config):
         [N] float64 in [0, 1]; 0 for boxes without area.
     """
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-    if callable(config.BACKBONE) and config.COMPUTE_BACKBONE_SHAPE is not None:
-        shapes = np.asarray(config.COMPUTE_BACKBONE_SHAPE(image_shape))
-    else:
-        shapes = backbone_shapes(image_shape, config.BACKBONE_STRIDES)
-    low, high = boxes[:, None, :2], boxes[:, None, 2:]  # [N, 1, (y, x)]
+    settings = config.anchor_settings()
+    shapes = backbone_shapes(image_shape, settings["strides"], settings["level_shapes"])
+    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+    sides = boxes.T[..., None]  # [4, N, 1]
     best = np.zeros(len(boxes))
-    for scale, shape, stride in zip(config.RPN_ANCHOR_SCALES, shapes, config.BACKBONE_STRIDES):
-        step = stride * config.RPN_ANCHOR_STRIDE
-        last = -(-shape // config.RPN_ANCHOR_STRIDE) - 1
-        centres = np.clip(np.around((low + high) / 2 / step), 0, last) * step
-        anchors = generate_anchors(scale, config.RPN_ANCHOR_RATIOS, (1, 1), stride, 1)  # [R, 4] around (0, 0)
-        overlap = np.minimum(centres + anchors[:, 2:], high) - np.maximum(centres + anchors[:, :2], low)
-        overlap = np.maximum(overlap, 0).prod(axis=-1)  # [N, R]
-        union = (high - low).prod(axis=-1) + (anchors[:, 2:] - anchors[:, :2]).prod(axis=-1) - overlap
-        best = np.maximum(best, (overlap / union).max(axis=1))
+    for scale, shape, stride in zip(settings["scales"], shapes, settings["strides"]):
+        step = stride * settings["anchor_stride"]
+        last = -(-shape // settings["anchor_stride"]) - 1
+        cells = np.clip(np.around(centers / step), 0, last) * step  # [N, (y, x)]
+        anchors = generate_anchors(scale, settings["ratios"], (1, 1), stride, 1)  # [R, 4] around (0, 0)
+        anchors = anchors + np.tile(cells, 2)[:, None]  # [N, R, 4]
+        best = np.maximum(best, iou_of_sides(np.moveaxis(anchors, -1, 0), sides).max(axis=1))
     return best
 
 

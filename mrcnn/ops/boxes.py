@@ -1,38 +1,50 @@
-"""Boxes: from masks, to and from deltas, overlaps, normalised and back.
+"""Boxes: from masks, IoU, deltas, clipping, and conversion between pixels and normalized coordinates.
 
 Shapes and units:
-    box         (y1, x1, y2, x2); y2 and x2 are the first row and column that no longer belong to it
-    normalised  (box - [0, 0, 1, 1]) / (size - 1), so that the last pixel of an image has y2 = x2 = 1
-    deltas      (dy, dx, log dh, log dw): shift of the centre in box sizes, and log of the growth
-    N, M        boxes; ... any leading dimensions
+    box         (y1, x1, y2, x2). In pixels, y2 and x2 are exclusive: the first row and column outside the box
+    normalized  (box - [0, 0, 1, 1]) / (size - 1), so y2 = x2 = 1 is the last pixel of the image
+    deltas      (dy, dx, log dh, log dw): shift of the center in units of the box's size, and log of the scaling
+    N, M        numbers of boxes; ... any leading dimensions
 
-A box without area overlaps nothing (IoU 0) and has deltas 0: no NaN, no infinity, in no gradient either.
-Functions that end in `_graph` are the twins for tensors of any Keras backend.
+A box without area has IoU 0 with everything and deltas 0, so neither values nor gradients become NaN or infinite.
+Functions ending in `_graph` compute the same for tensors of any Keras backend; tests/test_ops_boxes.py compares them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from keras import ops
+from numpy.typing import ArrayLike, DTypeLike
 
-LARGEST_LOG_GROWTH = 30.0  # exp(30) = 1e13 boxes high: far beyond any image, far below float32's largest number
-CACHED_OVERLAPS = 16384  # pairs worked on at once: their arrays stay in the processor's cache
-FAR_CORNER_SHIFT = (0.0, 0.0, 1.0, 1.0)  # y2 and x2 are exclusive in pixels, inclusive when normalised
+from mrcnn.ops.types import Tensor
+
+MAX_LOG_SCALE = 30.0  # exp(30) = 1e13: far larger than any image, far below the largest float32
+PAIRS_PER_BLOCK = 16384  # the working arrays of this many pairs fit into the processor's cache
+CORNER_OFFSET = (0.0, 0.0, 1.0, 1.0)  # y2 and x2 are exclusive in pixels, inclusive when normalized
 
 
 # ---- From masks ------------------------------------------------------------------------------------------------------
-def extract_bboxes(mask) -> np.ndarray:
-    """The tightest box around each mask.
+def extract_bboxes(mask: ArrayLike) -> np.ndarray:
+    """Computes the smallest box around each mask.
 
     Args:
-        mask: [H, W, N]; a pixel that is not 0 belongs to the object.
+        mask: [H, W, N]. Pixels that are not 0 belong to the object.
 
     Returns:
-        [N, (y1, x1, y2, x2)] int32, pixels. An empty mask has the box (0, 0, 0, 0).
+        [N, (y1, x1, y2, x2)] int32, pixels. An empty mask gives (0, 0, 0, 0).
 
     Raises:
-        ValueError: mask has not three dimensions.
+        ValueError: if `mask` does not have three dimensions.
+
+    Example:
+
+    >>> mask = np.zeros((5, 5, 1), bool)
+    >>> mask[1:3, 2] = True
+    >>> extract_bboxes(mask)
+    array([[1, 2, 3, 3]], dtype=int32)
     """
     mask = np.asarray(mask)
     if mask.ndim != 3:
@@ -41,21 +53,25 @@ def extract_bboxes(mask) -> np.ndarray:
         return np.zeros((mask.shape[-1], 4), np.int32)
     mask = mask if mask.dtype == bool else mask != 0
     layers = mask.transpose(2, 1, 0)
-    if layers.flags.c_contiguous:  # layer after layer, column by column: as pycocotools has masks
+    if layers.flags.c_contiguous:  # column-major layers, as pycocotools decodes them
         return np.array([_bounding_rectangle(layer) for layer in layers.view(np.uint8)], np.int32)
-    y1, y2 = _first_and_end(_any_column(mask))
+    y1, y2 = _first_and_end(any_column(mask))
     x1, x2 = _first_and_end(mask.any(axis=0))
     return np.stack([y1, x1, y2, x2], axis=1).astype(np.int32)
 
 
-def _bounding_rectangle(layer: np.ndarray) -> tuple:
-    """The box around a mask's transpose, [W, H] uint8."""
+def _bounding_rectangle(layer: np.ndarray) -> tuple[int, int, int, int]:
+    """(y1, x1, y2, x2) of a transposed mask, [W, H] uint8."""
     y, x, height, width = cv2.boundingRect(layer)
     return y, x, y + height, x + width
 
 
-def _any_column(mask: np.ndarray) -> np.ndarray:
-    """`mask.any(axis=1)`, by halves: whole rows are or-ed at once, where NumPy would step through short last axes."""
+def any_column(mask: np.ndarray) -> np.ndarray:
+    """Computes `np.bitwise_or.reduce(mask, axis=1)` by repeated halving: [H, W, N] bool or int -> [H, N].
+
+    NumPy's reduction walks along the short last axis; combining whole halves is several times faster
+    (benchmarks/README.md, "loading").
+    """
     while mask.shape[1] > 1:
         half = (mask.shape[1] + 1) // 2
         mask = mask[:, :half] | mask[:, -half:]
@@ -63,35 +79,37 @@ def _any_column(mask: np.ndarray) -> np.ndarray:
 
 
 def _first_and_end(occupied: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First True along axis 0 and one past the last, [N] each; (0, 0) where there is none. occupied: [L, N]."""
-    there = occupied.any(axis=0)
+    """First True along axis 0 and one past the last, [N] each; (0, 0) if there is none. occupied: [L, N] bool."""
+    found = occupied.any(axis=0)
     first = occupied.argmax(axis=0)
     end = len(occupied) - occupied[::-1].argmax(axis=0)
-    return first * there, end * there
+    return first * found, end * found
 
 
-# ---- Overlaps --------------------------------------------------------------------------------------------------------
-def compute_iou(box, boxes, box_area, boxes_area) -> np.ndarray:
-    """Intersection over union of one box with many.
+# ---- IoU -------------------------------------------------------------------------------------------------------------
+def compute_iou(box: ArrayLike, boxes: ArrayLike, box_area: float, boxes_area: ArrayLike) -> np.ndarray:
+    """Computes the IoU of one box with many.
 
     Args:
         box: [(y1, x1, y2, x2)].
-        boxes: [N, (y1, x1, y2, x2)].
-        box_area: number. Area of box.
-        boxes_area: [N]. Areas of boxes, handed in so that they are computed once.
+        boxes: [N, (y1, x1, y2, x2)], in the same unit.
+        box_area: Area of `box`.
+        boxes_area: [N], areas of `boxes`. Passed in so that a loop computes them only once.
 
     Returns:
-        [N] float64 in [0, 1]; 0 where neither has an area.
+        [N] float64 in [0, 1]; 0 where both boxes have no area.
     """
-    height = np.minimum(box[2], boxes[:, 2]) - np.maximum(box[0], boxes[:, 0])
-    width = np.minimum(box[3], boxes[:, 3]) - np.maximum(box[1], boxes[:, 1])
-    intersection = np.maximum(height, 0) * np.maximum(width, 0)
-    union = box_area + boxes_area - intersection
-    return np.divide(intersection, union, out=np.zeros(len(boxes)), where=union > 0)
+    box, boxes, box_area, boxes_area = (_as_float(x) for x in (box, boxes, box_area, boxes_area))
+    return iou_of_sides(box, boxes.T, (box_area, boxes_area), out=np.empty(len(boxes)))
 
 
-def compute_overlaps(boxes1, boxes2) -> np.ndarray:
-    """Intersection over union of each box of one set with each of another.
+def _as_float(values: ArrayLike) -> np.ndarray:
+    values = np.asarray(values)
+    return values if values.dtype.kind == "f" else values.astype(np.float64)
+
+
+def compute_overlaps(boxes1: ArrayLike, boxes2: ArrayLike) -> np.ndarray:
+    """Computes the IoU of each box in one set with each box in another.
 
     Args:
         boxes1: [N, (y1, x1, y2, x2)].
@@ -99,198 +117,232 @@ def compute_overlaps(boxes1, boxes2) -> np.ndarray:
 
     Returns:
         [N, M] float64 in [0, 1].
+
+    Example:
+
+    >>> compute_overlaps([[0, 0, 2, 2]], [[0, 0, 2, 1], [5, 5, 6, 6]])
+    array([[0.5, 0. ]])
     """
     boxes1 = np.reshape(np.asarray(boxes1, np.float64), (-1, 4))
     boxes2 = np.reshape(np.asarray(boxes2, np.float64), (-1, 4))
     if len(boxes1) < len(boxes2):
         return compute_overlaps(boxes2, boxes1).T
     overlaps = np.empty((len(boxes2), len(boxes1)))
-    columns = np.ascontiguousarray(boxes1.T)[:, None]  # [4, 1, N]: each coordinate of all boxes in one piece
-    others = boxes2.T[:, :, None]  # [4, M, 1]
-    step = max(1, CACHED_OVERLAPS // max(1, len(boxes2)))
-    for start in range(0, len(boxes1), step):  # 262,000 anchors, 9 boxes: 11 ms, and 32 ms in one piece
-        part = slice(start, start + step)
-        _overlaps_into(overlaps[:, part], columns[..., part], others)
+    sides1 = np.ascontiguousarray(boxes1.T)[:, None]  # [4, 1, N]
+    sides2 = boxes2.T[:, :, None]  # [4, M, 1]
+    step = max(1, PAIRS_PER_BLOCK // max(1, len(boxes2)))
+    for start in range(0, len(boxes1), step):  # 262,000 anchors x 9 boxes: 11 ms, 32 ms as a single block
+        block = slice(start, start + step)
+        iou_of_sides(sides1[..., block], sides2, out=overlaps[:, block])
     return overlaps.T
 
 
-def _overlaps_into(overlaps: np.ndarray, boxes1: np.ndarray, boxes2: np.ndarray) -> None:
-    """IoU of boxes1 [4, 1, N] with boxes2 [4, M, 1], written into overlaps [M, N]; few working arrays, used again."""
-    intersection = np.minimum(boxes1[2], boxes2[2])
-    intersection -= np.maximum(boxes1[0], boxes2[0])
-    width = np.minimum(boxes1[3], boxes2[3])
-    width -= np.maximum(boxes1[1], boxes2[1])
+def iou_of_sides(
+    sides1: Sequence[np.ndarray],
+    sides2: Sequence[np.ndarray],
+    areas: tuple[np.ndarray, np.ndarray] | None = None,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Computes IoU from separate coordinates; every NumPy function that needs IoU calls this one.
+
+    Args:
+        sides1: (y1, x1, y2, x2), four float arrays (or one array [4, ...]).
+        sides2: The same for the other boxes; they broadcast against `sides1`.
+        areas: Areas of both, if they are known already.
+        out: Array that receives the result.
+
+    Returns:
+        IoU in [0, 1], of the broadcast shape; 0 where both boxes have no area.
+    """
+    intersection = np.minimum(sides1[2], sides2[2])
+    intersection -= np.maximum(sides1[0], sides2[0])
+    width = np.minimum(sides1[3], sides2[3])
+    width -= np.maximum(sides1[1], sides2[1])
     np.maximum(intersection, 0, out=intersection)
     intersection *= np.maximum(width, 0, out=width)
-    union = np.add(_area(boxes1), _area(boxes2), out=width)
+    union = np.add(_area(sides1), _area(sides2), out=width) if areas is None else areas[0] + areas[1]
     union -= intersection
-    np.maximum(union, np.finfo(np.float64).tiny, out=union)  # where neither has an area: 0 / tiny = 0
-    np.divide(intersection, union, out=overlaps)
+    np.maximum(union, np.finfo(union.dtype).tiny, out=union)  # both without area: 0 / tiny = 0
+    return np.divide(intersection, union, out=out)
 
 
-def _area(coordinates: np.ndarray) -> np.ndarray:
-    y1, x1, y2, x2 = coordinates
+def _area(sides: Sequence[np.ndarray]) -> np.ndarray:
+    y1, x1, y2, x2 = sides
     return (y2 - y1) * (x2 - x1)
 
 
-def overlaps_graph(boxes1, boxes2):
-    """`compute_overlaps` for tensors: [..., N, 4] and [..., M, 4] -> [..., N, M], float like the boxes."""
-    boxes1, boxes2 = ops.expand_dims(boxes1, -2), ops.expand_dims(boxes2, -3)  # [..., N, 1, 4] and [..., 1, M, 4]
-    near = ops.maximum(boxes1[..., :2], boxes2[..., :2])
-    far = ops.minimum(boxes1[..., 2:], boxes2[..., 2:])
-    intersection = _area_graph(far - near)
-    union = _area_graph(boxes1[..., 2:] - boxes1[..., :2]) + _area_graph(boxes2[..., 2:] - boxes2[..., :2])
-    union = union - intersection
-    there = union > 0
-    return ops.where(there, intersection / ops.where(there, union, ops.ones_like(union)), ops.zeros_like(union))
+def overlaps_graph(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    """`compute_overlaps` for tensors: [..., N, 4] and [..., M, 4] -> [..., N, M], in the dtype of the boxes.
+
+    Differentiable; gradients are finite for boxes without area.
+    """
+    y1, x1, y2, x2 = (boxes1[..., None, i] for i in range(4))  # [..., N, 1]
+    v1, u1, v2, u2 = (boxes2[..., None, :, i] for i in range(4))  # [..., 1, M]
+    height = ops.maximum(ops.minimum(y2, v2) - ops.maximum(y1, v1), 0)
+    width = ops.maximum(ops.minimum(x2, u2) - ops.maximum(x1, u1), 0)
+    intersection = height * width
+    union = _area_graph(y1, x1, y2, x2) + _area_graph(v1, u1, v2, u2) - intersection
+    has_area = union > 0
+    return ops.where(has_area, intersection / ops.where(has_area, union, ops.ones_like(union)), ops.zeros_like(union))
 
 
-def _area_graph(sizes):
-    sizes = ops.maximum(sizes, 0)
-    return sizes[..., 0] * sizes[..., 1]
+def _area_graph(y1: Tensor, x1: Tensor, y2: Tensor, x2: Tensor) -> Tensor:
+    return ops.maximum(y2 - y1, 0) * ops.maximum(x2 - x1, 0)
 
 
 # ---- Deltas ----------------------------------------------------------------------------------------------------------
-def apply_box_deltas(boxes, deltas) -> np.ndarray:
-    """Moves and stretches boxes.
+def apply_box_deltas(boxes: ArrayLike, deltas: ArrayLike) -> np.ndarray:
+    """Moves and scales boxes. Inverse of `box_refinement`.
 
     Args:
         boxes: [N, (y1, x1, y2, x2)].
         deltas: [N, (dy, dx, log dh, log dw)], already multiplied by the standard deviation.
 
     Returns:
-        [N, (y1, x1, y2, x2)] float32, in the unit of boxes. Inverse of `box_refinement`.
+        [N, (y1, x1, y2, x2)] float32, in the unit of `boxes`.
+
+    Example:
+
+    >>> apply_box_deltas([[0, 0, 2, 4]], [[0.5, -0.25, np.log(2), 0]]).round(3)
+    array([[ 0., -1.,  4.,  3.]], dtype=float32)
     """
     boxes, deltas = np.asarray(boxes, np.float32), np.asarray(deltas)
     size = boxes[..., 2:] - boxes[..., :2]
-    centre = boxes[..., :2] + 0.5 * size + deltas[..., :2] * size
-    size = size * np.exp(np.minimum(deltas[..., 2:], LARGEST_LOG_GROWTH))
-    near = centre - 0.5 * size
+    center = boxes[..., :2] + 0.5 * size + deltas[..., :2] * size
+    size = size * np.exp(np.minimum(deltas[..., 2:], MAX_LOG_SCALE))
+    near = center - 0.5 * size
     return np.concatenate([near, near + size], axis=-1).astype(np.float32)
 
 
-def apply_box_deltas_graph(boxes, deltas):
+def apply_box_deltas_graph(boxes: Tensor, deltas: Tensor) -> Tensor:
     """`apply_box_deltas` for tensors: [..., 4] and [..., 4] -> [..., 4]."""
     size = boxes[..., 2:] - boxes[..., :2]
-    centre = boxes[..., :2] + 0.5 * size + deltas[..., :2] * size
-    size = size * ops.exp(ops.minimum(deltas[..., 2:], LARGEST_LOG_GROWTH))
-    near = centre - 0.5 * size
+    center = boxes[..., :2] + 0.5 * size + deltas[..., :2] * size
+    size = size * ops.exp(ops.minimum(deltas[..., 2:], MAX_LOG_SCALE))
+    near = center - 0.5 * size
     return ops.concatenate([near, near + size], axis=-1)
 
 
-def box_refinement(box, gt_box) -> np.ndarray:
-    """The deltas that turn `box` into `gt_box`.
+def box_refinement(box: ArrayLike, gt_box: ArrayLike, dtype: DTypeLike = np.float32) -> np.ndarray:
+    """Computes the deltas that turn `box` into `gt_box`. Inverse of `apply_box_deltas`.
 
     Args:
         box: [N, (y1, x1, y2, x2)].
         gt_box: [N, (y1, x1, y2, x2)], in the same unit.
+        dtype: Float type of the computation and of the result.
 
     Returns:
-        [N, (dy, dx, log dh, log dw)] float32, not yet divided by the standard deviation; zeros where one of the two
-        has no area. Inverse of `apply_box_deltas`.
+        [N, (dy, dx, log dh, log dw)], not yet divided by the standard deviation; zeros where either box has no area.
     """
-    box, gt_box = np.asarray(box, np.float32), np.asarray(gt_box, np.float32)
+    box, gt_box = np.asarray(box, dtype), np.asarray(gt_box, dtype)
     size, gt_size = box[..., 2:] - box[..., :2], gt_box[..., 2:] - gt_box[..., :2]
-    there = np.all((size > 0) & (gt_size > 0), axis=-1, keepdims=True)
-    size, gt_size = np.where(there, size, 1), np.where(there, gt_size, 1)
+    has_area = np.all((size > 0) & (gt_size > 0), axis=-1, keepdims=True)
+    size, gt_size = np.where(has_area, size, 1), np.where(has_area, gt_size, 1)
     shift = ((gt_box[..., :2] + 0.5 * gt_size) - (box[..., :2] + 0.5 * size)) / size
-    return np.where(there, np.concatenate([shift, np.log(gt_size / size)], axis=-1), 0).astype(np.float32)
+    return np.where(has_area, np.concatenate([shift, np.log(gt_size / size)], axis=-1), 0).astype(dtype)
 
 
-def box_refinement_graph(box, gt_box):
-    """`box_refinement` for tensors: [..., 4] and [..., 4] -> [..., 4]."""
+def box_refinement_graph(box: Tensor, gt_box: Tensor) -> Tensor:
+    """`box_refinement` for tensors, in float32: [..., 4] and [..., 4] -> [..., 4]."""
     box, gt_box = ops.cast(box, "float32"), ops.cast(gt_box, "float32")
     size, gt_size = box[..., 2:] - box[..., :2], gt_box[..., 2:] - gt_box[..., :2]
-    there = ops.all(ops.logical_and(size > 0, gt_size > 0), axis=-1, keepdims=True)
-    size, gt_size = (ops.where(there, s, ops.ones_like(s)) for s in (size, gt_size))
+    has_area = ops.all(ops.logical_and(size > 0, gt_size > 0), axis=-1, keepdims=True)
+    size, gt_size = (ops.where(has_area, s, ops.ones_like(s)) for s in (size, gt_size))
     shift = ((gt_box[..., :2] + 0.5 * gt_size) - (box[..., :2] + 0.5 * size)) / size
     deltas = ops.concatenate([shift, ops.log(gt_size / size)], axis=-1)
-    return ops.where(there, deltas, ops.zeros_like(deltas))
+    return ops.where(has_area, deltas, ops.zeros_like(deltas))
 
 
-def clip_boxes_graph(boxes, window):
-    """Cuts boxes off at a window.
+# ---- Clipping and normalizing ----------------------------------------------------------------------------------------
+def clip_boxes_graph(boxes: Tensor, window: Tensor) -> Tensor:
+    """Clips boxes to a window.
 
     Args:
-        boxes: [..., (y1, x1, y2, x2)] tensor.
-        window: [(y1, x1, y2, x2)], or one for each image: [B, 4] against boxes [B, ..., 4].
+        boxes: [..., (y1, x1, y2, x2)].
+        window: [(y1, x1, y2, x2)], or one per image: [B, 4] for boxes [B, ..., 4].
 
     Returns:
         [..., (y1, x1, y2, x2)]. A box outside the window becomes a line on its border, without area.
     """
-    window = _spread(ops.cast(window, boxes.dtype), boxes)
+    window = _broadcast_to_boxes(ops.cast(window, boxes.dtype), boxes)
     near = ops.concatenate([window[..., :2], window[..., :2]], axis=-1)
     far = ops.concatenate([window[..., 2:], window[..., 2:]], axis=-1)
     return ops.maximum(ops.minimum(boxes, far), near)
 
 
-def _spread(values, boxes):
-    """Values of the whole [4], or of each image [B, 4], so shaped that they broadcast against boxes [B, ..., 4]."""
+def _broadcast_to_boxes(values: Tensor, boxes: Tensor) -> Tensor:
+    """Inserts axes so that values [4] or [B, 4] broadcast against boxes [B, ..., 4]."""
     rank, boxes_rank = len(values.shape), len(boxes.shape)
     for _ in range(boxes_rank - rank if rank > 1 else 0):
         values = ops.expand_dims(values, 1)
     return values
 
 
-# ---- Normalised and back ---------------------------------------------------------------------------------------------
-def norm_boxes(boxes, shape) -> np.ndarray:
-    """Pixels to normalised coordinates.
+def norm_boxes(boxes: ArrayLike, shape: Sequence[int]) -> np.ndarray:
+    """Converts pixels to normalized coordinates. Inverse of `denorm_boxes`.
 
     Args:
         boxes: [N, (y1, x1, y2, x2)], pixels.
-        shape: (height, width), pixels, of the molded image; more entries are ignored.
+        shape: (height, width) of the molded image, pixels; further entries are ignored.
 
     Returns:
-        [N, (y1, x1, y2, x2)] float32; within the image they lie in [0, 1]. Inverse of `denorm_boxes`.
+        [N, (y1, x1, y2, x2)] float32; in [0, 1] for boxes inside the image.
+
+    Example:
+
+    >>> norm_boxes([[0, 0, 11, 21]], (11, 21))
+    array([[0., 0., 1., 1.]], dtype=float32)
     """
-    height, width = shape[0], shape[1]
-    scale = np.maximum(np.array([height, width, height, width]) - 1, 1)  # an image of one pixel has no extent
-    return ((np.asarray(boxes) - FAR_CORNER_SHIFT) / scale).astype(np.float32)
+    return ((np.asarray(boxes) - CORNER_OFFSET) / _extent(shape)).astype(np.float32)
 
 
-def denorm_boxes(boxes, shape) -> np.ndarray:
-    """Normalised coordinates to pixels.
+def denorm_boxes(boxes: ArrayLike, shape: Sequence[int]) -> np.ndarray:
+    """Converts normalized coordinates to pixels. Inverse of `norm_boxes`.
 
     Args:
-        boxes: [N, (y1, x1, y2, x2)], normalised.
-        shape: (height, width), pixels, of the molded image; more entries are ignored.
+        boxes: [N, (y1, x1, y2, x2)], normalized.
+        shape: (height, width) of the molded image, pixels; further entries are ignored.
 
     Returns:
-        [N, (y1, x1, y2, x2)] int32, rounded. Inverse of `norm_boxes`.
+        [N, (y1, x1, y2, x2)] int32, rounded.
     """
-    height, width = shape[0], shape[1]
-    scale = np.maximum(np.array([height, width, height, width]) - 1, 1)
-    return np.around(np.asarray(boxes) * scale + FAR_CORNER_SHIFT).astype(np.int32)
+    return np.around(np.asarray(boxes) * _extent(shape) + CORNER_OFFSET).astype(np.int32)
 
 
-def norm_boxes_graph(boxes, shape):
-    """`norm_boxes` for tensors. shape: (height, width), or [B, 2] against boxes [B, ..., 4]."""
-    return (ops.cast(boxes, "float32") - np.array(FAR_CORNER_SHIFT, "float32")) / _extent_graph(shape, boxes)
+def _extent(shape: Sequence[int]) -> np.ndarray:
+    """(height, width, height, width) - 1; at least 1, because an image of one pixel has no extent."""
+    return np.maximum(np.tile(np.asarray(shape[:2]), 2) - 1, 1)
 
 
-def denorm_boxes_graph(boxes, shape):
-    """`denorm_boxes` for tensors, int32. shape: (height, width), or [B, 2] against boxes [B, ..., 4]."""
-    pixels = boxes * _extent_graph(shape, boxes) + np.array(FAR_CORNER_SHIFT, "float32")
+def norm_boxes_graph(boxes: Tensor, shape: Tensor) -> Tensor:
+    """`norm_boxes` for tensors, float32. shape: (height, width), or [B, 2] for boxes [B, ..., 4]."""
+    return (ops.cast(boxes, "float32") - np.array(CORNER_OFFSET, "float32")) / _extent_graph(shape, boxes)
+
+
+def denorm_boxes_graph(boxes: Tensor, shape: Tensor) -> Tensor:
+    """`denorm_boxes` for tensors, int32. shape: (height, width), or [B, 2] for boxes [B, ..., 4]."""
+    pixels = boxes * _extent_graph(shape, boxes) + np.array(CORNER_OFFSET, "float32")
     return ops.cast(ops.round(pixels), "int32")
 
 
-def _extent_graph(shape, boxes):
+def _extent_graph(shape: Tensor, boxes: Tensor) -> Tensor:
     size = ops.cast(ops.convert_to_tensor(shape), "float32")[..., :2]
-    return _spread(ops.maximum(ops.concatenate([size, size], axis=-1) - 1, 1), boxes)
+    return _broadcast_to_boxes(ops.maximum(ops.concatenate([size, size], axis=-1) - 1, 1), boxes)
 
 
 # ---- Padding ---------------------------------------------------------------------------------------------------------
-def trim_zeros_graph(boxes, name="trim_zeros"):
-    """Drops the all-zero rows of boxes.
+def trim_zeros_graph(boxes: Tensor, name: str = "trim_zeros") -> tuple[Tensor, Tensor]:
+    """Removes the all-zero rows of boxes.
+
+    The number of rows left depends on the data, so XLA can't compile this; this package's layers mask rows instead.
 
     Args:
-        boxes: [N, 4] tensor, padded with zero rows.
-        name: str. Kept for matterport's call form.
+        boxes: [N, 4], padded with zero rows.
+        name: Unused; part of matterport's signature.
 
     Returns:
-        boxes [K, 4] without them, and the mask [N] bool of the rows kept. K depends on the data, so that this can't be
-        compiled by XLA; our own layers mask instead.
+        boxes [K, 4] without the zero rows, and [N] bool, True for the rows kept.
     """
-    del name  # tensors are not named any more
+    del name
     kept = ops.any(ops.not_equal(boxes, 0), axis=-1)
     return ops.take(boxes, ops.nonzero(kept)[0], axis=0), kept

@@ -18,10 +18,11 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
+
+from mrcnn.ops.resize_modes import RESIZE_MODES, SIZE_MULTIPLE
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # grey value of an RGB pixel, ITU-R BT.601
-RESIZE_MODES = ("none", "square", "pad64", "crop")
-SIZE_MULTIPLE = 64  # "pad64" pads to it: P6 has stride 64
 BRIGHTEST_FLOAT = 512  # interpolation and augmentation overshoot 255 a little; more is another scale
 # Whole numbers come out of interpolation a hair below themselves; so little lifts them over the edge when cut to ints.
 BELOW_WHOLE = 1e-4
@@ -70,15 +71,64 @@ def to_channels(image, channels, name="image") -> np.ndarray:
     return np.ascontiguousarray(image)
 
 
-def _to_range(image: np.ndarray, name: str) -> np.ndarray:
-    """Values as uint8 or float32 of the range 0..255."""
-    kind = image.dtype.kind
+def to_rgb_uint8(image: ArrayLike, name: str = "image") -> np.ndarray:
+    """Converts an image of any usual kind to 8-bit RGB, for showing it and for reading files.
+
+    Unlike `to_channels` it accepts every range of values, because what is shown need not be valid network input.
+
+    Args:
+        image: Gray [H, W] or [H, W, 1], gray with alpha [H, W, 2], RGB [H, W, 3] or RGBA [H, W, 4]. Alpha is dropped.
+            bool becomes 0 and 255; uint16 is scaled from 0..65535 and rounded; floats that all lie in 0..1 are scaled
+            to 0..255. Other numbers are clipped to 0..255 (so a mean-subtracted image does not wrap around) and
+            truncated. NaN becomes 0.
+        name: Name of the image in error messages.
+
+    Returns:
+        [H, W, 3] uint8, always a new array.
+
+    Raises:
+        ValueError: for any other shape or type.
+
+    Example:
+
+    >>> to_rgb_uint8(np.uint16([[0, 257, 65535]]))[0, :, 0]
+    array([  0,   1, 255], dtype=uint8)
+    """
+    image = np.asarray(image)
+    image = image[..., None] if image.ndim == 2 else image
+    if image.ndim != 3 or image.shape[2] not in (1, 2, 3, 4) or 0 in image.shape:
+        raise ValueError(
+            f"{name} has shape {image.shape}; expected [height, width] or [height, width, channels] with 1 to 4"
+            " channels and at least one pixel."
+        )
+    image = image[..., : 3 if image.shape[2] > 2 else 1]
+    pixels = _exact_bytes(image)
+    if pixels is None and image.dtype.kind not in "iuf":
+        raise ValueError(f"{name} has dtype {image.dtype}; expected bool, integers or floats.")
+    if pixels is None:
+        if image.dtype.kind == "f":
+            image = np.where(np.isnan(image), 0, image)
+            image = image * 255 if image.min() >= 0 and image.max() <= 1 else image
+        pixels = np.clip(image, 0, 255).astype(np.uint8)
+    return np.broadcast_to(pixels, (*pixels.shape[:2], 3)).copy()
+
+
+def _exact_bytes(image: np.ndarray) -> np.ndarray | None:
+    """uint8, bool and uint16 as uint8 of the range 0..255; None for types whose values don't say their range."""
     if image.dtype == np.uint8:
         return image
-    if kind == "b":
+    if image.dtype == bool:
         return image.astype(np.uint8) * 255
     if image.dtype == np.uint16:
         return np.around(image / 257).astype(np.uint8)  # 65535 / 255 = 257
+    return None
+
+
+def _to_range(image: np.ndarray, name: str) -> np.ndarray:
+    """Values as uint8 or float32 of the range 0..255."""
+    kind, pixels = image.dtype.kind, _exact_bytes(image)
+    if pixels is not None:
+        return pixels
     if kind not in "iuf":
         raise ValueError(f"{name} has dtype {image.dtype}; expected uint8, uint16, bool or float.")
     low, high = image.min(), image.max()

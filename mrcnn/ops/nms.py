@@ -13,7 +13,8 @@ from __future__ import annotations
 import numpy as np
 from keras import ops
 
-from .kernels import tensorflow_kernels
+from mrcnn.ops.boxes import iou_of_sides, overlaps_graph
+from mrcnn.ops.kernels import tensorflow_kernels
 
 TILE = 256  # candidates that are decided together; see `_greedy_in_tiles`
 NOT_PICKED = -1
@@ -41,18 +42,15 @@ def non_max_suppression(boxes, scores, threshold: float) -> np.ndarray:
         )
     if boxes.dtype.kind != "f":
         boxes = boxes.astype(np.float32)
-    y1, x1, y2, x2 = boxes.T
-    areas = np.maximum(y2 - y1, 0) * np.maximum(x2 - x1, 0)
+    sides = np.ascontiguousarray(boxes.T)
+    areas = (sides[2] - sides[0]) * (sides[3] - sides[1])
     left = np.argsort(-scores.astype(np.float64), kind="stable")
     picked = []
     while left.size:
         best, left = left[0], left[1:]
         picked.append(best)
-        height = np.minimum(y2[best], y2[left]) - np.maximum(y1[best], y1[left])
-        width = np.minimum(x2[best], x2[left]) - np.maximum(x1[best], x1[left])
-        inter = np.maximum(height, 0) * np.maximum(width, 0)
-        union = areas[best] + areas[left] - inter
-        left = left[inter / np.where(union > 0, union, 1) <= threshold]
+        iou = iou_of_sides(sides[:, best], sides.take(left, axis=1), (areas[best], areas[left]))
+        left = left[iou <= threshold]
     return np.array(picked, np.int32)
 
 
@@ -185,13 +183,7 @@ def _resolve(overlaps, keep):
 
 def _overlap(boxes1, boxes2, threshold: float, classes1, classes2):
     """IoU > threshold, and the same class if classes are given: [B, N1, 4] x [B, N2, 4] -> [B, N1, N2] bool."""
-    y1, x1, y2, x2 = (boxes1[:, :, None, i] for i in range(4))
-    v1, u1, v2, u2 = (boxes2[:, None, :, i] for i in range(4))
-    height = ops.maximum(ops.minimum(y2, v2) - ops.maximum(y1, v1), 0.0)
-    width = ops.maximum(ops.minimum(x2, u2) - ops.maximum(x1, u1), 0.0)
-    inter = height * width
-    union = (y2 - y1) * (x2 - x1) + (v2 - v1) * (u2 - u1) - inter
-    over = inter / ops.where(union > 0, union, 1.0) > threshold
+    over = overlaps_graph(boxes1, boxes2) > threshold
     if classes1 is None:
         return over
     return ops.logical_and(over, ops.equal(classes1[:, :, None], classes2[:, None, :]))

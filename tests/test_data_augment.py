@@ -191,7 +191,7 @@ def test_callable_with_rng_is_given_the_samples():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (lambda image, masks: image, "gave a ndarray; expected a pair"),
+        (lambda image, masks: image, "returned a ndarray; expected a pair"),
         (lambda image, masks: (image, masks[..., 1:]), r"masks of shape \(72, 96, 10\) from \(72, 96, 11\)"),
         (lambda image, masks: (image[1:], masks[1:]), r"shape \(71, 96, 11\)"),
     ],

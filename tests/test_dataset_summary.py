@@ -191,7 +191,9 @@ def test_bad_input():
         Dataset().summary()
     with pytest.raises(ValueError, match="image_ids has 7; expected numbers from 0 to 2"):
         Boxes(IMAGES).summary(image_ids=[0, 7])
-    with pytest.raises(ValueError, match=r"Boxes.load_mask gave class id 3 for image 0 \(toys.0, 0.png\).*1..2"):
+    with pytest.raises(
+        ValueError, match=r"load_mask returned class id 3 \(object 0\) for image 0 \(toys.0, 0.png\).*1..2"
+    ):
         Boxes([((9, 9), [(3, 0, 0, 2, 2)])]).summary(progress=False)
 
     class Wrong(Boxes):

@@ -230,7 +230,8 @@ def _augment_callable(augmentation, image, planes, count, rng):
     result = augmentation(image, masks, **({"rng": rng} if takes_rng else {}))
     if not isinstance(result, (tuple, list)) or len(result) != 2:
         raise ValueError(
-            f"The augmentation {_name(augmentation)} gave a {type(result).__name__}; expected a pair (image, masks)."
+            f"The augmentation {_name(augmentation)} returned a {type(result).__name__}; expected a pair"
+            " (image, masks)."
         )
     augmented, masks_out = np.asarray(result[0]), np.asarray(result[1])
     _check_shape(augmentation, "masks", masks_out.shape, masks.shape)

@@ -232,12 +232,30 @@ class Dataset:
             masks: [H, W, N] bool, one channel per object, of the image's size.
             class_ids: [N] int32, as given by `map_source_class_id`; negative for a crowd of that class.
         """
-        info = self.image_info[image_id]
-        if "height" in info and "width" in info:
-            height, width = info["height"], info["width"]
-        else:
-            height, width = self.load_image(image_id).shape[:2]
-        return np.zeros((height, width, 0), bool), np.zeros(0, np.int32)
+        return np.zeros((*image_size(self, image_id), 0), bool), np.zeros(0, np.int32)
+
+
+def describe_image(dataset: Dataset, image_id: int) -> str:
+    """An image's name in error messages: its id, its id in its source, and its file if it has one.
+
+    Example:
+        >>> dataset = Dataset()
+        >>> dataset.add_image("coco", 397133, "val2017/000000397133.jpg")
+        >>> describe_image(dataset, 0)
+        'image 0 (coco.397133, val2017/000000397133.jpg)'
+    """
+    info = dataset.image_info[image_id]
+    file = f", {info['path']}" if info.get("path") else ""
+    return f"image {image_id} ({info['source']}.{info['id']}{file})"
+
+
+def image_size(dataset: Dataset, image_id: int) -> tuple[int, int]:
+    """Height and width of an image in pixels: from its `image_info` if they are there, else from the loaded image."""
+    info = dataset.image_info[image_id]
+    if info.get("height") and info.get("width"):
+        return int(info["height"]), int(info["width"])
+    height, width = dataset.load_image(image_id).shape[:2]
+    return int(height), int(width)
 
 
 def read_image(path):

@@ -21,8 +21,9 @@ import numpy as np
 
 from mrcnn.data.anchor_index import AnchorIndex
 from mrcnn.data.augment import check_augmentation
+from mrcnn.data.dataset import describe_image
 from mrcnn.data.rpn_targets import choose_anchors
-from mrcnn.data.training_sample import describe, mold_sample, read_sample
+from mrcnn.data.training_sample import mold_sample, read_sample
 from mrcnn.ops.anchors import anchors_of_image
 
 SAMPLE, ORDER, ROIS = 0, 1, 2  # what chance is drawn for; keeps the draws apart
@@ -131,7 +132,7 @@ class SampleStream:
                 dataset, config, image_id, image, masks, class_ids, augmentations, config.USE_MINI_MASK, rng
             )
         except Exception as error:
-            raise ValueError(f"Can't load {describe(dataset, image_id)}: {error}") from error
+            raise ValueError(f"Can't load {describe_image(dataset, image_id)}: {error}") from error
         return loaded if config.TRAIN_ON_EMPTY_IMAGES or (loaded[2] > 0).any() else None
 
     def _with_targets(self, image, image_meta, class_ids, boxes, masks, rng):
@@ -158,8 +159,9 @@ class SampleStream:
             first = self.replaced == 1
         if first:
             warnings.warn(
-                f"{describe(self.dataset, image_id)} shows no object; the next image that does is taken instead, here"
-                " and wherever else that happens. Config.TRAIN_ON_EMPTY_IMAGES = True trains on such images, too.",
+                f"{describe_image(self.dataset, image_id)} has no object and is replaced with the next image that has"
+                " one, as is every other image without objects. Set Config.TRAIN_ON_EMPTY_IMAGES = True to train on"
+                " such images, too.",
                 stacklevel=2,
             )
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from mrcnn.data.training_sample import describe
+from mrcnn.data.ground_truth import check_class_ids, load_masks
 from mrcnn.io import replacing
 from mrcnn.ops import images
 from mrcnn.ops.anchors import backbone_shapes, generate_anchors
@@ -235,10 +235,11 @@ OF_CONFIG = frozenset(["molded_sizes", "molded_boxes", "mini_empty", "anchor_iou
 
 def _measure(dataset, config, image_id):
     """What MEASURED lists, of one image."""
-    masks, class_ids = _read_masks(dataset, image_id)
+    masks, class_ids = load_masks(dataset, image_id)
+    check_class_ids(class_ids, dataset, image_id)
     found = {
         "image_sizes": np.array([masks.shape[:2]]),
-        "class_ids": np.abs(class_ids),
+        "class_ids": np.abs(class_ids).astype(np.int64),
         "crowd": class_ids < 0,
         "boxes": extract_bboxes(masks),
         "areas": np.count_nonzero(masks, axis=(0, 1)),
@@ -259,27 +260,6 @@ def _measure(dataset, config, image_id):
         "mini_empty": there & ~mini.any(axis=(0, 1)),
         "anchor_iou": np.where(there & (class_ids > 0), anchor_iou, np.nan),
     }
-
-
-def _read_masks(dataset, image_id):
-    """Masks [H, W, N], of the image's size even if N is 0, and class ids [N]."""
-    masks, class_ids = (np.asarray(part) for part in dataset.load_mask(image_id))
-    class_ids = class_ids.reshape(-1).astype(np.int64)
-    if masks.ndim != 3 or masks.shape[-1] != len(class_ids):
-        got = f"masks of shape {masks.shape} and {len(class_ids)} class ids"
-        _refuse(dataset, image_id, got, "masks [height, width, N] and N class ids")
-    known = (class_ids != 0) & (np.abs(class_ids) < dataset.num_classes)
-    if not known.all():
-        expected = f"1..{dataset.num_classes - 1}, or for a crowd the negative of it"
-        _refuse(dataset, image_id, f"class id {class_ids[~known][0]}", expected)
-    if 0 in masks.shape[:2]:  # [0, 0, 0], as matterport's base class gave
-        masks = np.zeros((*dataset.load_image(image_id).shape[:2], 0), bool)
-    return masks, class_ids
-
-
-def _refuse(dataset, image_id, got, expected):
-    name = type(dataset).__name__
-    raise ValueError(f"{name}.load_mask gave {got} for {describe(dataset, image_id)}; expected {expected}.")
 
 
 def best_anchor_iou(boxes, image_shape, config):

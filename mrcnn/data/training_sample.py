@@ -15,6 +15,8 @@ import numpy as np
 
 from mrcnn.data import mask_bits
 from mrcnn.data.augment import augment_sample
+from mrcnn.data.dataset import describe_image
+from mrcnn.data.ground_truth import check_class_ids, load_masks
 from mrcnn.ops import images
 from mrcnn.ops.boxes import extract_bboxes
 from mrcnn.ops.masks import minimize_resized
@@ -70,9 +72,9 @@ def mold_sample(dataset, config, image_id, image, masks, class_ids, augmentation
         mask = images.resize_mask(masks, scale, padding, crop) != 0
         bbox = extract_bboxes(mask)
     there = bbox[:, 2] > bbox[:, 0]
+    check_class_ids(class_ids, dataset, image_id, there)
     if not there.all():  # cropped or moved away, or lost in scaling down
         class_ids, bbox, mask = class_ids[there], bbox[there], mask[..., there]
-    _check_class_ids(class_ids, dataset, image_id)
     image_meta = compose_image_meta(image_id, original_shape, image.shape, window, scale, active_class_ids)
     return image, image_meta, class_ids, bbox, mask
 
@@ -95,25 +97,9 @@ def read_sample(dataset, config, image_id):
     Raises:
         ValueError: see `load_image_gt`.
     """
-    image = _as_image(dataset.load_image(image_id), config, describe(dataset, image_id))
-    masks, class_ids = _as_pair(dataset.load_mask(image_id), dataset, image_id)
-    if masks.ndim == 3 and masks.shape[-1] == 0 == len(class_ids):
-        return image, np.zeros((*image.shape[:2], 0), bool), class_ids  # [0, 0, 0], as matterport's base class gave
-    if masks.ndim != 3 or masks.shape[-1] != len(class_ids):
-        _refuse(dataset, image_id, f"masks of shape {masks.shape} and {len(class_ids)} class ids",
-                "masks [height, width, N] and N class ids")  # fmt: skip
-    if masks.shape[:2] != image.shape[:2]:
-        _refuse(dataset, image_id, f"masks of {masks.shape[0]} x {masks.shape[1]} pixels (height x width)",
-                f"{image.shape[0]} x {image.shape[1]}, the size of its image")  # fmt: skip
-    if masks.dtype.kind == "f" and np.isnan(masks).any():
-        _refuse(dataset, image_id, "masks with NaN", "0 and 1, or bool")
+    image = _as_image(dataset.load_image(image_id), config, describe_image(dataset, image_id))
+    masks, class_ids = load_masks(dataset, image_id, size=image.shape[:2])
     return image, masks, class_ids
-
-
-def describe(dataset, image_id):
-    """An image's number, its id in its source, and its file: how errors call it."""
-    info = dataset.image_info[image_id]
-    return f"image {image_id} ({info['source']}.{info['id']}, {info['path']})"
 
 
 def active_classes(dataset, config, image_id):
@@ -121,7 +107,7 @@ def active_classes(dataset, config, image_id):
     source = dataset.image_info[image_id]["source"]
     if source not in dataset.source_class_ids:
         raise ValueError(
-            f"{describe(dataset, image_id)} is of source {source!r}, which has no class; sources with classes are"
+            f"{describe_image(dataset, image_id)} is of source {source!r}, which has no class; sources with classes are"
             f" {[s for s in dataset.source_class_ids if s]}. Call add_class with the same source as add_image, and"
             " prepare() after both."
         )
@@ -136,30 +122,3 @@ def _as_image(image, config, name):
     if own_range and image.shape[-1] == config.IMAGE_CHANNEL_COUNT:
         return image.astype(np.float32)  # standardised by the user's load_image, whose MEAN_PIXEL says so
     return images.to_channels(image, config.IMAGE_CHANNEL_COUNT, name)
-
-
-def _as_pair(loaded, dataset, image_id):
-    if not isinstance(loaded, (tuple, list)) or len(loaded) != 2:
-        _refuse(dataset, image_id, f"a {type(loaded).__name__}", "a pair (masks, class_ids)")
-    masks, class_ids = np.asarray(loaded[0]), np.asarray(loaded[1])
-    if masks.dtype.kind not in "biuf":
-        _refuse(dataset, image_id, f"masks of type {masks.dtype}", "bool or numbers")
-    if class_ids.size == 0:
-        return masks, np.zeros(0, np.int32)
-    whole = class_ids.dtype.kind in "biuf" and class_ids.ndim == 1 and (class_ids == np.floor(class_ids)).all()
-    if not whole:
-        _refuse(dataset, image_id, f"class ids {class_ids.tolist()}", "whole numbers [N]")
-    return masks, class_ids.astype(np.int32)
-
-
-def _check_class_ids(class_ids, dataset, image_id):
-    wrong = (class_ids == 0) | (np.abs(class_ids) >= dataset.num_classes)
-    if wrong.any():
-        _refuse(dataset, image_id, f"class id {class_ids[wrong][0]}",
-                f"1..{dataset.num_classes - 1} (0 is the background; a crowd's is negative)")  # fmt: skip
-
-
-def _refuse(dataset, image_id, got, expected):
-    raise ValueError(
-        f"{type(dataset).__name__}.load_mask gave {got} for {describe(dataset, image_id)}; expected {expected}."
-    )

@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from mrcnn.evaluation.instances import Instances, class_numbers, describe_image, empty, plain, require_detections
+from mrcnn.data.dataset import describe_image
+from mrcnn.evaluation.instances import Instances, class_numbers, empty, plain, require_detections
 from mrcnn.evaluation.rle import check_rles, to_rle
 
 CHUNK = 1 << 22  # bytes of a results file looked at together

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from tqdm import tqdm
 
+from mrcnn.data.dataset import describe_image
 from mrcnn.evaluation.coco_results import Names, Predictions, ResultsWriter
 from mrcnn.evaluation.collector import Collector
-from mrcnn.evaluation.instances import Instances, describe_image, detections_of, truth_of
+from mrcnn.evaluation.instances import Instances, detections_of, truth_of
 from mrcnn.evaluation.report import Report
 
 AREAS_OF_DETECTIONS = ("auto", "box", "mask")

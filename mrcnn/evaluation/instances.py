@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from mrcnn.data.dataset import describe_image
+from mrcnn.data.ground_truth import check_class_ids, load_masks
 from mrcnn.evaluation.rle import encode_masks, to_rle
 
 BOX_TOLERANCE = 1.0  # pixels a box may reach beyond its image: annotation tools round outwards
@@ -58,15 +60,6 @@ class Instances:
 
 
 # ---- Truth -----------------------------------------------------------------------------------------------------------
-def image_size(dataset, image_id: int) -> tuple[int, int]:
-    """Height and width: from `image_info` where they stand there, else of the loaded image."""
-    info = dataset.image_info[image_id]
-    if info.get("height") and info.get("width"):
-        return int(info["height"]), int(info["width"])
-    height, width = dataset.load_image(image_id).shape[:2]
-    return int(height), int(width)
-
-
 def truth_of(dataset, image_id: int) -> Instances:
     """True instances of an image.
 
@@ -75,43 +68,28 @@ def truth_of(dataset, image_id: int) -> Instances:
         image_id: the data set's own number of the image.
 
     Raises:
-        ValueError: masks of another size than the image, or a class id out of range, with the image and the index.
+        ValueError: masks and class ids that don't fit together or don't fit the image; it is named.
     """
     annotations = _coco_annotations(dataset.image_info[image_id])
     if annotations:
         return _truth_of_annotations(dataset, image_id, annotations)
-    where = f"the truth of {describe_image(dataset, image_id)}"
-    masks, class_ids = dataset.load_mask(image_id)
-    masks, class_ids = np.asarray(masks), np.asarray(class_ids).reshape(-1).astype(np.int64)
-    if len(class_ids) == 0 or masks.size == 0:
-        return empty(image_size(dataset, image_id))
-    if masks.ndim != 3 or masks.shape[-1] != len(class_ids):
-        raise ValueError(
-            f"{where}: load_mask gave masks of shape {masks.shape} for {len(class_ids)} class ids;"
-            f" expected [H, W, {len(class_ids)}]."
-        )
     info = dataset.image_info[image_id]
     stated = (info.get("height"), info.get("width"))
-    if all(stated) and masks.shape[:2] != stated:
-        raise ValueError(f"{where}: masks of {masks.shape[:2]} pixels, but image_info says {stated}.")
-    _require_classes(np.abs(class_ids), dataset.num_classes, where, "class_ids")
+    masks, class_ids = load_masks(dataset, image_id, size=stated if all(stated) else None)
+    check_class_ids(class_ids, dataset, image_id)
+    if not len(class_ids):
+        return empty(masks.shape[:2])
     rles = encode_masks(masks)
     areas = coco_mask.area(rles).astype(np.float64)
     kept = np.flatnonzero(areas > 0)  # a mask without a pixel can't be found by anyone
     boxes = coco_mask.toBbox(rles).reshape(-1, 4)
-    whole = Instances(masks.shape[:2], np.abs(class_ids), boxes, areas, class_ids < 0, None, rles)
+    whole = Instances(masks.shape[:2], np.abs(class_ids).astype(np.int64), boxes, areas, class_ids < 0, None, rles)
     return whole.take(kept)
 
 
 def empty(size: tuple[int, int]) -> Instances:
     """No instances."""
     return Instances(size, np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros(0), np.zeros(0, bool), np.zeros(0), [])
-
-
-def describe_image(dataset, image_id: int) -> str:
-    """For messages: 'image 12 ("coco.397133")'."""
-    info = dataset.image_info[image_id]
-    return f'image {image_id} ("{info["source"]}.{info["id"]}")'
 
 
 def _coco_annotations(info: dict) -> list[dict] | None:

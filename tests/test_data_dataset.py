@@ -107,7 +107,7 @@ def test_same_class_twice_is_one_and_another_name_is_said():
         warnings.simplefilter("error")
         dataset.add_class("coco", 1, "person")
         dataset.add_class("coco", 1, "person")
-    with pytest.warns(UserWarning, match=r"coco\.1 is 'person'.*'car'"):
+    with pytest.warns(UserWarning, match=r"coco\.1 is already 'person'.*'car'"):
         dataset.add_class("coco", 1, "car")
     assert len(dataset.class_info) == 2
 
@@ -135,9 +135,10 @@ COLOR = np.arange(6 * 4 * 3, dtype=np.uint8).reshape(6, 4, 3)  # RGB
         (COLOR[..., ::-1], COLOR),
         (COLOR[..., 0], np.repeat(COLOR[..., :1], 3, axis=-1)),
         (np.dstack([COLOR[..., ::-1], COLOR[..., 0]]), COLOR),
-        (COLOR[..., ::-1].astype(np.uint16) * 256, COLOR),
+        (COLOR[..., ::-1].astype(np.uint16) * 257 + 128, COLOR),  # 257 times as bright, rounded down
+        (COLOR[..., ::-1].astype(np.uint16) * 257 - (COLOR[..., ::-1] > 0) * np.uint16(128), COLOR),  # rounded up
     ],
-    ids=["RGB", "grey", "RGBA", "16 bits"],
+    ids=["RGB", "gray", "RGBA", "16 bits", "16 bits, a little less"],
 )
 def test_read_image_gives_rgb_uint8(tmp_path, array, expected):
     path = tmp_path / "ä image.png"
@@ -188,6 +189,14 @@ def test_a_jpeg_without_its_end_is_told_from_a_whole_one():
     assert _is_whole(np.concatenate([start, preview, scan, pixels, end, pixels]))  # something behind it does no harm
     assert not _is_whole(np.concatenate([start, preview, scan, pixels]))
     assert not _is_whole(start[:0]) and _is_whole(pixels)  # other formats are left to OpenCV
+
+
+def test_a_file_of_floats_is_refused_because_their_range_is_unknown(tmp_path):
+    cv2.imwrite(str(tmp_path / "depth.tif"), COLOR[..., 0].astype(np.float32))
+    with pytest.raises(
+        ValueError, match=r"depth\.tif can't be read as an image: it has dtype float32; expected 8 or 16"
+    ):
+        read_image(tmp_path / "depth.tif")
 
 
 def test_what_is_not_there_or_no_image_is_named(tmp_path):

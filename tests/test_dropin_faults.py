@@ -49,7 +49,7 @@ HELD_BY = {
     (7,): "test_ops_boxes::test_issue_7_boxes_without_area_have_deltas_zero",
     (2780, 315, 1561): "test_training::test_issue_2780_frozen_batchnorm_is_really_frozen",
     (972,): "test_nn_losses::test_issue_972_padded_rois_are_not_background",
-    (2014,): "test_data_targets::test_issue_2014_forced_match_takes_its_own_object",
+    (2014,): "test_data_rpn_targets::test_issue_2014_forced_match_takes_its_own_object",
     (362,): "test_weights::test_issue_362_find_last_is_not_led_astray",
     (886,): "test_weights::test_issue_886_find_last_counts_epochs_also_after_9999",
     (907,): "test_weights::test_issue_907_what_is_no_checkpoint_of_this_name_starts_at_epoch_0",

@@ -13,6 +13,7 @@ Shapes:
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mrcnn.ops.boxes import iou_of_sides
 
@@ -90,6 +91,20 @@ class AnchorIndex:
             found.append((anchor, ids[box], iou))
             missing[ids[box]] = False
         return tuple(np.concatenate(columns) for columns in zip(*found))
+
+    def best_iou(self, boxes: ArrayLike) -> np.ndarray:
+        """IoU of each box [G, 4] with the anchor that overlaps it most: [G] float64 in [0, 1].
+
+        Example:
+            >>> index = AnchorIndex([[0, 0, 8, 8], [8, 8, 16, 16]])
+            >>> index.best_iou([[0, 0, 8, 4], [20, 20, 30, 30]])
+            array([0.5, 0. ])
+        """
+        boxes = np.reshape(boxes, (-1, 4))
+        _, box, iou = self.best(boxes, known=self.pairs(boxes, BEST_IOU_STEPS[0]))
+        best = np.zeros(len(boxes))
+        best[box] = iou
+        return best
 
     def _candidates(self, boxes, min_iou):
         """Pairs that may reach min_iou, and few that don't: place in `_order` [P] int, box [P] int."""

@@ -1,70 +1,97 @@
-"""The `Dataset` contract: which images there are, which classes, and how one image and its masks are read.
+"""`Dataset`: which images and classes there are, and how an image and its masks are read.
 
-Subclass it, register classes and images, and say how the masks of an image come about:
+Subclass it, register classes and images, and override `load_mask`; the class docstring has an example.
 
-    class BalloonDataset(Dataset):
-        def load_balloons(self, folder):
-            self.add_class("balloon", 1, "balloon")
-            for path in sorted(Path(folder).glob("*.jpg")):
-                self.add_image("balloon", image_id=path.name, path=str(path))
-
-        def load_mask(self, image_id):
-            masks = ...  # [H, W, N] bool, one channel per object
-            return masks, np.ones(masks.shape[-1], np.int32)
-
-    dataset = BalloonDataset()
-    dataset.load_balloons("balloon/train")
-    dataset.prepare()
-
-Two kinds of ids: a *source* ("coco", "balloon") numbers its classes and images as it likes; inside, after `prepare()`,
-images are 0..num_images-1 and classes 0..num_classes-1, where 0 is the background "BG". Several sources may share one
-dataset: a class counts in the loss of an image only if the image's source knows it.
+There are two kinds of ids. A *source* ("coco", "balloon") numbers its classes and images in its own way. `prepare()`
+assigns the ids used everywhere else: images are 0..num_images-1 and classes 0..num_classes-1, where 0 is the background
+"BG". Several sources can share a dataset: a class counts in the loss of an image only if the image's source has it.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-import skimage.io
+
+from mrcnn.ops.images import to_rgb_uint8
+
+if TYPE_CHECKING:
+    from mrcnn.config import Config
+    from mrcnn.data.summary import DatasetSummary
 
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 
 
 class Dataset:
-    """Images, classes and masks of one or more sources. Override `load_mask`, and whatever else differs.
+    """Images, classes and masks of one or more sources. Override `load_mask` and, where needed, the other methods.
 
     Args:
-        class_map: dict or None, as in `prepare`. matterport ignored this argument and people hand over all sorts of
-            things, so whatever isn't a dict counts as None.
+        class_map: dict as in `prepare`, or None. Anything that isn't a dict counts as None: matterport ignored this
+            argument, and existing scripts pass all kinds of values.
 
-    Attributes, valid after `prepare()`:
-        image_info: list of dicts with "id", "source", "path" and what was given to `add_image`.
+    Attributes:
+        image_info: list of dicts with "id", "source", "path" and the keywords given to `add_image`.
         class_info: list of dicts with "source", "id", "name".
-        num_images, num_classes: int; the background is a class.
-        image_ids, class_ids: int arrays, 0, 1, 2, ...
+        num_images: int. This and the following attributes are valid after `prepare()`.
+        num_classes: int, including the background.
+        image_ids: [num_images] int, 0, 1, 2, ...
+        class_ids: [num_classes] int, 0, 1, 2, ...
         class_names: list of str, "BG" first.
-        class_from_source_map: dict "source.id" -> class id.
-        image_from_source_map: dict "source.id" -> image id.
-        sources: list of str; "" is the background's.
-        source_class_ids: dict source -> sorted list of its class ids, 0 included.
+        class_from_source_map: dict from "source.id" to class id.
+        image_from_source_map: dict from "source.id" to image id.
+        sources: list of str; "" is the source of the background.
+        source_class_ids: dict from source to the sorted list of its class ids, including 0.
+
+    Example:
+        >>> class Squares(Dataset):
+        ...     def load_image(self, image_id):
+        ...         return np.zeros((64, 64, 3), np.uint8)
+        ...
+        ...     def load_mask(self, image_id):
+        ...         masks = np.zeros((64, 64, 1), bool)  # [height, width, objects]
+        ...         masks[8:24, 8:24, 0] = True
+        ...         return masks, np.array([self.map_source_class_id("toys.1")], np.int32)
+        >>> dataset = Squares()
+        >>> dataset.add_class("toys", 1, "square")
+        >>> dataset.add_image("toys", image_id="first", path=None)
+        >>> dataset.prepare()
+        >>> dataset.class_names, dataset.num_images
+        (['BG', 'square'], 1)
+        >>> masks, class_ids = dataset.load_mask(0)
+        >>> masks.shape, class_ids.tolist()
+        ((64, 64, 1), [1])
     """
 
-    def __init__(self, class_map=None):
+    num_images: int
+    num_classes: int
+    class_ids: np.ndarray
+    class_names: list[str]
+    class_from_source_map: dict[str, int]
+    image_from_source_map: dict[str, int]
+    sources: list[str]
+
+    def __init__(self, class_map: Mapping[str, str] | None = None):
         self.class_map = class_map if isinstance(class_map, Mapping) else None
         self._image_ids = np.zeros(0, np.int64)
-        self.image_info = []
-        self.class_info = [{"source": "", "id": 0, "name": "BG"}]
-        self.source_class_ids = {}
+        self.image_info: list[dict[str, Any]] = []
+        self.class_info: list[dict[str, Any]] = [{"source": "", "id": 0, "name": "BG"}]
+        self.source_class_ids: dict[str, list[int]] = {}
 
     # ---- Registering ---------------------------------------------------------------------------------------------
-    def add_class(self, source, class_id, class_name):
-        """Registers a class of a source. A class that is there already is left as it is.
+    def add_class(self, source: str, class_id: Hashable, class_name: str) -> None:
+        """Registers a class of a source. Registering it again has no effect; another name for it gives a warning.
+
+        Args:
+            source: name of the source, without a dot, because "source.id" identifies a class.
+            class_id: the source's id of the class, usually 1, 2, ...
+            class_name: name of the class.
 
         Raises:
-            ValueError: the source's name has a dot, which separates source and id in "source.id".
+            ValueError: the source's name contains a dot.
         """
         if "." in source:
             raise ValueError(f"The source {source!r} has a dot in its name; expected a name without one.")
@@ -72,32 +99,32 @@ class Dataset:
             if known["source"] == source and known["id"] == class_id:
                 if known["name"] != class_name:
                     warnings.warn(
-                        f"Class {source}.{class_id} is {known['name']!r} already; the new name {class_name!r} is not"
-                        " taken. Give each class of a source an id of its own.",
+                        f"Class {source}.{class_id} is already {known['name']!r}; the name {class_name!r} is ignored."
+                        " Give each class of a source its own id.",
                         stacklevel=2,
                     )
                 return
         self.class_info.append({"source": source, "id": class_id, "name": class_name})
 
-    def add_image(self, source, image_id, path, **kwargs):
-        """Registers an image; all keywords are kept in its `image_info` for `load_mask` and the like.
+    def add_image(self, source: str, image_id: Hashable, path: str | Path | None, **kwargs: Any) -> None:
+        """Registers an image. All keywords are kept in its `image_info`, for `load_mask` and other methods.
 
         Args:
-            source: str, as in `add_class`.
-            image_id: the source's own id of the image, any type.
-            path: str or Path of the image file; None when `load_image` doesn't read one.
+            source: name of the source, as in `add_class`.
+            image_id: the source's id of the image, of any type.
+            path: path of the image file; None if `load_image` doesn't read one.
         """
         self.image_info.append({"id": image_id, "source": source, "path": path, **kwargs})
 
-    def prepare(self, class_map=None):
-        """Numbers images and classes. Call it once all are registered; call it again after adding more.
+    def prepare(self, class_map: Mapping[str, str] | None = None) -> None:
+        """Assigns image and class ids. Call it after registering everything, and again after adding more.
 
         Args:
-            class_map: dict "source.id" -> name, or None. Classes that get the same name become one class, so that
-                sources can share it: `{"via.1": "balloon", "toys.7": "balloon"}`.
+            class_map: dict from "source.id" to a name, or None. Classes with the same name become one class that their
+                sources share: `{"via.1": "balloon", "toys.7": "balloon"}`.
 
         Raises:
-            ValueError: the class map names a class that isn't registered.
+            ValueError: class_map has a class that isn't registered.
         """
         class_map = self.class_map if class_map is None else class_map
         if class_map:
@@ -117,14 +144,14 @@ class Dataset:
             ids.extend(sorted({0} | {i for i, other, _ in members if other == source}))
         self._warn_of_duplicates()
 
-    def _merge_classes(self, class_map):
+    def _merge_classes(self, class_map: Mapping[str, str]) -> None:
         if not isinstance(class_map, Mapping):
             raise ValueError(f'class_map is {class_map!r}; expected a dict such as {{"via.1": "balloon"}}.')
         known = {f"{source}.{own_id}" for info in self.class_info for source, own_id in _members(info)}
         unknown = sorted(str(key) for key in class_map if key not in known)
         if unknown:
             raise ValueError(f"class_map names {', '.join(unknown)}; registered are {', '.join(sorted(known))}.")
-        merged = {}  # name on the map -> class; other classes stay as they are, under their own key
+        merged = {}  # from name to class for those in class_map; other classes are kept under their own key
         for info in self.class_info:
             for source, own_id in _members(info):
                 name = class_map.get(f"{source}.{own_id}")
@@ -136,31 +163,31 @@ class Dataset:
                     merged[name] = {"source": source, "id": own_id, "name": name, "members": [(source, own_id)]}
         self.class_info = list({id(info): info for info in merged.values()}.values())
 
-    def _warn_of_duplicates(self):
+    def _warn_of_duplicates(self) -> None:
         if len(self.image_from_source_map) == self.num_images:
             return
-        first, twice = set(), []
+        seen, repeated = set(), []
         for info in self.image_info:
             key = f"{info['source']}.{info['id']}"
-            (twice.append if key in first else first.add)(key)
-        shown = ", ".join(twice[:5]) + (", ..." if len(twice) > 5 else "")
+            (repeated.append if key in seen else seen.add)(key)
+        shown = ", ".join(repeated[:5]) + (", ..." if len(repeated) > 5 else "")
         warnings.warn(
-            f"{len(twice)} images are registered more than once and count more than once: {shown}. Give each image"
-            " an id of its own in add_image.",
+            f"{len(repeated)} images are registered more than once and count more than once: {shown}. Give each image"
+            " its own id in add_image.",
             stacklevel=3,
         )
 
     # ---- Looking up ----------------------------------------------------------------------------------------------
     @property
-    def image_ids(self):
+    def image_ids(self) -> np.ndarray:
         """Ids of all images, [num_images] int; empty before `prepare()`."""
         return self._image_ids
 
-    def map_source_class_id(self, source_class_id):
+    def map_source_class_id(self, source_class_id: str) -> int:
         """Class id of a source's class: `map_source_class_id("coco.44")`.
 
         Raises:
-            KeyError: there is no such class; the message has those there are.
+            KeyError: there is no such class; the message lists the registered ones.
         """
         try:
             return self.class_from_source_map[source_class_id]
@@ -168,11 +195,11 @@ class Dataset:
             known = ", ".join(self.class_from_source_map)
             raise KeyError(f"No class {source_class_id!r} ('source.id') is registered; there are: {known}.") from None
 
-    def get_source_class_id(self, class_id, source):
+    def get_source_class_id(self, class_id: int, source: str) -> Hashable:
         """The source's own id of a class; the inverse of `map_source_class_id`.
 
         Raises:
-            ValueError: the class is not of this source.
+            ValueError: the source doesn't have the class.
         """
         info = self.class_info[class_id]
         for other, own_id in _members(info):
@@ -180,27 +207,27 @@ class Dataset:
                 return own_id
         raise ValueError(f"Class {class_id} ({info['name']!r}) is of source {info['source']!r}, not of {source!r}.")
 
-    def image_reference(self, image_id):
-        """A link or text that leads a person to the image in its source. Override it; used in displays only."""
+    def image_reference(self, image_id: int) -> str:
+        """A link or text that helps a person find the image in its source. Override it; only displays use it."""
         return ""
 
-    def source_image_link(self, image_id):
+    def source_image_link(self, image_id: int) -> str | Path | None:
         """Path or URL of the image."""
         return self.image_info[image_id]["path"]
 
-    def summary(self, config=None, image_ids=None, progress=True):
-        """Reads all masks, prints what there is, and returns it; `.plot()` of it draws a figure.
+    def summary(
+        self, config: Config | None = None, image_ids: Sequence[int] | None = None, progress: bool = True
+    ) -> DatasetSummary:
+        """Reads all masks, prints statistics of them, and returns these; `.plot()` draws them.
 
         Args:
-            config: Config, or None. With one also: boxes after resizing, mini masks, anchors' recall.
-            image_ids: ids of the images to look at; None: all.
-            progress: bool. Show a bar.
-
-        Returns:
-            `data.summary.DatasetSummary`.
+            config: Config, or None. With one, the statistics include the boxes after resizing, the mini masks and the
+                recall of the anchors.
+            image_ids: ids of the images to read; None: all.
+            progress: whether to show a progress bar.
 
         Raises:
-            ValueError: `prepare()` wasn't called, there is no such image, or an image's masks don't fit.
+            ValueError: `prepare()` wasn't called, an image id doesn't exist, or masks don't fit their image.
         """
         from mrcnn.data.summary import summarize
 
@@ -209,32 +236,38 @@ class Dataset:
         return summary
 
     # ---- Reading -------------------------------------------------------------------------------------------------
-    def load_image(self, image_id):
-        """Reads an image: [H, W, 3] uint8, RGB. Grey ones get three equal channels, alpha is dropped.
+    def load_image(self, image_id: int) -> np.ndarray:
+        """Reads an image: [H, W, 3] uint8, RGB. A gray channel is repeated, alpha is dropped.
 
         Override it for other channels or sources.
 
         Raises:
-            FileNotFoundError, ValueError: naming the file.
+            FileNotFoundError, ValueError: the file can't be read; the message names it.
         """
         path = self.image_info[image_id]["path"]
         if path is None:
             raise ValueError(
-                f"Image {image_id} of {type(self).__name__} has no path; expected a file's path in add_image, or a"
-                " load_image() of your own."
+                f"Image {image_id} of {type(self).__name__} has no path; expected the path of a file in add_image, or a"
+                " subclass that overrides load_image."
             )
         return read_image(path)
 
-    def load_mask(self, image_id):
-        """Reads the masks of an image's objects. Override it; this one knows of no objects.
+    def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
+        """Reads the masks of an image's objects. Override it; the base class returns no objects.
 
         Returns:
-            masks: [H, W, N] bool, one channel per object, of the image's size.
-            class_ids: [N] int32, as given by `map_source_class_id`; negative for a crowd of that class.
+            masks: [H, W, N] bool, of the size of the image, one channel per object.
+            class_ids: [N] int32, as returned by `map_source_class_id`; negative for a crowd of that class.
         """
         return np.zeros((*image_size(self, image_id), 0), bool), np.zeros(0, np.int32)
 
 
+def _members(class_info: dict[str, Any]) -> list[tuple[str, Hashable]]:
+    """(source, own id) of all source classes that a class stands for."""
+    return class_info.get("members", [(class_info["source"], class_info["id"])])
+
+
+# ---- Images of a dataset ---------------------------------------------------------------------------------------------
 def describe_image(dataset: Dataset, image_id: int) -> str:
     """An image's name in error messages: its id, its id in its source, and its file if it has one.
 
@@ -258,62 +291,49 @@ def image_size(dataset: Dataset, image_id: int) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def read_image(path):
-    """Reads an image file as it lies there (an EXIF rotation isn't applied: masks are drawn on the stored pixels).
+# ---- Image files -----------------------------------------------------------------------------------------------------
+def read_image(path: str | Path) -> np.ndarray:
+    """Reads an image file. EXIF rotation is ignored, because masks are drawn on the stored pixels.
 
     Args:
-        path: str or Path; also a URL.
+        path: path or URL.
 
     Returns:
-        [H, W, 3] uint8, RGB. Grey is repeated, alpha is dropped, 16 bits are scaled to 8.
+        [H, W, 3] uint8, RGB, converted as by `ops.images.to_rgb_uint8`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no image, or is broken.
+        ValueError: the file isn't an image, is damaged, or doesn't have 8 or 16 bits per channel.
     """
     image = None
     if not is_url(path):
-        # Not cv2.imread: it can't open every path on Windows, and hides why it failed.
+        # Not cv2.imread, which can't open every path on Windows and doesn't say why it failed.
         data = np.fromfile(path, np.uint8)
         if _is_whole(data):
-            image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is not None:
+            flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+            image = cv2.imdecode(data, flags)
+    if image is not None and image.dtype == np.uint8:
         return image
-    try:  # scikit-image knows more formats, and says what is wrong with a broken file
-        return _to_rgb(skimage.io.imread(str(path)))
+    try:
+        if image is None:
+            import skimage.io  # reads more formats than OpenCV and says what is wrong with a file; slow to import
+
+            image = skimage.io.imread(str(path))
+        if image.dtype not in (bool, np.uint8, np.uint16):
+            raise ValueError(f"it has dtype {image.dtype}; expected 8 or 16 bits per channel.")
+        return to_rgb_uint8(image, "it")
     except Exception as error:
         raise ValueError(f"{path} can't be read as an image: {error}") from error
 
 
-def is_url(path):
-    """Whether an image's path leads to the network."""
+def is_url(path: str | Path) -> bool:
+    """Whether an image's path is a URL."""
     return str(path).startswith(("http://", "https://", "ftp://"))
 
 
-def _is_whole(data):
-    """Whether a JPEG has its end marker after the start of its last scan; older OpenCVs fill a cut one up with grey."""
+def _is_whole(data: np.ndarray) -> bool:
+    """Whether a JPEG has its end marker after the start of its last scan; older OpenCVs fill a cut one with gray."""
     if data[:2].tobytes() != JPEG_START or data[-2:].tobytes() == JPEG_END:
         return data.size > 0
     content = data.tobytes()
     return content.rfind(JPEG_END) > content.rfind(JPEG_SCAN)
-
-
-def _to_rgb(image):
-    if image.dtype == bool:
-        image = image.astype(np.uint8) * 255
-    elif image.dtype == np.uint16:
-        image = (image >> 8).astype(np.uint8)
-    if image.ndim == 2:
-        image = image[..., None]
-    if image.ndim != 3 or image.dtype != np.uint8 or image.shape[-1] not in (1, 2, 3, 4):
-        raise ValueError(
-            f"it holds an array of shape {image.shape} and type {image.dtype}; expected one grey, RGB or RGBA image of"
-            " 8 or 16 bits"
-        )
-    color = image[..., :1] if image.shape[-1] < 3 else image[..., :3]
-    return np.ascontiguousarray(np.broadcast_to(color, (*image.shape[:2], 3)))
-
-
-def _members(class_info):
-    """(source, own id) of all the source classes that a class stands for."""
-    return class_info.get("members", [(class_info["source"], class_info["id"])])

@@ -186,6 +186,7 @@ def test_anchor_index_equals_the_plain_overlaps(kind):
         anchors = random_boxes(rng, 500 if kind == "random" else 0, 256)
     index = AnchorIndex(anchors)
     assert len(index) == len(anchors)
+    assert index.best_iou([[3, 3, 3, 3]]).tolist() == [0] and index.best_iou([]).shape == (0,)
     for threshold in (0.7, 0.3, 0.05, 0.001, 0.0):
         boxes = random_boxes(rng, 12, 256)
         plain = compute_overlaps(anchors, boxes)
@@ -200,6 +201,7 @@ def test_anchor_index_equals_the_plain_overlaps(kind):
         best[anchor, box] = True
         np.testing.assert_array_equal(best, (plain == plain.max(axis=0, initial=0)) & (plain > 0))
         np.testing.assert_array_equal(iou, plain[anchor, box])
+        np.testing.assert_array_equal(index.best_iou(boxes), plain.max(axis=0, initial=0))
 
 
 def test_rpn_targets_equal_the_plain_computation_at_full_size():

@@ -1,4 +1,4 @@
-"""`Dataset.summary`: counted by hand, anchors' recall against all anchors, the figure, nothing-there cases."""
+"""`Dataset.summary`: numbers counted by hand, anchor recall against all anchors, the figure, empty datasets."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import pytest
 from data_kit import Blocks, TinyConfig
 
 from mrcnn.data.dataset import Dataset
-from mrcnn.data.summary import best_anchor_iou
 from mrcnn.data.training_sample import load_image_gt
-from mrcnn.ops.anchors import backbone_shapes, generate_pyramid_anchors
+from mrcnn.ops.anchors import anchors_of_image
 from mrcnn.ops.boxes import compute_overlaps
 
 
@@ -56,9 +55,9 @@ def test_counted_by_hand(capsys):
     np.testing.assert_allclose(summary.sides, np.sqrt([800, 100, 5000]))
     np.testing.assert_allclose(summary.aspect_ratios, [2, 0.25, 2])
     assert summary.anchor_iou is None and summary.anchor_recall(0.5) is None and summary.lost_in_resizing is None
-    for line in ("3 images, height x width: 50 x 100 (2), 128 x 64 (1)", "1 without an object: 1",
-                 "4 objects, 1 crowd among them", "an image has 0 to 3, median 1", "empty masks: 1",
-                 "2 classes, 2 of them with objects", "a: 3 objects in 2 images", "pixels of the image"):  # fmt: skip
+    for line in ("3 images, height x width: 50 x 100 (2), 128 x 64 (1)", "1 without objects: 1",
+                 "4 objects, including 1 crowd", "per image: 0 to 3, median 1", "empty masks: 1",
+                 "2 classes, 2 with objects", "a: 3 objects in 2 images", "pixels of the stored image"):  # fmt: skip
         assert line in str(summary)
     assert repr(summary) == "<DatasetSummary of Boxes (toys): 3 images, 4 objects>"
 
@@ -88,33 +87,32 @@ def test_objects_that_are_lost_on_the_way(capsys):
     config.IMAGE_MAX_DIM, config.IMAGE_MIN_DIM = 1024, 0
     dataset = Dots([((1000, 1000), [(1, 1, 1, 1, 1), (1, 400, 400, 500, 500)])])
     assert dataset.summary(config, progress=False).mini_empty.tolist() == [True, False]
-    assert "smaller than a cell and lost: 1" in capsys.readouterr().out
+    assert "objects lost because smaller than a cell: 1" in capsys.readouterr().out
     config.USE_MINI_MASK = False
     summary = dataset.summary(config, progress=False)
     assert summary.mini_empty is None and summary.smaller_than_mini_mask is None and "Mini masks" not in str(summary)
     config.IMAGE_MAX_DIM = 128
     thin = Boxes([((1000, 1000), [(1, 1, 0, 2, 1000), (2, 0, 0, 500, 500)])]).summary(config, progress=False)
-    assert thin.lost_in_resizing == 1 and "no pixel is left of 1 object" in str(thin)
+    assert thin.lost_in_resizing == 1 and "1 object without a pixel after resizing" in str(thin)
     assert np.isnan(thin.anchor_iou).tolist() == [True, False]
 
 
 # ---- Anchors ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("stride", [1, 2])
-def test_best_anchor_is_the_best_of_all(stride):
+def test_each_object_is_compared_with_all_anchors_of_its_image(stride):
     config = TinyConfig()
-    config.RPN_ANCHOR_STRIDE = stride
+    config.IMAGE_RESIZE_MODE, config.RPN_ANCHOR_STRIDE = "none", stride
     config.RPN_ANCHOR_SCALES, config.RPN_ANCHOR_RATIOS = (8, 20, 50, 90, 200), [0.4, 1, 2.5]
-    shape = (192, 256)
-    rng = np.random.default_rng(0)
-    corners = np.sort(rng.integers(0, [[192], [256]], (300, 2, 2)), axis=2)  # [boxes, (y, x), (low, high)]
-    boxes = np.concatenate([corners[:, :, 0], corners[:, :, 1] + 1], axis=1)
-    shapes = backbone_shapes(shape, config.BACKBONE_STRIDES)
-    anchors = generate_pyramid_anchors(config.RPN_ANCHOR_SCALES, config.RPN_ANCHOR_RATIOS, shapes,
-                                       config.BACKBONE_STRIDES, stride)  # fmt: skip
-    expected = compute_overlaps(anchors, boxes).max(axis=0)
-    np.testing.assert_allclose(best_anchor_iou(boxes, shape, config), expected, rtol=1e-12)
-    assert best_anchor_iou(np.zeros((0, 4)), shape, config).shape == (0,)
-    assert best_anchor_iou(np.zeros((1, 4)), shape, config).tolist() == [0]
+    rng, sizes = np.random.default_rng(0), ((64, 128), (128, 64), (64, 128))
+    corners = [np.sort(rng.integers(0, [[h], [w]], (100, 2, 2)), axis=2) for h, w in sizes]  # [(y, x), (low, high)]
+    boxes = [np.concatenate([corner[:, :, 0], corner[:, :, 1] + 1], axis=1) for corner in corners]
+    dataset = Boxes([(size, [(1, *box) for box in of_image]) for size, of_image in zip(sizes, boxes)])
+    expected = [
+        compute_overlaps(anchors_of_image(size, **config.anchor_settings()), of_image).max(axis=0)
+        for size, of_image in zip(sizes, boxes)
+    ]
+    found = dataset.summary(config, progress=False).anchor_iou
+    np.testing.assert_allclose(found, np.concatenate(expected), rtol=1e-12)
 
 
 def test_recall_by_hand_leaves_crowds_out():
@@ -130,12 +128,12 @@ def test_recall_by_hand_leaves_crowds_out():
     assert "recall 0.667 at IoU 0.5, 0.333 at IoU 0.7" in str(summary)
 
 
-def test_backbone_shapes_of_one_s_own():
+def test_level_shapes_of_a_custom_backbone_are_used():
     config = TinyConfig()
     config.BACKBONE, config.COMPUTE_BACKBONE_SHAPE = (lambda *_: None), (lambda shape: [[1, 1]] * 5)
-    config.RPN_ANCHOR_SCALES = (8, 8, 8, 8, 8)
-    boxes = [[0, 0, 4, 4], [100, 100, 104, 104]]  # all anchors are at the corner
-    assert best_anchor_iou(boxes, (128, 128), config).tolist() == [pytest.approx(16 / 64), 0]
+    config.IMAGE_RESIZE_MODE, config.RPN_ANCHOR_SCALES = "none", (8, 8, 8, 8, 8)
+    dataset = Boxes([((128, 128), [(1, 0, 0, 4, 4), (1, 100, 100, 104, 104)])])  # all anchors are at the corner
+    assert dataset.summary(config, progress=False).anchor_iou.tolist() == [pytest.approx(16 / 64), 0]
 
 
 @pytest.mark.parametrize("mode", ["none", "square", "pad64", "crop"])
@@ -159,14 +157,14 @@ def test_figure_and_numbers_of_any_set(config, image_ids, tmp_path):
     figure = summary.plot(tmp_path / "made" / "summary.png")
     assert [path.name for path in (tmp_path / "made").iterdir()] == ["summary.png"]
     titles = [ax.get_title() for ax in figure.axes]
-    assert len(titles) == 6 and titles[0] == "Objects, by class" and "Boxes (toys)" in figure.get_suptitle()
+    assert len(titles) == 6 and titles[0] == "Objects by class" and "Boxes (toys)" in figure.get_suptitle()
     assert summary._repr_png_().startswith(b"\x89PNG")
     numbers = json.loads(json.dumps(summary.to_dict()))
     assert numbers["images"] == len(summary.image_ids) and ("anchor_recall" in numbers) == (config is not None)
     if image_ids is None:
         assert numbers["image_sizes"] == [[50, 100, 2], [128, 64, 1]] and numbers["images_without_objects"] == [1]
         assert [text.get_text() for text in figure.axes[0].texts] == [" 1", " 3"]
-        assert titles[2] == "Objects in an image (1 image has none)"
+        assert titles[2] == "Objects per image (1 image without objects)"
 
 
 def test_many_classes_and_objects(capsys):
@@ -176,11 +174,11 @@ def test_many_classes_and_objects(capsys):
     config.MAX_GT_INSTANCES = 100
     summary = Boxes([((20, 20), boxes)], names).summary(config, progress=False)
     text = capsys.readouterr().out
-    for words in ("30 classes, 25 of them", "and 5 classes with fewer", "without an object: class25, class26",
+    for words in ("30 classes, 25 with objects", "and 5 less frequent classes", "without objects: class25, class26",
                   "1 image with more than MAX_GT_INSTANCES = 100 objects"):  # fmt: skip
         assert words in text
     figure = summary.plot()
-    assert figure.axes[0].get_title() == "Objects, the 20 most frequent of 30 classes"
+    assert figure.axes[0].get_title() == "Objects for the 20 most frequent of 30 classes"
     bars = [bar for bar in figure.axes[2].patches if bar.get_height()]
     assert len(bars) == 1 and bars[0].get_x() < 120 < bars[0].get_x() + bars[0].get_width()
 

@@ -1,7 +1,9 @@
 """From classified proposals to detections.
 
-Shapes: B images, N proposals, C classes, D detections (`DETECTION_MAX_INSTANCES`).
-Boxes are (y1, x1, y2, x2), normalised to the padded image.
+Shapes and units:
+    B  images     N  proposals     C  classes, 0 is background     D  detections (`DETECTION_MAX_INSTANCES`)
+    boxes       (y1, x1, y2, x2), normalized to the padded image
+    detections  [B, D, (y1, x1, y2, x2, class_id, score)], best score first, zero rows at the end
 """
 
 from __future__ import annotations
@@ -10,45 +12,79 @@ import keras
 import numpy as np
 from keras import ops
 
+from mrcnn.nn.runtime_value import RuntimeValue, RuntimeValueLayer
 from mrcnn.ops import replicas
 from mrcnn.ops.boxes import apply_box_deltas_graph, clip_boxes_graph, norm_boxes_graph
 from mrcnn.ops.meta import parse_image_meta_graph
 from mrcnn.ops.nms import nms_graph
+from mrcnn.ops.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="mrcnn")
-class DetectionLayer(keras.layers.Layer):
-    """Gives each proposal its best class, moves it by that class's deltas, drops doubts and duplicates.
+class DetectionLayer(RuntimeValueLayer):
+    """Picks the best class of each proposal, applies that class's deltas, and removes weak and overlapping boxes.
 
     Args:
-        config: `Config`, optional, matterport's call form: the settings below are read from it.
-        max_instances: int, D.
-        min_confidence: float in [0, 1], detections with a lower score are dropped; None or 0 keeps all.
-        nms_threshold: float, IoU; of two boxes of one class that overlap more the lower-scored one is dropped.
+        config: `Config`, optional, as in matterport's signature. If given, the arguments below are read from it.
+        max_instances: D.
+        min_confidence: Score in [0, 1]; detections below it are dropped. None or 0 keeps all. Can be changed with
+            `set_thresholds`, like the next one.
+        nms_threshold: IoU in [0, 1]. Of two boxes of one class that overlap more, the lower-scored one is dropped.
         bbox_std_dev: [4], what the deltas were divided by.
 
     Call arguments: `[rois, mrcnn_class, mrcnn_bbox, image_meta]`
         rois: [B, N, 4]; zero rows are padding and give no detection.
         mrcnn_class: [B, N, C] probabilities.
-        mrcnn_bbox: [B, N, C, (dy, dx, log dh, log dw)], divided by std dev.
-        image_meta: [B, 12 + C]; boxes are clipped to its window, the part of the image that is not padding.
+        mrcnn_bbox: [B, N, C, (dy, dx, log dh, log dw)], divided by the standard deviation.
+        image_meta: [B, 12 + C]. Boxes are clipped to its window, the part of the image that is not padding.
 
     Returns:
         [B, D, (y1, x1, y2, x2, class_id, score)] float32, best score first, zero rows at the end.
 
-    Reference: Girshick, "Fast R-CNN", section 2.2 (per-class NMS); He et al., "Mask R-CNN", section 3.1.
+    Reference: Girshick, "Fast R-CNN", section 2.2 (NMS per class); He et al., "Mask R-CNN", section 3.1.
+
+    Example, one proposal in an image of 64 x 64 pixels and two classes:
+
+    >>> meta = np.array([[0, 64, 64, 3, 64, 64, 3, 0, 0, 64, 64, 1, 1, 1]], "float32")
+    >>> rois = np.array([[[0, 0, 0.5, 0.5]]], "float32")
+    >>> layer = DetectionLayer(max_instances=1, min_confidence=0.7)
+    >>> detections = layer([rois, np.array([[[0.25, 0.75]]], "float32"), np.zeros((1, 1, 2, 4), "float32"), meta])
+    >>> ops.convert_to_numpy(detections).tolist()
+    [[[0.0, 0.0, 0.5, 0.5, 1.0, 0.75]]]
     """
 
-    def __init__(self, config=None, *, max_instances=100, min_confidence=0.7, nms_threshold=0.3,
-                 bbox_std_dev=(0.1, 0.1, 0.2, 0.2), **kwargs):  # fmt: skip
+    def __init__(
+        self,
+        config=None,
+        *,
+        max_instances: int = 100,
+        min_confidence: float | None = 0.7,
+        nms_threshold: float = 0.3,
+        bbox_std_dev=(0.1, 0.1, 0.2, 0.2),
+        **kwargs,
+    ):
         super().__init__(**{"dtype": "float32", **kwargs})
         if config is not None:
             max_instances, min_confidence = config.DETECTION_MAX_INSTANCES, config.DETECTION_MIN_CONFIDENCE
             nms_threshold, bbox_std_dev = config.DETECTION_NMS_THRESHOLD, config.BBOX_STD_DEV
         self.max_instances = int(max_instances)
-        self.min_confidence = float(min_confidence or 0)
-        self.nms_threshold = float(nms_threshold)
         self.bbox_std_dev = [float(v) for v in np.ravel(bbox_std_dev)]
+        with keras.name_scope(self.name):
+            self._min_confidence = RuntimeValue(min_confidence or 0, "min_confidence")
+            self._nms_threshold = RuntimeValue(nms_threshold, "nms_threshold")
+
+    @property
+    def min_confidence(self) -> float:
+        return float(self._min_confidence)
+
+    @property
+    def nms_threshold(self) -> float:
+        return float(self._nms_threshold)
+
+    def set_thresholds(self, min_confidence: float | None, nms_threshold: float) -> None:
+        """Changes the thresholds for all models with this layer, from their next call on. Nothing is recompiled."""
+        self._min_confidence.assign(min_confidence or 0)
+        self._nms_threshold.assign(nms_threshold)
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0][0], self.max_instances, 6)
@@ -56,44 +92,20 @@ class DetectionLayer(keras.layers.Layer):
     def call(self, inputs):
         return self.steps(inputs)["detections"]
 
-    def steps(self, inputs):
-        """The layer's steps by name, for looking inside (`mrcnn.inference.activations`).
+    def steps(self, inputs) -> dict[str, Tensor]:
+        """Computes the layer's intermediate results as well (see `mrcnn.inference.activations`).
+
+        Args:
+            inputs: As for a call of the layer.
 
         Returns:
-            dict: `class_ids` [B, N], `class_scores` [B, N], `refined_rois` [B, N, 4] (moved and clipped to the
-            window), `confident` [B, N] bool (no background, score high enough), `keep` [B, D] int32 rows that NMS
-            leaves, -1 where none; `detections` [B, D, 6].
+            dict, see `refine_detections`.
         """
         rois, probs, deltas, image_meta = inputs
         meta = parse_image_meta_graph(image_meta)
         window = norm_boxes_graph(ops.cast(meta["window"], "float32"), meta["image_shape"][0, :2])  # [B, 4]
-        return self.refine(rois, probs, deltas, window)
-
-    def refine(self, rois, probs, deltas, window):
-        """`steps`, given the window [B, 4], normalised."""
-        class_ids = ops.cast(ops.argmax(probs, axis=-1), "int32")  # [B, N]
-        scores = ops.max(probs, axis=-1)
-        of_class = ops.one_hot(class_ids, probs.shape[-1], dtype="float32")[..., None]  # [B, N, C, 1]
-        # `where`, not a product: a class that isn't asked for may be inf or nan
-        own = ops.sum(ops.where(of_class > 0, deltas, 0.0), axis=2)  # [B, N, 4]
-        refined = apply_box_deltas_graph(rois, own * ops.convert_to_tensor(self.bbox_std_dev, "float32"))
-        refined = clip_boxes_graph(refined, window)
-        real = ops.any(rois != 0, axis=2)
-        confident = ops.logical_and(real, ops.logical_and(class_ids > 0, scores >= self.min_confidence))
-
-        keep = nms_graph(refined, scores, self.max_instances, self.nms_threshold, class_ids=class_ids, valid=confident)
-        table = ops.concatenate(
-            [refined, ops.cast(class_ids, "float32")[..., None], scores[..., None]], axis=2
-        )  # [B, N, 6]
-        detections = ops.take_along_axis(table, ops.maximum(keep, 0)[..., None], axis=1)
-        return {
-            "class_ids": class_ids,
-            "class_scores": scores,
-            "refined_rois": refined,
-            "confident": confident,
-            "keep": keep,
-            "detections": ops.where(keep[..., None] >= 0, detections, 0.0),
-        }
+        thresholds = self._min_confidence.tensor(), self._nms_threshold.tensor()
+        return refine_detections(rois, probs, deltas, window, self.bbox_std_dev, self.max_instances, *thresholds)
 
     def get_config(self):
         return {
@@ -105,9 +117,83 @@ class DetectionLayer(keras.layers.Layer):
         }
 
 
+def refine_detections(
+    rois: Tensor,
+    probs: Tensor,
+    deltas: Tensor,
+    window: Tensor,
+    bbox_std_dev,
+    max_instances: int,
+    min_confidence: float | Tensor,
+    nms_threshold: float | Tensor,
+) -> dict[str, Tensor]:
+    """Computes detections from the class head's outputs.
+
+    Args:
+        rois: [B, N, 4]; zero rows are padding.
+        probs: [B, N, C].
+        deltas: [B, N, C, 4], divided by `bbox_std_dev`, [4].
+        window: [B, (y1, x1, y2, x2)], normalized.
+        max_instances: D.
+        min_confidence: Score in [0, 1], number or scalar tensor.
+        nms_threshold: IoU in [0, 1], number or scalar tensor.
+
+    Returns:
+        dict of `class_ids` [B, N] int32; `class_scores` [B, N]; `refined_rois` [B, N, 4], with deltas applied and
+        clipped to the window; `confident` [B, N] bool, not background and score high enough; `keep` [B, D] int32, the
+        rows that NMS keeps, then -1; `detections` [B, D, 6].
+    """
+    class_ids = ops.cast(ops.argmax(probs, axis=-1), "int32")  # [B, N]
+    scores = ops.max(probs, axis=-1)
+    class_mask = ops.one_hot(class_ids, probs.shape[-1], dtype="float32")[..., None]  # [B, N, C, 1]
+    # `where` instead of a product: the deltas of other classes may be infinite or NaN
+    class_deltas = ops.sum(ops.where(class_mask > 0, deltas, 0.0), axis=2)  # [B, N, 4]
+    refined = apply_box_deltas_graph(rois, class_deltas * ops.convert_to_tensor(bbox_std_dev, "float32"))
+    refined = clip_boxes_graph(refined, window)
+    real = ops.any(rois != 0, axis=2)
+    confident = ops.logical_and(real, ops.logical_and(class_ids > 0, scores >= min_confidence))
+
+    keep = nms_graph(refined, scores, max_instances, nms_threshold, class_ids=class_ids, valid=confident)  # [B, D]
+    columns = [refined, ops.cast(class_ids, "float32")[..., None], scores[..., None]]
+    table = ops.concatenate(columns, axis=2)  # [B, N, 6]
+    detections = ops.take_along_axis(table, ops.maximum(keep, 0)[..., None], axis=1)  # [B, D, 6]
+    return {
+        "class_ids": class_ids,
+        "class_scores": scores,
+        "refined_rois": refined,
+        "confident": confident,
+        "keep": keep,
+        "detections": ops.where(keep[..., None] >= 0, detections, 0.0),
+    }
+
+
+def refine_detections_graph(rois: Tensor, probs: Tensor, deltas: Tensor, window: Tensor, config) -> Tensor:
+    """Computes the detections of one image, with matterport's signature.
+
+    Args:
+        rois: [N, 4].
+        probs: [N, C].
+        deltas: [N, C, 4].
+        window: [(y1, x1, y2, x2)], normalized.
+        config: `Config`.
+
+    Returns:
+        [D, 6] float32.
+    """
+    inputs = [ops.convert_to_tensor(x, "float32")[None] for x in (rois, probs, deltas, window)]
+    found = refine_detections(
+        *inputs,
+        config.BBOX_STD_DEV,
+        config.DETECTION_MAX_INSTANCES,
+        config.DETECTION_MIN_CONFIDENCE or 0.0,
+        config.DETECTION_NMS_THRESHOLD,
+    )
+    return found["detections"][0]
+
+
 @keras.saving.register_keras_serializable(package="mrcnn")
 class DetectedBoxes(keras.layers.Layer):
-    """[B, D, 6] detections -> [B, D, 4] their boxes, for the mask head. Constant to the optimiser."""
+    """[B, D, 6] detections -> [B, D, 4] their boxes, for the mask head. No gradient flows through it."""
 
     def __init__(self, **kwargs):
         super().__init__(**{"dtype": "float32", **kwargs})
@@ -120,10 +206,11 @@ class DetectedBoxes(keras.layers.Layer):
 
 
 class FilledRows(keras.layers.Layer):
-    """[B, D, 6] detections -> [B, n, 6]: cut off where all rows are empty in every image.
+    """[B, D, 6] detections -> [B, n, 6]: drops rows at the end that are empty in every image.
 
-    The mask head's work then follows what was found. n is a multiple of 10, or D: each n of its own costs the backend
-    some preparation. On JAX, which needs to know shapes beforehand, and in a share of a batch n is D.
+    The mask head then computes masks only for what was found. n is a multiple of `STEP` or D, because each new size
+    costs the backend some preparation. JAX needs static shapes, and the devices that share a batch need equal ones, so
+    there n is D.
     """
 
     STEP = 10
@@ -139,9 +226,3 @@ class FilledRows(keras.layers.Layer):
             return detections
         most = ops.max(ops.sum(ops.cast(detections[..., 4] > 0, "int32"), axis=1))
         return detections[:, : ops.maximum((most + self.STEP - 1) // self.STEP, 1) * self.STEP]
-
-
-def refine_detections_graph(rois, probs, deltas, window, config):
-    """`DetectionLayer` for one image: rois [N, 4], probs [N, C], deltas [N, C, 4], window [4] -> [D, 6]."""
-    inputs = [ops.convert_to_tensor(x, "float32")[None] for x in (rois, probs, deltas, window)]
-    return DetectionLayer(config).refine(*inputs)["detections"][0]

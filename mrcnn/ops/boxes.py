@@ -316,12 +316,12 @@ def _extent(shape: Sequence[int]) -> np.ndarray:
 
 def norm_boxes_graph(boxes: Tensor, shape: Tensor) -> Tensor:
     """`norm_boxes` for tensors, float32. shape: (height, width), or [B, 2] for boxes [B, ..., 4]."""
-    return (ops.cast(boxes, "float32") - np.array(CORNER_OFFSET, "float32")) / _extent_graph(shape, boxes)
+    return (ops.cast(boxes, "float32") - ops.convert_to_tensor(CORNER_OFFSET, "float32")) / _extent_graph(shape, boxes)
 
 
 def denorm_boxes_graph(boxes: Tensor, shape: Tensor) -> Tensor:
     """`denorm_boxes` for tensors, int32. shape: (height, width), or [B, 2] for boxes [B, ..., 4]."""
-    pixels = boxes * _extent_graph(shape, boxes) + np.array(CORNER_OFFSET, "float32")
+    pixels = boxes * _extent_graph(shape, boxes) + ops.convert_to_tensor(CORNER_OFFSET, "float32")
     return ops.cast(ops.round(pixels), "int32")
 
 

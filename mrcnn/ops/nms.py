@@ -1,10 +1,11 @@
-"""Non-maximum suppression: of boxes that overlap too much, the best-scored one stays.
+"""Non-maximum suppression (NMS): of boxes that overlap too much, only the best-scored one is kept.
 
-Greedy, as in every detector: take the best box that is left, drop all that overlap it by more than the threshold,
-repeat. `non_max_suppression` does it in NumPy for one image, `nms_graph` in `keras.ops` for a batch.
+Greedy, as in every detector: take the best remaining box, drop all others whose IoU with it exceeds the threshold,
+repeat. `non_max_suppression` does this in NumPy for one image, `nms_graph` in `keras.ops` for a batch;
+tests/test_nms.py compares them.
 
-Shapes and values:
-    B  images in the batch        K  candidates in an image        M  `max_output_size`        T  candidates in a tile
+Shapes and units:
+    B  images     K  candidates per image     M  `max_output_size`     T  candidates per tile
     boxes  (y1, x1, y2, x2), any unit; y2 and x2 exclusive. A box with y2 <= y1 or x2 <= x1 is empty: its IoU is 0
 """
 
@@ -12,27 +13,34 @@ from __future__ import annotations
 
 import numpy as np
 from keras import ops
+from numpy.typing import ArrayLike
 
 from mrcnn.ops.boxes import iou_of_sides, overlaps_graph
 from mrcnn.ops.kernels import tensorflow_kernels
+from mrcnn.ops.types import Tensor
 
 TILE = 256  # candidates that are decided together; see `_greedy_in_tiles`
 NOT_PICKED = -1
 
 
-def non_max_suppression(boxes, scores, threshold: float) -> np.ndarray:
-    """Picks boxes by falling score, each dropping the later ones that overlap it (NumPy, one image).
+def non_max_suppression(boxes: ArrayLike, scores: ArrayLike, threshold: float) -> np.ndarray:
+    """Picks boxes by descending score; each picked box drops those that overlap it (NumPy, one image).
 
     Args:
         boxes: [K, (y1, x1, y2, x2)], any number type, any unit.
         scores: [K]. Of equal scores the lower index goes first.
-        threshold: float, IoU in [0, 1]. Boxes are dropped when their IoU with a picked one is larger.
+        threshold: IoU in [0, 1]. Boxes with a larger IoU are dropped.
 
     Returns:
         [n] int32, indices of the picked boxes, best first.
 
     Raises:
-        ValueError: if the shapes don't fit together.
+        ValueError: if the shapes do not match.
+
+    Example:
+
+    >>> non_max_suppression([[0, 0, 2, 2], [0, 0, 2, 1], [5, 5, 6, 6]], [0.9, 0.8, 0.7], threshold=0.3)
+    array([0, 2], dtype=int32)
     """
     boxes, scores = np.asarray(boxes), np.asarray(scores)
     if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.shape != boxes.shape[:1]:
@@ -42,7 +50,7 @@ def non_max_suppression(boxes, scores, threshold: float) -> np.ndarray:
         )
     if boxes.dtype.kind != "f":
         boxes = boxes.astype(np.float32)
-    sides = np.ascontiguousarray(boxes.T)
+    sides = np.ascontiguousarray(boxes.T)  # [4, K]
     areas = (sides[2] - sides[0]) * (sides[3] - sides[1])
     left = np.argsort(-scores.astype(np.float64), kind="stable")
     picked = []
@@ -54,20 +62,34 @@ def non_max_suppression(boxes, scores, threshold: float) -> np.ndarray:
     return np.array(picked, np.int32)
 
 
-def nms_graph(boxes, scores, max_output_size: int, iou_threshold: float, class_ids=None, valid=None):
-    """Picks the best boxes of each image of a batch, without overlaps.
+def nms_graph(
+    boxes: Tensor,
+    scores: Tensor,
+    max_output_size: int,
+    iou_threshold: float | Tensor,
+    class_ids: Tensor | None = None,
+    valid: Tensor | None = None,
+) -> Tensor:
+    """Picks the best non-overlapping boxes of each image in a batch.
 
     Args:
         boxes: [B, K, (y1, x1, y2, x2)] float, any unit. Computed in float32.
         scores: [B, K] float. Of equal scores the lower index goes first.
-        max_output_size: int, M, how many are picked at most. May exceed K.
-        iou_threshold: float in [0, 1]. A box is dropped when its IoU with a picked one is larger.
-        class_ids: [B, K] int or None. If given, boxes of different classes never drop each other.
-        valid: [B, K] bool or None. Rows that are False are never picked; nor are rows whose score is NaN or -inf
-            or whose box is not finite.
+        max_output_size: M, the largest number of boxes to pick. May exceed K.
+        iou_threshold: IoU in [0, 1], number or scalar tensor. A box is dropped when its IoU with a picked one is
+            larger.
+        class_ids: [B, K] int. If given, boxes of different classes never drop each other.
+        valid: [B, K] bool. Rows that are False are never picked; nor are rows whose score is NaN or -inf or whose box
+            is not finite.
 
     Returns:
-        [B, M] int32, indices into K, best first; -1 where nothing is left. Constant to the optimiser.
+        [B, M] int32, indices into K, best first, then -1. No gradient flows through it.
+
+    Example:
+
+    >>> boxes = ops.convert_to_tensor([[[0.0, 0, 2, 2], [0, 0, 2, 1], [5, 5, 6, 6]]])
+    >>> ops.convert_to_numpy(nms_graph(boxes, ops.convert_to_tensor([[0.9, 0.8, 0.7]]), 3, 0.3)).tolist()
+    [[0, 2, -1]]
     """
     boxes = ops.stop_gradient(ops.cast(boxes, "float32"))
     scores = ops.stop_gradient(ops.cast(scores, "float32"))
@@ -83,8 +105,8 @@ def nms_graph(boxes, scores, max_output_size: int, iou_threshold: float, class_i
     return _greedy_in_tiles(boxes, scores, class_ids, max_output_size, iou_threshold)
 
 
-def _greedy_by_kernel(tf, boxes, scores, limit: int, threshold: float):
-    """TensorFlow's compiled loop, image by image. Arguments and result as of `_greedy_in_tiles`."""
+def _greedy_by_kernel(tf, boxes, scores, limit: int, threshold):
+    """TensorFlow's compiled loop, image by image. Arguments and result as for `_greedy_in_tiles`."""
 
     def pick(image):
         with tf.device("CPU:0"):  # the GPU's kernel compares without a division, which can differ in the last bit
@@ -101,54 +123,38 @@ def _greedy_by_kernel(tf, boxes, scores, limit: int, threshold: float):
     return tf.map_fn(pick, (boxes, scores), fn_output_signature=tf.TensorSpec([limit], tf.int32))
 
 
-def _greedy_in_tiles(boxes, scores, class_ids, limit: int, threshold: float):
+def _greedy_in_tiles(boxes, scores, class_ids, limit: int, threshold):
     """Greedy suppression on any backend, T candidates at a time.
 
-    A tile first loses what the boxes picked so far overlap, then it is decided inside itself, then its survivors are
-    appended to the picked ones. It ends when all tiles are done or every image has its `limit`. The result is that of
-    the box-by-box loop, in at most K / T steps instead of K.
+    Each step drops the candidates of one tile that overlap the boxes picked so far, decides the tile by itself, and
+    appends its survivors to the picked boxes. It stops when all tiles are done or every image has `limit` boxes. The
+    result equals that of the box-by-box loop, in at most K / T steps instead of K.
 
     Args: boxes [B, K, 4]; scores [B, K], -inf for rows that must not be picked; class_ids [B, K] or None.
     Returns: [B, limit] int32, indices into K, best first, then -1.
     """
-    batch, count = ops.shape(scores)
-    tile = min(TILE, count + 1) if isinstance(count, int) else TILE
-    tiles = count // tile + 1  # one row of padding or more, so that an image without candidates is no special case
-    padding = tiles * tile - count
-    scores = ops.pad(scores, [[0, 0], [0, padding]], constant_values=-np.inf)
-    order = ops.cast(ops.argsort(-scores, axis=1), "int32")  # [B, tiles * T], stable on every backend
-
-    def in_tiles(x):
-        """[B, K, ...] -> [tiles, B, T, ...], sorted by score."""
-        x = ops.pad(x, [[0, 0], [0, padding]] + [[0, 0]] * (len(x.shape) - 2))
-        x = ops.take_along_axis(x, order[..., None] if len(x.shape) == 3 else order, axis=1)
-        return ops.swapaxes(ops.reshape(x, (batch, tiles, tile, *x.shape[2:])), 0, 1)
-
-    boxes = in_tiles(boxes)
-    alive = in_tiles(scores[:, :count] > -np.inf)
-    class_ids = None if class_ids is None else in_tiles(class_ids)
-    rows_of_tiles = ops.swapaxes(ops.reshape(order, (batch, tiles, tile)), 0, 1)
+    batch = ops.shape(scores)[0]
+    boxes, alive, class_ids, rows = _in_tiles(boxes, scores, class_ids)
+    tiles, _, tile = ops.shape(alive)
     slots = ops.arange(limit, dtype="int32")[None]  # [1, M]
-    places = ops.arange(tile, dtype="int32")
-    better = places[:, None] > places[None]  # [T, T]: the column's box comes before the row's
 
     def more(step, found, picked, picked_boxes, picked_classes):
         return ops.logical_and(step < tiles, ops.any(found < limit))
 
     def decide(step, found, picked, picked_boxes, picked_classes):
-        box, keep, rows = (ops.take(x, step, axis=0) for x in (boxes, alive, rows_of_tiles))
+        box, keep, row = (ops.take(x, step, axis=0) for x in (boxes, alive, rows))
         classes = None if class_ids is None else ops.take(class_ids, step, axis=0)
-        lost = _overlap(box, picked_boxes, threshold, classes, picked_classes)  # [B, T, M]
-        keep = ops.logical_and(keep, ops.logical_not(ops.any(lost, axis=-1)))
-        inside = ops.logical_and(_overlap(box, box, threshold, classes, classes), better)  # [B, T, T]
-        keep = _resolve(inside, keep)  # [B, T]
+        dropped = _overlapping(box, picked_boxes, threshold, classes, picked_classes)  # [B, T, M]
+        keep = ops.logical_and(keep, ops.logical_not(ops.any(dropped, axis=-1)))
+        keep = _decide_tile(_overlapping(box, box, threshold, classes, classes), keep)  # [B, T]
 
-        # Survivors come to the front of the tile; then slot s of the picked takes survivor number s - found.
+        # Survivors move to the front of the tile; slot s of the picked boxes takes survivor number s - found.
+        places = ops.arange(tile, dtype="int32")
         front = ops.argsort(ops.where(keep, places, places + tile), axis=-1)
         new_found = found + ops.sum(ops.cast(keep, "int32"), axis=1, keepdims=True)  # [B, 1]
         source = ops.take_along_axis(front, ops.clip(slots - found, 0, tile - 1), axis=1)  # [B, M]
         new = ops.logical_and(slots >= found, slots < new_found)
-        picked = ops.where(new, ops.take_along_axis(rows, source, axis=1), picked)
+        picked = ops.where(new, ops.take_along_axis(row, source, axis=1), picked)
         new_boxes = ops.take_along_axis(box, source[..., None], axis=1)
         picked_boxes = ops.where(new[..., None], new_boxes, picked_boxes)
         if class_ids is not None:
@@ -161,27 +167,52 @@ def _greedy_in_tiles(boxes, scores, class_ids, limit: int, threshold: float):
     return ops.while_loop(more, decide, start)[2]
 
 
-def _resolve(overlaps, keep):
-    """Greedy suppression among one tile, all rows at once, repeated until nothing changes.
+def _in_tiles(boxes, scores, class_ids):
+    """Sorts candidates by score and cuts them into tiles of T; arguments as for `_greedy_in_tiles`.
 
-    Row i stays if it was alive and no better row that stays overlaps it. The best row is right from the start, and
-    after each pass at least one more, so the fixed point exists and is the greedy answer; in practice few passes do.
+    Returns: boxes [tiles, B, T, 4], alive [tiles, B, T] bool, class_ids [tiles, B, T] or None, and the row in K of
+        each candidate, [tiles, B, T] int32.
+    """
+    batch, count = ops.shape(scores)
+    tile = min(TILE, count + 1) if isinstance(count, int) else TILE
+    tiles = count // tile + 1  # at least one row of padding, so an image without candidates is no special case
+    padding = tiles * tile - count
+    order = ops.pad(scores, [[0, 0], [0, padding]], constant_values=-np.inf)
+    order = ops.cast(ops.argsort(-order, axis=1), "int32")  # [B, tiles * T], stable on every backend
 
-    Args: overlaps [B, T, T] bool, True only where the column is the better box; keep [B, T] bool.
+    def tiled(x):
+        return ops.swapaxes(ops.reshape(x, (batch, tiles, tile, *x.shape[2:])), 0, 1)
+
+    def sort(x):
+        x = ops.pad(x, [[0, 0], [0, padding]] + [[0, 0]] * (len(x.shape) - 2))
+        return tiled(ops.take_along_axis(x, order[..., None] if len(x.shape) == 3 else order, axis=1))
+
+    return sort(boxes), sort(scores > -np.inf), None if class_ids is None else sort(class_ids), tiled(order)
+
+
+def _decide_tile(overlapping, keep):
+    """Greedy suppression within one tile, all rows at once, repeated until nothing changes.
+
+    A row stays if it was alive and no better row that stays overlaps it. The best row is right from the start and each
+    pass settles at least one more, so the fixed point exists and is the greedy answer. In practice few passes suffice.
+
+    Args: overlapping [B, T, T] bool; keep [B, T] bool.
     Returns: [B, T] bool.
     """
+    places = ops.arange(ops.shape(keep)[1])
+    overlapping = ops.logical_and(overlapping, places[:, None] > places[None])  # the column's box is the better one
 
     def changed(now, before):
         return ops.any(ops.not_equal(now, before))
 
     def again(now, before):
-        lost = ops.any(ops.logical_and(overlaps, now[:, None, :]), axis=-1)
-        return ops.logical_and(keep, ops.logical_not(lost)), now
+        dropped = ops.any(ops.logical_and(overlapping, now[:, None, :]), axis=-1)
+        return ops.logical_and(keep, ops.logical_not(dropped)), now
 
     return ops.while_loop(changed, again, again(keep, keep))[0]
 
 
-def _overlap(boxes1, boxes2, threshold: float, classes1, classes2):
+def _overlapping(boxes1, boxes2, threshold, classes1, classes2):
     """IoU > threshold, and the same class if classes are given: [B, N1, 4] x [B, N2, 4] -> [B, N1, N2] bool."""
     over = overlaps_graph(boxes1, boxes2) > threshold
     if classes1 is None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from data_kit import Blocks, TinyConfig
 
+from mrcnn.data.dataset import Dataset
 from mrcnn.data.generator import DataGenerator, data_generator
 from mrcnn.data.rpn_targets import build_rpn_targets
 from mrcnn.data.sample_stream import SampleStream
@@ -202,7 +203,6 @@ def test_a_broken_image_is_named():
     ("change", "message"),
     [
         (lambda d, c: d.add_class("blocks", 3, "x") or d.prepare(), r"Blocks has 4 classes .*NUM_CLASSES is 3"),
-        (lambda d, c: setattr(d, "_image_ids", []), "Blocks is not prepared"),
         (lambda d, c: d.image_info.clear() or d.prepare(), "Blocks has no images"),
     ],
 )
@@ -211,6 +211,13 @@ def test_data_sets_that_can_not_be_used(change, message):
     change(dataset, config)
     with pytest.raises(ValueError, match=message):
         DataGenerator(dataset, config)
+
+
+def test_a_dataset_that_is_not_prepared_is_refused():
+    dataset = Dataset()
+    dataset.add_image("blocks", 0, None)
+    with pytest.raises(ValueError, match="Dataset is not prepared"):
+        DataGenerator(dataset, TinyConfig())
 
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"batch_size": 0}, {"augmentation": "flip"}])

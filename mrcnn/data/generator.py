@@ -1,7 +1,7 @@
-"""Batches of training samples, for `MaskRCNN.fit` and for matterport's `data_generator`.
+"""Batches of training samples: `DataGenerator` for `MaskRCNN.fit`, and matterport's `data_generator`.
 
-Shapes of a batch:
-    B      images; all of one shape [H, W, C]
+Shapes:
+    B      images of a batch, all of the same shape [H, W, C]
     A      anchors;  T  config.RPN_TRAIN_ANCHORS_PER_IMAGE
     G      config.MAX_GT_INSTANCES; images with fewer objects are padded with zeros
     h, w   config.MINI_MASK_SHAPE, or H, W without USE_MINI_MASK
@@ -15,15 +15,19 @@ import multiprocessing
 import pickle
 import sys
 import weakref
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from typing import Any
 
 import cv2
 import keras
 import numpy as np
 
+from mrcnn.config import Config
+from mrcnn.data.dataset import Dataset
 from mrcnn.data.rpn_targets import build_detection_targets, generate_random_rois
-from mrcnn.data.sample_stream import ROIS, SampleStream
+from mrcnn.data.sample_stream import ROIS, Sample, SampleStream
 from mrcnn.data.training_sample import flip_every_other
 from mrcnn.ops.images import subtract_mean
 
@@ -32,48 +36,85 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-PIPE_BYTES = 2**20  # what Linux allows everybody
+PIPE_BYTES = 2**20  # the most that Linux allows every user by default
 
 
 class DataGenerator(keras.utils.PyDataset):
-    """Batches of a data set by number; hand it to `fit`.
+    """Batches of a dataset, for `MaskRCNN.fit`.
 
-    With `steps=None` an epoch shows each image exactly once, and its last batch may be smaller. With `steps` an epoch
-    is so many full batches, and the next one goes on where it ended. `epoch` counts up by itself; set it to go on with
-    an earlier training at the place where that one was. What a batch holds follows from seed, epoch and number only,
-    not from the workers.
+    With `steps=None` an epoch has each image exactly once, and its last batch may be smaller. With `steps` an epoch has
+    that many full batches, and the next epoch continues where it ended. A batch depends only on the seed, the epoch and
+    its index, not on the workers.
 
     Args:
         dataset: prepared Dataset.
         config: Config.
-        shuffle: bool. Another order in each epoch.
-        augmentation: see `data.augment`; or None.
+        shuffle: whether each epoch has a different order.
+        augmentation: imgaug augmenter, Keras layer or callable, see `mrcnn.data.augment`; or None.
         batch_size: int; None: config.BATCH_SIZE.
-        steps: int, batches an epoch; or None.
-        seed: int >= 0; None: config.SEED, and if that is None, one drawn from `np.random`.
-        no_augmentation_sources: names of sources whose images aren't augmented; or None.
-        workers: int. Threads that prepare batches, or processes:
-        use_multiprocessing: bool. Processes start fresh and stay for the generator's life. They need a data set that
-            can be pickled, defined in a module or in a script whose training is under `if __name__ == "__main__":`.
-        max_queue_size: int. Batches prepared ahead, when there are several workers.
-        shard: (index, count). Of each batch the index-th of count equal parts, for training in several processes that
-            share the batches: process 0 the first images, and so on. All need the same seed.
+        steps: int, batches per epoch; or None.
+        seed: int >= 0; None: config.SEED, or a number drawn from `np.random` if that is None, too.
+        no_augmentation_sources: names of sources whose images aren't augmented, or None.
+        workers: int, threads or processes that prepare batches.
+        use_multiprocessing: whether the workers are processes. They are started once, without forking, and need a
+            dataset that can be pickled: its class is defined in a module, or in a script that trains under
+            `if __name__ == "__main__":`.
+        max_queue_size: int, batches prepared ahead if there are several workers.
+        shard: (index, count), the part of each batch to return when several training processes share the batches; the
+            first process gets the first images. All processes need the same seed.
+
+    Attributes:
+        epoch: int, counted up by Keras after each epoch. Set it to resume an earlier training.
 
     Raises:
-        ValueError, TypeError: see `SampleStream`; or the batches have no such parts.
+        ValueError, TypeError: an argument doesn't fit the dataset, the config or the batch size.
+
+    Example:
+        >>> class Squares(Dataset):
+        ...     def load_image(self, image_id):
+        ...         return np.full((64, 64, 3), 127, np.uint8)
+        ...
+        ...     def load_mask(self, image_id):
+        ...         masks = np.zeros((64, 64, 1), bool)
+        ...         masks[10:30, 20:40, 0] = True
+        ...         return masks, np.array([1])
+        >>> dataset = Squares()
+        >>> dataset.add_class("toys", 1, "square")
+        >>> for i in range(6):
+        ...     dataset.add_image("toys", i, path=None)
+        >>> dataset.prepare()
+        >>> config = Config(NUM_CLASSES=2, IMAGE_MIN_DIM=64, IMAGE_MAX_DIM=64, IMAGES_PER_GPU=4)
+        >>> generator = DataGenerator(dataset, config)
+        >>> len(generator), generator.last_batch_size
+        (2, 2)
+        >>> (batch,) = generator[0]
+        >>> batch["input_image"].shape, batch["input_gt_masks"].shape
+        ((4, 64, 64, 3), (4, 56, 56, 100))
     """
 
-    def __init__(self, dataset, config, shuffle=True, augmentation=None, batch_size=None, steps=None, seed=None,
-                 no_augmentation_sources=None, workers=1, use_multiprocessing=False, max_queue_size=10,
-                 shard=(0, 1)):  # fmt: skip
-        # Keras would fork its processes anew each epoch, and a fork of a program that runs TensorFlow can hang. Its
-        # threads wait for our processes instead.
+    def __init__(
+        self,
+        dataset: Dataset,
+        config: Config,
+        shuffle: bool = True,
+        augmentation: Any = None,
+        batch_size: int | None = None,
+        steps: int | None = None,
+        seed: int | None = None,
+        no_augmentation_sources: Iterable[str] | None = None,
+        workers: int = 1,
+        use_multiprocessing: bool = False,
+        max_queue_size: int = 10,
+        shard: tuple[int, int] = (0, 1),
+    ):
+        # Keras's own processes are forked in each epoch, and a fork of a program that runs TensorFlow can hang. Its
+        # threads wait for the processes of `_start_processes` instead.
         super().__init__(workers=workers, use_multiprocessing=False, max_queue_size=max_queue_size)
         if steps is not None and steps < 1:
-            raise ValueError(f"steps is {steps}; expected a whole number >= 1, or None for each image once an epoch.")
+            raise ValueError(f"steps is {steps}; expected an int >= 1, or None for each image once per epoch.")
         self.batch_size = config.BATCH_SIZE if batch_size is None else batch_size
         if self.batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}; expected a whole number >= 1.")
+            raise ValueError(f"batch_size is {batch_size}; expected an int >= 1.")
         seed = config.SEED if seed is None else seed
         self.seed = int(np.random.randint(2**31)) if seed is None else seed
         augmentations = [] if augmentation is None else [augmentation]
@@ -84,17 +125,17 @@ class DataGenerator(keras.utils.PyDataset):
         if self._pool is not None:
             weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
 
-    def __len__(self):
-        """Batches of an epoch."""
+    def __len__(self) -> int:
+        """Batches per epoch."""
         return self.steps or math.ceil(len(self.stream) / self.batch_size)
 
     @property
-    def last_batch_size(self):
-        """Images of an epoch's last batch, over all shards."""
+    def last_batch_size(self) -> int:
+        """Images in an epoch's last batch, over all shards."""
         return self.batch_size if self.steps else (len(self.stream) - 1) % self.batch_size + 1
 
-    def __getitem__(self, index):
-        """Batch `index` of the present epoch, or its shard: a tuple of one dict, named as the model's inputs.
+    def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray]]:
+        """Batch `index` of the current epoch, or its shard, as a tuple of one dict whose keys are the model's inputs.
 
         Returns:
             input_image [B, H, W, C] float32, mean subtracted; input_image_meta [B, 12 + classes] float32;
@@ -102,109 +143,116 @@ class DataGenerator(keras.utils.PyDataset):
             input_gt_boxes [B, G, (y1, x1, y2, x2)] float32 pixels; input_gt_masks [B, h, w, G] bool.
         """
         if not 0 <= index < len(self):
-            raise IndexError(f"Batch {index} of {len(self)}.")
+            raise IndexError(f"There is no batch {index}; an epoch has {len(self)}.")
         places, (part, parts) = self._places(index), self.shard
         size = len(places) // parts
         places = places[part * size : (part + 1) * size]
-        samples = [self.stream.sample(place) for place in places] if self._pool is None else self._ask(places)
+        samples = (
+            [self.stream.sample(place) for place in places] if self._pool is None else self._from_processes(places)
+        )
         return (collate(samples, self.stream.config),)
 
-    def on_epoch_end(self):
-        """Called by Keras after each epoch: the next one begins."""
+    def on_epoch_end(self) -> None:
+        """Called by Keras after each epoch; moves on to the next one."""
         self.epoch += 1
 
-    def _places(self, index):
-        """Places in the stream of batch `index`, of all shards."""
+    def _places(self, index: int) -> range:
+        """Places of batch `index` in the stream, over all shards."""
         if self.steps:
             first = (self.epoch * self.steps + index) * self.batch_size
             return range(first, first + self.batch_size)
         first = self.epoch * len(self.stream)
         return range(first, first + len(self.stream))[index * self.batch_size : (index + 1) * self.batch_size]
 
-    def _ask(self, places):
+    def _from_processes(self, places: Iterable[int]) -> list[Sample]:
         try:
             return list(self._pool.map(_sample_in_process, places))
         except BrokenProcessPool as error:
             raise RuntimeError(
-                "A worker process ended unexpectedly; its own message is above. If it speaks of bootstrapping, put the"
-                ' training under `if __name__ == "__main__":`; if a class can\'t be found, define it in a module; if'
-                " memory ran out, use fewer workers. use_multiprocessing=False works with threads instead."
+                "A worker process ended unexpectedly; its own message is above. If it mentions bootstrapping, put the"
+                ' training under `if __name__ == "__main__":`. If a class can\'t be found, define it in a module. If'
+                " memory ran out, use fewer workers. use_multiprocessing=False uses threads instead."
             ) from error
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         if self._pool is not None:
-            raise TypeError("A DataGenerator with use_multiprocessing=True has processes and can't be pickled.")
+            raise TypeError(
+                "A DataGenerator with use_multiprocessing=True can't be pickled, because it owns processes."
+            )
         return self.__dict__
 
 
-def _check_shard(shard, *batch_sizes):
+def _check_shard(shard: tuple[int, int], *batch_sizes: int) -> tuple[int, int]:
     index, count = shard
     if not 0 <= index < count:
-        raise ValueError(f"shard is {shard}; expected (index, count), index 0..count - 1.")
+        raise ValueError(f"shard is {shard}; expected (index, count) with index in 0..count - 1.")
     for size in batch_sizes:
         if size % count:
             raise ValueError(
-                f"A batch of {size} images can't be cut into the {count} equal parts of shard={shard}; expected a"
-                " multiple. Set batch_size so, and give `steps`, with which all batches are full."
+                f"A batch of {size} images can't be divided into the {count} equal parts of shard={shard}. Use a"
+                f" batch_size that is a multiple of {count}, and set `steps`, so that all batches are full."
             )
     return index, count
 
 
 # ---- Worker processes ------------------------------------------------------------------------------------------------
-_stream = None  # of a worker process
+_stream: SampleStream | None = None  # in a worker process
 
 
-def _start_processes(stream, workers):
+def _start_processes(stream: SampleStream, workers: int) -> ProcessPoolExecutor:
     module = type(stream.dataset).__module__
     if module == "__main__" and not hasattr(sys.modules["__main__"], "__file__"):
         raise ValueError(
-            f"use_multiprocessing=True can't find {type(stream.dataset).__name__} in other processes, as it is defined"
-            " in a notebook or shell. Move it to a .py file, or use threads: use_multiprocessing=False."
+            f"Other processes can't import {type(stream.dataset).__name__}, because it is defined in a notebook or"
+            " shell. Move it to a .py file, or use threads: use_multiprocessing=False."
         )
     try:
         content = pickle.dumps(stream)
     except Exception as error:
         raise ValueError(
-            f"use_multiprocessing=True needs data set, config and augmentation to be picklable: {error}. Define"
+            f"use_multiprocessing=True needs dataset, config and augmentation to be picklable: {error}. Define"
             " classes and functions at the top level of a module, or use threads: use_multiprocessing=False."
         ) from error
     return ProcessPoolExecutor(workers, mp_context=_WidePipes(), initializer=_start_worker, initargs=(content,))
 
 
 class _WidePipes(type(multiprocessing.get_context("spawn"))):
-    """The context "spawn" with pipes of 1 MB, where the system has them: a sample goes through in 4 pieces, not 50."""
+    """The context "spawn" with pipes of 1 MB on Linux, so that a sample is sent in 4 pieces instead of 50.
 
-    def SimpleQueue(self):
+    4 workers: 4.5 -> 3.3 ms per batch (benchmarks/README.md, row 5).
+    """
+
+    def SimpleQueue(self) -> multiprocessing.queues.SimpleQueue:
         queue = super().SimpleQueue()
-        writer = getattr(queue, "_writer", None)  # Python's own, and no other way leads to it
+        writer = getattr(queue, "_writer", None)  # private to Python; checked with 3.11
         if hasattr(fcntl, "F_SETPIPE_SZ") and writer is not None:
-            with contextlib.suppress(OSError):  # the user has too many pipes open; it works with narrow ones
+            with contextlib.suppress(OSError):  # the user's limit is reached; the default size works as well
                 fcntl.fcntl(writer.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         return queue
 
 
-def _start_worker(content):
+def _start_worker(content: bytes) -> None:
     global _stream
-    cv2.setNumThreads(1)  # processes are the parallelism
+    cv2.setNumThreads(1)  # one thread per process
     _stream = pickle.loads(content)
 
 
-def _sample_in_process(place):
+def _sample_in_process(place: int) -> Sample:
     return _stream.sample(place)
 
 
 # ---- Batches ---------------------------------------------------------------------------------------------------------
-def collate(samples, config):
-    """Samples as one batch, a dict; see `DataGenerator.__getitem__`.
+def collate(samples: Sequence[Sample], config: Config) -> dict[str, np.ndarray]:
+    """Combines samples into a batch, a dict as in `DataGenerator.__getitem__`.
 
     Raises:
-        ValueError: the images are not of one shape.
+        ValueError: the images have different shapes.
     """
     shapes = {sample.image.shape for sample in samples}
     if len(shapes) > 1:
         raise ValueError(
-            f"A batch has images of several shapes, {sorted(shapes)}: IMAGE_RESIZE_MODE"
-            f' {config.IMAGE_RESIZE_MODE!r} keeps them. Use IMAGES_PER_GPU = 1, or the mode "square" or "crop".'
+            f"A batch has images of several shapes, {sorted(shapes)}, because IMAGE_RESIZE_MODE is"
+            f' {config.IMAGE_RESIZE_MODE!r}. Use IMAGES_PER_GPU = 1, or the mode "square" or "crop".'
         )
     count, shape, most = len(samples), samples[0].image.shape, config.MAX_GT_INSTANCES
     mask_shape = tuple(config.MINI_MASK_SHAPE) if config.USE_MINI_MASK else shape[:2]
@@ -230,23 +278,36 @@ def collate(samples, config):
 
 
 # ---- matterport's generator ------------------------------------------------------------------------------------------
-def data_generator(dataset, config, shuffle=True, augment=False, augmentation=None, random_rois=0, batch_size=1,
-                   detection_targets=False, no_augmentation_sources=None):  # fmt: skip
-    """Batches without end, as lists in matterport's order.
+def data_generator(
+    dataset: Dataset,
+    config: Config,
+    shuffle: bool = True,
+    augment: bool = False,
+    augmentation: Any = None,
+    random_rois: int = 0,
+    batch_size: int = 1,
+    detection_targets: bool = False,
+    no_augmentation_sources: Iterable[str] | None = None,
+) -> Iterator[tuple[list[np.ndarray], list[np.ndarray]]]:
+    """Yields batches without end, as lists in matterport's order.
 
     Args:
         dataset, config, shuffle, augmentation, batch_size, no_augmentation_sources: see `DataGenerator`.
-        augment: bool. Deprecated, see `load_image_gt`.
-        random_rois: int R. That many RoIs of `generate_random_rois` for each image are given as well.
-        detection_targets: bool. With random_rois: also what `build_detection_targets` makes of them.
+        augment: deprecated, see `load_image_gt`.
+        random_rois: int R. Adds R RoIs per image, made by `generate_random_rois`.
+        detection_targets: whether to add the targets of these RoIs, made by `build_detection_targets`.
 
     Yields:
         inputs: [images, image_meta, rpn_match, rpn_bbox, gt_class_ids, gt_boxes, gt_masks] as in `DataGenerator`;
-            then [B, R, 4] RoIs, and then the [B, N, 4] RoIs chosen from them.
-        outputs: []; or [class ids [B, N, 1], deltas [B, N, classes, 4], masks [B, N, 28, 28, classes]].
+            with random_rois also the RoIs [B, R, 4]; with detection_targets also the RoIs [B, N, 4] chosen from them.
+        outputs: []; with detection_targets [class ids [B, N, 1], deltas [B, N, classes, 4], masks
+            [B, N, 28, 28, classes]].
+
+    Raises:
+        ValueError: detection_targets without random_rois; or see `DataGenerator`.
     """
     if detection_targets and not random_rois:
-        raise ValueError("detection_targets=True needs RoIs to make them from; expected random_rois > 0.")
+        raise ValueError("detection_targets=True needs RoIs; expected random_rois > 0.")
     augmentations = ([flip_every_other] if augment else []) + ([] if augmentation is None else [augmentation])
     seed = int(np.random.randint(2**31)) if config.SEED is None else config.SEED
     stream = SampleStream(dataset, config, shuffle, seed, augmentations, no_augmentation_sources)
@@ -266,8 +327,10 @@ def data_generator(dataset, config, shuffle=True, augment=False, augmentation=No
         first += batch_size
 
 
-def _roi_targets(stream, places, samples, count, with_targets):
-    """Random RoIs for each sample, and what `build_detection_targets` makes of them: two lists."""
+def _roi_targets(
+    stream: SampleStream, places: Iterable[int], samples: Sequence[Sample], count: int, with_targets: bool
+) -> tuple[list[np.ndarray], list[tuple[np.ndarray, ...]]]:
+    """Random RoIs of each sample, and their targets from `build_detection_targets` if asked for: two lists."""
     rois, targets = [], []
     for place, sample in zip(places, samples):
         rng = stream.rng(place, ROIS)

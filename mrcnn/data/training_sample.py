@@ -1,21 +1,24 @@
-"""One image with its truth: read, checked, resized, augmented.
+"""One image with its ground truth: read, checked, resized and augmented.
 
 Shapes:
-    H0, W0  the image as read;  H, W after resizing
+    H0, W0  size of the image as read;  H, W after resizing
     C       config.IMAGE_CHANNEL_COUNT
-    N       objects of which something is left to see
+    N       objects of which at least a pixel is left
     boxes are (y1, x1, y2, x2) in pixels of the resized image
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from mrcnn.config import Config
 from mrcnn.data import mask_bits
 from mrcnn.data.augment import augment_sample
-from mrcnn.data.dataset import describe_image
+from mrcnn.data.dataset import Dataset, describe_image
 from mrcnn.data.ground_truth import check_class_ids, load_masks
 from mrcnn.ops import images
 from mrcnn.ops.boxes import extract_bboxes
@@ -23,27 +26,54 @@ from mrcnn.ops.masks import minimize_resized
 from mrcnn.ops.meta import compose_image_meta
 
 
-def load_image_gt(dataset, config, image_id, augment=False, augmentation=None, use_mini_mask=False, rng=None):
-    """Loads one image and the truth about it, resized for the network.
+def load_image_gt(
+    dataset: Dataset,
+    config: Config,
+    image_id: int,
+    augment: bool = False,
+    augmentation: Any = None,
+    use_mini_mask: bool = False,
+    rng: np.random.Generator | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Loads an image and its ground truth, resized for the network.
 
     Args:
         dataset: prepared Dataset.
         config: Config.
         image_id: int, one of dataset.image_ids.
-        augment: bool. Deprecated: flips every other image from left to right. Use `augmentation`.
-        augmentation: what `data.augment.augment_sample` takes (imgaug augmenter, callable, Keras layer), or None.
-        use_mini_mask: bool. True: masks are cut out at their box and resized to config.MINI_MASK_SHAPE.
-        rng: numpy.random.Generator for the crop and the augmentation; None: global random state, as matterport.
+        augment: deprecated, use `augmentation`. Flips every second image, at random, from left to right.
+        augmentation: imgaug augmenter, Keras layer or callable, see `mrcnn.data.augment`; or None.
+        use_mini_mask: whether to cut masks out at their box and resize them to config.MINI_MASK_SHAPE.
+        rng: source of randomness for crop and augmentation; None: the global random state, as in matterport's code.
 
     Returns:
-        image: [H, W, C], as read but resized; uint8, or float32 if it was read as floats.
-        image_meta: [12 + classes] float64, see `ops.meta`.
+        image: [H, W, C], resized; uint8, or float32 if `dataset.load_image` returned floats.
+        image_meta: [12 + classes] float64, see `mrcnn.ops.meta`.
         class_ids: [N] int32; negative for a crowd.
         bbox: [N, (y1, x1, y2, x2)] int32.
         mask: [H, W, N] bool, or [h, w, N] of MINI_MASK_SHAPE.
 
     Raises:
-        ValueError: image, masks and class ids don't fit together; names the data set, the image and both sides.
+        ValueError: image, masks and class ids don't fit together. The message names the dataset and the image, what
+            was returned and what was expected.
+
+    Example:
+        >>> class Squares(Dataset):
+        ...     def load_image(self, image_id):
+        ...         return np.full((50, 80, 3), 127, np.uint8)
+        ...
+        ...     def load_mask(self, image_id):
+        ...         masks = np.zeros((50, 80, 1), bool)
+        ...         masks[10:30, 20:40, 0] = True
+        ...         return masks, np.array([1])
+        >>> dataset = Squares()
+        >>> dataset.add_class("toys", 1, "square")
+        >>> dataset.add_image("toys", 0, path=None)
+        >>> dataset.prepare()
+        >>> config = Config(NUM_CLASSES=2, IMAGE_MIN_DIM=128, IMAGE_MAX_DIM=128)
+        >>> image, image_meta, class_ids, bbox, mask = load_image_gt(dataset, config, 0)
+        >>> image.shape, class_ids.tolist(), bbox.tolist(), mask.shape
+        ((128, 128, 3), [1], [[40, 32, 72, 64]], (128, 128, 1))
     """
     image, masks, class_ids = read_sample(dataset, config, image_id)
     steps = [flip_every_other] if augment else []
@@ -51,8 +81,34 @@ def load_image_gt(dataset, config, image_id, augment=False, augmentation=None, u
     return mold_sample(dataset, config, image_id, image, masks, class_ids, steps, use_mini_mask, rng)
 
 
-def mold_sample(dataset, config, image_id, image, masks, class_ids, augmentations=(), use_mini_mask=False, rng=None):
-    """The second half of `load_image_gt`: resizes and augments what `read_sample` gave. Same results and errors."""
+def read_sample(dataset: Dataset, config: Config, image_id: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The first half of `load_image_gt`: reads and checks.
+
+    Returns:
+        image: [H0, W0, C] uint8 or float32, values 0..255.
+        masks: [H0, W0, N] bool or any number type; a pixel that isn't 0 belongs to the object.
+        class_ids: [N] int32.
+
+    Raises:
+        ValueError: see `load_image_gt`.
+    """
+    image = _to_input(dataset.load_image(image_id), config, describe_image(dataset, image_id))
+    masks, class_ids = load_masks(dataset, image_id, size=image.shape[:2])
+    return image, masks, class_ids
+
+
+def mold_sample(
+    dataset: Dataset,
+    config: Config,
+    image_id: int,
+    image: np.ndarray,
+    masks: np.ndarray,
+    class_ids: np.ndarray,
+    augmentations: Sequence[Any] = (),
+    use_mini_mask: bool = False,
+    rng: np.random.Generator | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The second half of `load_image_gt`: resizes and augments what `read_sample` returned. Same results and errors."""
     active_class_ids = active_classes(dataset, config, image_id)
     original_shape = image.shape
     image, window, scale, padding, crop = images.resize_image(
@@ -71,39 +127,24 @@ def mold_sample(dataset, config, image_id, image, masks, class_ids, augmentation
     else:
         mask = images.resize_mask(masks, scale, padding, crop) != 0
         bbox = extract_bboxes(mask)
-    there = bbox[:, 2] > bbox[:, 0]
-    check_class_ids(class_ids, dataset, image_id, there)
-    if not there.all():  # cropped or moved away, or lost in scaling down
-        class_ids, bbox, mask = class_ids[there], bbox[there], mask[..., there]
+    visible = bbox[:, 2] > bbox[:, 0]
+    check_class_ids(class_ids, dataset, image_id, visible)
+    if not visible.all():  # objects that were empty, cropped or moved away, or lost in scaling down
+        class_ids, bbox, mask = class_ids[visible], bbox[visible], mask[..., visible]
     image_meta = compose_image_meta(image_id, original_shape, image.shape, window, scale, active_class_ids)
     return image, image_meta, class_ids, bbox, mask
 
 
-def flip_every_other(image, masks, rng=None):
-    """The augmentation behind `augment=True`: half of the images are flipped from left to right."""
+def flip_every_other(
+    image: np.ndarray, masks: np.ndarray, rng: np.random.Generator | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The augmentation of `augment=True`: flips an image and its masks from left to right with probability 0.5."""
     chance = random.random() if rng is None else rng.random()
     return (np.ascontiguousarray(image[:, ::-1]), masks[:, ::-1]) if chance < 0.5 else (image, masks)
 
 
-# ---- Reading and checking --------------------------------------------------------------------------------------------
-def read_sample(dataset, config, image_id):
-    """What the data set gives for an image, checked and in one form.
-
-    Returns:
-        image: [H0, W0, C] uint8 or float32, values 0..255.
-        masks: [H0, W0, N] of bool or any number type, not 0 for object.
-        class_ids: [N] int32.
-
-    Raises:
-        ValueError: see `load_image_gt`.
-    """
-    image = _as_image(dataset.load_image(image_id), config, describe_image(dataset, image_id))
-    masks, class_ids = load_masks(dataset, image_id, size=image.shape[:2])
-    return image, masks, class_ids
-
-
-def active_classes(dataset, config, image_id):
-    """Which classes the image's source knows: [classes] int, 1 or 0. Objects of others may be there, but unmarked."""
+def active_classes(dataset: Dataset, config: Config, image_id: int) -> np.ndarray:
+    """Which classes the image's source annotates: [classes] int32, 1 or 0. The others don't count in its loss."""
     source = dataset.image_info[image_id]["source"]
     if source not in dataset.source_class_ids:
         raise ValueError(
@@ -116,9 +157,9 @@ def active_classes(dataset, config, image_id):
     return active
 
 
-def _as_image(image, config, name):
+def _to_input(image: np.ndarray, config: Config, name: str) -> np.ndarray:
     image = np.asarray(image)
-    own_range = np.max(config.MEAN_PIXEL) <= 1 and image.dtype.kind == "f" and image.ndim == 3
-    if own_range and image.shape[-1] == config.IMAGE_CHANNEL_COUNT:
-        return image.astype(np.float32)  # standardised by the user's load_image, whose MEAN_PIXEL says so
+    standardized = np.max(config.MEAN_PIXEL) <= 1 and image.dtype.kind == "f" and image.ndim == 3
+    if standardized and image.shape[-1] == config.IMAGE_CHANNEL_COUNT:
+        return image.astype(np.float32)  # a mean pixel this small says that load_image standardizes its images
     return images.to_channels(image, config.IMAGE_CHANNEL_COUNT, name)

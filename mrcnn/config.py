@@ -225,6 +225,8 @@ class Config:
         effect=GRAPH,
     )
     ROI_ALIGN_SAMPLES = Setting(2, '"aligned" averages this many samples squared in a cell.', whole(1), effect=GRAPH)
+    RPN_CHANNELS = Setting(512, "Width of the RPN's shared convolution.", whole(1), "channels", GRAPH)
+    MASK_HEAD_CHANNELS = Setting(256, "Width of the mask head's convolutions.", whole(1), "channels", GRAPH)
     TRAIN_ON_EMPTY_IMAGES = Setting(False, "Train on images without objects, too.", YES_OR_NO)
     ADD_GT_TO_PROPOSALS = Setting(
         False, "Ground-truth boxes join the proposals while training (Faster R-CNN).", YES_OR_NO, effect=TRAINING_GRAPH

@@ -46,7 +46,7 @@ def build_stages(config) -> Stages:
 
     _, c2, c3, c4, c5 = build_backbone(image, config)
     pyramid = fpn_graph(c2, c3, c4, c5, config.TOP_DOWN_PYRAMID_SIZE)  # P2..P6
-    rpn = rpn_over_pyramid(pyramid, len(config.RPN_ANCHOR_RATIOS), config.RPN_ANCHOR_STRIDE)
+    rpn = rpn_over_pyramid(pyramid, len(config.RPN_ANCHOR_RATIOS), config.RPN_ANCHOR_STRIDE, config.RPN_CHANNELS)
     anchors = Anchors(
         config.RPN_ANCHOR_SCALES, config.RPN_ANCHOR_RATIOS, config.BACKBONE_STRIDES, config.RPN_ANCHOR_STRIDE,
         name="anchors",
@@ -60,7 +60,7 @@ def build_stages(config) -> Stages:
         rpn,
         anchors([image, *pyramid]),
         ClassHead(config.POOL_SIZE, classes, train_bn, config.FPN_CLASSIF_FC_LAYERS_SIZE, align),
-        MaskHead(config.MASK_POOL_SIZE, classes, train_bn, align),
+        MaskHead(config.MASK_POOL_SIZE, classes, train_bn, align, config.MASK_HEAD_CHANNELS),
     )
 
 

@@ -167,6 +167,8 @@ WRONG = [
     ("BBOX_STD_DEV", [0.1, 0.1], "two of four"),
     ("RPN_BBOX_STD_DEV", [0, 0.1, 0.2, 0.2], "a division by 0"),
     ("GRADIENT_CLIP_NORM", -5.0, "negative"),
+    ("RPN_CHANNELS", 0, "no channels"),
+    ("MASK_HEAD_CHANNELS", 12.5, "half a channel"),
     ("WEIGHT_DECAY", None, "none"),
 ]
 

@@ -6,8 +6,10 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from kit import finite_differences, gradients, numpy
+from kit import finite_differences, gradients, numpy, tiny_config
 
+from mrcnn.config import Config
+from mrcnn.graph import build_stages, detection_graph
 from mrcnn.model import build_fpn_mask_graph, fpn_classifier_graph, log2_graph
 from mrcnn.nn.heads import ClassHead, MaskHead
 from mrcnn.nn.roi_align import PyramidROIAlign
@@ -153,6 +155,16 @@ def test_mask_head_shapes_names_and_weights(symbols):
         "mrcnn_mask_deconv": [(2, 2, 256, 256), (256,)],
         "mrcnn_mask": [(1, 1, 256, 3), (3,)],
     }
+
+
+def test_the_widths_of_the_rpn_and_the_mask_head_are_settings():
+    config = tiny_config(RPN_CHANNELS=24, MASK_HEAD_CHANNELS=12)
+    model = keras.Model(*detection_graph(build_stages(config), config))
+    shapes = {layer.name: [tuple(w.shape) for w in layer.weights] for layer in model.layers if layer.weights}
+    assert shapes["mrcnn_mask_conv1"] == [(3, 3, 16, 12), (12,)] and shapes["mrcnn_mask"][0] == (1, 1, 12, 3)
+    assert shapes["rpn_model"][0] == (3, 3, 16, 24)
+    restored = Config.from_json(Config(RPN_CHANNELS=24, MASK_HEAD_CHANNELS=12).to_json())
+    assert (restored.RPN_CHANNELS, restored.MASK_HEAD_CHANNELS) == (24, 12)
 
 
 def test_a_head_has_the_same_weights_wherever_it_is_applied(symbols):

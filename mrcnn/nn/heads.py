@@ -15,8 +15,6 @@ from keras import layers, ops
 from mrcnn.nn.norm import BatchNorm, TimeDistributed
 from mrcnn.nn.roi_align import PyramidROIAlign
 
-MASK_HEAD_WIDTH = 256  # whatever the pyramid's width is; weight files rely on it
-
 
 @keras.saving.register_keras_serializable(package="mrcnn")
 class WholeConv2D(layers.Conv2D):
@@ -73,16 +71,17 @@ class MaskHead:
         num_classes: int, C.
         train_bn: `Config.TRAIN_BN`.
         roi_align: dict, further arguments of `PyramidROIAlign`.
+        channels: int, width of the convolutions; `Config.MASK_HEAD_CHANNELS`.
     """
 
-    def __init__(self, pool_size, num_classes, train_bn=True, roi_align=None):
+    def __init__(self, pool_size, num_classes, train_bn=True, roi_align=None, channels=256):
         self.roi_align = PyramidROIAlign([pool_size, pool_size], **(roi_align or {}), name="roi_align_mask")
         self.hidden = []
         for i in range(1, 5):
-            conv = TimeDistributed(layers.Conv2D(MASK_HEAD_WIDTH, 3, padding="same"), name=f"mrcnn_mask_conv{i}")
+            conv = TimeDistributed(layers.Conv2D(channels, 3, padding="same"), name=f"mrcnn_mask_conv{i}")
             norm = TimeDistributed(BatchNorm(train_bn=train_bn), name=f"mrcnn_mask_bn{i}")
             self.hidden += [conv, norm, layers.Activation("relu")]
-        up = layers.Conv2DTranspose(MASK_HEAD_WIDTH, 2, strides=2, activation="relu")
+        up = layers.Conv2DTranspose(channels, 2, strides=2, activation="relu")
         self.deconv = TimeDistributed(up, name="mrcnn_mask_deconv")
         self.masks = TimeDistributed(
             layers.Conv2D(num_classes, 1, activation="sigmoid", dtype="float32"), name="mrcnn_mask"
@@ -97,7 +96,7 @@ class MaskHead:
         return MaskOfClass(self.masks.layer)([self.features(rois, image_meta, pyramid), class_ids])
 
     def features(self, rois, image_meta, pyramid):
-        """rois [B, N, 4] -> [B, N, 28, 28, 256], what the masks of all classes are made of."""
+        """rois [B, N, 4] -> [B, N, 28, 28, channels], what the masks of all classes are made of."""
         x = self.roi_align([rois, image_meta, *pyramid])  # [B, N, 14, 14, 256]
         for layer in self.hidden:
             x = layer(x)

@@ -55,13 +55,14 @@ class SharedConv2D(Conv2D):
         return ops.unstack(ops.broadcast_to(weight[None], (count, *weight.shape)), count)
 
 
-def rpn_graph(feature_map, anchors_per_location, anchor_stride):
+def rpn_graph(feature_map, anchors_per_location, anchor_stride, channels=512):
     """The head on one level, or on a list of levels with the same weights.
 
     Args:
         feature_map: [B, h, w, depth], or a list of such.
         anchors_per_location: int, k.
         anchor_stride: int, 1: anchors at every cell, 2: at every second one.
+        channels: int, width of the shared convolution; `Config.RPN_CHANNELS`.
 
     Returns:
         logits [B, h*w*k, (bg, fg)], probs of the same shape, deltas [B, h*w*k, (dy, dx, log dh, log dw)], or a list
@@ -69,7 +70,7 @@ def rpn_graph(feature_map, anchors_per_location, anchor_stride):
     """
     several = isinstance(feature_map, (list, tuple))
     shared = SharedConv2D(
-        512, 3, padding="same", activation="relu", strides=anchor_stride, name="rpn_conv_shared"
+        channels, 3, padding="same", activation="relu", strides=anchor_stride, name="rpn_conv_shared"
     )(feature_map)  # fmt: skip
     raw = SharedConv2D(2 * anchors_per_location, 1, name="rpn_class_raw")(shared)  # [B, h, w, 2k]
     boxes = SharedConv2D(4 * anchors_per_location, 1, name="rpn_bbox_pred")(shared)  # [B, h, w, 4k]
@@ -81,25 +82,26 @@ def rpn_graph(feature_map, anchors_per_location, anchor_stride):
     return [logits, probs, deltas] if several else [logits[0], probs[0], deltas[0]]
 
 
-def build_rpn_model(anchor_stride, anchors_per_location, depth, levels=None):
+def build_rpn_model(anchor_stride, anchors_per_location, depth, levels=None, channels=512):
     """`rpn_graph` as a model named `rpn_model`.
 
     Args:
         anchor_stride, anchors_per_location: as in `rpn_graph`.
         depth: int, channels of the feature maps.
         levels: int, None: the model takes one level, and can be called on each; else a list of that many.
+        channels: int, as in `rpn_graph`.
     """
     if levels is None:
         maps = keras.Input((None, None, depth), name="input_rpn_feature_map")
     else:
         maps = [keras.Input((None, None, depth), name=f"input_rpn_feature_map_{i}") for i in range(levels)]
-    return keras.Model(maps, rpn_graph(maps, anchors_per_location, anchor_stride), name="rpn_model")
+    return keras.Model(maps, rpn_graph(maps, anchors_per_location, anchor_stride, channels), name="rpn_model")
 
 
-def rpn_over_pyramid(pyramid, anchors_per_location, anchor_stride):
+def rpn_over_pyramid(pyramid, anchors_per_location, anchor_stride, channels=512):
     """The head on P2..P6, concatenated: logits [B, A, 2], probs [B, A, 2], deltas [B, A, 4]."""
     depth = pyramid[0].shape[-1]
-    of_levels = build_rpn_model(anchor_stride, anchors_per_location, depth, len(pyramid))(pyramid)
+    of_levels = build_rpn_model(anchor_stride, anchors_per_location, depth, len(pyramid), channels)(pyramid)
     names = ("rpn_class_logits", "rpn_class", "rpn_bbox")
     return [
         layers.Concatenate(axis=1, name=name, dtype="float32")(parts)

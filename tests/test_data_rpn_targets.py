@@ -294,5 +294,5 @@ def test_random_rois_lie_inside_and_have_an_area(gt_boxes):
 
 
 def test_random_rois_in_a_line_are_refused():
-    with pytest.raises(ValueError, match="two pixels or more"):
+    with pytest.raises(ValueError, match="at least two pixels"):
         generate_random_rois((1, 64, 3), 5, None, np.zeros((0, 4)))

@@ -1,13 +1,13 @@
-"""Data on its way to the network: data sets and their formats, loading, augmenting, targets, batches.
+"""Datasets and their formats, loading, augmentation, training targets and batches.
 
-NumPy and OpenCV only, but for the `keras.utils.PyDataset` that `generator.DataGenerator` is.
+Uses NumPy and OpenCV only, apart from `keras.utils.PyDataset`, the base class of `generator.DataGenerator`.
 """
 
 from __future__ import annotations
 
 
 def __getattr__(name):
-    # Only when it is asked for: the formats bring pycocotools and more.
+    # Imported on first use, because the formats import pycocotools and other packages.
     if name == "open_dataset":
         from mrcnn.data.format_detection import open_dataset
 

@@ -1,17 +1,17 @@
-"""Augmentation: what moves the pixels of an image moves its masks alike; what only changes colours leaves them alone.
+"""Augmentation: what moves the pixels of an image moves its masks in the same way; color changes leave them alone.
 
-`augmentation=` takes
+`augmentation=` is one of:
 
-- an imgaug augmenter. imgaug itself knows what its augmenters do to segmentation maps. One of your own (a subclass of
-  `imgaug.augmenters.Augmenter`, or a `Lambda`) is tried out once: if it moves pixels and not the masks, it is refused.
-- a Keras image preprocessing layer (`keras.layers.RandomFlip("horizontal")`), or a `keras.layers.Pipeline` of some.
-- any callable `(image, masks) -> (image, masks)`. With a third argument named `rng` it is given a
-  `numpy.random.Generator` that depends on nothing but the seed and the place in the stream (None outside of training);
-  what it draws from elsewhere depends on the order in which workers run.
+- An imgaug augmenter. imgaug's own augmenters handle segmentation maps. A custom one (a subclass of
+  `imgaug.augmenters.Augmenter`, or a `Lambda`) is tried once and refused if it moves pixels but not the masks.
+- A Keras image preprocessing layer (`keras.layers.RandomFlip("horizontal")`), or a `keras.layers.Pipeline` of them.
+- Any callable `(image, masks) -> (image, masks)`. If it has an argument named `rng`, it receives a
+  `numpy.random.Generator` that depends only on the seed and the place in the stream (None outside of training). Other
+  sources of randomness depend on the order in which workers run.
 
 Shapes:
-    image   [H, W, C] uint8 or float32, values 0..255; its shape may not change
-    masks   [H, W, N] bool;  planes [H, W, P] uint8: eight of them in a byte, see `packing`
+    image   [H, W, C] uint8 or float32, values 0..255; its shape must not change
+    masks   [H, W, N] bool;  planes [H, W, P] uint8: the same masks, eight per byte, see `mask_bits`
 """
 
 from __future__ import annotations
@@ -20,40 +20,57 @@ import inspect
 import sys
 import warnings
 import weakref
+from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
 
 from mrcnn.data import mask_bits
 
-# imgaug keeps masks at 0 beyond the border, even where it fills the image with mirrored objects. These pick pixels
-# of the image, so that a mask filled alike fits; the other ways ("mean", "linear_ramp", ...) make pixels up.
-PICKING_PAD_MODES = {"constant", "edge", "reflect", "symmetric", "wrap"}
+# imgaug fills masks with 0 beyond the border even where it fills the image with mirrored objects. These modes copy
+# pixels of the image, so that masks can be filled in the same way; the others ("mean", "linear_ramp", ...) invent them.
+COPYING_PAD_MODES = {"constant", "edge", "reflect", "symmetric", "wrap"}
 # Keras layers that mix several images, or whose masks come out blended.
 REFUSED_LAYERS = ("MixUp", "CutMix", "AugMix")
 
-# imgaug's augmenters that put moved and unmoved pixels together if one of those inside moves some; where movers are.
+# imgaug augmenters that combine moved and unmoved pixels if an augmenter inside them moves some, and the modules of
+# augmenters that move pixels.
 MIXING_AUGMENTERS = ("Blend", "Alpha", "SimplexNoiseAlpha", "FrequencyNoiseAlpha", "WithChannels",
                      "WithBrightnessChannels", "WithHueAndSaturation")  # fmt: skip
 MOVING_MODULES = {f"imgaug.augmenters.{name}" for name in ("flip", "geometric", "size")}
 
-_in_order = {}  # id -> weak reference of imgaug augmenters that passed; a Sequential is a list and can't be a key
+# Weak references by id to imgaug augmenters that passed the check. A Sequential is a list and can't be a dict key.
+_checked: dict[int, weakref.ref] = {}
 
 
-def augment_sample(augmentation, image, planes, count, rng=None):
+def augment_sample(
+    augmentation: Any, image: np.ndarray, planes: np.ndarray, count: int, rng: np.random.Generator | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Augments one image and its masks.
 
     Args:
-        augmentation: see above.
-        image: [H, W, C]; planes: [H, W, P] uint8 of `count` masks.
-        rng: numpy.random.Generator that all chance comes from; None: the augmentation's own.
+        augmentation: see the module's docstring.
+        image: [H, W, C].
+        planes: [H, W, P] uint8, the packed masks of `count` objects.
+        count: int, number of objects.
+        rng: source of all randomness; None: the augmentation's own.
 
     Returns:
         image [H, W, C] of the same type, planes [H, W, P].
 
     Raises:
-        TypeError: not an augmentation.
-        ValueError: it gives back another shape, or moves the image and not the masks.
+        TypeError: augmentation isn't one of the kinds listed.
+        ValueError: it changes a shape, or moves the image but not the masks.
+
+    Example:
+        >>> def flip(image, masks):
+        ...     return image[:, ::-1], masks[:, ::-1]
+        >>> masks = np.zeros((4, 6, 1), bool)
+        >>> masks[:, 0] = True
+        >>> _, planes = augment_sample(flip, np.zeros((4, 6, 3), np.uint8), mask_bits.pack(masks), count=1)
+        >>> mask_bits.unpack(planes, 1)[0, :, 0].tolist()
+        [False, False, False, False, False, True]
     """
     check_augmentation(augmentation)
     if _is_imgaug(augmentation):
@@ -67,26 +84,26 @@ def augment_sample(augmentation, image, planes, count, rng=None):
     return augmented, np.ascontiguousarray(planes_out)
 
 
-def check_augmentation(augmentation):
-    """Refuses what can't be used, before training starts.
+def check_augmentation(augmentation: Any) -> None:
+    """Refuses an augmentation that can't be used, before training starts.
 
     Raises:
-        TypeError: not an augmentation.
-        ValueError: an augmenter that moves the pixels of the image and not the masks, by name.
+        TypeError: augmentation isn't one of the kinds listed in the module's docstring.
+        ValueError: an augmenter moves the pixels of the image but not the masks; the message names it.
     """
     if _is_imgaug(augmentation):
-        known = _in_order.get(id(augmentation))
+        known = _checked.get(id(augmentation))
         if known is None or known() is not augmentation:
             for augmenter in [augmentation, *augmentation.get_all_children(flat=True)]:
                 _check_augmenter(augmenter)
-            _in_order[id(augmentation)] = weakref.ref(augmentation)
+            _checked[id(augmentation)] = weakref.ref(augmentation)
     elif _is_keras_layer(augmentation):
         for layer in _keras_layers(augmentation):
             if type(layer).__name__ in REFUSED_LAYERS or not hasattr(layer, "transform_segmentation_masks"):
                 raise ValueError(
-                    f"keras.layers.{type(layer).__name__} can't augment images with masks; expected a layer that treats"
-                    " one image at a time and knows segmentation masks, such as RandomFlip, RandomRotation,"
-                    " RandomBrightness."
+                    f"keras.layers.{type(layer).__name__} can't augment images with masks; expected a layer that"
+                    " processes one image at a time and supports segmentation masks, such as RandomFlip, RandomRotation"
+                    " or RandomBrightness."
                 )
     elif not callable(augmentation):
         raise TypeError(
@@ -95,30 +112,32 @@ def check_augmentation(augmentation):
         )
 
 
-def _check_shape(augmentation, what, got, expected):
+def _check_shape(augmentation: Any, what: str, got: tuple[int, ...], expected: tuple[int, ...]) -> None:
     if got != expected:
         raise ValueError(
-            f"The augmentation {_name(augmentation)} made {what} of shape {got} from {expected}; expected the same"
-            " shape. (imgaug: keep_size=True; sizes are a matter of Config.IMAGE_RESIZE_MODE.)"
+            f"The augmentation {_name(augmentation)} returned {what} of shape {got} for {expected}; expected the same"
+            " shape. Use keep_size=True with imgaug, or set sizes with Config.IMAGE_RESIZE_MODE instead."
         )
 
 
-def _name(augmentation):
+def _name(augmentation: Any) -> str:
     return getattr(augmentation, "__name__", type(augmentation).__name__)
 
 
 # ---- imgaug ----------------------------------------------------------------------------------------------------------
-def _is_imgaug(augmentation):
-    meta = sys.modules.get("imgaug.augmenters.meta")  # who holds an augmenter has imported it
+def _is_imgaug(augmentation: Any) -> bool:
+    meta = sys.modules.get("imgaug.augmenters.meta")  # imported wherever an augmenter exists
     return meta is not None and isinstance(augmentation, meta.Augmenter)
 
 
-def _augment_imgaug(augmenter, image, planes, rng):
+def _augment_imgaug(
+    augmenter: Any, image: np.ndarray, planes: np.ndarray, rng: np.random.Generator | None
+) -> tuple[np.ndarray, np.ndarray]:
     from imgaug.augmentables.segmaps import SegmentationMapsOnImage
 
     if rng is None:
-        augmenter = augmenter.to_deterministic()  # the same for masks; moves on the given one's random state
-    augmenter = augmenter.deepcopy()  # so that threads don't share its random state
+        augmenter = augmenter.to_deterministic()  # same for image and masks; advances the original's random state
+    augmenter = augmenter.deepcopy()  # threads must not share its random state
     if rng is not None:
         augmenter.seed_(int(rng.integers(2**31)))
     if not planes.shape[-1]:
@@ -130,19 +149,19 @@ def _augment_imgaug(augmenter, image, planes, rng):
     return image, segmaps.arr.astype(np.uint8)
 
 
-def _fill_masks_like_images(augmenter):
-    """Beyond the border masks shall continue as the image does; see PICKING_PAD_MODES."""
+def _fill_masks_like_images(augmenter: Any) -> None:
+    """Makes an augmenter fill masks beyond the border in the same way as the image; see COPYING_PAD_MODES."""
     if hasattr(augmenter, "_mode_segmentation_maps"):
         augmenter._mode_segmentation_maps = None
     if hasattr(augmenter, "_pad_mode_segmentation_maps"):
         mode = augmenter.pad_mode
         modes = getattr(mode, "a", None) or [getattr(mode, "value", None)]  # of a Choice, or a Deterministic
-        if set(modes) <= PICKING_PAD_MODES:
+        if set(modes) <= COPYING_PAD_MODES:
             augmenter._pad_mode_segmentation_maps = None
 
 
-def _check_augmenter(augmenter):
-    """imgaug's own augmenters do what they should, but for those that mix, and those that are given a function."""
+def _check_augmenter(augmenter: Any) -> None:
+    """Refuses an imgaug augmenter after which masks don't fit: a mixing, a custom one or a Lambda."""
     kind = type(augmenter)
     name = f"The augmenter {kind.__name__} (name {augmenter.name!r})"
     own = kind.__module__.startswith("imgaug.")
@@ -150,28 +169,28 @@ def _check_augmenter(augmenter):
         moving = [a for a in augmenter.get_all_children(flat=True) if type(a).__module__ in MOVING_MODULES]
         if moving:
             raise ValueError(
-                f"{name} mixes what {type(moving[0]).__name__} moves with what it leaves in place, so that no mask can"
-                " fit. Keep what is in it to augmenters that change colours."
+                f"{name} mixes pixels moved by {type(moving[0]).__name__} with unmoved ones, so that no mask can fit."
+                " Use it only with augmenters that change colors."
             )
     elif (not own or kind.__name__ == "Lambda") and _moves_image_only(augmenter, name):
         raise ValueError(
-            f"{name} moves the pixels of the image but not the masks, so that they would no longer fit. Give it a"
-            " method _augment_segmentation_maps(self, augmentables, random_state, parents, hooks) that moves them alike"
-            " (imgaug.augmenters.Lambda: func_segmentation_maps), or use one of imgaug's own augmenters."
+            f"{name} moves the pixels of the image but not the masks, so that they no longer fit. Give it a method"
+            " _augment_segmentation_maps(self, augmentables, random_state, parents, hooks) that moves the masks, too"
+            " (for imgaug.augmenters.Lambda: func_segmentation_maps), or use one of imgaug's own augmenters."
         )
 
 
-def _moves_image_only(augmenter, name, trials=10):
-    """Whether a patch of an image turns up elsewhere than its mask.
+def _moves_image_only(augmenter: Any, name: str, trials: int = 10) -> bool:
+    """Whether an augmenter moves a patch of an image to a different place than the patch's mask.
 
-    The augmenter gets the same image with and without a patch, under the same seed. Where the results differ is where
-    the patch went, whatever was done to colours; its mask must lie there.
+    It gets the same image with and without the patch, under the same seed. The results differ where the patch is now,
+    whatever happened to the colors, and the mask must be there as well.
     """
     image = np.random.RandomState(0).randint(96, 160, (128, 128, 3)).astype(np.uint8)
     mask = np.zeros((128, 128, 1), bool)
     mask[12:40, 20:44] = True
     patched = np.where(mask, image ^ 96, image)
-    state = np.random.get_state()  # augmenters written by hand may draw from it
+    state = np.random.get_state()  # custom augmenters may draw from it
     try:
         for trial in range(trials):
             results = []
@@ -180,7 +199,7 @@ def _moves_image_only(augmenter, name, trials=10):
                 results.append(_augment_imgaug(augmenter, picture, mask_bits.pack(mask), np.random.default_rng(trial)))
             (plain, _), (moved, planes) = results
             if plain.shape != moved.shape or planes.shape[:2] != moved.shape[:2]:
-                return False  # other sizes are refused later, and by that name
+                return False  # `_check_shape` refuses other sizes
             difference = np.abs(moved.astype(int) - plain).sum(axis=-1)
             changed = difference > difference.max() / 2
             around = cv2.dilate(planes[..., 0], np.ones((3, 3), np.uint8)) > 0
@@ -188,8 +207,8 @@ def _moves_image_only(augmenter, name, trials=10):
                 return True
     except Exception as error:
         warnings.warn(
-            f"{name} can't be tried out on an image of 128 x 128 pixels ({type(error).__name__}: {error}). See to it"
-            " that it moves masks wherever it moves pixels.",
+            f"{name} can't be tried on an image of 128 x 128 pixels ({type(error).__name__}: {error}). Make sure that"
+            " it moves the masks wherever it moves pixels.",
             stacklevel=2,
         )
     finally:
@@ -198,20 +217,25 @@ def _moves_image_only(augmenter, name, trials=10):
 
 
 # ---- Keras layers ----------------------------------------------------------------------------------------------------
-def _is_keras_layer(augmentation):
+def _is_keras_layer(augmentation: Any) -> bool:
     keras = sys.modules.get("keras")
     return keras is not None and isinstance(augmentation, keras.layers.Layer)
 
 
-def _keras_layers(augmentation):
+def _keras_layers(augmentation: Any) -> list[Any]:
+    """The layers of a pipeline, also of nested ones; or the one layer."""
     nested = getattr(augmentation, "layers", None)
-    return [one for layer in nested for one in _keras_layers(layer)] if nested is not None else [augmentation]
+    if nested is None:
+        return [augmentation]
+    return [inner for layer in nested for inner in _keras_layers(layer)]
 
 
-def _augment_keras(augmentation, image, planes, count, rng):
+def _augment_keras(
+    augmentation: Any, image: np.ndarray, planes: np.ndarray, count: int, rng: np.random.Generator | None
+) -> tuple[np.ndarray, np.ndarray]:
     import keras
 
-    masks = mask_bits.unpack(planes, count)[None].astype(np.float32)  # [1, H, W, N]: layers blend masks, bits can't be
+    masks = mask_bits.unpack(planes, count)[None].astype(np.float32)  # [1, H, W, N], because layers blend masks
     images = image[None].astype(np.float32)
     for layer in _keras_layers(augmentation):
         seed = None if rng is None else keras.random.SeedGenerator(int(rng.integers(2**31)))
@@ -224,7 +248,9 @@ def _augment_keras(augmentation, image, planes, count, rng):
 
 
 # ---- Callables -------------------------------------------------------------------------------------------------------
-def _augment_callable(augmentation, image, planes, count, rng):
+def _augment_callable(
+    augmentation: Callable, image: np.ndarray, planes: np.ndarray, count: int, rng: np.random.Generator | None
+) -> tuple[np.ndarray, np.ndarray]:
     masks = mask_bits.unpack(planes, count)
     takes_rng = "rng" in inspect.signature(augmentation).parameters
     result = augmentation(image, masks, **({"rng": rng} if takes_rng else {}))
@@ -238,8 +264,8 @@ def _augment_callable(augmentation, image, planes, count, rng):
     return _like(image, augmented), mask_bits.pack(masks_out)
 
 
-def _like(image, augmented):
-    """augmented in the type of image; for whole numbers rounded and clipped to 0..255."""
+def _like(image: np.ndarray, augmented: np.ndarray) -> np.ndarray:
+    """Converts augmented to the type of image; to integers by rounding and clipping to 0..255."""
     if image.dtype == augmented.dtype:
         return augmented
     if image.dtype.kind == "u" and augmented.dtype.kind == "f":

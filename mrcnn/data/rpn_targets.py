@@ -1,51 +1,68 @@
-"""What the network shall answer for one image: which anchors hold an object, and, in NumPy, which RoIs.
+"""Training targets of one image: of the anchors for the RPN, and in NumPy of RoIs for the heads.
 
 Shapes:
     A  anchors, all levels: 261,888 at 1024 x 1024
-    T  config.RPN_TRAIN_ANCHORS_PER_IMAGE, the anchors that count in the RPN's losses
-    G  true objects; R RoIs offered; N config.TRAIN_ROIS_PER_IMAGE, the RoIs chosen; C classes
+    T  config.RPN_TRAIN_ANCHORS_PER_IMAGE, the anchors used in the RPN's losses
+    G  ground-truth objects; R candidate RoIs; N config.TRAIN_ROIS_PER_IMAGE, the RoIs chosen; C classes
     boxes are (y1, x1, y2, x2) in pixels of the molded image
 
-`build_rpn_targets` feeds the RPN's losses. `build_detection_targets` and `generate_random_rois` are NumPy twins of what
-`nn.targets` does in the graph, for notebooks and for training heads alone.
+`build_rpn_targets` gives the targets of the RPN's losses. `build_detection_targets` and `generate_random_rois` are the
+NumPy forms of `nn.targets`, for notebooks and for training the heads without an RPN.
 
 Reference: Ren et al., "Faster R-CNN", sections 3.1.2 and 3.1.3.
 """
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
 
-from mrcnn.data.anchor_index import AnchorIndex
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mrcnn.config import Config
+from mrcnn.data.anchor_index import AnchorIndex, Pairs
 from mrcnn.ops import boxes, images
 
 POSITIVE_IOU, NEGATIVE_IOU = 0.7, 0.3  # Faster R-CNN, section 3.1.2
-CROWD_IOU = 0.001  # an anchor that touches a crowd more than that is no good negative
-FOREGROUND_IOU = 0.5  # of RoIs
-RANDOM_ROIS_NEAR_OBJECTS = 0.9  # the share drawn around true objects; the rest lies anywhere
+CROWD_IOU = 0.001  # an anchor or RoI that overlaps a crowd more than this isn't used as background
+FOREGROUND_IOU = 0.5  # of RoIs; Fast R-CNN, section 2.3
+RANDOM_ROIS_NEAR_OBJECTS = 0.9  # share drawn around objects; the others are anywhere
 
 
 # ---- Region proposals ------------------------------------------------------------------------------------------------
-def build_rpn_targets(image_shape, anchors, gt_class_ids, gt_boxes, config, rng=None):
-    """Says of each anchor whether the RPN shall call it an object, and for the objects, where their box is.
+def build_rpn_targets(
+    image_shape: Sequence[int] | None,
+    anchors: ArrayLike | AnchorIndex,
+    gt_class_ids: ArrayLike,
+    gt_boxes: ArrayLike,
+    config: Config,
+    rng: np.random.Generator | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels each anchor as object, background or ignored, and computes the deltas of the object anchors.
 
-    An anchor is positive if its IoU with an object is 0.7 or more; so are, for each object, the anchors that overlap it
-    most, which then belong to *this* object even if they overlap another one more. An object that overlaps no anchor
-    makes none positive. Below 0.3 an anchor is negative, unless it touches a crowd. Of too many positives (more than
-    half of T) and negatives a random part is left out.
+    An anchor is positive if its IoU with an object is at least 0.7. The anchors that overlap an object most are also
+    positive, and belong to *this* object even if they overlap another one more; an object that overlaps no anchor makes
+    none positive. An anchor is negative if all its IoUs are below 0.3 and it doesn't touch a crowd. At most T / 2
+    positives and T anchors in total are used, chosen at random.
 
     Args:
-        image_shape: (height, width, channels); not needed, kept for matterport's call form.
-        anchors: [A, (y1, x1, y2, x2)] pixels, or an `AnchorIndex` of them (saves 0.1 s of preparation a call).
+        image_shape: unused, kept for matterport's signature.
+        anchors: [A, (y1, x1, y2, x2)] pixels, or an `AnchorIndex` of them (saves 0.1 s per call).
         gt_class_ids: [G] int; negative for a crowd.
         gt_boxes: [G, (y1, x1, y2, x2)] pixels.
-        config: Config, of which RPN_TRAIN_ANCHORS_PER_IMAGE and RPN_BBOX_STD_DEV are read.
-        rng: numpy.random.Generator; None draws from `np.random` as matterport did.
+        config: Config; RPN_TRAIN_ANCHORS_PER_IMAGE and RPN_BBOX_STD_DEV are read.
+        rng: source of randomness; None: `np.random`, as in matterport's code.
 
     Returns:
-        rpn_match: [A] int32: 1 positive, -1 negative, 0 doesn't count.
-        rpn_bbox: [T, (dy, dx, log dh, log dw)] float64, divided by RPN_BBOX_STD_DEV: one row for each positive anchor
-            in the order of the anchors, then zeros.
+        rpn_match: [A] int32: 1 positive, -1 negative, 0 ignored.
+        rpn_bbox: [T, (dy, dx, log dh, log dw)] float64, divided by RPN_BBOX_STD_DEV: one row per positive anchor, in
+            the order of the anchors, then zeros.
+
+    Example:
+        >>> anchors = [[0, 0, 16, 16], [0, 8, 16, 24], [0, 32, 16, 48]]
+        >>> rpn_match, rpn_bbox = build_rpn_targets(None, anchors, [1], [[0, 0, 16, 16]], Config())
+        >>> rpn_match.tolist(), rpn_bbox.shape
+        ([1, 0, -1], (256, 4))
     """
     index = anchors if isinstance(anchors, AnchorIndex) else AnchorIndex(anchors)
     positive, negative, deltas = choose_anchors(index, gt_class_ids, gt_boxes, config, rng)
@@ -56,15 +73,22 @@ def build_rpn_targets(image_shape, anchors, gt_class_ids, gt_boxes, config, rng=
     return match, rpn_bbox
 
 
-def choose_anchors(index, gt_class_ids, gt_boxes, config, rng=None):
-    """`build_rpn_targets`, told by the anchors that count: no step but a look at a flag each looks at all A of them.
+def choose_anchors(
+    index: AnchorIndex,
+    gt_class_ids: ArrayLike,
+    gt_boxes: ArrayLike,
+    config: Config,
+    rng: np.random.Generator | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sparse form of `build_rpn_targets`: returns only the sampled anchors.
 
     Args:
-        index: AnchorIndex; the others as in `build_rpn_targets`.
+        index: AnchorIndex of the image's anchors; the others as in `build_rpn_targets`.
 
     Returns:
-        positive: [P] int, sorted, P <= T / 2; negative: [Q] int, P + Q <= T.
-        deltas: [P, (dy, dx, log dh, log dw)] float64 of the positive ones, divided by RPN_BBOX_STD_DEV.
+        positive: [P] int, indices of anchors, sorted; P <= T / 2.
+        negative: [Q] int, indices of anchors, sorted; P + Q <= T.
+        deltas: [P, (dy, dx, log dh, log dw)] float64 of the positive anchors, divided by RPN_BBOX_STD_DEV.
     """
     gt_class_ids, gt_boxes = np.asarray(gt_class_ids), np.reshape(gt_boxes, (-1, 4))
     objects = gt_boxes[gt_class_ids >= 0]
@@ -73,7 +97,7 @@ def choose_anchors(index, gt_class_ids, gt_boxes, config, rng=None):
     forced = index.best(objects, known=(overlapping, owner, iou))
     strong = iou >= POSITIVE_IOU
     positive, owner = _owners(forced, (overlapping[strong], owner[strong], iou[strong]))
-    free = np.ones(len(index), bool)  # to be negative
+    free = np.ones(len(index), bool)  # which may be negative
     for taken in (crowded, overlapping, positive):
         free[taken] = False
 
@@ -86,34 +110,36 @@ def choose_anchors(index, gt_class_ids, gt_boxes, config, rng=None):
     return positive, negative, deltas
 
 
-def _owners(forced, strong):
-    """Positive anchors, sorted and each once, and their object: the one that forces it, else the one of highest IoU.
+def _owners(forced: Pairs, strong: Pairs) -> tuple[np.ndarray, np.ndarray]:
+    """Positive anchors, sorted and unique, and the object of each: the one it is best for, else that of highest IoU.
 
-    Args: two triples (anchor, object, iou), each [pairs].
+    Args:
+        forced: pairs (anchor, object, IoU) in which the anchor is the object's best.
+        strong: pairs with an IoU of at least POSITIVE_IOU.
     """
     anchor, owner, iou = (np.concatenate(columns) for columns in zip(forced, strong))
     is_strong = np.arange(len(anchor)) >= len(forced[0])
     order = np.lexsort((owner, -iou, is_strong, anchor))
     anchor, owner = anchor[order], owner[order]
-    first = np.append(True, anchor[1:] != anchor[:-1])[: len(anchor)]  # of each anchor
+    first = np.append(True, anchor[1:] != anchor[:-1])[: len(anchor)]  # the first pair of each anchor
     return anchor[first], owner[first]
 
 
-def _choose(ids, count, rng):
-    """count of ids at random, or all if there are no more; in their order."""
+def _choose(ids: np.ndarray, count: int, rng: np.random.Generator | None) -> np.ndarray:
+    """At most count of the ids, chosen at random, in their order."""
     if len(ids) <= count:
         return ids
     if rng is not None:
         return np.sort(rng.choice(ids, count, replace=False, shuffle=False))
-    # Drawn like matterport's, what to leave out, so that one seed of np.random chooses the same anchors.
+    # Draws which ones to leave out, as matterport's code does, so that a seed of np.random gives the same anchors.
     return np.setdiff1d(ids, np.random.choice(ids, len(ids) - count, replace=False), assume_unique=True)
 
 
-def _choose_free(free, count, rng):
-    """count of the numbers whose flag is True, at random and sorted, or all if there are no more."""
+def _choose_free(free: np.ndarray, count: int, rng: np.random.Generator | None) -> np.ndarray:
+    """At most count of the indices at which free [A] is True, chosen at random, sorted."""
     total = len(free)
     if rng is not None and 4 * (total - np.count_nonzero(free) + count) < total:
-        # Most numbers are free: draw until enough different free ones are found, without listing them all.
+        # Most are free: draw some until enough different free ones are found, instead of listing all of them.
         drawn = rng.integers(total, size=2 * count + 32)
         drawn = drawn[free[drawn]]
         chosen = np.sort(drawn[:count])
@@ -126,11 +152,18 @@ def _choose_free(free, count, rng):
 
 
 # ---- Regions of interest, in NumPy -----------------------------------------------------------------------------------
-def build_detection_targets(rpn_rois, gt_class_ids, gt_boxes, gt_masks, config, rng=None):
-    """Chooses RoIs to train the heads on and says what the heads shall answer for them. Twin of `nn.targets`.
+def build_detection_targets(
+    rpn_rois: ArrayLike,
+    gt_class_ids: ArrayLike,
+    gt_boxes: ArrayLike,
+    gt_masks: np.ndarray,
+    config: Config,
+    rng: np.random.Generator | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Chooses RoIs to train the heads with and computes their targets. NumPy form of `nn.targets`.
 
-    At most ROI_POSITIVE_RATIO of the chosen overlap an object by an IoU above 0.5; the others overlap each object less
-    and touch no crowd. Where there are too few of those, some are repeated.
+    At most ROI_POSITIVE_RATIO of the chosen RoIs have an IoU above 0.5 with an object; the others overlap every object
+    less and touch no crowd. If there are too few RoIs, some are repeated.
 
     Args:
         rpn_rois: [R, (y1, x1, y2, x2)] pixels.
@@ -138,22 +171,22 @@ def build_detection_targets(rpn_rois, gt_class_ids, gt_boxes, gt_masks, config, 
         gt_boxes: [G, (y1, x1, y2, x2)] pixels.
         gt_masks: [H, W, G], or mini masks [h, w, G] if config.USE_MINI_MASK.
         config: Config.
-        rng: numpy.random.Generator; None draws from `np.random` as matterport did.
+        rng: source of randomness; None: `np.random`, as in matterport's code.
 
     Returns:
         rois: [N, (y1, x1, y2, x2)], of the type of rpn_rois.
         roi_gt_class_ids: [N] int32, 0 for background.
-        bboxes: [N, C, (dy, dx, log dh, log dw)] float32, divided by BBOX_STD_DEV; zero but in the row of the class.
-        masks: [N, height, width, C] float32, config.MASK_SHAPE; zero but in the layer of the class.
+        bboxes: [N, C, (dy, dx, log dh, log dw)] float32, divided by BBOX_STD_DEV; zero except for the RoI's class.
+        masks: [N, height, width, C] float32, config.MASK_SHAPE; zero except for the RoI's class.
 
     Raises:
-        ValueError: there are no RoIs.
+        ValueError: rpn_rois is empty.
     """
     rpn_rois, gt_class_ids, gt_boxes = np.asarray(rpn_rois), np.asarray(gt_class_ids), np.asarray(gt_boxes)
     if not len(rpn_rois):
-        raise ValueError("rpn_rois is empty; expected at least one RoI [R, (y1, x1, y2, x2)] to choose from.")
-    there = np.flatnonzero(gt_class_ids > 0)
-    overlaps = boxes.compute_overlaps(rpn_rois, gt_boxes[there])  # [R, G]
+        raise ValueError("rpn_rois is empty; expected at least one RoI [R, (y1, x1, y2, x2)].")
+    objects = np.flatnonzero(gt_class_ids > 0)
+    overlaps = boxes.compute_overlaps(rpn_rois, gt_boxes[objects])  # [R, G]
     iou = overlaps.max(axis=1, initial=0)
     crowd_iou = boxes.compute_overlaps(rpn_rois, gt_boxes[gt_class_ids < 0]).max(axis=1, initial=0)
     kept, positives = _choose_rois(iou, crowd_iou, config, rng or np.random)
@@ -164,7 +197,7 @@ def build_detection_targets(rpn_rois, gt_class_ids, gt_boxes, gt_masks, config, 
     masks = np.zeros((count, *config.MASK_SHAPE, config.NUM_CLASSES), np.float32)
     if positives:
         rows = np.arange(positives)
-        owner = there[overlaps[kept[:positives]].argmax(axis=1)]
+        owner = objects[overlaps[kept[:positives]].argmax(axis=1)]
         class_ids[rows] = gt_class_ids[owner]
         deltas = boxes.box_refinement(rois[rows], gt_boxes[owner]) / np.asarray(config.BBOX_STD_DEV)
         bboxes[rows, class_ids[rows]] = deltas
@@ -173,8 +206,10 @@ def build_detection_targets(rpn_rois, gt_class_ids, gt_boxes, gt_masks, config, 
     return rois, class_ids, bboxes, masks
 
 
-def _choose_rois(iou, crowd_iou, config, rng):
-    """Which RoIs to train on: [N] int, the positives first, and how many of them are positive."""
+def _choose_rois(
+    iou: np.ndarray, crowd_iou: np.ndarray, config: Config, rng: np.random.Generator
+) -> tuple[np.ndarray, int]:
+    """Indices of the RoIs to train with, [N] int, positives first, and how many of them are positive."""
     count = config.TRAIN_ROIS_PER_IMAGE
     foreground = np.flatnonzero(iou > FOREGROUND_IOU)
     background = np.flatnonzero((iou < FOREGROUND_IOU) & (crowd_iou < CROWD_IOU))
@@ -185,7 +220,7 @@ def _choose_rois(iou, crowd_iou, config, rng):
         background = rng.choice(background, count - len(foreground), replace=False)
     missing = count - len(foreground) - len(background)
     if missing and (len(background) or not len(foreground)):
-        # None of either: the least overlapping one there is.
+        # Without either, the RoI that overlaps least serves as background.
         pool = background if len(background) else np.array([np.maximum(iou, crowd_iou).argmin()])
         background = np.concatenate([background, rng.choice(pool, missing, replace=True)])
     elif missing:
@@ -193,8 +228,8 @@ def _choose_rois(iou, crowd_iou, config, rng):
     return np.concatenate([foreground, background]).astype(np.int64), len(foreground)
 
 
-def _roi_mask(roi, gt_box, gt_mask, config):
-    """The part of an object's mask inside a RoI, resized to config.MASK_SHAPE, float32 0..1."""
+def _roi_mask(roi: np.ndarray, gt_box: np.ndarray, gt_mask: np.ndarray, config: Config) -> np.ndarray:
+    """The part of an object's mask inside a RoI, resized to config.MASK_SHAPE, float 0..1."""
     y1, x1, y2, x2 = (int(v) for v in roi)
     if not config.USE_MINI_MASK:
         return images.resize(gt_mask[y1:y2, x1:x2], config.MASK_SHAPE)
@@ -204,25 +239,35 @@ def _roi_mask(roi, gt_box, gt_mask, config):
     return images.resize(whole[y1:y2, x1:x2], config.MASK_SHAPE)
 
 
-def generate_random_rois(image_shape, count, gt_class_ids, gt_boxes, rng=None):
-    """RoIs to train the heads without a RPN: nine of ten around the objects, the others anywhere.
+def generate_random_rois(
+    image_shape: Sequence[int],
+    count: int,
+    gt_class_ids: ArrayLike | None,
+    gt_boxes: ArrayLike,
+    rng: np.random.Generator | None = None,
+) -> np.ndarray:
+    """Random RoIs, for training the heads without an RPN: 90 % around the objects, the others anywhere.
 
     Args:
-        image_shape: (height, width, ...) pixels.
-        count: int. RoIs wanted.
-        gt_class_ids: [G]; not needed, kept for matterport's call form.
-        gt_boxes: [G, (y1, x1, y2, x2)] pixels; [0, 4] is fine.
-        rng: numpy.random.Generator; None draws from `np.random` as matterport did.
+        image_shape: (height, width) pixels; further entries are ignored.
+        count: int, number of RoIs.
+        gt_class_ids: unused, kept for matterport's signature.
+        gt_boxes: [G, (y1, x1, y2, x2)] pixels; G may be 0.
+        rng: source of randomness; None: `np.random`, as in matterport's code.
 
     Returns:
-        [count, (y1, x1, y2, x2)] int32, each at least a pixel high and wide and inside the image.
+        [count, (y1, x1, y2, x2)] int32, inside the image and at least one pixel high and wide.
 
     Raises:
         ValueError: the image is less than two pixels high or wide.
+
+    Example:
+        >>> generate_random_rois((128, 128), 20, None, [[10, 10, 50, 60]]).shape
+        (20, 4)
     """
     height, width = (int(side) for side in image_shape[:2])
     if min(height, width) < 2:
-        raise ValueError(f"image_shape is {tuple(image_shape)}; expected two pixels or more in each direction.")
+        raise ValueError(f"image_shape is {tuple(image_shape)}; expected at least two pixels in each direction.")
     gt_boxes = np.reshape(gt_boxes, (-1, 4)).astype(int)
     each = int(RANDOM_ROIS_NEAR_OBJECTS * count / len(gt_boxes)) if len(gt_boxes) else 0
     regions = [(_around(y1, y2, height), _around(x1, x2, width), each) for y1, x1, y2, x2 in gt_boxes]
@@ -231,19 +276,21 @@ def generate_random_rois(image_shape, count, gt_class_ids, gt_boxes, rng=None):
     return np.concatenate(rois).astype(np.int32)
 
 
-def _around(low, high, side):
-    """The pixels around low..high, as far again to both ends; all of the side where those are less than two."""
+def _around(low: int, high: int, side: int) -> tuple[int, int]:
+    """The range low..high extended by its length at both ends; 0..side if that is less than two pixels."""
     start, stop = max(low - (high - low), 0), min(high + (high - low), side)
     return (start, stop) if stop - start > 1 else (0, side)
 
 
-def _random_boxes(rows, columns, wanted, rng):
+def _random_boxes(
+    rows: tuple[int, int], columns: tuple[int, int], wanted: int, rng: np.random.Generator | None
+) -> np.ndarray:
     """[wanted, (y1, x1, y2, x2)] with corners drawn from the half-open ranges rows and columns."""
     draw = np.random.randint if rng is None else rng.integers
     found = np.zeros((0, 4), int)
     while len(found) < wanted:
         ys, xs = draw(*rows, (wanted * 2, 2)), draw(*columns, (wanted * 2, 2))
-        # Two corners in the same row or column make no box.
+        # Two corners in the same row or column give no box.
         ys, xs = (np.sort(ends[ends[:, 0] != ends[:, 1]][:wanted], axis=1) for ends in (ys, xs))
         enough = min(len(ys), len(xs))
         found = np.concatenate([found, np.stack([ys[:enough], xs[:enough]], axis=2).reshape(-1, 4)])

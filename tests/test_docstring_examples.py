@@ -1,0 +1,34 @@
+"""The examples in docstrings run and print what they show; public classes and functions that users call have one."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+WITH_EXAMPLES = sorted(path for path in (ROOT / "mrcnn").rglob("*.py") if ">>>" in path.read_text(encoding="utf-8"))
+MUST_HAVE_ONE = (
+    "data.dataset.Dataset",
+    "data.generator.DataGenerator",
+    "data.training_sample.load_image_gt",
+    "data.summary.DatasetSummary",
+    "data.class_names.check_same_classes",
+    "data.class_names.number_classes",
+)
+
+
+@pytest.mark.parametrize("path", WITH_EXAMPLES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_examples_print_what_they_show(path):
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    result = doctest.testmod(importlib.import_module(name.removesuffix(".__init__")))
+    assert result.attempted and not result.failed
+
+
+@pytest.mark.parametrize("name", MUST_HAVE_ONE)
+def test_what_users_call_has_an_example(name):
+    module, attribute = name.rsplit(".", 1)
+    assert ">>>" in inspect.getdoc(getattr(importlib.import_module(f"mrcnn.{module}"), attribute))

@@ -1,6 +1,8 @@
-"""Convolutions whose gradients are put together otherwise: the same numbers as Keras's own."""
+"""Convolutions with faster gradients: the same numbers as Keras's own, with and without oneDNN."""
 
 from __future__ import annotations
+
+import functools
 
 import keras
 import numpy as np
@@ -14,21 +16,30 @@ from mrcnn.ops import convolution
 on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's kernels")
 
 
-def gradients(function, *arrays):
-    """Of the sum of `function`'s values, each times another number, by TensorFlow, inside a graph."""
+def gradients(function, upstream, *arrays):
+    """`function`'s values and the gradients of its arguments by TensorFlow, inside a graph, in float32."""
     import tensorflow as tf
 
-    @tf.function
+    @tf.function(autograph=False)
     def run(*tensors):
         with tf.GradientTape() as tape:
             tape.watch(tensors)
             y = function(*tensors)
-            weights = tf.cos(tf.cast(tf.range(tf.size(y)), y.dtype))
-            total = tf.reduce_sum(y * tf.reshape(weights, tf.shape(y)))
-        return y, tape.gradient(total, tensors)
+        return y, tape.gradient(y, tensors, output_gradients=tf.constant(upstream))
 
     y, found = run(*map(tf.constant, arrays))
     return [numpy(y), *map(numpy, found)]
+
+
+def operations(function, *arrays) -> set[str]:
+    """The types of TensorFlow's operations that compute the gradient of the sum of `function`'s values."""
+    import tensorflow as tf
+
+    def run(*tensors):
+        return tf.gradients(tf.reduce_sum(function(*tensors)), tensors)
+
+    graph = tf.function(run, autograph=False).get_concrete_function(*map(tf.constant, arrays)).graph
+    return {operation.type for operation in graph.get_operations()}
 
 
 CASES = {
@@ -43,43 +54,118 @@ CASES = {
 }
 
 
+@functools.cache
+def problem(case):
+    """Random arguments for `case`, and what must come out, in float64.
+
+    Returns:
+        x, kernel, bias and upstream, float32; values and gradients of x, kernel and bias, float64; for each of these
+        four, of how many products each number is the sum.
+    """
+    side, size, (stride, _), padding = CASES[case]
+    rng = np.random.default_rng(0)
+    shapes = (2, side, side, 3), (size, size, 3, 5), (5,)
+    arrays = x, kernel, bias = [rng.normal(size=shape).astype("float32") for shape in shapes]
+
+    out = -(-side // stride) if padding == "same" else (side - size) // stride + 1
+    missing = max((out - 1) * stride + size - side, 0) if padding == "same" else 0
+    before, after = missing // 2, missing - missing // 2
+    upstream = rng.normal(size=(2, out, out, 5)).astype("float32")
+    x = np.pad(x.astype("float64"), [(0, 0), (before, after), (before, after), (0, 0)])
+    y, to_x, to_kernel = bias.astype("float64"), np.zeros_like(x), np.zeros(kernel.shape)
+    reach = (out - 1) * stride + 1
+    for i, j in np.ndindex(size, size):
+        window = np.s_[:, i : i + reach : stride, j : j + reach : stride]
+        y = y + x[window] @ kernel[i, j].astype("float64")
+        to_x[window] += upstream.astype("float64") @ kernel[i, j].T
+        to_kernel[i, j] = np.tensordot(x[window], upstream.astype("float64"), axes=([0, 1, 2],) * 2)
+    to_x = to_x[:, before : before + side, before : before + side]
+    expected = y, to_x, to_kernel, upstream.sum((0, 1, 2), dtype="float64")
+    return (*arrays, upstream), expected, (size**2 * 3, size**2 * 5, 2 * out**2, 2 * out**2)
+
+
+def check(found, expected, lengths):
+    """Compares float32 results with the float64 reference.
+
+    Rounding errors grow with the sum. Of n products of random sign and size 1, the partial sum after k of them is about
+    sqrt(k), and adding the next rounds it by up to 2^-24 of that. n such errors, of random sign, add up to
+    2^-24 * sqrt(1 + 2 + ... + n), about 2^-24 * n. The largest sums are sqrt(n) or more, so the relative error is
+    2^-24 * sqrt(n), whoever adds one after the other; in blocks it is less. Twice that is allowed, for the worst
+    of many numbers is compared.
+    """
+    for ours, truth, length in zip(found, expected, lengths, strict=True):
+        assert ours.shape == truth.shape
+        assert np.abs(ours - truth).max() < 2 * 2**-24 * length**0.5 * np.abs(truth).max()
+
+
 @on_tensorflow
 @pytest.mark.parametrize("known", (True, False), ids=("size known", "size unknown"))
 @pytest.mark.parametrize("case", CASES)
-def test_gradients_are_those_of_kerass_convolution(case, known):
+def test_gradients_are_true_with_and_without_onednn(case, known):
     import tensorflow as tf
 
-    side, size, strides, padding = CASES[case]
-    rng = np.random.default_rng(0)
-    x, kernel, bias = (
-        rng.normal(size=shape).astype("float32") for shape in ((2, side, side, 3), (size, size, 3, 5), (5,))
-    )
+    _, _, strides, padding = CASES[case]
+    (x, kernel, bias, upstream), expected, lengths = problem(case)
+    for onednn in (True, False):
 
-    def ours(x, kernel, bias):
-        if not known:
-            x = tf.raw_ops.PlaceholderWithDefault(input=x, shape=(None, None, None, 3))
-        return convolution.conv_bias(x, kernel, bias, strides, padding)
+        def convolve(x, kernel, bias, onednn=onednn):
+            if not known:
+                x = tf.raw_ops.PlaceholderWithDefault(input=x, shape=(None, None, None, 3))
+            return convolution.conv_bias(x, kernel, bias, strides, padding, onednn)
 
-    def kerass(x, kernel, bias):
+        check(gradients(convolve, upstream, x, kernel, bias), expected, lengths)
+
+
+@on_tensorflow
+@pytest.mark.parametrize("case", CASES)
+def test_the_reference_agrees_with_kerass_convolution(case):
+    _, size, strides, padding = CASES[case]
+    (x, kernel, bias, upstream), expected, lengths = problem(case)
+
+    def convolve(x, kernel, bias):
         if size == 1:  # TensorFlow 2.21 ends the process at the gradient of a kernel 1 x 1 with strides and 3 channels
             return ops.conv(x[:, :: strides[0], :: strides[1]], kernel) + bias
         return ops.conv(x, kernel, strides, padding) + bias
 
-    for found, expected in zip(gradients(ours, x, kernel, bias), gradients(kerass, x, kernel, bias), strict=True):
-        assert found.shape == expected.shape
-        assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+    check(gradients(convolve, upstream, x, kernel, bias), expected, lengths)
 
 
 @on_tensorflow
-def test_large_maps_are_cut_into_strips_and_small_ones_are_not(monkeypatch):
-    cut = []
-    strips = convolution._strips
-    monkeypatch.setattr(convolution, "_strips", lambda tf, x, dy: cut.append(x.shape[1]) or strips(tf, x, dy))
-    kernel, bias = np.ones((3, 3, 2, 4), "float32"), np.zeros(4, "float32")
-    for side in (64, 128):
-        x = np.ones((1, side, side, 2), "float32")
-        gradients(lambda x, k, b: convolution.conv_bias(x, k, b, padding="same"), x, kernel, bias)
-    assert cut == [128]
+def test_a_convolution_without_bias_has_the_same_gradients():
+    (x, kernel, bias, upstream), (y, to_x, to_kernel, _), lengths = problem("3 x 3, small")
+    for onednn in (True, False):
+
+        def convolve(x, kernel, onednn=onednn):
+            return convolution.conv_bias(x, kernel, None, padding="same", onednn=onednn)
+
+        check(gradients(convolve, upstream, x, kernel), (y - bias, to_x, to_kernel), lengths[:3])
+
+
+@on_tensorflow
+def test_a_projection_has_the_gradients_of_a_matrix_product():
+    rng = np.random.default_rng(0)
+    x, kernel, upstream = (rng.normal(size=shape).astype("float32") for shape in ((5, 40), (40, 7), (5, 7)))
+    expected = [a @ b for a, b in ((x, kernel), (upstream, kernel.T), (x.T, upstream))]
+    for onednn in (True, False):
+        found = gradients(lambda x, kernel, on=onednn: convolution.project(x, kernel, on), upstream, x, kernel)
+        check(found, expected, (40, 7, 5))
+
+
+@on_tensorflow
+def test_each_kind_of_gradient_is_taken_where_it_is_fast():
+    """The wrong choice gives the same numbers, only later."""
+
+    def taken(side, onednn, filters=4, size=3):
+        arrays = np.ones((1, side, side, 2), "float32"), np.ones((size, size, 2, filters), "float32")
+        return operations(lambda x, k: convolution.conv_bias(x, k, padding="same", onednn=onednn), *arrays)
+
+    filter_kernel, input_kernel = "Conv2DBackpropFilter", "Conv2DBackpropInput"
+    assert {filter_kernel, input_kernel} <= taken(64, True) and "GatherV2" not in taken(64, True)
+    assert {filter_kernel, input_kernel, "GatherV2"} <= taken(128, True)  # in strips
+    assert not {filter_kernel, input_kernel} & taken(64, False)
+    assert input_kernel in taken(4, False) and filter_kernel not in taken(4, False)  # few pixels
+    assert input_kernel in taken(64, False, filters=32)  # many more filters than channels
+    assert filter_kernel not in taken(64, True, size=1)
 
 
 SETTINGS = {

@@ -1,4 +1,4 @@
-"""Keras's `Conv2D`, with gradients that take a processor less time."""
+"""Keras's `Conv2D` with faster gradients on CPUs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,18 @@ from mrcnn.ops.convolution import conv_bias
 
 @keras.saving.register_keras_serializable(package="mrcnn")
 class Conv2D(layers.Conv2D):
-    """`keras.layers.Conv2D`; see `ops.convolution` for what is different under TensorFlow on a processor."""
+    """`keras.layers.Conv2D` with the same weights, config and values; gradients are faster under TensorFlow on CPUs.
+
+    See `mrcnn.ops.convolution`. Convolutions in groups, dilated ones and "channels_first" are Keras's own.
+
+    Example:
+        >>> Conv2D(16, 3, padding="same", name="conv1")(keras.ops.ones((1, 8, 8, 3))).shape
+        TensorShape([1, 8, 8, 16])
+    """
 
     def call(self, inputs):
-        if not self.use_bias or self.groups > 1 or self.dilation_rate != (1, 1) or self.data_format != "channels_last":
+        if self.groups > 1 or self.dilation_rate != (1, 1) or self.data_format != "channels_last":
             return super().call(inputs)
-        kernel, bias = (ops.cast(weight, self.compute_dtype) for weight in (self.kernel, self.bias))
+        kernel = ops.cast(self.kernel, self.compute_dtype)
+        bias = ops.cast(self.bias, self.compute_dtype) if self.use_bias else None
         return self.activation(conv_bias(inputs, kernel, bias, self.strides, self.padding))

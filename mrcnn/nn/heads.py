@@ -12,8 +12,10 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from mrcnn.nn.convolution import Conv2D
 from mrcnn.nn.norm import BatchNorm, TimeDistributed
 from mrcnn.nn.roi_align import PyramidROIAlign
+from mrcnn.ops.convolution import project
 
 
 @keras.saving.register_keras_serializable(package="mrcnn")
@@ -25,7 +27,7 @@ class WholeConv2D(layers.Conv2D):
 
     def convolution_op(self, inputs, kernel):
         rows = ops.reshape(inputs, (-1, int(np.prod(kernel.shape[:3]))))
-        return ops.reshape(ops.matmul(rows, ops.reshape(kernel, (rows.shape[1], -1))), (-1, 1, 1, self.filters))
+        return ops.reshape(project(rows, ops.reshape(kernel, (rows.shape[1], -1))), (-1, 1, 1, self.filters))
 
 
 class ClassHead:
@@ -78,14 +80,12 @@ class MaskHead:
         self.roi_align = PyramidROIAlign([pool_size, pool_size], **(roi_align or {}), name="roi_align_mask")
         self.hidden = []
         for i in range(1, 5):
-            conv = TimeDistributed(layers.Conv2D(channels, 3, padding="same"), name=f"mrcnn_mask_conv{i}")
+            conv = TimeDistributed(Conv2D(channels, 3, padding="same"), name=f"mrcnn_mask_conv{i}")
             norm = TimeDistributed(BatchNorm(train_bn=train_bn), name=f"mrcnn_mask_bn{i}")
             self.hidden += [conv, norm, layers.Activation("relu")]
         up = layers.Conv2DTranspose(channels, 2, strides=2, activation="relu")
         self.deconv = TimeDistributed(up, name="mrcnn_mask_deconv")
-        self.masks = TimeDistributed(
-            layers.Conv2D(num_classes, 1, activation="sigmoid", dtype="float32"), name="mrcnn_mask"
-        )
+        self.masks = TimeDistributed(Conv2D(num_classes, 1, activation="sigmoid", dtype="float32"), name="mrcnn_mask")
 
     def __call__(self, rois, image_meta, pyramid):
         """rois [B, N, 4] -> mask probabilities [B, N, 28, 28, C]."""

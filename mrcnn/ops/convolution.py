@@ -1,97 +1,194 @@
-"""Convolutions that learn faster on processors.
+"""Convolutions whose gradients take less time on CPUs under TensorFlow.
 
-TensorFlow's kernels for the gradients of a convolution's kernel and bias lag behind the convolution itself on a
-processor, so here they are put together otherwise, at half the time or less for large maps (benchmarks/README.md):
+TensorFlow computes the gradients of a convolution much more slowly than the convolution itself. `conv_bias` computes
+the same gradients in other ways, each in a function of its own. Which way is faster depends on whether TensorFlow uses
+oneDNN (`ops.kernels.onednn_is_on`); docs/processors.md has the measurements, benchmarks/processor.py repeats them.
 
-    bias      a matrix product with ones. TensorFlow would make it part of the kernel's gradient, which slows that down.
-    1 x 1     a matrix product of all pixels.
-    3 x 3     the map cut into strips, as if each were an image: the work is shared out among the cores by images.
-
-Shapes: B images, H x W the map, C channels in, F filters.
+Shapes: B images, H x W the map, C input channels, F filters, k the side of the kernel.
 """
 
 from __future__ import annotations
 
 from keras import ops
 
-from .kernels import tensorflow_kernels
+from .kernels import onednn_is_on, tensorflow_kernels
 
-ROWS = 8  # of a strip
-SMALLEST = 128 * 128  # pixels of a map from which strips pay
+STRIP_ROWS = 8
+MIN_STRIP_PIXELS = 128 * 128  # H * W; smaller maps are not cut into strips
+MIN_FLIP_PIXELS = 128  # B * H * W; below that, flipping the kernel costs more than it saves
 
 
-def conv_bias(x, kernel, bias, strides=(1, 1), padding="valid"):
-    """A convolution plus bias.
+def conv_bias(
+    x, kernel, bias=None, strides: tuple[int, int] = (1, 1), padding: str = "valid", onednn: bool | None = None
+):
+    """A convolution plus bias, like `keras.layers.Conv2D` without an activation.
 
     Args:
         x: [B, H, W, C].
         kernel: [h, w, C, F].
-        bias: [F].
-        strides, padding: as of `keras.layers.Conv2D`.
+        bias: [F], or None for no bias.
+        strides: rows and columns.
+        padding: "valid" or "same".
+        onednn: under TensorFlow on a CPU, whether to choose the gradients that are fast with oneDNN, or those that are
+            fast without it. None: what TensorFlow uses.
 
     Returns:
-        [B, H / stride, W / stride, F]. The gradients are those of `keras.ops.conv` and `add`, but for rounding.
+        [B, H / stride, W / stride, F]. Values and gradients equal those of `keras.ops.conv` and `add` up to rounding.
+
+    Example:
+        >>> x, kernel = keras.ops.ones((1, 8, 8, 3)), keras.ops.ones((3, 3, 3, 16))
+        >>> conv_bias(x, kernel, keras.ops.zeros(16), padding="same").shape
+        TensorShape([1, 8, 8, 16])
     """
     tf = tensorflow_kernels()
     if tf is None or tf.config.list_logical_devices("GPU"):
-        return ops.add(ops.conv(x, kernel, strides, padding), bias)  # TensorFlow fuses this, but not `x + bias`
+        y = ops.conv(x, kernel, strides, padding)
+        return y if bias is None else ops.add(y, bias)  # TensorFlow fuses `ops.add`, but not `y + bias`
     settings = {"strides": [1, *strides, 1], "padding": padding.upper()}
+    onednn = onednn_is_on() if onednn is None else onednn
 
     @tf.custom_gradient
-    def convolve(x, kernel, bias):
+    def convolve(x, kernel, *bias):
         def gradient(upstream):
-            to_x = tf.raw_ops.Conv2DBackpropInput(
-                input_sizes=tf.shape(x), filter=kernel, out_backprop=upstream, **settings
+            return (
+                _input_gradient(tf, x, kernel, upstream, settings, onednn),
+                _kernel_gradient(tf, x, kernel.shape, upstream, settings, onednn),
+                *(_bias_gradient(tf, upstream) for _ in bias),
             )
-            return to_x, _kernel_gradient(tf, x, kernel.shape, upstream, settings), _bias_gradient(tf, upstream)
 
-        return tf.nn.bias_add(tf.nn.conv2d(x, kernel, **settings), bias), gradient
+        y = tf.nn.conv2d(x, kernel, **settings)
+        return (tf.nn.bias_add(y, *bias) if bias else y), gradient
 
-    return convolve(x, kernel, bias)
+    return convolve(x, kernel) if bias is None else convolve(x, kernel, bias)
 
 
-def _kernel_gradient(tf, x, shape, upstream, settings):
+def project(x, kernel, onednn: bool | None = None):
+    """`keras.ops.matmul(x, kernel)` for few rows and a large kernel, such as a fully connected layer's.
+
+    Args:
+        x: [N, C].
+        kernel: [C, F].
+        onednn: as in `conv_bias`.
+
+    Returns:
+        [N, F]. Without oneDNN, TensorFlow's gradient of `x` takes 3 times as long as the product itself; its transpose,
+        kernel x upstream^T, doesn't. Benchmark: docs/processors.md, "Gradients".
+    """
+    tf = tensorflow_kernels()
+    if tf is None or tf.config.list_logical_devices("GPU") or (onednn_is_on() if onednn is None else onednn):
+        return ops.matmul(x, kernel)
+
+    @tf.custom_gradient
+    def multiply(x, kernel):
+        def gradient(upstream):
+            to_x = tf.transpose(tf.matmul(kernel, upstream, transpose_b=True))
+            return to_x, tf.matmul(x, upstream, transpose_a=True)
+
+        return tf.matmul(x, kernel), gradient
+
+    return multiply(x, kernel)
+
+
+# ---- Input ---------------------------------------------------------------------------------------------------------
+def _input_gradient(tf, x, kernel, upstream, settings, onednn):
+    """[B, H, W, C]: the gradient of the convolution's input."""
+    pixels = x.shape[:3].num_elements()  # None if a size is unknown
+    many = pixels is None or pixels >= MIN_FLIP_PIXELS
+    *_, channels, filters = kernel.shape
+    if not onednn and _keeps_size(kernel.shape, settings) and many and filters <= 4 * channels:
+        return _input_gradient_by_flipped_kernel(tf, kernel, upstream)
+    return tf.raw_ops.Conv2DBackpropInput(input_sizes=tf.shape(x), filter=kernel, out_backprop=upstream, **settings)
+
+
+def _input_gradient_by_flipped_kernel(tf, kernel, upstream):
+    """The forward convolution of `upstream` with the flipped kernel: without oneDNN 1.2 to 1.5 times as fast.
+
+    Not with many more filters than channels, for these become its channels and filters, and a convolution to few
+    filters is slow. Benchmark: docs/processors.md, "Gradients".
+    """
+    height, width, channels, filters = kernel.shape
+    positions = tf.reshape(kernel, (height * width, channels, filters))
+    flipped = tf.transpose(tf.gather(positions, list(range(height * width))[::-1]), (0, 2, 1))
+    return tf.nn.conv2d(upstream, tf.reshape(flipped, (height, width, filters, channels)), 1, "SAME")
+
+
+# ---- Kernel --------------------------------------------------------------------------------------------------------
+def _kernel_gradient(tf, x, shape, upstream, settings, onednn):
     """[h, w, C, F]: the gradient of the convolution's kernel."""
     _, down, across, _ = settings["strides"]
-    # With strides and fewer channels TensorFlow 2.21's kernel ends the process; with strides and more it is quicker.
+    # With strides, TensorFlow 2.21 crashes if there are fewer than 16 channels, and is faster if there are more.
     if shape[:2] == (1, 1) and (down == across == 1 or shape[2] < 16):
-        pixels, gradients = tf.reshape(x[:, ::down, ::across], (-1, shape[2])), tf.reshape(upstream, (-1, shape[3]))
-        return tf.reshape(tf.matmul(pixels, gradients, transpose_a=True), shape)
-    if settings == {"strides": [1] * 4, "padding": "SAME"} and shape[:2] == (3, 3) and _is_large(x):
-        x, upstream = _strips(tf, x, upstream)
-        settings = {**settings, "padding": "VALID"}
+        return _kernel_gradient_by_matmul(tf, x[:, ::down, ::across], shape, upstream)
+    if onednn:
+        if shape[:2] == (3, 3) and _keeps_size(shape, settings) and _may_be_large(x):
+            x, upstream = _strips(tf, x, upstream)
+            settings = {**settings, "padding": "VALID"}
+    elif down == across == 1 and (settings["padding"] == "VALID" or _keeps_size(shape, settings)):
+        return _kernel_gradient_by_convolution(tf, x, shape, upstream, settings)
     return tf.raw_ops.Conv2DBackpropFilter(input=x, filter_sizes=shape, out_backprop=upstream, **settings)
 
 
+def _kernel_gradient_by_matmul(tf, x, shape, upstream):
+    """For 1 x 1 kernels: one matrix product over all pixels (benchmarks/README.md)."""
+    pixels, gradients = tf.reshape(x, (-1, shape[2])), tf.reshape(upstream, (-1, shape[3]))
+    return tf.reshape(tf.matmul(pixels, gradients, transpose_a=True), shape)
+
+
+def _kernel_gradient_by_convolution(tf, x, shape, upstream, settings):
+    """The forward convolution of the map with `upstream` as the kernel, images and channels having swapped places.
+
+    Without oneDNN 1.1 to 1.5 times as fast as TensorFlow's kernel. Benchmark: docs/processors.md, "Gradients".
+    """
+    height, width = ((size // 2 if settings["padding"] == "SAME" else 0) for size in shape[:2])
+    x = tf.pad(x, [[0, 0], [height, height], [width, width], [0, 0]])
+    x, upstream = tf.transpose(x, (3, 1, 2, 0)), tf.transpose(upstream, (1, 2, 0, 3))  # [C, H, W, B], [H, W, B, F]
+    gradient = tf.nn.conv2d(x, upstream, 1, "VALID")  # [C, h, w, F]
+    return tf.reshape(tf.transpose(gradient, (1, 2, 0, 3)), shape)
+
+
+def _strips(tf, x, upstream):
+    """Cuts a map, and the gradient of its 3 x 3 convolution, into strips of `STRIP_ROWS` rows, n in all.
+
+    oneDNN divides the kernel's gradient among the cores by images, so it is faster if each strip is an image
+    (benchmarks/README.md). A strip of the map has one more row and column on each side. A last strip that isn't full
+    is filled up with zeros, which add nothing to the sum.
+
+    Returns:
+        [n, STRIP_ROWS + 2, W + 2, C], [n, STRIP_ROWS, W, F].
+    """
+    height, width = (tf.shape(x)[axis] if x.shape[axis] is None else x.shape[axis] for axis in (1, 2))
+    count = -(-height // STRIP_ROWS)
+    missing = count * STRIP_ROWS - height
+    if not (isinstance(missing, int) and missing == 0):
+        upstream = tf.pad(upstream, [[0, 0], [0, missing], [0, 0], [0, 0]])
+    x = tf.pad(x, [[0, 0], [1, 1 + missing], [1, 1], [0, 0]])
+    rows = tf.range(count)[:, None] * STRIP_ROWS + tf.range(STRIP_ROWS + 2)
+    x = tf.gather(x, tf.reshape(rows, [-1]), axis=1)
+    return (
+        tf.reshape(x, (-1, STRIP_ROWS + 2, width + 2, x.shape[-1])),
+        tf.reshape(upstream, (-1, STRIP_ROWS, width, upstream.shape[-1])),
+    )
+
+
+# ---- Bias ----------------------------------------------------------------------------------------------------------
 def _bias_gradient(tf, upstream):
-    """[F]: the sum over all pixels."""
+    """[F]: the sum over all pixels, as a product with ones.
+
+    Otherwise TensorFlow makes it part of the kernel's gradient, which becomes slower (benchmarks/README.md).
+    """
     pixels = tf.reshape(upstream, (-1, upstream.shape[-1]))
     return tf.matmul(tf.ones((1, tf.shape(pixels)[0]), pixels.dtype), pixels)[0]
 
 
-def _is_large(x) -> bool:
-    """Whether the map is large, or may be: sizes that change from batch to batch are not known beforehand."""
-    _, height, width, _ = x.shape
-    return height is None or width is None or height * width >= SMALLEST
+# ---- Conditions ----------------------------------------------------------------------------------------------------
+def _keeps_size(shape, settings) -> bool:
+    """Whether the output is as large as the input: stride 1, and the kernel 1 x 1 or odd with padding "same"."""
+    height, width = shape[:2]
+    padded = settings["padding"] == "SAME" and height % 2 == width % 2 == 1
+    return settings["strides"] == [1] * 4 and (padded or height == width == 1)
 
 
-def _strips(tf, x, upstream):
-    """Cuts a map, and the gradient of what it was convolved to, into strips of `ROWS` rows, n of them in all images.
-
-    A strip of the map has one more row and column on each side. A last strip that isn't full is filled up with zeros,
-    which add nothing.
-
-    Returns: [n, ROWS + 2, W + 2, C], [n, ROWS, W, F].
-    """
-    height, width = (tf.shape(x)[axis] if x.shape[axis] is None else x.shape[axis] for axis in (1, 2))
-    count = -(-height // ROWS)
-    missing = count * ROWS - height
-    if not (isinstance(missing, int) and missing == 0):
-        upstream = tf.pad(upstream, [[0, 0], [0, missing], [0, 0], [0, 0]])
-    x = tf.pad(x, [[0, 0], [1, 1 + missing], [1, 1], [0, 0]])
-    rows = tf.range(count)[:, None] * ROWS + tf.range(ROWS + 2)
-    x = tf.gather(x, tf.reshape(rows, [-1]), axis=1)
-    return (
-        tf.reshape(x, (-1, ROWS + 2, width + 2, x.shape[-1])),
-        tf.reshape(upstream, (-1, ROWS, width, upstream.shape[-1])),
-    )
+def _may_be_large(x) -> bool:
+    """Whether H * W >= MIN_STRIP_PIXELS, or unknown because the size changes from batch to batch."""
+    pixels = x.shape[1:3].num_elements()
+    return pixels is None or pixels >= MIN_STRIP_PIXELS

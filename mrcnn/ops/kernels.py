@@ -18,3 +18,13 @@ def tensorflow_kernels():
 
     for_xla = not tf.executing_eagerly() and GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
     return None if for_xla else tf
+
+
+def onednn_is_on() -> bool:
+    """Whether TensorFlow, which must be the backend, computes with oneDNN on this CPU.
+
+    It does if `TF_ENABLE_ONEDNN_OPTS` says so, or isn't set and the CPU has AVX-512 VNNI (`mrcnn.processor`).
+    """
+    from tensorflow.python.util import _pywrap_util_port  # no public name tells this
+
+    return _pywrap_util_port.IsMklEnabled()

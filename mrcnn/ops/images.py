@@ -1,51 +1,49 @@
-"""Images on their way into the network, and back: channels, resizing, padding, the mean pixel.
+"""Images on their way into the network and back: channels, the mean pixel, resizing and padding.
 
 Shapes and units:
-    image     [H, W, C], or [H, W] where said; values 0..255
+    image     [H, W, C], or [H, W] where stated; values 0..255
     window    (y1, x1, y2, x2) pixels of the resized image: the part that is not padding
     padding   [(top, bottom), (left, right), (0, 0)] pixels
     crop      (y, x, height, width) pixels of the scaled image, or None
-
-Resizing is bilinear between pixel centres: row r of L rows has its centre at (r + 0.5) / L of the height. Outside the
-image lies `cval` (0): rows whose centre falls beyond the outermost centres of the source blend towards it, as in
-scikit-image's `resize`, mode "constant". OpenCV does the interpolation.
 """
 
 from __future__ import annotations
 
 import random
-from functools import lru_cache
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mrcnn.ops.interpolation import FIXED_BITS, bilinear, fine_bilinear, nearest_sources, value_limits
 from mrcnn.ops.resize_modes import RESIZE_MODES, SIZE_MULTIPLE
 
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # grey value of an RGB pixel, ITU-R BT.601
-BRIGHTEST_FLOAT = 512  # interpolation and augmentation overshoot 255 a little; more is another scale
-# Whole numbers come out of interpolation a hair below themselves; so little lifts them over the edge when cut to ints.
-BELOW_WHOLE = 1e-4
-FIXED_BITS = 8  # bytes are interpolated as uint16, in steps of 1 / 256
-FIXED_POINT = 2**FIXED_BITS
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # gray value of an RGB pixel, ITU-R BT.601
+MAX_FLOAT = 512  # interpolation and augmentation may exceed 255 a little; larger values mean another scale
 
 
-# ---- What users hand in ----------------------------------------------------------------------------------------------
-def to_channels(image, channels, name="image") -> np.ndarray:
-    """An image of any usual kind as [H, W, channels] with values 0..255.
+# ---- Channels and values ---------------------------------------------------------------------------------------------
+def to_channels(image: ArrayLike, channels: int, name: str = "image") -> np.ndarray:
+    """Converts an image of any usual kind to the channels that the model takes, with values 0..255.
 
     Args:
-        image: grey [H, W] or [H, W, 1], grey with alpha [H, W, 2], RGB [H, W, 3] or RGBA [H, W, 4]. uint8 and other
-            whole numbers 0..255; uint16 0..65535; bool; floats of the range 0..255 (negative ones are let through:
-            images from which a mean was taken).
-        channels: int. Channels that the model takes. Alpha is dropped, grey repeated, RGB weighted to grey.
-        name: str. What the image is called in an error.
+        image: Gray [H, W] or [H, W, 1], gray with alpha [H, W, 2], RGB [H, W, 3] or RGBA [H, W, 4]. uint8 and other
+            integers 0..255; uint16 0..65535; bool; floats 0..255 (negative ones pass: images minus a mean).
+        channels: Number of channels of the result. Alpha is dropped, gray repeated, RGB converted to gray.
+        name: Name of the image in error messages.
 
     Returns:
-        [H, W, channels]: uint8 from whole numbers and bool, float32 from floats.
+        [H, W, channels]: uint8 from integers and bool, float32 from floats.
 
     Raises:
-        ValueError: no image: dimensions, emptiness, NaN, another range of values, channels that can't be made.
+        ValueError: if the array is empty or not an image, has NaN or another range of values, or if its channels
+            cannot be converted.
+
+    Example:
+
+    >>> to_channels(np.zeros((4, 5), bool), 3).shape
+    (4, 5, 3)
     """
     image = np.asarray(image)
     if image.ndim not in (2, 3):
@@ -61,8 +59,8 @@ def to_channels(image, channels, name="image") -> np.ndarray:
     if image.shape[2] == 1 and channels == 3:
         image = np.repeat(image, 3, axis=2)
     if image.shape[2] == 3 and channels == 1:
-        grey = image @ LUMA
-        image = (np.around(grey) if image.dtype == np.uint8 else grey).astype(image.dtype)[..., None]
+        gray = image @ LUMA
+        image = (np.around(gray) if image.dtype == np.uint8 else gray).astype(image.dtype)[..., None]
     if image.shape[2] != channels:
         raise ValueError(
             f"{name} has {given} channels (shape {image.shape[:2] + (given,)}), the model takes {channels}"
@@ -114,7 +112,7 @@ def to_rgb_uint8(image: ArrayLike, name: str = "image") -> np.ndarray:
 
 
 def _exact_bytes(image: np.ndarray) -> np.ndarray | None:
-    """uint8, bool and uint16 as uint8 of the range 0..255; None for types whose values don't say their range."""
+    """uint8, bool and uint16 as uint8; None for types that do not determine the range of values."""
     if image.dtype == np.uint8:
         return image
     if image.dtype == bool:
@@ -125,7 +123,7 @@ def _exact_bytes(image: np.ndarray) -> np.ndarray | None:
 
 
 def _to_range(image: np.ndarray, name: str) -> np.ndarray:
-    """Values as uint8 or float32 of the range 0..255."""
+    """Checks the range of values and returns them as uint8 or float32."""
     kind, pixels = image.dtype.kind, _exact_bytes(image)
     if pixels is not None:
         return pixels
@@ -146,32 +144,33 @@ def _to_range(image: np.ndarray, name: str) -> np.ndarray:
             f"{name} has float values {low:.3g}..{high:.3g}; expected 0..255. It looks like an image scaled to 0..1 or"
             " -1..1: scale it back, for 0..1 with image * 255."
         )
-    if high > BRIGHTEST_FLOAT:
+    if high > MAX_FLOAT:
         raise ValueError(
             f"{name} has float values up to {high:.6g}; expected 0..255. Give a 16-bit image as uint16, or scale it."
         )
     return image.astype(np.float32)
 
 
-def subtract_mean(images, mean, out=None) -> np.ndarray:
-    """What the network sees: images minus the mean pixel. Inverse of `add_mean`.
+def subtract_mean(images: ArrayLike, mean: ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
+    """Subtracts the mean pixel: the network's input. Inverse of `add_mean`.
 
     Args:
         images: [..., H, W, C], any number type.
         mean: [C], or one number for all channels.
-        out: [..., H, W, C] float32 in one piece, such as an image's place in its batch; None: a new array.
+        out: Contiguous [..., H, W, C] float32 array for the result, such as an image's place in its batch. None
+            creates one.
 
     Returns:
-        [..., H, W, C] float32: out, if given.
+        [..., H, W, C] float32; `out`, if given.
     """
     images = np.asarray(images)
     out = np.empty(images.shape, np.float32) if out is None else out
     if out.shape != images.shape or out.dtype != np.float32 or not out.flags.c_contiguous:
         raise ValueError(
-            f"out is {out.dtype} of shape {out.shape}; expected float32 of shape {images.shape}, in one piece."
+            f"out is {out.dtype} of shape {out.shape}; expected float32 of shape {images.shape}, contiguous."
         )
     width, channels = images.shape[-2:]
-    # OpenCV's scalars hold four values, and it takes them for an image where the image is that small.
+    # OpenCV's scalars have four values, and it would take an image of 1 x 4 for one.
     if images.dtype == np.uint8 and channels <= 4 and width > 4 and images.size:
         scalar = np.broadcast_to(np.asarray(mean, np.float32), channels).tolist() + [0.0] * (4 - channels)
         lines = (-1, width, channels)
@@ -183,34 +182,41 @@ def subtract_mean(images, mean, out=None) -> np.ndarray:
     return out
 
 
-def add_mean(images, mean) -> np.ndarray:
-    """images [..., C] plus the mean pixel [C] (or one number for all), rounded and clipped to 0..255, uint8."""
+def add_mean(images: ArrayLike, mean: ArrayLike) -> np.ndarray:
+    """Adds the mean pixel [C] (or one number for all channels) to [..., C]: uint8, rounded and clipped to 0..255."""
     pixels = np.add(images, np.asarray(mean, np.float32), dtype=np.float32)
     return np.clip(np.around(pixels), 0, 255).astype(np.uint8)
 
 
 # ---- Resizing --------------------------------------------------------------------------------------------------------
-def resize(image, output_shape, order=1, mode="constant", cval=0, clip=True, preserve_range=False,
-           anti_aliasing=False, anti_aliasing_sigma=None) -> np.ndarray:  # fmt: skip
-    """scikit-image's `resize` under one set of defaults, with OpenCV's speed for the usual case (order 1, constant 0).
+def resize(image: ArrayLike, output_shape: Sequence[int], order: int = 1, mode: str = "constant", cval: float = 0,
+           clip: bool = True, preserve_range: bool = False, anti_aliasing: bool = False,
+           anti_aliasing_sigma: float | None = None) -> np.ndarray:  # fmt: skip
+    """scikit-image's `resize` with fixed defaults, computed by OpenCV in the usual case (order 1, constant 0).
 
     Args:
         image: [H, W] or [H, W, C] of any number type; bool counts as 0 and 1.
-        output_shape: (height, width), or with the same C behind.
-        order: int 0..5. 1: bilinear.
-        mode, cval: what lies outside the image.
-        clip: bool. Keeps the result in the range of the values of image.
-        preserve_range: bool. False: whole numbers are scaled to 0..1.
-        anti_aliasing, anti_aliasing_sigma: blur first, when making smaller.
+        output_shape: (height, width), or (height, width, C).
+        order: 0..5. 1 is bilinear.
+        mode: How to continue the image outside its border; see scikit-image.
+        cval: The value outside for mode "constant".
+        clip: Whether to keep the result within the range of the image's values.
+        preserve_range: False scales integers to 0..1.
+        anti_aliasing: Whether to blur before shrinking.
+        anti_aliasing_sigma: Width of that blur.
 
     Returns:
-        [height, width(, C)] float32 from float16 and float32, else float64.
+        [height, width(, C)]: float32 from float16 and float32, otherwise float64.
 
     Raises:
-        ValueError: an empty image, or an output shape that doesn't fit.
+        ValueError: for an empty image, or an output shape that does not match.
     """
     image = np.asarray(image)
-    _refuse_empty(image, output_shape)
+    if image.ndim < 2 or 0 in image.shape or min(output_shape, default=0) < 1:
+        raise ValueError(
+            f"Can't resize an image of shape {image.shape} to {tuple(output_shape)}; expected [height, width] or"
+            " [height, width, channels], both with at least one pixel."
+        )
     usual = order == 1 and mode == "constant" and cval == 0 and not anti_aliasing
     same_channels = len(output_shape) == 2 or tuple(output_shape[2:]) == image.shape[2:]
     if image.dtype == bool:
@@ -219,8 +225,8 @@ def resize(image, output_shape, order=1, mode="constant", cval=0, clip=True, pre
         image = image / np.iinfo(image.dtype).max
     if usual and same_channels and image.ndim in (2, 3):
         floats = image.astype(np.float32 if image.dtype in (np.float16, np.float32) else np.float64, order="C")
-        return _bilinear(floats, output_shape[:2], _limits(floats) if clip else None)
-    from skimage import transform  # a second to import, and only needed here
+        return bilinear(floats, output_shape[:2], value_limits(floats) if clip else None)
+    from skimage import transform  # takes a second to import, and is only needed here
 
     return transform.resize(
         image, output_shape, order=order, mode=mode, cval=cval, clip=clip, preserve_range=preserve_range,
@@ -228,83 +234,40 @@ def resize(image, output_shape, order=1, mode="constant", cval=0, clip=True, pre
     )  # fmt: skip
 
 
-def _refuse_empty(image: np.ndarray, output_shape) -> None:
-    if image.ndim < 2 or 0 in image.shape or min(output_shape, default=0) < 1:
-        raise ValueError(
-            f"Can't resize an image of shape {image.shape} to {tuple(output_shape)}; expected [height, width] or"
-            " [height, width, channels], both with at least one pixel."
-        )
-
-
-def _bilinear(image: np.ndarray, shape, limits=None) -> np.ndarray:
-    """image [H, W(, C)] uint16 or float -> [height, width(, C)]; beyond the outermost pixel centres towards 0.
-
-    limits: (low, high), as scikit-image clips to the range of the image's values; None: not clipped. Only the margins
-    need it: between centres nothing exceeds the values around.
-    """
-    height, width = (int(side) for side in shape)
-    resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-    resized = resized.reshape((height, width) + image.shape[2:])  # OpenCV drops a single channel's axis
-    floats = np.float64 if image.dtype == np.float64 else np.float32
-    for axis, source in enumerate(image.shape[:2]):
-        lanes = resized.swapaxes(axis, 0)  # a view
-        for edge, keep in _margins(source, len(lanes)):
-            blended = lanes[edge] * keep.astype(floats).reshape((-1,) + (1,) * (lanes.ndim - 1))
-            lanes[edge] = blended if limits is None else np.clip(blended, *limits)
-    return resized
-
-
-@lru_cache(maxsize=256)
-def _margins(source: int, target: int) -> list:
-    """The rows (or columns) at both edges that blend with what is outside: slice, and which share [rows] they keep."""
-    outside = outside_share(source, target)
-    margin = np.count_nonzero(outside) // 2
-    edges = (slice(0, margin), slice(target - margin, target))
-    return [(edge, 1 - outside[edge]) for edge in edges if margin]
-
-
-def _limits(image: np.ndarray) -> tuple:
-    """Smallest and largest value, NaN left out."""
-    if image.dtype == np.uint8:
-        return cv2.minMaxLoc(image.reshape(len(image), -1))[:2]
-    return np.fmin.reduce(image, axis=None), np.fmax.reduce(image, axis=None)
-
-
-def source_positions(source, target: int) -> np.ndarray:
-    """Where the centres of `target` pixels lie on the centres 0..source-1 of the source: [target] float64.
-
-    source: int, or [..., 1] for [..., target].
-    """
-    return (np.arange(target) + 0.5) * (source / target) - 0.5
-
-
-def outside_share(source: int, target: int) -> np.ndarray:
-    """[target] float64 in [0, 0.5]: how far each pixel centre lies beyond the outermost centres of the source."""
-    positions = source_positions(source, target)
-    return np.maximum(np.maximum(-positions, positions - (source - 1)), 0)
-
-
-def resize_image(image, min_dim=None, max_dim=None, min_scale=None, mode="square", rng=None):
-    """Scales an image, its aspect kept, and pads or crops it to the size that the network takes.
+def resize_image(
+    image: ArrayLike,
+    min_dim: int | None = None,
+    max_dim: int | None = None,
+    min_scale: float | None = None,
+    mode: str = "square",
+    rng: np.random.Generator | None = None,
+) -> tuple[np.ndarray, tuple, float, list, tuple | None]:
+    """Scales an image, keeping its aspect ratio, and pads or crops it to the network's input size.
 
     Args:
         image: [H, W, C] or [H, W].
-        min_dim: int. The shorter side is scaled up to it (never down); side of the crop in mode "crop".
-        max_dim: int. Mode "square": side of the result; the longer side is scaled down to it.
-        min_scale: number. At least this scaling, even if min_dim needs less; max_dim still holds.
-        mode: "none": nothing is done. "square": padded with zeros to [max_dim, max_dim]. "pad64": padded to the next
-            multiples of 64. "crop": a random piece [min_dim, min_dim] is cut out.
-        rng: numpy.random.Generator that places the crop; None: Python's global `random`, as matterport did.
+        min_dim: The shorter side is scaled up to it (never down); side of the crop in mode "crop".
+        max_dim: Mode "square": side of the result; the longer side is scaled down to it.
+        min_scale: Smallest scaling, even if `min_dim` needs less; `max_dim` takes precedence.
+        mode: "none" returns the image unchanged. "square" pads with zeros to [max_dim, max_dim]. "pad64" pads to the
+            next multiples of 64. "crop" cuts out a random square of [min_dim, min_dim].
+        rng: Places the crop. None uses Python's global `random`, as matterport does.
 
     Returns:
-        image: like the given one in type and channels; whole numbers are cut, not rounded, as matterport did.
-        window: (y1, x1, y2, x2) of the image within it, pixels.
-        scale: float. Resized / original.
+        image: Same dtype and channels as the given one; integers are truncated, not rounded, as in matterport's code.
+        window: (y1, x1, y2, x2) of the image within the result, pixels.
+        scale: Resized / original.
         padding: [(top, bottom), (left, right), (0, 0)] pixels.
-        crop: (y, x, height, width) pixels within the scaled image, or None.
+        crop: (y, x, height, width) pixels of the scaled image, or None.
 
     Raises:
-        ValueError: unknown mode, a size missing that the mode needs, an image without pixels.
+        ValueError: for an unknown mode, a missing size that the mode needs, or an image without pixels.
+
+    Example:
+
+    >>> resized, window, scale, padding, _ = resize_image(np.ones((50, 100, 3)), min_dim=64, max_dim=128)
+    >>> resized.shape, window, scale, padding
+    ((128, 128, 3), (32, 0, 96, 128), 1.28, [(32, 32), (0, 0), (0, 0)])
     """
     image = np.asarray(image)
     _check_resize(image, min_dim, max_dim, mode)
@@ -342,7 +305,7 @@ def _check_resize(image: np.ndarray, min_dim, max_dim, mode) -> None:
         raise ValueError(f'min_dim is {min_dim}; mode "pad64" needs a multiple of {SIZE_MULTIPLE}, or None.')
 
 
-def _image_scale(height, width, min_dim, max_dim, min_scale, mode):
+def _image_scale(height, width, min_dim, max_dim, min_scale, mode) -> float:
     scale = max(1.0, min_dim / min(height, width)) if min_dim else 1.0
     if min_scale and scale < min_scale:
         scale = min_scale
@@ -351,15 +314,19 @@ def _image_scale(height, width, min_dim, max_dim, min_scale, mode):
     return scale
 
 
-def scaled(side: int, scale) -> int:
-    """A side in pixels after scaling: rounded, and never less than one pixel."""
+def scaled(side: int, scale: float) -> int:
+    """A side after scaling, pixels: rounded, and at least 1."""
     return max(1, round(side * scale))
 
 
-def _scale_into(image: np.ndarray, shape, padding, crop) -> np.ndarray:
-    """image scaled to shape (height, width), cropped, and set into zeros with padding around; same type."""
+def _scale_into(image: np.ndarray, shape: tuple, padding, crop) -> np.ndarray:
+    """The image scaled to shape (height, width), cropped and zero-padded, in its own dtype.
+
+    Only the borders are set to zero, and scaled pixels are written directly into the result, once
+    (benchmarks/README.md, "loading").
+    """
     scales = shape != image.shape[:2]
-    resized = _interpolate(image, shape) if scales else image
+    resized = fine_bilinear(image, shape) if scales else image
     if crop is not None:
         y, x, height, width = crop
         resized = resized[y : y + height, x : x + width]
@@ -376,23 +343,14 @@ def _scale_into(image: np.ndarray, shape, padding, crop) -> np.ndarray:
     return molded
 
 
-def _interpolate(image: np.ndarray, shape) -> np.ndarray:
-    """image resized to shape (height, width), finer than its type: uint8 as uint16 times 256, others as floats."""
-    limits = _limits(image) if max(shape) > max(image.shape[:2]) else None
-    if image.dtype == np.uint8:  # half the memory of floats, and memory is what this costs: 0.8 ms to 1024, not 1.4
-        fixed = np.multiply(image, FIXED_POINT, dtype=np.uint16, order="C")
-        return _bilinear(fixed, shape, limits and tuple(FIXED_POINT * int(limit) for limit in limits))
-    floats = np.float32 if image.dtype in (np.int8, np.float16, np.float32) else np.float64
-    lift = BELOW_WHOLE if image.dtype.kind in "iu" else 0
-    return _bilinear(np.add(image, lift, dtype=floats, order="C"), shape, limits)
-
-
-def resize_mask(mask, scale, padding, crop=None) -> np.ndarray:
-    """Does to masks what `resize_image` did to their image; pixels are picked, not blended.
+def resize_mask(mask: ArrayLike, scale: float, padding, crop: tuple | None = None) -> np.ndarray:
+    """Applies to masks what `resize_image` did to their image; pixels are picked, not blended.
 
     Args:
         mask: [H, W, N] or [H, W], any type.
-        scale, padding, crop: as `resize_image` returned them.
+        scale: As returned by `resize_image`, like the next two.
+        padding: [(top, bottom), (left, right), ...] pixels.
+        crop: (y, x, height, width) pixels, or None.
 
     Returns:
         [height, width, N] or [height, width] of the same type, 0 in the padding.
@@ -405,25 +363,16 @@ def resize_mask(mask, scale, padding, crop=None) -> np.ndarray:
     if scale == 1 and crop is None:
         inside[:] = mask
     elif len(rows) < mask.shape[0]:
-        inside[:] = mask[rows].take(columns, axis=1)  # the step that makes less comes first
+        inside[:] = mask[rows].take(columns, axis=1)  # the step that shrinks comes first
     else:
         inside[:] = mask.take(columns, axis=1)[rows]
     return molded
 
 
-def mask_sources(shape, scale, crop=None) -> tuple[np.ndarray, np.ndarray]:
-    """Which row and which column of a mask each row [h] and column [w] of the scaled, cropped, unpadded mask shows."""
-    rows, columns = (_nearest(side, scaled(side, scale)) for side in shape[:2])
+def mask_sources(shape: Sequence[int], scale: float, crop: tuple | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The source row [h] and column [w] of each row and column of the scaled and cropped, unpadded mask."""
+    rows, columns = (nearest_sources(side, scaled(side, scale)) for side in shape[:2])
     if crop is None:
         return rows, columns
     y, x, height, width = crop
     return rows[y : y + height], columns[x : x + width]
-
-
-def _nearest(source: int, target: int) -> np.ndarray:
-    """[target] int: the source pixel that each target pixel takes; first on first and last on last.
-
-    scipy.ndimage.zoom's grid, which matterport used for masks. It differs from that of images by less than a pixel.
-    """
-    step = (source - 1) / (target - 1) if target > 1 else 1.0
-    return np.floor(np.arange(target) * step + 0.5).astype(np.intp)

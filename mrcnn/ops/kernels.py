@@ -1,20 +1,26 @@
-"""Whether TensorFlow's own kernels can be used here.
+"""Whether TensorFlow's own kernels can be used.
 
-`ops.nms` and `ops.roi_align` are written with `keras.ops` and have a second body for TensorFlow, where its compiled
-kernels do the same work in less time and memory. XLA has no such kernels, so graphs made for it take the first body.
+`ops.nms`, `ops.roi_align` and `ops.convolution` are written with `keras.ops` and have a second implementation for
+TensorFlow, whose kernels do the same work in less time and memory (benchmarks/README.md). XLA has no such kernels, so
+graphs compiled by XLA use the first one.
 """
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import keras
 
 
-def tensorflow_kernels():
-    """The module `tensorflow` if that is the backend and what is being traced is not for XLA, otherwise None."""
+def tensorflow_kernels() -> ModuleType | None:
+    """Returns the module `tensorflow` if it is the backend and the graph being traced is not for XLA, else None.
+
+    Uses a private function of TensorFlow, checked with 2.21: no public one tells whether XLA will compile the graph.
+    """
     if keras.backend.backend() != "tensorflow":
         return None
     import tensorflow as tf
-    from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext  # no public name tells this
+    from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
     for_xla = not tf.executing_eagerly() and GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
     return None if for_xla else tf

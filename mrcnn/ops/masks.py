@@ -1,11 +1,12 @@
-"""Masks: shrunk into their box and back, and pasted into the image.
+"""Masks: cropped to their box and shrunk, expanded again, and pasted into the image.
 
 Shapes and units:
-    mask        [H, W, N] bool, one layer an instance, of the size of the image
-    mini mask   [h, w, N] bool: what lies in the box of each mask, resized to one size (Config.MINI_MASK_SHAPE)
+    mask        [H, W, N] bool, one layer per instance, of the size of the image
+    mini mask   [h, w, N] bool: the part of each mask inside its box, resized to one size (Config.MINI_MASK_SHAPE)
     box         (y1, x1, y2, x2) int, pixels; y2 and x2 exclusive
 
-Resizing is bilinear as in `ops.images`; 0.5 decides, and a tie is background in mini masks, object in detections.
+Resizing is bilinear as in `ops.images`, with a threshold of 0.5; a value of exactly 0.5 is background in mini masks and
+object in detections, as in matterport's code.
 """
 
 from __future__ import annotations
@@ -13,29 +14,41 @@ from __future__ import annotations
 import contextlib
 import math
 import mmap
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mrcnn.ops import images
 from mrcnn.ops.boxes import extract_bboxes
+from mrcnn.ops.interpolation import source_positions
 
-SHRUNK_AT_ONCE = 2**15  # pixels of mini masks: what fits in the cache
-LARGE, SPARSE = 2**22, 1 / 16  # see `_zeros`; the first is NumPy's own measure, in bytes
+PIXELS_PER_BLOCK = 2**15  # pixels of mini masks that are resized together: they fit into the cache
+HUGE_PAGES_FROM, SPARSE = 2**22, 1 / 16  # bytes, and share of rows; see `_sparse_zeros`
 
 
-def minimize_mask(bbox, mask, mini_shape) -> np.ndarray:
-    """Cuts each mask out at its box and resizes it: less memory for training, at coarser edges.
+def minimize_mask(bbox: ArrayLike, mask: ArrayLike, mini_shape: Sequence[int]) -> np.ndarray:
+    """Crops each mask to its box and resizes it, which saves memory in training at the cost of coarser edges.
+
+    `expand_mask` is the inverse, up to the lost detail.
 
     Args:
-        bbox: [N, (y1, x1, y2, x2)] int, pixels, as `extract_bboxes` gives them.
-        mask: [H, W, N] of any type; a pixel that is not 0 belongs to the object.
+        bbox: [N, (y1, x1, y2, x2)] int, pixels; see `extract_bboxes`.
+        mask: [H, W, N] of any type. Pixels that are not 0 belong to the object.
         mini_shape: (h, w), pixels.
 
     Returns:
-        [h, w, N] bool. Inverse, but for coarseness: `expand_mask`.
+        [h, w, N] bool.
 
     Raises:
-        ValueError: a box without area, such as that of an empty mask.
+        ValueError: for a box without area, such as that of an empty mask.
+
+    Example:
+
+    >>> mask = np.zeros((100, 100, 1), bool)
+    >>> mask[20:60, 10:90] = True
+    >>> minimize_mask(extract_bboxes(mask), mask, (28, 28)).shape
+    (28, 28, 1)
     """
     mask = np.asarray(mask)
     height, width, count = mask.shape
@@ -49,68 +62,75 @@ def minimize_mask(bbox, mask, mini_shape) -> np.ndarray:
     return _shrink(mask, np.arange(count), boxes, np.arange(height), np.arange(width), mini_shape)
 
 
-def minimize_resized(mask, scale, padding, crop, mini_shape) -> tuple[np.ndarray, np.ndarray]:
-    """`resize_mask`, `extract_bboxes` and `minimize_mask` in one, equal to them, without the large masks in between.
+def minimize_resized(
+    mask: ArrayLike, scale: float, padding, crop: tuple | None, mini_shape: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Combines `resize_mask`, `extract_bboxes` and `minimize_mask` without the large masks in between.
+
+    The result is the same. Reading only the pixels that mini masks need makes loading faster (benchmarks/README.md,
+    "loading").
 
     Args:
-        mask: [H, W, N] as loaded; a pixel that is not 0 belongs to the object.
-        scale, padding, crop: as `images.resize_image` returned them.
+        mask: [H, W, N] as loaded. Pixels that are not 0 belong to the object.
+        scale: As returned by `images.resize_image`, like the next two.
+        padding: [(top, bottom), (left, right), ...] pixels.
+        crop: (y, x, height, width) pixels, or None.
         mini_shape: (h, w), pixels.
 
     Returns:
         boxes: [N, (y1, x1, y2, x2)] int32, pixels of the resized, padded image; zeros where nothing is left of a mask.
-        mini masks: [h, w, N] bool; all False there.
+        mini masks: [h, w, N] bool; all False for those.
     """
     mask = np.asarray(mask)
     rows, columns = images.mask_sources(mask.shape, scale, crop)
-    if scale < 1:  # rows and columns are left out: the mask becomes what is left
+    if scale < 1:  # drop the rows and columns that do not appear
         mask = mask[rows].take(columns, axis=1)
         rows, columns = np.arange(len(rows)), np.arange(len(columns))
-    else:  # each shows at least once, as far as the crop reaches
+    else:  # each appears at least once within the crop
         mask = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         rows, columns = rows - rows[0], columns - columns[0]
-    # Both grow steadily, so that a box's border is where the first row at or behind it shows.
+    # Both are sorted, so a box's border is where the first row at or after it appears.
     y1, x1, y2, x2 = extract_bboxes(mask).T
     boxes = np.stack(
         [rows.searchsorted(y1), columns.searchsorted(x1), rows.searchsorted(y2), columns.searchsorted(x2)], 1
     )
     mini = np.zeros(tuple(mini_shape) + (mask.shape[-1],), bool)
-    there = np.flatnonzero(y2 > y1)
-    mini[..., there] = _shrink(mask, there, boxes[there], rows, columns, mini_shape)
+    visible = np.flatnonzero(y2 > y1)
+    mini[..., visible] = _shrink(mask, visible, boxes[visible], rows, columns, mini_shape)
     (pad_top, _), (pad_left, _) = padding[:2]
-    boxes[there] += [pad_top, pad_left, pad_top, pad_left]
+    boxes[visible] += [pad_top, pad_left, pad_top, pad_left]
     return boxes.astype(np.int32), mini
 
 
 def _shrink(mask, instances, boxes, rows, columns, mini_shape) -> np.ndarray:
-    """The piece mask[rows[y1:y2]][:, columns[x1:x2], i] of each instance i, resized. Only pixels it needs are read.
+    """Resizes mask[rows[y1:y2]][:, columns[x1:x2], i] of each instance i, reading only the pixels that this needs.
 
-    instances: [K] int. boxes: [K, (y1, x1, y2, x2)] int. rows, columns: int, see `images.mask_sources`.
-    Returns [h, w, K] bool.
+    Args: instances [K] int; boxes [K, (y1, x1, y2, x2)] int; rows, columns int, see `images.mask_sources`.
+    Returns: [h, w, K] bool.
     """
     y, y_weights = _taps(boxes[:, 0], boxes[:, 2], rows, mini_shape[0])  # [K, 2, h]
     x, x_weights = _taps(boxes[:, 1], boxes[:, 3], columns, mini_shape[1])  # [K, 2, w]
     height, width = mini_shape
     shrunk = np.empty((height, width, len(instances)), bool)
-    many = max(1, SHRUNK_AT_ONCE // (height * width))
+    many = max(1, PIXELS_PER_BLOCK // (height * width))
     for start in range(0, len(instances), many):
         part = slice(start, start + many)
         rows, columns = y[part].reshape(-1, 2 * height), x[part].reshape(-1, 2 * width)
         pixels = np.empty((len(rows), 2 * height, 2 * width), bool)
         for k, i in enumerate(instances[part]):
-            pixels[k] = _picked(mask[:, :, i], rows[k], columns[k])
+            pixels[k] = _take_grid(mask[:, :, i], rows[k], columns[k])
         y0, y1 = np.moveaxis(y_weights[part], 1, 0)[..., None]  # [K, h, 1] each
         x0, x1 = np.moveaxis(x_weights[part], 1, 0)[:, :, None]  # [K, 1, w] each
         values = pixels[:, :height] * y0 + pixels[:, height:] * y1  # [K, h, 2w]
         values = values[..., :width] * x0 + values[..., width:] * x1  # [K, h, w]
-        # Margins blend with the nothing outside the box, but a full piece stays full (values are clipped to its range).
+        # Margins blend with zeros outside the box, but a full piece stays full (values are clipped to its range).
         full = pixels.all(axis=(1, 2))[:, None, None]
         shrunk[:, :, part] = np.moveaxis((values > 0.5) | full, 0, -1)
     return shrunk
 
 
-def _picked(layer, rows, columns) -> np.ndarray:
-    """layer[rows][:, columns], in the order that suits how the layer lies in memory."""
+def _take_grid(layer, rows, columns) -> np.ndarray:
+    """layer[rows][:, columns], in the order that suits the memory layout (benchmarks/README.md, "loading")."""
     if layer.flags.f_contiguous:
         return layer.T.take(columns, axis=0).take(rows, axis=1).T
     if layer.flags.c_contiguous:
@@ -119,24 +139,24 @@ def _picked(layer, rows, columns) -> np.ndarray:
 
 
 def _taps(starts, ends, sources, target: int) -> tuple[np.ndarray, np.ndarray]:
-    """The two source pixels that each of `target` pixels lies between, and their weights; 0 outside. [K, 2, target].
+    """The two source pixels on both sides of each target pixel, and their weights (0 outside): [K, 2, target] each.
 
-    The K pieces are sources[start:end]; sources holds the index of each pixel in the mask it is taken from.
+    The K pieces are sources[start:end]; `sources` holds the index of each pixel in the original mask.
     """
     starts, lengths = starts[:, None, None], (ends - starts)[:, None, None]  # [K, 1, 1]
-    positions = images.source_positions(lengths, target)  # [K, 1, target]
+    positions = source_positions(lengths, target)  # [K, 1, target]
     taps = np.floor(positions).astype(np.intp) + np.array([[0], [1]])  # [K, 2, target]
     inside = (taps >= 0) & (taps < lengths)
     return sources[starts + np.where(inside, taps, 0)], (1 - np.abs(positions - taps)) * inside
 
 
-def expand_mask(bbox, mini_mask, image_shape) -> np.ndarray:
-    """Resizes mini masks to their box and sets them into the image.
+def expand_mask(bbox: ArrayLike, mini_mask: ArrayLike, image_shape: Sequence[int]) -> np.ndarray:
+    """Resizes mini masks to their box and places them in the image. Inverse of `minimize_mask`.
 
     Args:
         bbox: [N, (y1, x1, y2, x2)] int, pixels.
         mini_mask: [h, w, N] bool, or 0..1.
-        image_shape: (height, width), pixels; more entries are ignored.
+        image_shape: (height, width), pixels; further entries are ignored.
 
     Returns:
         [height, width, N] bool.
@@ -145,40 +165,48 @@ def expand_mask(bbox, mini_mask, image_shape) -> np.ndarray:
     return _paste(layers.astype(np.float64), bbox, image_shape, lambda pixels: pixels > 0.5)
 
 
-def unmold_mask(mask, bbox, image_shape) -> np.ndarray:
-    """One predicted mask in the image.
+def unmold_mask(mask: ArrayLike, bbox: ArrayLike, image_shape: Sequence[int]) -> np.ndarray:
+    """Places one predicted mask in the image.
 
     Args:
         mask: [h, w] float 0..1, such as 28 x 28.
         bbox: (y1, x1, y2, x2) int, pixels.
-        image_shape: (height, width), pixels; more entries are ignored.
+        image_shape: (height, width), pixels; further entries are ignored.
 
     Returns:
-        [height, width] bool: where the resized mask is 0.5 or more.
+        [height, width] bool, True where the resized mask is at least 0.5.
     """
     return paste_masks(np.asarray(mask)[None], np.reshape(bbox, (1, 4)), image_shape)[..., 0]
 
 
-def paste_masks(masks, boxes, image_shape, threshold=0.5) -> np.ndarray:
-    """Predicted masks in the image, each worked on only inside its box.
+def paste_masks(masks: ArrayLike, boxes: ArrayLike, image_shape: Sequence[int], threshold: float = 0.5) -> np.ndarray:
+    """Places predicted masks in the image, computing each only inside its box.
 
     Args:
         masks: [N, h, w] float 0..1.
-        boxes: [N, (y1, x1, y2, x2)] int, pixels. What lies outside the image is cut off; without area: nothing.
-        image_shape: (height, width), pixels; more entries are ignored.
-        threshold: number. A pixel belongs to the object from this value on; NaN never does.
+        boxes: [N, (y1, x1, y2, x2)] int, pixels. Parts outside the image are cut off; a box without area stays empty.
+        image_shape: (height, width), pixels; further entries are ignored.
+        threshold: Pixels with at least this value belong to the object; NaN never does.
 
     Returns:
-        [height, width, N] bool. The memory lies layer by layer: `result[..., i]` is one piece.
+        [height, width, N] bool, where each `result[..., i]` is contiguous in memory.
+
+    Example:
+
+    >>> masks = paste_masks(np.ones((1, 28, 28)), [[10, 20, 30, 60]], (100, 100))
+    >>> masks.shape, int(masks.sum())
+    ((100, 100, 1), 800)
     """
     return _paste(np.asarray(masks), boxes, image_shape, lambda pixels: pixels >= threshold)
 
 
-def _paste(layers, boxes, image_shape, is_object) -> np.ndarray:
+def _paste(layers: np.ndarray, boxes, image_shape, is_object: Callable) -> np.ndarray:
+    """`paste_masks`, with a function that tells which of the resized pixels belong to the object."""
     height, width = (int(side) for side in image_shape[:2])
     boxes = _pixel_boxes(boxes, len(layers))
     rows = np.clip(boxes[:, 2], 0, height) - np.clip(boxes[:, 0], 0, height)
-    pasted = _zeros((len(layers), height, width), share=rows.clip(0).sum() / max(1, len(layers) * height))
+    share = rows.clip(0).sum() / max(1, len(layers) * height)
+    pasted = (_sparse_zeros if share <= SPARSE else np.zeros)((len(layers), height, width), bool)
     for layer, canvas, (y1, x1, y2, x2) in zip(layers, pasted, boxes.tolist()):
         if y2 <= y1 or x2 <= x1:
             continue
@@ -189,26 +217,26 @@ def _paste(layers, boxes, image_shape, is_object) -> np.ndarray:
     return np.moveaxis(pasted, 0, -1)
 
 
-def _zeros(shape, share: float) -> np.ndarray:
-    """`np.zeros(shape, bool)`, of which that share will be written to.
+def _sparse_zeros(shape: Sequence[int], dtype: type) -> np.ndarray:
+    """`np.zeros` for an array of which few rows are written, in memory without huge pages.
 
-    NumPy asks Linux for pages of 2 MB for large arrays. Where little is written to each of them that is slower, and
-    takes memory for all that lies around: of 100 masks of small objects on a photo of 12 megapixels some 300 MB.
+    NumPy asks Linux for pages of 2 MB for large arrays, and touching one byte then costs the whole page: 300 MB for the
+    masks of 100 small objects on a photo of 12 megapixels (benchmarks/README.md, "pasting masks").
     """
-    size = math.prod(shape)
-    if share > SPARSE or size < LARGE or not hasattr(mmap, "MADV_NOHUGEPAGE"):
-        return np.zeros(shape, bool)
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if size < HUGE_PAGES_FROM or not hasattr(mmap, "MADV_NOHUGEPAGE"):
+        return np.zeros(shape, dtype)
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with contextlib.suppress(OSError):  # a system without such pages refuses to do without them
+    with contextlib.suppress(OSError):  # a system without huge pages refuses the advice
         memory.madvise(mmap.MADV_NOHUGEPAGE)
-    return np.frombuffer(memory, bool).reshape(shape)
+    return np.frombuffer(memory, dtype).reshape(shape)
 
 
 def _pixel_boxes(boxes, count: int) -> np.ndarray:
-    """boxes [count, 4 or more] as [count, 4] int64; anything else is refused."""
+    """Checks boxes [count, 4 or more] and returns them as [count, 4] int64."""
     boxes = np.reshape(boxes, (-1, np.shape(boxes)[-1] if np.size(boxes) else 4))[:, :4]
     if len(boxes) != count:
-        raise ValueError(f"{count} masks and {len(boxes)} boxes; expected a box for each mask.")
+        raise ValueError(f"{count} masks and {len(boxes)} boxes; expected one box for each mask.")
     if boxes.dtype.kind == "f" and np.any(boxes != np.around(boxes)):  # also NaN
         raise ValueError(f"A box is {boxes[np.any(boxes != np.around(boxes), axis=1)][0]}; expected whole pixels.")
     return boxes.astype(np.int64)

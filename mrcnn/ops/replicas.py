@@ -1,41 +1,45 @@
-"""A batch on several devices under TensorFlow: what each device must know of the other ones' shares.
+"""Batches shared by several devices under `tf.distribute`: what each device must know of the others' shares.
 
-`tf.distribute` runs the same code once on each device, as a "replica", each with its share of the batch. A mean over
-the whole batch then needs the sums of all shares, and numbers drawn for the images must not depend on how the batch was
-cut. On one device, and on JAX, where the program is written for the whole batch and the compiler cuts it, these
-functions change nothing.
+`tf.distribute` runs the same code once per device, as a "replica", each with its share of the batch. A mean over the
+whole batch then needs the sums of all shares, and random numbers must not depend on how the batch was split. On one
+device, and on JAX, where the program is written for the whole batch and the compiler splits it, these functions change
+nothing.
 
-Shapes: B images of the whole batch, b of them here.
+Shapes: B images of the whole batch, b of them on this device.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import keras
 from keras import ops
 
+from mrcnn.ops.types import Tensor
+
 
 def count() -> int:
-    """How many replicas run this code together, each with a share of the batch."""
+    """The number of replicas that run this code together, each with a share of the batch."""
     replica = _replica()
     return 1 if replica is None else replica.num_replicas_in_sync
 
 
-def total(share):
-    """The sum of a tensor over all shares of the batch, for every replica. Constant to the optimiser."""
+def total(share: Tensor) -> Tensor:
+    """The sum of a tensor over all shares of the batch, for every replica. No gradient flows through it."""
     replica = _replica()
     return share if replica is None else ops.stop_gradient(replica.all_reduce("SUM", share))
 
 
-def scaled_total(share):
-    """A loss as Keras wants it of a replica: `total(share) / count()`. It reports that times the count.
+def scaled_total(share: Tensor) -> Tensor:
+    """A loss as Keras expects it from a replica: `total(share) / count()`. Keras reports it times `count()`.
 
-    The gradient is that of the share. Keras adds the gradients of all replicas, which makes that of the total.
+    Its gradient is that of the share. Keras adds the gradients of all replicas, which gives that of the total.
     """
     return share if _replica() is None else share + ops.stop_gradient(total(share) / count() - share)
 
 
-def uniform(shape, seed):
-    """`keras.random.uniform([b, ...])`: for each image the numbers that it would get were the batch on one device."""
+def uniform(shape: Sequence[int], seed: keras.random.SeedGenerator) -> Tensor:
+    """`keras.random.uniform([b, ...])`, with the numbers that each image would get if one device had the whole batch."""
     replica = _replica()
     if replica is None:
         return keras.random.uniform(shape, seed=seed)
@@ -47,7 +51,7 @@ def uniform(shape, seed):
 
 
 def _replica():
-    """`tf.distribute`'s context of this replica, if there are several; else None."""
+    """The context of this replica in `tf.distribute` if there are several, else None."""
     if keras.backend.backend() != "tensorflow":
         return None
     import tensorflow as tf

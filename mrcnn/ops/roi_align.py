@@ -1,45 +1,53 @@
-"""Cuts regions of interest out of feature maps (and masks) and resamples them to one size, bilinearly.
+"""RoIAlign: cuts regions of interest out of feature maps (and masks) and resamples them bilinearly to one size.
 
-Shapes and values:
-    B  images in the batch     N  RoIs in an image     C  channels     L  pyramid levels, P2 first
-    boxes  [B, N, (y1, x1, y2, x2)] normalised to the molded image: (pixels - [0, 0, 1, 1]) / (size - 1), in [0, 1].
-           On any map 0 is the centre of the first pixel and 1 that of the last
-    crop   (h, w) of the result: 7x7 for the class head, 14x14 for the mask head
+Shapes and units:
+    B  images     N  RoIs per image     C  channels     L  pyramid levels, P2 first
+    boxes  [B, N, (y1, x1, y2, x2)] normalized to the molded image: (pixels - [0, 0, 1, 1]) / (size - 1), in [0, 1].
+           On any map 0 is the center of the first pixel and 1 that of the last
+    crop   (h, w) of the result: 7 x 7 for the class head, 14 x 14 for the mask head
 
-Two rules where to sample:
-    "crop"     matterport's: one point for each of the h x w values, in a grid from corner to corner of the box, as
-               `tf.image.crop_and_resize` does. Points that rounding puts an ulp outside of the map are clamped into
-               it; `crop_and_resize` makes a whole row of zeros of them (contract 1.7).
-    "aligned"  He et al., "Mask R-CNN", section 3, with the half-pixel correction of detectron2: the box is cut into
+Two sampling rules:
+    "crop"     matterport's: one point per value, on an h x w grid from corner to corner of the box, as
+               `tf.image.crop_and_resize` does. Points that rounding puts just outside the map are clamped into it;
+               `crop_and_resize` turns a whole row of them into zeros.
+    "aligned"  He et al., "Mask R-CNN", section 3, with detectron2's half-pixel correction: the box is divided into
                h x w cells, each the mean of samples x samples points.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import keras
 from keras import ops
 
-from .kernels import tensorflow_kernels
+from mrcnn.ops.kernels import tensorflow_kernels
+from mrcnn.ops.types import Tensor
 
 FIRST_LEVEL, LAST_LEVEL = 2, 5
-CANONICAL_LEVEL, CANONICAL_SIZE = 4, 224.0  # a box of 224 x 224 pixels (ImageNet's crop) goes to P4
+CANONICAL_LEVEL, CANONICAL_SIZE = 4, 224.0  # a box of 224 x 224 pixels, ImageNet's size, goes to P4
 MODES = ("crop", "aligned")
-ROUNDING = 5 * 2.0**-24  # of a map's size: a point takes five float32 operations, each off by 2^-24 at most
+ROUNDING = 5 * 2.0**-24  # relative error of a point: five float32 operations, each with an error of at most 2^-24
 
 
-def roi_levels(boxes, image_shape):
-    """The pyramid level of each RoI: 4 for 224 x 224 pixels, one up for each doubling of its side.
+def roi_levels(boxes: Tensor, image_shape: Tensor) -> Tensor:
+    """Assigns a pyramid level to each RoI: 4 for 224 x 224 pixels, one more for each doubling of the side.
 
     Args:
-        boxes: [B, N, (y1, x1, y2, x2)] normalised.
+        boxes: [B, N, (y1, x1, y2, x2)] normalized.
         image_shape: [2..3] or [B, 2..3], (height, width, ...) in pixels of the molded image, as in `image_meta`.
 
     Returns:
         [B, N] int32 in 2..5. Empty boxes (padding) go to 2.
 
     Reference: Lin et al., "Feature Pyramid Networks", equation 1.
+
+    Example:
+
+    >>> boxes = ops.convert_to_tensor([[[0.0, 0, 0.22, 0.22], [0, 0, 1, 1]]])
+    >>> ops.convert_to_numpy(roi_levels(boxes, (1024, 1024))).tolist()
+    [[4, 5]]
     """
     boxes = ops.stop_gradient(ops.cast(boxes, "float32"))
     image_shape = ops.cast(image_shape, "float32")
@@ -55,17 +63,25 @@ def roi_levels(boxes, image_shape):
     return ops.cast(level, "int32")
 
 
-def roi_align(feature_maps, boxes, levels, crop_shape, mode: str = "crop", samples: int = 2, image_shape=None):
+def roi_align(
+    feature_maps: Sequence[Tensor],
+    boxes: Tensor,
+    levels: Tensor,
+    crop_shape: tuple[int, int],
+    mode: str = "crop",
+    samples: int = 2,
+    image_shape: Tensor | None = None,
+) -> Tensor:
     """Resamples each RoI from its pyramid level to `crop_shape`.
 
     Args:
         feature_maps: list of [B, H_l, W_l, C], P2 first. float32, float16 or bfloat16.
-        boxes: [B, N, (y1, x1, y2, x2)] normalised, finite. What lies outside of the image is cut off first.
-        levels: [B, N] int, of `roi_levels`; 2 is the first of `feature_maps`.
+        boxes: [B, N, (y1, x1, y2, x2)] normalized, finite. They are first clipped to the image.
+        levels: [B, N] int, see `roi_levels`; 2 is the first of `feature_maps`.
         crop_shape: (h, w).
-        mode: "crop" or "aligned", see the top of this page.
-        samples: int, for "aligned": points in a cell along each axis.
-        image_shape: [2..3] or [B, 2..3], (height, width, ...) of the molded image in pixels; "aligned" needs it.
+        mode: "crop" or "aligned", see the top of this file.
+        samples: For "aligned": points per cell along each axis.
+        image_shape: [2..3] or [B, 2..3], (height, width, ...) of the molded image in pixels. "aligned" needs it.
 
     Returns:
         [B, N, h, w, C] in the dtype of the features, computed in float32. Differentiable with respect to the features
@@ -82,7 +98,7 @@ def roi_align(feature_maps, boxes, levels, crop_shape, mode: str = "crop", sampl
     level = ops.clip(ops.cast(levels, "int32") - FIRST_LEVEL, 0, len(feature_maps) - 1)  # [B, N] in 0..L-1
     sizes = [ops.convert_to_tensor(ops.shape(x)[1:3], "int32") for x in feature_maps]
     sizes = ops.take(ops.stack(sizes), level, axis=0)  # [B, N, 2], height and width of each RoI's map
-    # One grid of points for "crop", samples x samples of them for "aligned", each given by its corners.
+    # One grid of points for "crop", samples x samples grids for "aligned", each given by its corners.
     grids = [boxes] if mode == "crop" else _sample_grids(boxes, sizes, image_shape, crop_shape, samples)
     if tf := tensorflow_kernels():
         crops = _crops_by_kernel(tf, feature_maps, grids, level, sizes, crop_shape, border=mode == "aligned")
@@ -92,18 +108,18 @@ def roi_align(feature_maps, boxes, levels, crop_shape, mode: str = "crop", sampl
     return ops.cast(crop, feature_maps[0].dtype)
 
 
-def crop_masks(masks, boxes, mask_index, crop_shape):
-    """Cuts one mask for each RoI and resamples it: the targets of the mask head.
+def crop_masks(masks: Tensor, boxes: Tensor, mask_index: Tensor, crop_shape: tuple[int, int]) -> Tensor:
+    """Crops one mask per RoI and resamples it: the targets of the mask head.
 
     Args:
         masks: [B, G, h, w] bool or number.
-        boxes: [B, N, (y1, x1, y2, x2)], normalised to the frame of the mask: 0 is the centre of its first pixel, 1 of
-            its last. A mini mask ends at its object's box, so RoIs reach outside; there is nothing there: 0.
-        mask_index: [B, N] int in 0..G-1, which mask to cut.
+        boxes: [B, N, (y1, x1, y2, x2)] normalized to the frame of the mask: 0 is the center of its first pixel, 1 of
+            its last. A mini mask ends at its object's box, so RoIs may extend beyond it; points outside are 0.
+        mask_index: [B, N] int in 0..G-1, which mask to crop.
         crop_shape: (h, w) of the result.
 
     Returns:
-        [B, N, h, w] float32, in [0, 1] for 0/1 masks. Not rounded. Constant to the optimiser.
+        [B, N, h, w] float32, in [0, 1] for 0/1 masks, not rounded. No gradient flows through it.
     """
     boxes = ops.stop_gradient(ops.cast(boxes, "float32"))
     batch, count, height, width = ops.shape(masks)
@@ -120,11 +136,11 @@ def crop_masks(masks, boxes, mask_index, crop_shape):
 
 
 def _points(low, high, size, count: int):
-    """A row of points from corner to corner of the boxes.
+    """A row of evenly spaced points from corner to corner of the boxes.
 
-    Args: low, high [B, N] normalised; size [B, N] int, pixels of the map.
-    Returns: [B, N, count] in pixels, 0..size-1, clamped; [B, N, count] bool, whether a point lay in the map before,
-        but for rounding.
+    Args: low, high [B, N] normalized; size [B, N] int, pixels of the map.
+    Returns: [B, N, count] in pixels, clamped to 0..size-1; [B, N, count] bool, whether the point was inside the map,
+        up to rounding.
     """
     last = ops.cast(size, "float32") - 1.0
     if count == 1:
@@ -141,9 +157,9 @@ def _points(low, high, size, count: int):
 def _sample_grids(boxes, sizes, image_shape, crop_shape, samples: int):
     """For "aligned": the h x w grid of the first sample of all cells, that of the second, and so on.
 
-    Args: boxes [B, N, 4] normalised; sizes [B, N, 2] of the maps; image_shape [2..3] or [B, 2..3].
-    Returns: samples^2 boxes [B, N, 4], the first and the last point of each grid. They are normalised to the RoI's
-        map, and reach out of [0, 1] by half a pixel where the RoI touches the edge.
+    Args: boxes [B, N, 4] normalized; sizes [B, N, 2] of the maps; image_shape [2..3] or [B, 2..3].
+    Returns: samples^2 boxes [B, N, 4], the first and the last point of each grid, normalized to the RoI's map. They
+        exceed [0, 1] by half a pixel where the RoI touches the edge.
     """
     pixels = ops.cast(image_shape, "float32")[..., :2]
     pixels = ops.reshape(pixels, (-1, 1, 2))  # [B or 1, 1, 2]
@@ -154,9 +170,9 @@ def _sample_grids(boxes, sizes, image_shape, crop_shape, samples: int):
     last = ops.maximum(sizes - 1.0, 1.0)
 
     def corners(offset):
-        """The points at `offset`, a fraction of a cell, in the first and in the last cell."""
+        """The points at `offset`, a fraction of a cell, in the first and the last cell."""
         low, high = offset / cells, (cells - 1.0 + offset) / cells
-        return [(start + part * (end - start) - 0.5) / last for part in (low, high)]  # 0 is now its first centre
+        return [(start + part * (end - start) - 0.5) / last for part in (low, high)]  # 0: first center
 
     fractions = [(i + 0.5) / samples for i in range(samples)]
     offsets = [ops.convert_to_tensor([y, x]) for y in fractions for x in fractions]
@@ -167,13 +183,13 @@ def _sample_grids(boxes, sizes, image_shape, crop_shape, samples: int):
 
 
 def _crops_by_gather(feature_maps, grids, level, sizes, crop_shape):
-    """On any backend: an image's maps become one table of pixels, from which the neighbours of each point are taken.
+    """For any backend: joins an image's maps into one table of pixels and gathers the neighbors of each point.
 
     Args: feature_maps L x [B, H_l, W_l, C]; grids list of [B, N, 4]; level [B, N] in 0..L-1; sizes [B, N, 2].
     Returns: list of [B, N, h, w, C] float32, one for each grid.
     """
     batch, channels = ops.shape(feature_maps[0])[0], feature_maps[0].shape[-1]
-    starts, rows = [], 0  # of each level, in the pixels of one image
+    starts, rows = [], 0  # first row of each level in the table
     for height, width in (ops.shape(x)[1:3] for x in feature_maps):
         starts.append(ops.convert_to_tensor(rows, "int32"))
         rows = rows + height * width
@@ -193,7 +209,7 @@ def _bilinear(table, first, heights, widths, ys, xs):
 
     Args:
         table: [B, rows, C], pixels of all maps of an image, one after the other.
-        first, heights, widths: [B, N] int32, where the map of each RoI starts in the table, and its size.
+        first, heights, widths: [B, N] int32, first row of each RoI's map in the table, and the map's size.
         ys, xs: [B, N, h], [B, N, w] float32, inside the map.
 
     Returns:
@@ -205,7 +221,7 @@ def _bilinear(table, first, heights, widths, ys, xs):
     row_bottom = first[..., None] + bottom * widths[..., None]
 
     def pixels(row, column):
-        return ops.cast(_take(table, row[..., :, None] + column[..., None, :]), "float32")
+        return ops.cast(_gather_pixels(table, row[..., :, None] + column[..., None, :]), "float32")
 
     x_part = x_part[..., None, :, None]  # [B, N, 1, w, 1]
     upper, upper_right = pixels(row_top, left), pixels(row_top, right)
@@ -215,22 +231,25 @@ def _bilinear(table, first, heights, widths, ys, xs):
     return upper + (lower - upper) * y_part[..., :, None, None]
 
 
-def _take(table, index):
-    """Rows of each image's own table: [B, rows, C] and [B, N, h, w] int32 -> [B, N, h, w, C]."""
-    if keras.backend.backend() == "jax":  # image by image: devices that share a batch then need nothing of each other
+def _gather_pixels(table, index):
+    """Rows of each image's table: [B, rows, C] and [B, N, h, w] int32 -> [B, N, h, w, C].
+
+    JAX maps over the images, so devices that share a batch exchange nothing. The other backends use one table for all
+    images, whose gradient is several times faster.
+    """
+    if keras.backend.backend() == "jax":
         return ops.vectorized_map(lambda image: ops.take(*image, axis=0), (table, index))
-    # Elsewhere one table of all images, for which gradients are several times faster.
     batch, rows = ops.shape(table)[:2]
     table = ops.reshape(table, (batch * rows, table.shape[-1]))
-    # 32 bits end at twenty images with 100 masks of 1024 x 1024
+    # int32 would overflow with 20 images of 100 masks of 1024 x 1024
     first = ops.arange(batch, dtype="int64") * ops.cast(rows, "int64")
     return ops.take(table, ops.cast(index, "int64") + ops.reshape(first, (-1, 1, 1, 1)), axis=0)
 
 
 def _neighbours(points, size):
-    """The pixels on both sides of each point, and how far it is from the first of them.
+    """The pixels on both sides of each point, and the distance to the first of them.
 
-    A point that is not a number takes pixel 0, and stays not a number in the distance, hence in the crop.
+    A NaN point takes pixel 0 and has a NaN distance, so the crop is NaN as well.
     """
     floor, ceil = ops.floor(points), ops.ceil(points)
     last = size[..., None] - 1
@@ -240,10 +259,10 @@ def _neighbours(points, size):
 
 
 def _crops_by_kernel(tf, feature_maps, grids, level, sizes, crop_shape, border: bool):
-    """On TensorFlow: `crop_and_resize` for the RoIs of each level. Arguments and result as of `_crops_by_gather`.
+    """For TensorFlow: `crop_and_resize` on the RoIs of each level. Arguments and result as for `_crops_by_gather`.
 
-    The kernel gives 0 for points outside of the map. The grid of "crop" needs no more than to stay away from the last
-    pixel's centre by what rounding can add. Those of "aligned" reach half a pixel out: the maps get a border for them.
+    The kernel gives 0 for points outside the map. For "crop" it is enough to keep points away from the last pixel's
+    center by the rounding error. The grids of "aligned" exceed the map by half a pixel, so the maps get a border.
     """
     maps = [ops.cast(x, "float32") for x in feature_maps]
     if not border:
@@ -260,9 +279,7 @@ def _crops_by_kernel(tf, feature_maps, grids, level, sizes, crop_shape, border: 
     crops = []
     for grid in grids:
         grid = tf.reshape(grid, [-1, 4])
-        with tf.control_dependencies(
-            crops[-1:]
-        ):  # one after the other: at once they are no faster and hold more memory
+        with tf.control_dependencies(crops[-1:]):  # sequential: in parallel they are no faster and need more memory
             parts = [_crop_kernel(tf, x, tf.gather(grid, row), row // count, crop_shape) for x, row in zip(maps, rows)]
             crop = tf.dynamic_stitch(rows, parts)
         crops.append(tf.reshape(crop, (batch, count, *crop_shape, maps[0].shape[-1])))
@@ -270,12 +287,12 @@ def _crops_by_kernel(tf, feature_maps, grids, level, sizes, crop_shape, border: 
 
 
 def _crop_kernel(tf, image, boxes, image_index, crop_shape):
-    """`tf.image.crop_and_resize` with a gradient that counts every RoI.
+    """`tf.image.crop_and_resize` with a deterministic gradient.
 
-    The kernel of its own gradient adds RoIs up in several threads without a lock: where RoIs overlap, sums are lost,
-    and the same step gives another result each time (tensorflow/tensorflow#42033). This costs some 10 ms a step more.
+    TensorFlow's gradient kernel adds up RoIs in several threads without a lock: where RoIs overlap, sums get lost, and
+    repeating a step gives a different result (tensorflow/tensorflow#42033). This one takes about 10 ms longer per step.
 
-    Args: image [B, H, W, C] float32; boxes [n, 4], of which no point is sampled outside of the image; image_index [n].
+    Args: image [B, H, W, C] float32; boxes [n, 4] that sample no point outside the image; image_index [n].
     Returns: [n, h, w, C].
     """
 
@@ -293,7 +310,7 @@ def _crop_kernel(tf, image, boxes, image_index, crop_shape):
 
 
 def _image_gradient(tf, upstream, shape, boxes, image_index):
-    """Hands each crop's gradient [n, h, w, C] to the four pixels that its point lies between: [B, H, W, C]."""
+    """Adds each crop's gradient [n, h, w, C] to the four pixels around its points: [B, H, W, C]."""
     height, width, channels = shape[1], shape[2], shape[3]
     sizes = tf.ones_like(image_index)
     ys, _ = _points(boxes[:, 0], boxes[:, 2], sizes * height, upstream.shape[1])

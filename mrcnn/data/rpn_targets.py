@@ -105,7 +105,7 @@ def choose_anchors(
     kept = _choose(np.arange(len(positive)), limit // 2, rng)
     positive, owner = positive[kept], owner[kept]
     negative = _choose_free(free, limit - len(positive), rng)
-    deltas = boxes.box_refinement(index.anchors[positive], objects[owner], np.float64)
+    deltas = boxes.compute_deltas(index.anchors[positive], objects[owner], np.float64)
     deltas = deltas / np.asarray(config.RPN_BBOX_STD_DEV)
     return positive, negative, deltas
 

@@ -223,17 +223,22 @@ def apply_box_deltas_graph(boxes: Tensor, deltas: Tensor) -> Tensor:
     return ops.concatenate([near, near + size], axis=-1)
 
 
-def box_refinement(box: ArrayLike, gt_box: ArrayLike, dtype: DTypeLike = np.float32) -> np.ndarray:
+def box_refinement(box: ArrayLike, gt_box: ArrayLike) -> np.ndarray:
     """Computes the deltas that turn `box` into `gt_box`. Inverse of `apply_box_deltas`.
 
     Args:
         box: [N, (y1, x1, y2, x2)].
         gt_box: [N, (y1, x1, y2, x2)], in the same unit.
-        dtype: Float type of the computation and of the result.
 
     Returns:
-        [N, (dy, dx, log dh, log dw)], not yet divided by the standard deviation; zeros where either box has no area.
+        [N, (dy, dx, log dh, log dw)] float32, not yet divided by the standard deviation; zeros where either box has no
+        area.
     """
+    return compute_deltas(box, gt_box, np.float32)
+
+
+def compute_deltas(box: ArrayLike, gt_box: ArrayLike, dtype: DTypeLike) -> np.ndarray:
+    """`box_refinement`, computed and returned in a given float type."""
     box, gt_box = np.asarray(box, dtype), np.asarray(gt_box, dtype)
     size, gt_size = box[..., 2:] - box[..., :2], gt_box[..., 2:] - gt_box[..., :2]
     has_area = np.all((size > 0) & (gt_size > 0), axis=-1, keepdims=True)

@@ -39,7 +39,7 @@ def scaled_total(share: Tensor) -> Tensor:
 
 
 def uniform(shape: Sequence[int], seed: keras.random.SeedGenerator) -> Tensor:
-    """`keras.random.uniform([b, ...])`, with the numbers that each image would get if one device had the whole batch."""
+    """`keras.random.uniform([b, ...])`: each image gets the numbers it would get if one device had the whole batch."""
     replica = _replica()
     if replica is None:
         return keras.random.uniform(shape, seed=seed)

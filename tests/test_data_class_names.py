@@ -40,6 +40,7 @@ class Pets(Dataset):
         (["BG", " cat", "dog "], ["cat ", "dog"]),
         (["BG", "class 1", ""], ["cat", "dog"]),
         (["BG", "cat", "dog"], ["1", "class_2"]),
+        (["BG", "object"], ["balloon"]),  # the formats' name for objects without one
     ],
 )
 def test_classes_that_are_the_same_or_unknown_pass(expected, found):
@@ -51,8 +52,9 @@ def test_classes_that_are_the_same_or_unknown_pass(expected, found):
     [
         (["BG", "cat", "dog"], ["dog", "cat"], "Class id 1 is 'dog' in the validation set (Pets), but 'cat'"),
         (["BG", "cat", "dog"], ["cat", "horse"], "Class id 2 is 'horse'"),
-        (["BG", "cat"], ["cat", "dog"], "Class id 2 is 'dog' in the validation set (Pets), an id that"),
+        (["BG", "cat"], ["cat", "dog"], "Class id 2 is 'dog' in the validation set (Pets), and no class was"),
         (["BG", "cat"], ["Cat"], "Class id 1 is 'Cat'"),
+        (["BG", "1", "2"], ["0", "1"], "Class id 1 is '0'"),  # digits
     ],
 )
 def test_an_id_that_means_another_class_is_refused_with_both_lists_and_the_cure(expected, found, fault):
@@ -62,6 +64,11 @@ def test_an_id_that_means_another_class_is_refused_with_both_lists_and_the_cure(
     assert fault in message and "classes=train_dataset" in message
     for names in (expected[1:], found):
         assert ", ".join(f"{i + 1} {name}" for i, name in enumerate(names)) in message
+
+
+def test_a_dataset_that_is_not_prepared_has_no_class_names():
+    with pytest.raises(ValueError, match="isn't prepared"):
+        check_same_classes(["BG", "cat"], Pets("cat", prepared=False), "the validation set")
 
 
 def test_expected_names_without_the_background_are_refused():
@@ -88,7 +95,7 @@ def test_classes_of_one_name_in_two_sources_become_one():
     val.add_image("zoo", 0, path=None, height=4, width=4, own_id=7)
     number_classes(val, ["BG", "cat", "horse"])
     assert val.class_names == ["BG", "cat", "horse"] and val.names_of_objects() == ["horse", "cat", "horse"]
-    assert val.source_class_ids == {"": [0], "pets": [0, 1, 2], "zoo": [0, 1, 2]}
+    assert val.source_class_ids == {"": [0], "pets": [0, 1, 2], "zoo": [0, 2]}  # zoo doesn't annotate cats
 
 
 def test_images_without_any_class_are_numbered_too():

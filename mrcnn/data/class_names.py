@@ -12,7 +12,8 @@ from mrcnn.data.dataset import Dataset
 
 BACKGROUND = "BG"
 BACKGROUND_NAMES = ("bg", "background", "__background__", "_background_")
-PLACEHOLDER = re.compile(r"(class|object|id)?[ _-]*\d*", re.IGNORECASE)  # says nothing about what the class is
+# Names that don't tell what a class is: the default "object" of some formats, "class 3", YOLO's numbers without names.
+PLACEHOLDER = re.compile(r"(class|object|id)?[ _-]*\d*", re.IGNORECASE)
 
 
 def class_list(classes: Dataset | Sequence[str]) -> list[str]:
@@ -22,7 +23,7 @@ def class_list(classes: Dataset | Sequence[str]) -> list[str]:
         classes: a prepared Dataset, or names in the order of their ids, with or without the background in front.
 
     Raises:
-        ValueError: a single string, a data set that isn't prepared, no name at all, or a name that occurs twice.
+        ValueError: a single string, a dataset that isn't prepared, no name at all, or a name that occurs twice.
 
     Example:
         >>> class_list(["BG", "cat", "dog"])
@@ -31,9 +32,7 @@ def class_list(classes: Dataset | Sequence[str]) -> list[str]:
     if isinstance(classes, str):
         raise ValueError(f"classes is {classes!r}; expected a list of names, such as [{classes!r}], or a Dataset.")
     if isinstance(classes, Dataset):
-        if not hasattr(classes, "class_names"):
-            raise ValueError(f"{type(classes).__name__} isn't prepared; call its prepare() first.")
-        classes = classes.class_names
+        classes = _names_of(classes)
     names = [str(name).strip() for name in classes]
     if names and is_background(names[0]):
         names = names[1:]
@@ -46,10 +45,10 @@ def class_list(classes: Dataset | Sequence[str]) -> list[str]:
 
 
 def number_classes(dataset: Dataset, classes: Dataset | Sequence[str]) -> None:
-    """Numbers the classes of a data set as another one numbers them. Calls `dataset.prepare()`.
+    """Gives the classes of a dataset the ids they have in another one. Calls `dataset.prepare()`.
 
-    Classes that only `classes` has get an id as well, so that later ids keep their meaning. They are registered for
-    every source of the data set: the source could have shown them, but doesn't.
+    A class of `classes` that the dataset lacks is registered for all its sources, as one that they annotate but that no
+    image shows. So the dataset has as many classes as `classes`, and later ids keep their meaning.
 
     Args:
         dataset: Dataset with its classes registered, prepared or not. Its `load_mask` must look class ids up with
@@ -57,7 +56,7 @@ def number_classes(dataset: Dataset, classes: Dataset | Sequence[str]) -> None:
         classes: as in `class_list`.
 
     Raises:
-        ValueError: the data set has a class that isn't among `classes`.
+        ValueError: the dataset has a class that isn't among `classes`.
 
     Example:
         >>> train, val = Dataset(), Dataset()
@@ -78,34 +77,34 @@ def number_classes(dataset: Dataset, classes: Dataset | Sequence[str]) -> None:
     if unknown:
         raise ValueError(
             f"{type(dataset).__name__} has the class {unknown[0]!r}, which isn't in classes={names}. Add it there, or"
-            " open the data set without it."
+            " open the dataset without it."
         )
-    for source in {info["source"]: None for info in [*dataset.class_info[1:], *dataset.image_info]}:
-        own = {dataset.class_names[i].strip() for i in dataset.source_class_ids.get(source, ())}
-        for name in names:
-            if name not in own:
-                dataset.add_class(source, _free_id(dataset, source), name)
+    sources = {info["source"]: None for info in [*dataset.class_info[1:], *dataset.image_info]}
+    present = {name.strip() for name in dataset.class_names}
+    for name in names:
+        for source in sources if name not in present else ():
+            dataset.add_class(source, _free_id(dataset, source), name)
     dataset.prepare()
-    same_name = {key: dataset.class_names[i].strip() for key, i in dataset.class_from_source_map.items() if i > 0}
-    dataset.prepare(same_name)  # one class for a name, whichever sources have it
+    keys = dataset.class_from_source_map.items()
+    dataset.prepare({key: dataset.class_names[i].strip() for key, i in keys if i > 0})  # merges classes of one name
     dataset.class_info[1:] = sorted(dataset.class_info[1:], key=lambda info: names.index(info["name"]))
     dataset.prepare()
 
 
 def check_same_classes(expected_names: Sequence[str] | None, dataset: Dataset, what: str) -> None:
-    """Raises an error if the class ids of a data set mean other classes than expected.
+    """Raises an error if the class ids of a dataset mean other classes than expected.
 
-    Accepted are names that say nothing: an empty name, a number, "class 3". So is a data set that has only the first
-    of the expected classes. Of the background's name only the usual spellings ("BG", "background") are the same.
+    Accepted are names that don't tell what the class is, such as "", "object" or "class 3", and a dataset that has only
+    the first ones of the expected classes. The name of the background isn't compared.
 
     Args:
         expected_names: names in the order of their ids, the background first, such as those of the training set;
             None: unknown, so that nothing is compared.
         dataset: prepared Dataset.
-        what: what the data set is, for the message: "the validation set".
+        what: what the dataset is, for the message: "the validation set".
 
     Raises:
-        ValueError: an id means another class. The message has both lists and how to open the data set instead.
+        ValueError: an id means another class. The message has both lists and says how to open the dataset instead.
 
     Example:
         >>> dataset = Dataset()
@@ -122,15 +121,15 @@ def check_same_classes(expected_names: Sequence[str] | None, dataset: Dataset, w
     """
     if expected_names is None:
         return
-    expected, found = ([str(name).strip() for name in names] for names in (expected_names, dataset.class_names))
+    expected, found = ([str(name).strip() for name in names] for names in (expected_names, _names_of(dataset)))
     if not expected or not is_background(expected[0]):
         with_background = [BACKGROUND, *expected]
         raise ValueError(f"expected_names is {expected}; expected the background in front: {with_background}.")
     for class_id, name in enumerate(found[1:], start=1):
         wanted = expected[class_id] if class_id < len(expected) else None
-        if name == wanted or _says_nothing(name) or (wanted is not None and _says_nothing(wanted)):
+        if not _differ(name, wanted):
             continue
-        but = f"but {wanted!r} was expected" if wanted is not None else "an id that was not expected"
+        but = f"but {wanted!r} was expected" if wanted is not None else "and no class was expected"
         raise ValueError(
             f"Class id {class_id} is {name!r} in {what} ({type(dataset).__name__}), {but}.\n"
             f"  expected: {_numbered(expected)}\n  {what}: {_numbered(found)}\n"
@@ -148,8 +147,19 @@ def is_background(name: str) -> bool:
     return str(name).strip().lower() in BACKGROUND_NAMES
 
 
-def _says_nothing(name: str) -> bool:
-    return PLACEHOLDER.fullmatch(name) is not None
+def _names_of(dataset: Dataset) -> list[str]:
+    if not hasattr(dataset, "class_names"):
+        raise ValueError(f"{type(dataset).__name__} isn't prepared; call its prepare() first.")
+    return dataset.class_names
+
+
+def _differ(name: str, wanted: str | None) -> bool:
+    """Whether both names tell what the class is and aren't the same. Two numbers are names, such as those of digits."""
+    if wanted is None:
+        return PLACEHOLDER.fullmatch(name) is None
+    is_placeholder = PLACEHOLDER.fullmatch(name) or PLACEHOLDER.fullmatch(wanted)
+    both_numbers = name.isdigit() and wanted.isdigit()
+    return name != wanted and (both_numbers or not is_placeholder)
 
 
 def _numbered(names: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""A data set without files, for tests of loading, augmentation and batches."""
+"""A dataset without files, for tests of loading, augmentation and batches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class TinyConfig(Config):
 
 
 class Blocks(Dataset):
-    """Each image has a grey of its own, and bright blocks on it: the objects.
+    """Images of different grays with bright blocks, the objects.
 
     Args:
         counts: objects of each image.

@@ -1,4 +1,4 @@
-"""Augmentation: masks go where the image goes; what would tear them apart is refused by name."""
+"""Augmentation: masks move with the image, and augmentations that would separate them are refused by name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ H, W = 72, 96
 
 
 def picture():
-    """An image whose objects have a colour each: where the colour is afterwards, the mask must be."""
+    """An image whose objects have different colors: the mask must be where the color is."""
     image, masks = np.zeros((H, W, 3), np.uint8), np.zeros((H, W, 11), bool)
     for i in range(11):
         y, x = 4 + 16 * (i // 4), 5 + 22 * (i % 4)
@@ -37,7 +37,7 @@ def augment(augmentation, seed=0, picture=picture):
 GEOMETRY = {
     "Fliplr": iaa.Fliplr(0.5),
     "Flipud": iaa.Flipud(0.5),
-    "Rot90": iaa.Rot90([0, 2]),  # matterport's list of mask augmenters forgot this one
+    "Rot90": iaa.Rot90([0, 2]),  # missing from matterport's list of mask augmenters
     "Affine": iaa.Affine(rotate=(-30, 30), scale=(0.7, 1.3), order=0),
     "Affine reflect": iaa.Affine(translate_percent=(-0.4, 0.4), mode="reflect", order=0),
     "CropAndPad": iaa.KeepSizeByResize(
@@ -50,20 +50,20 @@ GEOMETRY = {
 
 
 @pytest.mark.parametrize("name", GEOMETRY)
-def test_geometry_moves_image_and_masks_alike(name):
+def test_masks_move_with_the_image(name):
     moved = 0
     for seed in range(6):
         image, masks = augment(GEOMETRY[name], seed)
         moved += (image != picture()[0]).any()
         for i in range(masks.shape[-1]):
             shown = image[..., 0] == 20 * i + 40
-            torn = (shown != masks[..., i]).sum()  # resampling of mask and image may differ at the rim
-            assert torn <= 0.15 * max(shown.sum(), 60), (name, seed, i, torn, shown.sum())
+            different = (shown != masks[..., i]).sum()  # mask and image may be resampled differently at the border
+            assert different <= 0.15 * max(shown.sum(), 60), (name, seed, i, different, shown.sum())
     assert moved
 
 
 @pytest.mark.parametrize("augmenter", [iaa.Multiply(0.5), iaa.Invert(1.0), iaa.GaussianBlur(2), iaa.Dropout(0.2)])
-def test_photometry_leaves_the_masks(augmenter):
+def test_color_changes_leave_the_masks_alone(augmenter):
     image, masks = augment(augmenter)
     assert (image != picture()[0]).any()
     np.testing.assert_array_equal(masks, picture()[1])
@@ -79,7 +79,7 @@ def test_packed_masks_move_like_each_mask_alone(name):
         np.testing.assert_array_equal(mask_bits.unpack(alone, 1)[..., 0], together[..., i])
 
 
-def test_the_generator_decides_and_the_augmenter_is_left_as_it_was():
+def test_results_follow_the_generator_and_the_augmenter_does_not_change():
     augmenter = iaa.Sequential([iaa.Affine(rotate=(-30, 30)), iaa.Multiply((0.5, 1.5))], random_order=True)
     first, again, other = (augment(augmenter, seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first[0], again[0])
@@ -93,7 +93,7 @@ def test_the_generator_decides_and_the_augmenter_is_left_as_it_was():
 
 
 @pytest.mark.parametrize("settings", [{}, {"seed": 5}])
-def test_without_a_generator_each_call_is_augmented_anew(settings):
+def test_without_a_generator_each_call_differs(settings):
     augmenter = iaa.Sequential([iaa.Affine(rotate=(-45, 45))], **settings)
     images = [augment(augmenter, seed=None)[0] for _ in range(3)]
     assert not any(np.array_equal(images[i], images[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
@@ -105,9 +105,9 @@ def test_an_image_without_objects_is_augmented_too():
     assert masks.shape == (H, W, 0)
 
 
-# ---- Augmenters of one's own -----------------------------------------------------------------------------------------
+# ---- Custom augmenters -----------------------------------------------------------------------------------------------
 class Own(iaa.Augmenter):
-    """As people wrote them for matterport: _augment_images and nothing else."""
+    """As written for matterport's code: `_augment_images` and nothing else."""
 
     def __init__(self, function):
         super().__init__()
@@ -132,7 +132,7 @@ def brighten(image):
 
 
 @pytest.mark.parametrize("move", [np.fliplr, np.flipud, lambda image: np.roll(image, 9, axis=1)])
-def test_own_augmenter_that_moves_the_image_only_is_refused(move):
+def test_a_custom_augmenter_that_moves_only_the_image_is_refused(move):
     with pytest.raises(ValueError, match="Own .*moves the pixels of the image but not the masks"):
         check_augmentation(iaa.Sequential([iaa.Fliplr(0.5), iaa.Sometimes(0.01, Own(move))]))
     with pytest.raises(ValueError, match="Lambda .*func_segmentation_maps"):
@@ -141,14 +141,14 @@ def test_own_augmenter_that_moves_the_image_only_is_refused(move):
     np.testing.assert_array_equal(masks, move(picture()[1]))
 
 
-def test_own_augmenter_of_colours_is_used():
+def test_a_custom_augmenter_of_colors_is_used():
     _, masks = augment(iaa.Sequential([Own(brighten), iaa.Flipud(1.0)]))
     np.testing.assert_array_equal(masks, picture()[1][::-1])
     image, _ = augment(Own(lambda image: 255 - image))
     np.testing.assert_array_equal(image, 255 - picture()[0])
 
 
-def test_own_augmenter_that_can_not_be_tried_is_said():
+def test_a_custom_augmenter_that_can_not_be_tried_gives_a_warning():
     def only_of_this_size(image):
         if image.shape != (H, W, 3):
             raise RuntimeError("too small")
@@ -158,13 +158,13 @@ def test_own_augmenter_that_can_not_be_tried_is_said():
         check_augmentation(Own(only_of_this_size))
 
 
-def test_blends_of_moved_and_unmoved_are_refused():
+def test_blending_moved_and_unmoved_pixels_is_refused():
     with pytest.raises(ValueError, match="BlendAlpha .*mixes pixels moved by Fliplr"):
         check_augmentation(iaa.Sequential([iaa.BlendAlpha(0.5, iaa.Fliplr(1.0))]))
     check_augmentation(iaa.BlendAlpha(0.5, iaa.Grayscale(1.0)))
 
 
-def test_another_size_is_refused():
+def test_changing_the_size_is_refused():
     with pytest.raises(ValueError, match=r"Crop returned image of shape \(62, 96, 3\).*keep_size"):
         augment(iaa.Crop(px=((10), 0, 0, 0), keep_size=False))
 
@@ -177,7 +177,7 @@ def test_callable():
     np.testing.assert_array_equal(masks, picture()[1][:, ::-1])
 
 
-def test_callable_with_rng_is_given_the_samples():
+def test_a_callable_with_rng_receives_the_generator_of_the_sample():
     def roll(image, masks, rng):
         shift = rng.integers(1, 90)
         return np.roll(image, shift, axis=1), np.roll(masks, shift, axis=1)
@@ -196,12 +196,12 @@ def test_callable_with_rng_is_given_the_samples():
         (lambda image, masks: (image[1:], masks[1:]), r"shape \(71, 96, 11\)"),
     ],
 )
-def test_callable_that_breaks_its_word_is_refused(wrong, message):
+def test_a_callable_that_returns_something_else_is_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         augment(wrong)
 
 
-def test_no_augmentation_at_all_is_refused():
+def test_something_that_is_no_augmentation_is_refused():
     with pytest.raises(TypeError, match="expected an imgaug augmenter"):
         check_augmentation("flip")
 
@@ -226,7 +226,7 @@ def test_keras_layers(name):
             assert (shown != masks[..., i]).sum() <= 0.2 * max(shown.sum(), 60), (seed, i)
 
 
-def test_keras_layers_of_colours_leave_the_masks_and_mixing_ones_are_refused():
+def test_keras_color_layers_leave_the_masks_alone_and_mixing_layers_are_refused():
     import keras
 
     image, masks = augment(keras.layers.RandomBrightness(0.5))

@@ -1,4 +1,4 @@
-"""The Dataset contract: registering, numbering, looking up, reading an image file of any kind."""
+"""matterport's Dataset contract: registering, numbering, looking up, and reading image files."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def make(class_map=None):
     return dataset
 
 
-# ---- Nothing there ---------------------------------------------------------------------------------------------------
-def test_an_empty_dataset_has_the_background_only():
+# ---- Empty datasets --------------------------------------------------------------------------------------------------
+def test_an_empty_dataset_has_only_the_background():
     dataset = Dataset()
     assert len(dataset.image_ids) == 0
     dataset.prepare()
@@ -31,7 +31,7 @@ def test_an_empty_dataset_has_the_background_only():
     assert dataset.source_class_ids == {"": [0]}
 
 
-def test_base_load_mask_knows_of_no_objects():
+def test_base_load_mask_returns_no_objects():
     masks, class_ids = make().load_mask(0)
     assert masks.shape == (3, 5, 0) and masks.dtype == bool
     assert class_ids.shape == (0,) and class_ids.dtype == np.int32
@@ -64,7 +64,7 @@ def test_ids_names_and_sources_after_prepare():
     assert dataset.map_source_class_id("coco.44") == 2 and dataset.get_source_class_id(2, "coco") == 44
 
 
-def test_lookups_that_fail_say_what_there_is():
+def test_failed_lookups_list_what_is_registered():
     with pytest.raises(KeyError, match=r"coco\.45.*coco\.44"):
         make().map_source_class_id("coco.45")
     with pytest.raises(ValueError, match="'coco', not of 'via'"):
@@ -88,10 +88,10 @@ def test_class_map_with_an_unknown_class_is_refused():
         make({"coco.45": "x"})
 
 
-def test_constructor_takes_what_scripts_hand_over():
+def test_the_constructor_accepts_what_scripts_pass():
     class Odd(Dataset):
         def __init__(self):
-            super().__init__(self)  # seen in the wild
+            super().__init__(self)  # seen in a public script
 
     Odd().prepare()
     joined = Dataset(class_map={"a.1": "x", "b.1": "x"})
@@ -101,7 +101,7 @@ def test_constructor_takes_what_scripts_hand_over():
     assert joined.class_names == ["BG", "x"]
 
 
-def test_same_class_twice_is_one_and_another_name_is_said():
+def test_a_class_registered_twice_is_one_and_a_different_name_gives_a_warning():
     dataset = Dataset()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -158,18 +158,18 @@ def test_read_image_of_one_bit_gif_and_tiff(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "color.tif"), COLOR)
 
 
-def test_read_image_does_not_turn_by_exif(tmp_path):
+def test_read_image_ignores_exif_rotation(tmp_path):
     from PIL import Image
 
     exif = Image.Exif()
-    exif[0x0112] = 6  # a quarter turn: masks are drawn on the pixels as they are stored
+    exif[0x0112] = 6  # a quarter turn; masks are drawn on the stored pixels
     Image.fromarray(COLOR).save(tmp_path / "turned.jpg", exif=exif)
     assert read_image(tmp_path / "turned.jpg").shape == (6, 4, 3)
 
 
 @pytest.mark.parametrize("left", [0, 100, 0.5, -3])
 @pytest.mark.parametrize("kind", [".jpg", ".png"])
-def test_a_cut_file_is_named(tmp_path, kind, left):
+def test_a_truncated_file_is_named(tmp_path, kind, left):
     noise = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
     data = cv2.imencode(kind, noise)[1].tobytes()
     path = tmp_path / f"cut{kind}"
@@ -180,13 +180,13 @@ def test_a_cut_file_is_named(tmp_path, kind, left):
         read_image(path)
 
 
-def test_a_jpeg_without_its_end_is_told_from_a_whole_one():
-    """Older OpenCVs read such a file without a word; this one doesn't, so the check is tested by itself."""
+def test_a_jpeg_without_its_end_marker_is_recognized():
+    """Older OpenCVs read such a file without an error; newer ones don't, so the check is tested directly."""
     start, scan, end = (np.frombuffer(code, np.uint8) for code in (b"\xff\xd8", b"\xff\xda", b"\xff\xd9"))
     pixels = np.arange(9, dtype=np.uint8)
-    preview = np.concatenate([start, scan, pixels, end])  # in the header, with an end of its own
+    preview = np.concatenate([start, scan, pixels, end])  # in the header, with its own end marker
     assert _is_whole(np.concatenate([start, preview, scan, pixels, end]))
-    assert _is_whole(np.concatenate([start, preview, scan, pixels, end, pixels]))  # something behind it does no harm
+    assert _is_whole(np.concatenate([start, preview, scan, pixels, end, pixels]))  # trailing bytes are harmless
     assert not _is_whole(np.concatenate([start, preview, scan, pixels]))
     assert not _is_whole(start[:0]) and _is_whole(pixels)  # other formats are left to OpenCV
 
@@ -199,7 +199,7 @@ def test_a_file_of_floats_is_refused_because_their_range_is_unknown(tmp_path):
         read_image(tmp_path / "depth.tif")
 
 
-def test_what_is_not_there_or_no_image_is_named(tmp_path):
+def test_a_missing_file_and_one_that_is_no_image_are_named(tmp_path):
     (tmp_path / "page.jpg").write_text("<html>404</html>")
     with pytest.raises(ValueError, match=r"page\.jpg"):
         read_image(tmp_path / "page.jpg")

@@ -1,4 +1,4 @@
-"""The stream of samples and its batches: each image once, the same whoever prepares it, nothing silently lost."""
+"""The stream of samples and its batches: each image once per epoch, independent of the workers, nothing lost."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def assert_same(a, b):
 
 
 def jitter(image, masks, rng):
-    """An augmentation that any difference in the drawing of chance would show."""
+    """An augmentation whose result shows any difference in the random numbers."""
     shift = rng.integers(1, 60)
     return np.roll(image, shift, axis=1), np.roll(masks, shift, axis=1)
 
@@ -76,12 +76,12 @@ def test_a_batch_holds_what_load_image_gt_and_build_rpn_targets_give():
         assert not batch["input_gt_boxes"][i, n:].any() and not batch["input_gt_masks"][i, ..., n:].any()
         match, deltas = build_rpn_targets(image.shape, anchors, class_ids, boxes, config, np.random.default_rng(0))
         got = batch["input_rpn_match"][i, :, 0]
-        np.testing.assert_array_equal(got == 1, match == 1)  # few positives: none is left out by chance
+        np.testing.assert_array_equal(got == 1, match == 1)  # few positives, so none is left out
         assert (got == -1).sum() == (match == -1).sum() == 64 - (match == 1).sum()
         np.testing.assert_allclose(batch["input_rpn_bbox"][i], deltas, rtol=1e-6)
 
 
-def test_more_objects_than_fit_are_a_random_part():
+def test_of_more_objects_than_fit_a_random_part_is_used():
     dataset = Blocks(counts=(9,))
     generator = DataGenerator(dataset, TinyConfig(), seed=0, batch_size=1)
     seen = set()
@@ -102,7 +102,7 @@ def test_images_of_several_shapes_in_one_batch_are_refused():
 
 
 # ---- Order -----------------------------------------------------------------------------------------------------------
-def test_each_image_exactly_once_an_epoch_and_the_last_batch_is_smaller():
+def test_an_epoch_has_each_image_once_and_a_smaller_last_batch():
     generator = DataGenerator(Blocks(), TinyConfig(), seed=3)
     orders = []
     for generator.epoch in range(4):
@@ -113,7 +113,7 @@ def test_each_image_exactly_once_an_epoch_and_the_last_batch_is_smaller():
     assert len({tuple(order) for order in orders}) > 1
 
 
-def test_steps_go_on_where_the_epoch_before_ended_with_full_batches():
+def test_with_steps_epochs_continue_with_full_batches():
     generator = DataGenerator(Blocks(), TinyConfig(), seed=3, steps=4)
     stream = []
     for generator.epoch in range(5):
@@ -125,7 +125,7 @@ def test_steps_go_on_where_the_epoch_before_ended_with_full_batches():
         assert sorted(stream[start : start + 5]) == [0, 1, 2, 3, 4]
 
 
-def test_seed_fixes_the_order_and_everything_else():
+def test_the_seed_determines_order_and_augmentation():
     dataset, config = Blocks(), TinyConfig()
     first, again, other = (DataGenerator(dataset, config, augmentation=jitter, seed=s) for s in (1, 1, 2))
     assert_same(first[1][0], again[1][0])
@@ -139,7 +139,7 @@ def test_seed_fixes_the_order_and_everything_else():
     assert DataGenerator(dataset, config).seed == drawn != DataGenerator(dataset, config).seed
 
 
-def test_on_epoch_end_and_a_set_epoch_are_the_same():
+def test_setting_the_epoch_equals_reaching_it():
     a, b = (DataGenerator(Blocks(), TinyConfig(), seed=0, augmentation=jitter) for _ in range(2))
     a.on_epoch_end()
     a.on_epoch_end()
@@ -147,7 +147,7 @@ def test_on_epoch_end_and_a_set_epoch_are_the_same():
     assert_same(a[0][0], b[0][0])
 
 
-def test_without_shuffle_the_order_is_that_of_the_data_set():
+def test_without_shuffle_images_come_in_order():
     generator = DataGenerator(Blocks(), TinyConfig(), shuffle=False, seed=0)
     assert epoch_ids(generator) == [[0, 1], [2, 3], [4]]
     with pytest.raises(IndexError):
@@ -155,7 +155,7 @@ def test_without_shuffle_the_order_is_that_of_the_data_set():
 
 
 # ---- Images without objects, and broken ones -------------------------------------------------------------------------
-def test_issue_330_images_without_objects_give_way_or_are_negatives():
+def test_issue_330_images_without_objects_are_replaced_or_used_as_negatives():
     dataset, config = Blocks(counts=(0, 2, 0, 0, 1)), TinyConfig()
     generator = DataGenerator(dataset, config, shuffle=False, batch_size=5, seed=0)
     with pytest.warns(UserWarning, match=r"image 0 \(blocks\.0\) has no object.*TRAIN_ON_EMPTY_IMAGES") as said:
@@ -163,7 +163,7 @@ def test_issue_330_images_without_objects_give_way_or_are_negatives():
     assert len(said) == 1 and generator.stream.replaced == 4
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        generator[0]  # said once
+        generator[0]  # warns only once
     config.TRAIN_ON_EMPTY_IMAGES = True
     (batch,) = DataGenerator(dataset, config, shuffle=False, batch_size=5, seed=0)[0]
     assert batch["input_image_meta"][:, 0].tolist() == [0, 1, 2, 3, 4]
@@ -171,7 +171,7 @@ def test_issue_330_images_without_objects_give_way_or_are_negatives():
     assert (batch["input_rpn_match"][0] == -1).sum() == 64
 
 
-def test_a_crowd_alone_is_no_object():
+def test_an_image_with_only_a_crowd_is_replaced():
     class Crowd(Blocks):
         def load_mask(self, image_id):
             masks, class_ids = super().load_mask(image_id)
@@ -182,12 +182,12 @@ def test_a_crowd_alone_is_no_object():
 
 
 @pytest.mark.filterwarnings("ignore:image")
-def test_no_objects_anywhere_is_an_error_and_no_endless_loop():
+def test_a_dataset_without_objects_is_an_error_instead_of_an_endless_loop():
     with pytest.raises(ValueError, match=r"None of the 3 images of Blocks has an object"):
         DataGenerator(Blocks(counts=(0, 0, 0)), TinyConfig(), seed=0)[0]
 
 
-def test_a_broken_image_is_named():
+def test_an_image_that_can_not_be_loaded_is_named():
     class Broken(Blocks):
         def load_image(self, image_id):
             if image_id == 3:
@@ -206,7 +206,7 @@ def test_a_broken_image_is_named():
         (lambda d, c: d.image_info.clear() or d.prepare(), "Blocks has no images"),
     ],
 )
-def test_data_sets_that_can_not_be_used(change, message):
+def test_datasets_that_can_not_be_used(change, message):
     dataset, config = Blocks(), TinyConfig()
     change(dataset, config)
     with pytest.raises(ValueError, match=message):
@@ -221,7 +221,7 @@ def test_a_dataset_that_is_not_prepared_is_refused():
 
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"batch_size": 0}, {"augmentation": "flip"}])
-def test_arguments_that_can_not_be(wrong):
+def test_invalid_arguments_are_refused(wrong):
     with pytest.raises((ValueError, TypeError), match=next(iter(wrong))):
         DataGenerator(Blocks(), TinyConfig(), **wrong)
 
@@ -252,7 +252,7 @@ def test_stream_survives_pickling():
 
 
 def through_keras(workers, use_multiprocessing=False, epochs=2):
-    """What `fit` is given in two epochs."""
+    """The batches that `fit` gets in two epochs."""
     from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 
     generator = DataGenerator(Blocks(), TinyConfig(), augmentation=jitter, seed=4, steps=3, workers=workers,
@@ -273,8 +273,8 @@ def test_results_do_not_depend_on_the_number_of_threads():
 
 
 @pytest.mark.slow
-def test_issue_287_worker_processes_give_the_same_and_come_to_an_end(tmp_path):
-    """In a program of its own, which must end by itself: processes, started fresh, that outlive no one."""
+def test_issue_287_worker_processes_give_the_same_batches_and_end(tmp_path):
+    """In a separate program that must end by itself, with processes that end with it."""
     script = (
         "import sys; sys.path[:0] = [r'{root}', r'{tests}']\n"
         "from test_data_generator import through_keras, assert_same\n"
@@ -290,14 +290,14 @@ def test_issue_287_worker_processes_give_the_same_and_come_to_an_end(tmp_path):
     assert done.stdout.strip().endswith("the same"), done.stderr[-3000:]
 
 
-def test_a_data_set_that_can_not_be_sent_to_processes_is_refused():
+def test_a_dataset_that_can_not_be_pickled_is_refused_for_processes():
     dataset = Blocks()
     dataset.reader = lambda: None
     with pytest.raises(ValueError, match=r"picklable: .*use_multiprocessing=False"):
         DataGenerator(dataset, TinyConfig(), use_multiprocessing=True)
 
 
-def test_a_data_set_of_a_notebook_is_refused_for_processes(monkeypatch):
+def test_a_dataset_defined_in_a_notebook_is_refused_for_processes(monkeypatch):
     monkeypatch.setattr(Blocks, "__module__", "__main__")
     monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
     with pytest.raises(ValueError, match="defined in a notebook"):
@@ -311,7 +311,7 @@ def test_data_generator_yields_lists_in_matterports_order():
     assert [a.shape for a in inputs] == [a.shape for a in batch.values()] and outputs == []
 
 
-def test_data_generator_shows_each_image_once_and_goes_on():
+def test_data_generator_yields_each_image_once_per_epoch_without_end():
     generator = data_generator(Blocks(), TinyConfig(), batch_size=5)
     ids = [next(generator)[0][1][:, 0].astype(int).tolist() for _ in range(3)]
     assert all(sorted(one) == [0, 1, 2, 3, 4] for one in ids)

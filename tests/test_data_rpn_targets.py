@@ -1,4 +1,4 @@
-"""RPN targets, detection targets, random RoIs: by hand, against the golden data, and the fast way against the plain."""
+"""RPN targets, detection targets, random RoIs: by hand, against golden data, and the index against all overlaps."""
 
 from __future__ import annotations
 
@@ -44,24 +44,24 @@ def pyramid(height, width, config=None):
 A, B, C = [0, 0, 50, 100], [5, 0, 55, 100], [80, 80, 90, 90]
 
 
-# ---- RPN: nothing there ----------------------------------------------------------------------------------------------
+# ---- RPN: no objects -------------------------------------------------------------------------------------------------
 def test_without_objects_all_anchors_are_negative():
     match, bbox = rpn_targets([A, B, C], np.zeros((0, 4), int))
     assert match.tolist() == [-1, -1, -1] and match.dtype == np.int32
     assert bbox.shape == (8, 4) and not bbox.any()
 
 
-def test_crowd_alone_leaves_no_positive_and_silences_the_anchors_it_touches():
+def test_anchors_that_touch_a_crowd_are_ignored():
     match, bbox = rpn_targets([A, B, C], [[0, 0, 20, 20]], class_ids=[-1])
     assert match.tolist() == [0, 0, -1] and not bbox.any()
 
 
-def test_object_without_area_forces_nothing():
+def test_an_object_without_area_makes_no_anchor_positive():
     match, bbox = rpn_targets([A, C], [[30, 30, 30, 40], [0, 0, 0, 0]])
     assert match.tolist() == [-1, -1] and not bbox.any()
 
 
-def test_issue_2014_object_that_overlaps_no_anchor_forces_none():
+def test_issue_2014_an_object_that_overlaps_no_anchor_makes_none_positive():
     match, _ = rpn_targets([A, B, C], [[100, 100, 110, 110]])
     assert match.tolist() == [-1, -1, -1]  # matterport: all positive, since all tie at IoU 0
 
@@ -79,7 +79,7 @@ def test_thresholds_positive_neutral_negative():
     assert rpn_targets(anchors, [A])[0].tolist() == [1, 1, 0, -1]
 
 
-def test_best_anchor_of_an_object_is_positive_however_little_they_overlap():
+def test_the_best_anchor_of_an_object_is_positive_at_any_overlap():
     match, bbox = rpn_targets([[0, 0, 10, 10], [20, 20, 30, 30]], [[8, 8, 18, 18]])
     assert match.tolist() == [1, -1]
     np.testing.assert_allclose(bbox[0], [8, 8, 0, 0])  # 0.8 of the anchor's side, over a std dev of 0.1
@@ -87,7 +87,7 @@ def test_best_anchor_of_an_object_is_positive_however_little_they_overlap():
 
 def test_deltas_by_hand():
     _, bbox = rpn_targets([[0, 0, 10, 20]], [[2, 1, 12, 11]])
-    # centre (5, 10) -> (7, 6); size (10, 20) -> (10, 10)
+    # center (5, 10) -> (7, 6); size (10, 20) -> (10, 10)
     np.testing.assert_allclose(bbox[0], [0.2 / 0.1, -0.2 / 0.1, 0, np.log(0.5) / 0.2])
 
 
@@ -100,13 +100,13 @@ def test_issue_2014_forced_match_takes_its_own_object():
     np.testing.assert_allclose(bbox[0], [0, (7.4 - 5) / 10 / 0.1, 0, np.log(0.28) / 0.2])
 
 
-def test_an_anchor_forced_by_two_goes_to_the_one_it_overlaps_more():
+def test_an_anchor_that_is_best_for_two_objects_gets_the_one_it_overlaps_more():
     match, bbox = rpn_targets([[0, 0, 10, 10]], [[0, 0, 10, 2], [0, 0, 10, 5]])
     assert match.tolist() == [1]
     np.testing.assert_allclose(bbox[0], [0, -2.5, 0, np.log(0.5) / 0.2])
 
 
-def test_all_anchors_that_tie_as_the_best_are_forced():
+def test_all_anchors_that_tie_as_the_best_are_positive():
     match, _ = rpn_targets([[0, 0, 10, 10], [0, 12, 10, 22], C], [[0, 8, 10, 14]])
     assert match.tolist() == [1, 1, -1]
 
@@ -127,7 +127,7 @@ def test_rows_of_rpn_bbox_follow_the_order_of_the_anchors():
 
 
 @pytest.mark.parametrize("taken", [[], [0, 5, 999], list(range(0, 90, 3))])
-def test_negatives_are_drawn_evenly_and_none_twice(taken):
+def test_negatives_are_drawn_uniformly_without_repetition(taken):
     times, free = np.zeros(1000), np.ones(1000, bool)
     free[taken] = False
     for seed in range(200):
@@ -135,11 +135,11 @@ def test_negatives_are_drawn_evenly_and_none_twice(taken):
         assert len(drawn) == 200 and (np.diff(drawn) > 0).all()
         times[drawn] += 1
     assert not times[~free].any()
-    times = times[free]  # each is drawn 40 times, give or take 6
+    times = times[free]  # each is drawn 40 times on average, std dev 6
     assert times.min() > 15 and times.max() < 70 and abs(times[:400].mean() - times[400:].mean()) < 2
 
 
-# ---- RPN: against the reference and the plain computation ------------------------------------------------------------
+# ---- RPN: against the reference and all overlaps ---------------------------------------------------------------------
 @pytest.mark.parametrize("case", ["plain", "crowd", "many"])
 def test_golden_rpn_targets(golden, case):
     data = golden("utils_golden.npz")
@@ -173,7 +173,7 @@ def random_boxes(rng, count, side):
 
 
 @pytest.mark.parametrize("kind", ["pyramid", "stride 2", "a part", "shuffled", "random", "none"])
-def test_anchor_index_equals_the_plain_overlaps(kind):
+def test_the_anchor_index_equals_all_overlaps(kind):
     rng = np.random.default_rng(0)
     config = Config()
     config.RPN_ANCHOR_STRIDE = 2 if kind == "stride 2" else 1
@@ -194,7 +194,7 @@ def test_anchor_index_equals_the_plain_overlaps(kind):
         found = np.zeros_like(plain)
         found[anchor, box] = iou
         np.testing.assert_array_equal(found, np.where(plain >= threshold, plain, 0))
-        assert len(anchor) == np.count_nonzero(found)  # none twice
+        assert len(anchor) == np.count_nonzero(found)  # no duplicates
 
         anchor, box, iou = index.best(boxes, (anchor, box, iou))
         best = np.zeros(plain.shape, bool)
@@ -204,7 +204,7 @@ def test_anchor_index_equals_the_plain_overlaps(kind):
         np.testing.assert_array_equal(index.best_iou(boxes), plain.max(axis=0, initial=0))
 
 
-def test_rpn_targets_equal_the_plain_computation_at_full_size():
+def test_rpn_targets_equal_those_from_all_overlaps_at_full_size():
     anchors, rng = pyramid(512, 640), np.random.default_rng(1)
     index, config = AnchorIndex(anchors), Config()
     config.RPN_TRAIN_ANCHORS_PER_IMAGE = 10_000_000
@@ -256,16 +256,16 @@ def test_detection_targets_ignore_padding_and_crowds():
     _, class_ids, _, _ = detection_targets([A, C], [[0, 0, 0, 0], A], [0, -2])
     assert not class_ids.any()
     rois, _, _, _ = detection_targets([A, B, C], [A], [-2])
-    np.testing.assert_array_equal(rois, [C] * 4)  # what touches a crowd is no background
+    np.testing.assert_array_equal(rois, [C] * 4)  # RoIs that touch a crowd are not background
 
 
-def test_detection_targets_of_positives_only_repeat_them():
+def test_detection_targets_without_negatives_repeat_positives():
     rois, class_ids, _, _ = detection_targets([A], [A], [3])
     np.testing.assert_array_equal(rois, [A] * 4)
     assert class_ids.tolist() == [3] * 4
 
 
-def test_detection_targets_hold_the_share_of_positives():
+def test_detection_targets_keep_the_share_of_positives():
     _, class_ids, bboxes, masks = detection_targets([A] * 5 + [C] * 5, [A], [3])
     assert class_ids.tolist() == [3, 3, 0, 0]
     assert masks[:2, ..., 3].min() == 1 and not masks[2:].any() and not masks[..., :3].any() and not bboxes.any()
@@ -293,6 +293,6 @@ def test_random_rois_lie_inside_and_have_an_area(gt_boxes):
     assert (rois[:, :2] < rois[:, 2:]).all() and rois.min() >= 0 and (rois.max(axis=0) <= [41, 64, 41, 64]).all()
 
 
-def test_random_rois_in_a_line_are_refused():
+def test_random_rois_in_an_image_of_one_row_are_refused():
     with pytest.raises(ValueError, match="at least two pixels"):
         generate_random_rois((1, 64, 3), 5, None, np.zeros((0, 4)))

@@ -76,7 +76,7 @@ def test_with_a_config_boxes_are_those_of_training():
     assert dataset.summary(config, progress=False).smaller_than_mini_mask == 9  # the first objects are 20 -> 32 pixels
 
 
-def test_objects_that_are_lost_on_the_way(capsys):
+def test_lost_objects_are_counted(capsys):
     class Dots(Boxes):
         def load_mask(self, image_id):
             masks, class_ids = super().load_mask(image_id)
@@ -149,7 +149,7 @@ def test_all_resize_modes(mode):
     np.testing.assert_array_equal(summary.molded_boxes, dataset.summary(config, progress=False).molded_boxes)
 
 
-# ---- The figure, and numbers for others ------------------------------------------------------------------------------
+# ---- Figure and numbers ----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("config", [None, TinyConfig()])
 @pytest.mark.parametrize("image_ids", [None, [1], []])
 def test_figure_and_numbers_of_any_set(config, image_ids, tmp_path):
@@ -183,7 +183,7 @@ def test_many_classes_and_objects(capsys):
     assert len(bars) == 1 and bars[0].get_x() < 120 < bars[0].get_x() + bars[0].get_width()
 
 
-# ---- What can't be summed up -----------------------------------------------------------------------------------------
+# ---- Input -----------------------------------------------------------------------------------------------------------
 def test_bad_input():
     with pytest.raises(ValueError, match="Dataset isn't prepared; call its prepare"):
         Dataset().summary()
@@ -214,7 +214,7 @@ def test_masks_as_users_give_them():
     assert Loose(IMAGES).summary(TinyConfig(), progress=False).to_dict() == strict | {"name": "Loose (toys)"}
 
 
-def test_classes_of_one_name_in_two_sources():
+def test_classes_with_the_same_name_in_two_sources_are_counted_together():
     dataset = Boxes(IMAGES)
     dataset.add_class("other", 1, "a")
     dataset.prepare()

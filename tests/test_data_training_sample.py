@@ -1,4 +1,4 @@
-"""load_image_gt: what comes in is checked, what goes out fits together, in every resize mode, packed or not."""
+"""`load_image_gt`: accepted images and masks, consistent results in every resize mode, packed masks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def load(masks, class_ids, image=None, config=None, **kwargs):
     return load_image_gt(Given(masks, class_ids, image), config or TinyConfig(), 0, **kwargs)
 
 
-# ---- Nothing there ---------------------------------------------------------------------------------------------------
+# ---- No objects ------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("mini", [False, True])
 @pytest.mark.parametrize("shape", [(40, 50, 0), (0, 0, 0)], ids=["its size", "matterport's [0, 0, 0]"])
 def test_image_without_objects(shape, mini):
@@ -84,7 +84,7 @@ def test_masks_and_class_ids_of_any_type(dtype, value, ids):
         (np.full((40, 50, 1), "x"), [1], "masks of type <U1"),
     ],
 )
-def test_what_does_not_fit_is_refused_by_name(masks, ids, message):
+def test_masks_and_class_ids_that_do_not_fit_are_refused_by_name(masks, ids, message):
     with pytest.raises(ValueError, match=message) as caught:
         load(masks, ids)
     assert "Given.load_mask returned" in str(caught.value) and "image 0 (blocks.0)" in str(caught.value)
@@ -124,14 +124,14 @@ def test_active_classes_are_those_of_the_images_source():
     dataset.add_image("other", "x", None, count=1)
     dataset.prepare()
     config = TinyConfig()
-    config.NUM_CLASSES = 5  # one more than there are
+    config.NUM_CLASSES = 5  # one more than the dataset has
     assert load_image_gt(dataset, config, 0)[1][12:].tolist() == [1, 1, 1, 0, 0]
     assert load_image_gt(dataset, config, 1)[1][12:].tolist() == [1, 0, 0, 1, 0]
 
 
 @pytest.mark.parametrize("mode", ["none", "square", "pad64", "crop"])
 @pytest.mark.parametrize("augmented", [False, True])
-def test_mini_masks_are_the_large_ones_cut_out(mode, augmented):
+def test_mini_masks_are_the_full_masks_minimized(mode, augmented):
     config = TinyConfig()
     config.IMAGE_RESIZE_MODE, config.IMAGE_MIN_DIM = mode, 64
     masks = np.random.default_rng(0).random((40, 50, 11)) < 0.05
@@ -146,7 +146,7 @@ def test_mini_masks_are_the_large_ones_cut_out(mode, augmented):
     np.testing.assert_array_equal(mini_mask, minimize_mask(bbox, mask, (28, 28)))
 
 
-def test_crop_follows_the_generator_and_drops_what_is_outside():
+def test_crop_follows_the_generator_and_drops_objects_outside():
     config = TinyConfig()
     config.IMAGE_RESIZE_MODE, config.IMAGE_MIN_DIM = "crop", 64
     masks = np.zeros((200, 200, 2), bool)
@@ -187,7 +187,7 @@ def test_images_of_any_kind(image, channels):
     assert got.shape == (128, 128, channels) and got[64, 64].tolist() == [7] * channels
 
 
-def test_floats_of_their_own_range_pass_if_the_mean_pixel_says_so():
+def test_standardized_floats_pass_with_a_small_mean_pixel():
     image, config = np.full((40, 50, 3), 0.5), TinyConfig()
     with pytest.raises(ValueError, match=r"image 0 \(blocks\.0\) has float values"):
         load(block(), [1], image, config)
@@ -198,7 +198,7 @@ def test_floats_of_their_own_range_pass_if_the_mean_pixel_says_so():
 # ---- Packed masks ----------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 20])
 @pytest.mark.parametrize("order", ["C", "F", "layers"])
-def test_packing_is_undone_by_unpacking(count, order):
+def test_unpack_inverts_pack(count, order):
     masks = np.random.default_rng(count).random((13, 17, count)) < 0.1
     masks[..., : count // 3] = False
     laid = np.ascontiguousarray(np.moveaxis(masks, -1, 0)) if order == "layers" else None

@@ -1,9 +1,9 @@
-"""Compares the choices of `mrcnn.processor` on this CPU: TensorFlow with and without oneDNN.
+"""Compares TensorFlow with and without oneDNN on this CPU (docs/processors.md).
 
     python -m benchmarks.processor [--rounds 7] [--isa AVX2] [--work resnet-detect resnet-train ...]
 
-Each choice runs in a process of its own; the processes take turns, so that a busy machine disturbs both alike. The table
-has the median of the wall time and of the processor time of a call, in seconds, and of their ratios round by round.
+Each choice runs in a process of its own; the processes take turns, so that a busy machine disturbs both alike. The
+table has the medians of wall time and processor time of a call, in seconds, and of their ratios round by round.
 `--isa AVX2` limits oneDNN, which also multiplies TensorFlow's matrices, to the instructions of an older CPU
 (`ONEDNN_MAX_CPU_ISA`).
 """
@@ -145,7 +145,9 @@ def main(arguments: list[str] | None = None) -> None:
         serve(args.serve)
         return
     limit = {"ONEDNN_MAX_CPU_ISA": args.isa} if args.isa else {}
-    choices = {f"oneDNN {'on' if value == '1' else 'off'}": {"TF_ENABLE_ONEDNN_OPTS": value, **limit} for value in CHOICES}
+    choices = {
+        f"oneDNN {'on' if value == '1' else 'off'}": {"TF_ENABLE_ONEDNN_OPTS": value, **limit} for value in CHOICES
+    }
     header = ["seconds", *(f"{kind}, {name}" for kind in ("wall", "processor") for name in [*choices, "on / off"])]
     print("| " + " | ".join(header) + " |\n|" + "---|" * len(header))
     for work in args.work:

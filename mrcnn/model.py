@@ -22,7 +22,7 @@ from functools import wraps
 import keras
 import numpy as np
 
-from mrcnn import evaluation, training, weights
+from mrcnn import evaluation, processor, training, weights
 from mrcnn.compat.tf1 import eager_mode, teach_tf_identity
 from mrcnn.config import Config
 from mrcnn.data.generator import DataGenerator, data_generator
@@ -54,7 +54,7 @@ from mrcnn.nn.losses import (
     smooth_l1_loss,
 )
 from mrcnn.nn.norm import BatchNorm
-from mrcnn.nn.precision import computing_in
+from mrcnn.nn.precision import computing_in, log_processor, warn_if_slow
 from mrcnn.nn.proposals import ProposalLayer
 from mrcnn.nn.roi_align import PyramidROIAlign, log2_graph
 from mrcnn.nn.rpn import build_rpn_model, rpn_graph, rpn_over_pyramid
@@ -148,6 +148,8 @@ class MaskRCNN(keras.Model):
             raise ValueError(f"mode is {mode!r}; expected one of {', '.join(MODES)}.")
         config.validate()
         teach_tf_identity()
+        warn_if_slow(config.COMPUTE_DTYPE, processor.cpu_flags())
+        log_processor()
         devices = find_devices(config, strategy)
         with devices.scope(), computing_in(config.COMPUTE_DTYPE):
             stages = build_stages(config)

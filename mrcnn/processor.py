@@ -1,4 +1,4 @@
-"""What the CPU can do, and what follows from it: whether TensorFlow uses oneDNN, whether 16 bits are slow.
+"""The CPU's instruction sets, and whether computing in 16 bits is slow without some of them.
 
 TensorFlow reads `TF_ENABLE_ONEDNN_OPTS` when it is imported. If the variable isn't set, it uses oneDNN on CPUs with
 AVX-512 VNNI or later instructions and Eigen on others. docs/processors.md has the measurements behind the decisions.
@@ -88,6 +88,7 @@ def slow_dtype(dtype: str, flags: frozenset[str] | None) -> str | None:
     if flags is None or dtype not in HALF_FLAGS or flags & HALF_FLAGS[dtype]:
         return None
     return (
-        f'COMPUTE_DTYPE is "{dtype}", but this CPU ({describe(flags)}) has no instructions for {dtype[6:]}. On a CPU with'
-        ' AVX2, mixed_bfloat16 took 1.6 times as long as float32 to detect and 11 times as long to train. Use "float32".'
+        f'COMPUTE_DTYPE is "{dtype}", but this CPU ({describe(flags)}) has no instructions for {dtype[6:]}. On a CPU'
+        " with AVX2, mixed_bfloat16 took 1.6 times as long as float32 to detect and 11 times as long to train."
+        ' Use "float32".'
     )

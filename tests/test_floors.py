@@ -15,6 +15,7 @@ BACKENDS = ("tensorflow", "jax", "torch")
 FLOORS = {
     "settings": 0,
     "io": 0,
+    "processor": 0,
     "distribution": 0,
     "ops": 1,
     "config": 1,  # of ops it imports constants only

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 
+import keras
 import pytest
 
 from mrcnn import processor
-from mrcnn.nn.precision import warn_if_slow
+from mrcnn.nn.precision import log_processor, warn_if_slow
 
 AVX2 = frozenset({"avx", "avx2", "fma"})
 
@@ -15,7 +17,11 @@ AVX2 = frozenset({"avx", "avx2", "fma"})
 @pytest.mark.parametrize(
     ("read", "text", "expected"),
     [
-        (processor.parse_cpuinfo, "processor\t: 0\nflags\t\t: fpu AVX avx2\nflags\t\t: other\n", {"fpu", "avx", "avx2"}),
+        (
+            processor.parse_cpuinfo,
+            "processor\t: 0\nflags\t\t: fpu AVX avx2\nflags\t\t: other\n",
+            {"fpu", "avx", "avx2"},
+        ),
         (processor.parse_cpuinfo, "processor\t: 0\nFeatures\t: asimd bf16\n", {"asimd", "bf16"}),
         (processor.parse_cpuinfo, "vendor_id : IBM/S390\n", None),
         (
@@ -66,3 +72,13 @@ def test_no_warning_where_nothing_is_known_to_be_slow(dtype, flags, accelerator)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warn_if_slow(dtype, flags, accelerator)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="oneDNN is TensorFlow's choice")
+def test_the_choice_is_logged_once(caplog):
+    log_processor.cache_clear()
+    with caplog.at_level(logging.INFO, logger="mrcnn"):
+        log_processor()
+        log_processor()
+    (message,) = caplog.messages
+    assert processor.describe(processor.cpu_flags()) in message and "TF_ENABLE_ONEDNN_OPTS" in message

@@ -29,8 +29,24 @@ def tensorflow_kernels() -> ModuleType | None:
 def onednn_is_on() -> bool:
     """Whether TensorFlow, which must be the backend, computes with oneDNN on this CPU.
 
-    It does if `TF_ENABLE_ONEDNN_OPTS` says so, or isn't set and the CPU has AVX-512 VNNI (`mrcnn.processor`).
+    It does if `TF_ENABLE_ONEDNN_OPTS` says so, or isn't set and the CPU has AVX-512 VNNI (docs/processors.md).
     """
     from tensorflow.python.util import _pywrap_util_port  # no public name tells this
 
     return _pywrap_util_port.IsMklEnabled()
+
+
+def has_accelerator() -> bool:
+    """Whether the backend computes on a GPU or TPU, not on the CPU."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return any(device.device_type != "CPU" for device in tf.config.list_logical_devices())
+    if backend == "jax":
+        import jax
+
+        return jax.default_backend() != "cpu"
+    import torch
+
+    return torch.cuda.is_available() or torch.backends.mps.is_available()

@@ -13,8 +13,8 @@ from mrcnn.evaluation.boundary import band, band_width, boundary_ious
 from mrcnn.evaluation.calibration import best_threshold, best_thresholds, calibrate, min_scores
 from mrcnn.evaluation.coco_protocol import RECALLS
 from mrcnn.evaluation.errors import break_down, confusion_matrix
-from mrcnn.evaluation.rle import check_rles, encode_masks, to_rle
 from mrcnn.evaluation.semantic import count_pixels, semantic_map, semantic_scores
+from mrcnn.ops.rle import check_rles, encode_masks, to_rle
 
 SIZE = 100
 

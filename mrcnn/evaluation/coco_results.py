@@ -24,7 +24,7 @@ from pycocotools import mask as coco_mask
 
 from mrcnn.data.dataset import describe_image
 from mrcnn.evaluation.instances import Instances, class_numbers, empty, plain, require_detections
-from mrcnn.evaluation.rle import check_rles, to_rle
+from mrcnn.ops.rle import check_rles, to_rle
 
 CHUNK = 1 << 22  # bytes of a results file looked at together
 

@@ -20,7 +20,7 @@ from pycocotools import mask as coco_mask
 
 from mrcnn.data.dataset import describe_image
 from mrcnn.data.ground_truth import check_class_ids, load_masks
-from mrcnn.evaluation.rle import encode_masks, to_rle
+from mrcnn.ops.rle import encode_masks, to_rle
 
 BOX_TOLERANCE = 1.0  # pixels a box may reach beyond its image: annotation tools round outwards
 

@@ -28,15 +28,16 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from pycocotools import mask as rle
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from mrcnn.data.dataset import Dataset, is_url
 from mrcnn.data.formats import BrokenAnnotation, field, image_size, keep_whole, read_json, writers
+from mrcnn.ops.rle import InvalidRle, draw_rles, encode_masks, to_rle
 
 PARTS = ("images", "annotations", "categories")
 MASK_FORMS = "polygons [[x, y, ...], ...] or run lengths {size, counts}"
-SIX_BITS = bytes(range(48, 112))  # the characters of compressed run lengths
 # Subsets of 2014 whose images lie in another one's folder.
 IMAGES_OF = {"minival": "val", "valminusminival": "val"}
 
@@ -150,94 +151,35 @@ def coco_layout(dataset_dir, subset, year):
     return folder / "annotations" / f"instances_{subset}{year}.json", folder / f"{IMAGES_OF.get(subset, subset)}{year}"
 
 
-def draw(annotations, layers, path):
+def draw(annotations: list[dict], layers: NDArray[np.bool_], path: str | Path) -> NDArray[np.bool_]:
     """Draws checked annotations, pixel for pixel as pycocotools' `annToMask` does.
 
     Args:
-        annotations: [N] dicts with "segmentation".
-        layers: [N, W, H] bool in one piece, all False; is changed. The masks' transposes, as run lengths go by columns.
+        annotations: N dicts with "segmentation".
+        layers: [N, W, H] bool, C-contiguous, all False; changed in place, see `ops.rle.draw_rles`.
         path: of the image, for errors.
 
     Returns:
-        [N] bool: whether there is a pixel in it.
+        [N] bool: whether the annotation has a pixel.
 
     Raises:
-        BrokenAnnotation: run lengths that aren't any, or not this image's.
+        BrokenAnnotation: run lengths that can't be read, or whose sum isn't the image's number of pixels.
     """
     _, width, height = layers.shape
-    texts = {i: text for i, annotation in enumerate(annotations) if (text := _as_text(annotation, height, width, path))}
-    shown = np.zeros(len(annotations), bool)
-    if not texts:
-        return shown
-    runs, starts = _run_lengths(list(texts.values()))
-    numbers = np.diff(starts, append=len(runs))
-    sums, lowest = np.add.reduceat(runs, starts), np.minimum.reduceat(runs, starts)  # each text has a number
-    for i, total, low in zip(texts, sums.tolist(), lowest.tolist()):
-        if total != width * height or low < 0:
-            raise _not_this_images(annotations[i], height, width, path)
-
-    # Runs 1, 3, 5, ... of an annotation are the object. Only what lies between its first and last pixel is written.
-    is_object = np.arange(numbers.max()) % 2 == 0
-    for i, start, number in zip(texts, starts.tolist(), (numbers // 2 * 2).tolist()):
-        if number:
-            own = runs[start : start + number]
-            begin, pixels = own[0], np.repeat(is_object[: number - 1], own[1:])
-            layers[i].reshape(-1)[begin : begin + len(pixels)] = pixels
-            shown[i] = own[1::2].any()
-    return shown
-
-
-def _as_text(annotation, height, width, path) -> bytes:
-    """The run lengths in COCO's compressed form; b"" if the outlines have no area."""
-    segmentation = annotation["segmentation"]
-    if isinstance(segmentation, list):
-        # Fewer than three points have no area (and pycocotools would take two for a box).
-        parts = [part for part in segmentation if len(part) >= 6]
-        if not parts:
-            return b""
-        drawn = rle.frPyObjects(parts, height, width)
-        return (drawn[0] if len(drawn) == 1 else rle.merge(drawn))["counts"]
-    counts = segmentation["counts"]
-    if isinstance(counts, list):
-        if sum(counts) != height * width or min(counts) < 0:
-            raise _not_this_images(annotation, height, width, path)
-        return rle.frPyObjects({"counts": counts, "size": [height, width]}, height, width)["counts"]
-    text = counts.encode() if isinstance(counts, str) else counts
-    if not text or text.translate(None, SIX_BITS) or (text[-1] - 48) & 32:
-        raise _not_this_images(annotation, height, width, path)
-    return text
-
-
-def _not_this_images(annotation, height, width, path):
-    expected = f"run lengths with a sum of {height} x {width} = {height * width}"
-    entry = f"annotation {annotation.get('id')}"
-    return BrokenAnnotation(path, entry, "segmentation.counts", expected, annotation["segmentation"]["counts"])
-
-
-def _run_lengths(texts):
-    """The run lengths in COCO's compressed form: those of all texts, [R] int, and where those of each start.
-
-    Each number is written in groups of five bits, lowest first, one a character from "0" on; a character's sixth bit
-    says that another one follows, the fifth bit of the last one is the sign. From a text's fourth number on it is the
-    difference to the last but one. (pycocotools can decode this to pixels only, and reads beyond a text that is cut.)
-    """
-    codes = np.frombuffer(b"".join(texts), np.uint8).astype(np.int64) - 48
-    last = np.flatnonzero((codes & 32) == 0)  # of each number
-    first = np.append(0, last[:-1] + 1)
-    length = last - first + 1
-    group = np.arange(len(codes)) - np.repeat(first, length)
-    values = np.add.reduceat((codes & 31) << (5 * group), first)
-    values -= ((codes[last] & 16) > 0) * (1 << 5 * length)
-
-    # Sums over every second number of all texts, less what the sum was before the number's own chain began: the
-    # numbers 1, 3, 5... of a text are one chain, 2, 4, 6... another one, and number 0 stands alone.
-    starts = np.searchsorted(last, np.cumsum([0, *map(len, texts[:-1])]))
-    start = np.repeat(starts, np.diff(starts, append=len(values)))
-    position = np.arange(len(values)) - start
-    sums = np.zeros(len(values) + 2, np.int64)  # two zeros in front
-    sums[2::2], sums[3::2] = np.cumsum(values[::2]), np.cumsum(values[1::2])
-    before = np.where(position == 0, start - 2, start - position % 2)
-    return sums[2:] - sums[before + 2], starts
+    nothing = {"size": [height, width], "counts": [height * width]}
+    rles = []
+    for annotation in annotations:
+        segmentation = annotation["segmentation"]
+        if isinstance(segmentation, list):  # fewer than three points have no area; pycocotools takes two for a box
+            segmentation = [part for part in segmentation if len(part) >= 6] or nothing
+        rles.append(to_rle(segmentation, height, width))
+    try:
+        return draw_rles(rles, layers)
+    except InvalidRle as error:
+        annotation = annotations[error.index]
+        where = (path, f"annotation {annotation.get('id')}", "segmentation.counts")
+        expected = f"run lengths with a sum of {height} x {width} = {height * width}"
+        raise BrokenAnnotation(*where, expected, annotation["segmentation"]["counts"]) from error
 
 
 # ---- Parts of the file -----------------------------------------------------------------------------------------------
@@ -383,15 +325,15 @@ def save_coco(dataset, path, image_ids=None, indent=None):
         file = writers.image_file(dataset, image_id, (height, width), png)
         name = writers.relative_path(file, path.parent)
         images.append({"id": own_id, "file_name": name, "height": height, "width": width})
-        for code, class_id in zip(rle.encode(np.asfortranarray(masks, np.uint8)), class_ids.tolist()):
+        for code, class_id in zip(encode_masks(masks), class_ids.tolist()):
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": own_id,
                     "category_id": category_ids[abs(class_id) - 1],
                     "segmentation": {"size": [height, width], "counts": code["counts"].decode()},
-                    "area": int(rle.area(code)),
-                    "bbox": rle.toBbox(code).tolist(),
+                    "area": int(coco_mask.area(code)),
+                    "bbox": coco_mask.toBbox(code).tolist(),
                     "iscrowd": int(class_id < 0),
                 }
             )

@@ -1,0 +1,208 @@
+"""Masks as run lengths (RLE), COCO's compressed form: `{"size": [H, W], "counts": bytes}`.
+
+A mask is read column by column. Its counts are the lengths of the runs, alternately of 0s and of 1s, starting with 0s.
+They are stored as text: each number in groups of five bits, lowest first, one character "0" + bits a group; the sixth
+bit of a character says that another one follows, the fifth bit of the last one is the sign. From the fourth number on,
+the text holds the difference to the number two before.
+
+pycocotools encodes, and computes areas, boxes and IoUs. It doesn't check its input, and text that is cut off makes it
+read beyond the end of its memory; so text from outside must pass `check_rles` or `decode_rles`, which check it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+SIX_BITS = bytes(range(48, 112))  # the characters of the text
+MAX_CHARACTERS = 8  # of a number: 40 bits. No image has longer runs.
+
+
+class InvalidRle(ValueError):
+    """Run lengths that aren't, or don't fill their size exactly. `index` says which mask of the list."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        super().__init__(f"mask {index}: the counts aren't run lengths that fill the mask's size exactly")
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.index,)
+
+
+def encode_masks(masks: np.ndarray) -> list[dict]:
+    """Encodes masks as run lengths.
+
+    Args:
+        masks: [H, W, N] bool or numbers; above 0.5 is inside.
+
+    Returns:
+        N dicts {"size": [H, W], "counts": bytes}.
+
+    Example:
+
+    >>> masks = np.zeros((4, 5, 1), bool)
+    >>> masks[1:3, 2:] = True
+    >>> encode_masks(masks)
+    [{'size': [4, 5], 'counts': b'922000O'}]
+    """
+    if masks.shape[-1] == 0:
+        return []
+    if masks.dtype != bool:
+        masks = masks > 0.5
+    return coco_mask.encode(np.asfortranarray(masks.view(np.uint8)))
+
+
+def to_rle(segmentation: Any, height: int, width: int) -> dict:
+    """Converts any of COCO's forms of a mask to compressed run lengths.
+
+    Args:
+        segmentation: polygons [[x, y, x, y, ...], ...] in pixels, whose union is the mask; or a dict with "size" and
+            "counts", a list of run lengths or compressed text (str or bytes). Text isn't checked, see `check_rles`.
+        height, width: of the image, pixels.
+
+    Returns:
+        {"size": [height, width], "counts": bytes}.
+
+    Raises:
+        ValueError: the mask has none of these forms, or another size.
+
+    Example:
+
+    >>> to_rle([[2, 1, 5, 1, 5, 3, 2, 3]], height=4, width=5)
+    {'size': [4, 5], 'counts': b'922000O'}
+    """
+    if isinstance(segmentation, list):
+        if not segmentation or not all(isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 for p in segmentation):
+            raise ValueError("polygons must be lists [x1, y1, x2, y2, x3, y3, ...] of at least three points")
+        drawn = coco_mask.frPyObjects(segmentation, height, width)
+        return drawn[0] if len(drawn) == 1 else coco_mask.merge(drawn)
+    if not isinstance(segmentation, dict) or "counts" not in segmentation or "size" not in segmentation:
+        raise ValueError('a mask is a list of polygons or a dict with "size" and "counts"')
+    if list(segmentation["size"]) != [height, width]:
+        raise ValueError(f"the mask is {list(segmentation['size'])} pixels, its image [{height}, {width}]")
+    counts = segmentation["counts"]
+    if isinstance(counts, list):
+        if min(counts, default=0) < 0 or sum(counts) != height * width:
+            raise ValueError(f"the counts make {sum(counts)} pixels, expected {height} x {width} = {height * width}")
+        return coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    if isinstance(counts, str):
+        counts = counts.encode("utf-8", "surrogatepass")
+    return {"size": [height, width], "counts": counts}
+
+
+def check_rles(rles: list[dict]) -> int | None:
+    """Index of a mask whose counts aren't run lengths that fill its size exactly, the first one; None if all are valid.
+
+    Args:
+        rles: dicts {"size": [H, W], "counts": bytes}; sizes may differ.
+
+    Example:
+
+    >>> check_rles([{"size": [4, 5], "counts": b"922000O"}, {"size": [4, 5], "counts": b"922"}])
+    1
+    """
+    try:
+        decode_rles(rles)
+    except InvalidRle as error:
+        return error.index
+    return None
+
+
+def decode_rles(rles: list[dict]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Decodes the run lengths of several masks together, in a few array operations, and checks them.
+
+    Args:
+        rles: N dicts {"size": [H, W], "counts": bytes}; sizes may differ.
+
+    Returns:
+        runs: [R] run lengths of all masks, one mask after the other.
+        starts: [N] index in `runs` of each mask's first one.
+
+    Raises:
+        InvalidRle: the counts of a mask aren't run lengths, or don't fill its size exactly.
+
+    Example:
+
+    >>> runs, starts = decode_rles([{"size": [4, 5], "counts": b"922000O"}, {"size": [1, 3], "counts": b"03"}])
+    >>> runs.tolist(), starts.tolist()
+    ([9, 2, 2, 2, 2, 2, 1, 0, 3], [0, 7])
+    """
+    texts = [rle["counts"] for rle in rles]
+    for index, text in enumerate(texts):
+        if not text or text.translate(None, SIX_BITS) or (text[-1] - 48) & 32:
+            raise InvalidRle(index)
+    if not texts:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    runs, starts = _decode_texts(texts)
+    pixels = np.array([rle["size"][0] * rle["size"][1] for rle in rles])
+    invalid = (np.add.reduceat(runs, starts) != pixels) | (np.minimum.reduceat(runs, starts) < 0)
+    if invalid.any():
+        raise InvalidRle(int(np.argmax(invalid)))
+    return runs, starts
+
+
+def draw_rles(rles: list[dict], layers: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Draws masks, pixel for pixel as pycocotools' `decode`, into memory that is zero already.
+
+    Args:
+        rles: N dicts {"size": [H, W], "counts": bytes}, all of one size.
+        layers: [N, W, H] bool, C-contiguous, all False; changed in place. These are the masks' transposes, because run
+            lengths go by columns. Only the pixels between an object's first and last one are written.
+
+    Returns:
+        [N] bool: whether the mask has a pixel.
+
+    Raises:
+        InvalidRle: as `decode_rles`.
+
+    Example:
+
+    >>> layers = np.zeros((1, 5, 4), bool)
+    >>> draw_rles(encode_masks(np.eye(4, 5)[..., None]), layers)
+    array([ True])
+    >>> layers[0].T.astype(int)
+    array([[1, 0, 0, 0, 0],
+           [0, 1, 0, 0, 0],
+           [0, 0, 1, 0, 0],
+           [0, 0, 0, 1, 0]])
+    """
+    has_pixels = np.zeros(len(rles), bool)
+    if not rles:
+        return has_pixels
+    runs, starts = decode_rles(rles)
+    numbers = np.diff(starts, append=len(runs))
+    is_object = np.arange(numbers.max()) % 2 == 0  # of the runs 1, 2, 3, ...
+    for i, (start, number) in enumerate(zip(starts.tolist(), (numbers // 2 * 2).tolist())):
+        if number:
+            own_runs = runs[start : start + number]
+            begin, pixels = own_runs[0], np.repeat(is_object[: number - 1], own_runs[1:])
+            layers[i].reshape(-1)[begin : begin + len(pixels)] = pixels
+            has_pixels[i] = own_runs[1::2].any()
+    return has_pixels
+
+
+def _decode_texts(texts: list[bytes]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(runs [R], starts [N]) of N >= 1 texts, each ending with the last character of a number."""
+    codes = np.frombuffer(b"".join(texts), np.uint8).astype(np.int64) - 48
+    last = np.flatnonzero((codes & 32) == 0)  # of each number
+    first = np.append(0, last[:-1] + 1)
+    length = last - first + 1
+    ends = np.cumsum([len(text) for text in texts])
+    if length.max() > MAX_CHARACTERS:
+        raise InvalidRle(int(np.searchsorted(ends, first[np.argmax(length)], side="right")))
+    group = np.arange(len(codes)) - np.repeat(first, length)
+    values = np.add.reduceat((codes & 31) << (5 * group), first)
+    values -= ((codes[last] & 16) > 0) * (1 << 5 * length)
+
+    # Sums over every second number of all texts, minus the sum before the number's own chain: the numbers 1, 3, 5, ...
+    # of a text are one chain, 2, 4, 6, ... another, and number 0 stands alone.
+    starts = np.append(0, np.searchsorted(last, ends[:-1]))
+    start = np.repeat(starts, np.diff(starts, append=len(values)))
+    position = np.arange(len(values)) - start
+    sums = np.zeros(len(values) + 2, np.int64)  # two zeros in front
+    sums[2::2], sums[3::2] = np.cumsum(values[::2]), np.cumsum(values[1::2])
+    before = np.where(position == 0, start - 2, start - position % 2)
+    return sums[2:] - sums[before + 2], starts

@@ -11,6 +11,7 @@ table has the medians of wall time and processor time of a call, in seconds, and
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -68,7 +69,7 @@ def serve(work: str) -> None:
     call = call_of(work)
     call()
     call()
-    for line in ["ready", *sys.stdin]:
+    for line in itertools.chain(["ready"], sys.stdin):
         wall, processor = time.perf_counter(), time.process_time()
         if line != "ready":
             call()

@@ -229,7 +229,7 @@ class Dataset:
         Raises:
             ValueError: `prepare()` wasn't called, an image id doesn't exist, or masks don't fit their image.
         """
-        from mrcnn.data.summary import summarize
+        from mrcnn.data.summary import summarize  # not at the top, because it imports this module
 
         summary = summarize(self, config, image_ids, progress)
         print(summary)

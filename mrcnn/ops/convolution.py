@@ -36,9 +36,10 @@ def conv_bias(
         [B, H / stride, W / stride, F]. Values and gradients equal those of `keras.ops.conv` and `add` up to rounding.
 
     Example:
-        >>> x, kernel = keras.ops.ones((1, 8, 8, 3)), keras.ops.ones((3, 3, 3, 16))
-        >>> conv_bias(x, kernel, keras.ops.zeros(16), padding="same").shape
-        TensorShape([1, 8, 8, 16])
+        >>> from keras import ops
+        >>> x, kernel = ops.ones((1, 8, 8, 3)), ops.ones((3, 3, 3, 16))
+        >>> tuple(conv_bias(x, kernel, ops.zeros(16), padding="same").shape)
+        (1, 8, 8, 16)
     """
     tf = tensorflow_kernels()
     if tf is None or tf.config.list_logical_devices("GPU"):

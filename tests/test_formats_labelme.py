@@ -12,7 +12,8 @@ from formats_kit import H, W, photo, ring
 from PIL import Image, ImageOps
 
 from mrcnn.data.formats import BrokenAnnotation
-from mrcnn.data.formats.labelme import LabelmeDataset, merge
+from mrcnn.data.formats.labelme import LabelmeDataset
+from mrcnn.data.formats.labelme_shapes import merge
 
 SQUARE = [[3, 2], [9, 2], [9, 8], [3, 8]]
 

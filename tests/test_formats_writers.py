@@ -14,7 +14,8 @@ from pycocotools.coco import COCO
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.formats.coco import CocoDataset, save_coco
 from mrcnn.data.formats.instance_pngs import NucleiDataset
-from mrcnn.data.formats.labelme import LabelmeDataset, save_labelme, shapes_of
+from mrcnn.data.formats.labelme import LabelmeDataset, save_labelme
+from mrcnn.data.formats.labelme_shapes import shapes_of
 from mrcnn.data.formats.via import ViaDataset
 
 

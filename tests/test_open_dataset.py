@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from mrcnn.data import open_dataset
-from mrcnn.data.format_detection import UnknownFormat
-from mrcnn.data.formats import BrokenAnnotation, json_kind
+from mrcnn.data import open_dataset, open_splits
+from mrcnn.data.format_detection import UnknownFormat, known_formats
+from mrcnn.data.formats import BrokenAnnotation, json_head
+from mrcnn.data.formats.recognition import identify_json
 
 H, W = 30, 40
 SQUARE = [[3, 2], [9, 2], [9, 8], [3, 8]]
@@ -113,7 +114,7 @@ def test_folders_inside_of_which_the_data_is(tmp_path):
     make(tmp_path / "yolo", "yolo")
     for inner in ("coco/annotations", "voc/Annotations", "yolo/labels", "yolo/labels/train"):
         assert open_dataset(tmp_path / inner).num_images == 1, inner
-    with pytest.raises(UnknownFormat, match=r"There are data sets further inside(.|\n)*coco: COCO\n.*voc: Pascal VOC"):
+    with pytest.raises(UnknownFormat, match=r"There are datasets in its folders(.|\n)*coco: COCO\n.*voc: Pascal VOC"):
         open_dataset(tmp_path)
 
 
@@ -128,7 +129,7 @@ def test_open_images(tmp_path):
     for path in (tmp_path, csv):
         dataset = open_dataset(path, ["Pumpkin"])
         assert dataset.class_names == ["BG", "Pumpkin"] and dataset.load_mask(0)[0].all()
-    with pytest.raises(ValueError, match="those wanted must be named"):
+    with pytest.raises(ValueError, match="Those wanted must be named"):
         open_dataset(tmp_path)
 
 
@@ -194,7 +195,7 @@ def test_images_of_coco_behind_its_annotations(tmp_path):
     filler = [dict(coco()["annotations"][0], id=i) for i in range(2000)]
     content = coco(annotations=filler)
     path = write(tmp_path / "x.json", {key: content[key] for key in ("annotations", "categories", "images")})
-    assert json_kind.names_of_images(json_kind.kind_of_json(path)[1], "coco") == []
+    assert "images" not in json_head.read_head(path, json_head.SIZES[0])[0]
     assert open_dataset(path).load_mask(0)[0].shape[-1] == 2000
 
 
@@ -204,6 +205,117 @@ def test_classes_of_coco_by_name(tmp_path):
     assert open_dataset(tmp_path, ["dog"]).num_images == 0
     with pytest.raises(BrokenAnnotation, match=r"to find 'owl', got \['cat', 'dog'\]"):
         open_dataset(tmp_path, ["owl"])
+
+
+# ---- Class ids of another dataset, and splits ------------------------------------------------------------------------
+def labelme_folder(folder, *labels):
+    """A labelme file with an object of each label."""
+    photo(folder)
+    content = labelme()
+    content["shapes"] = [dict(content["shapes"][0], label=label) for label in labels]
+    write(folder / "a.json", content)
+    return folder
+
+
+def shown_classes(dataset):
+    """Names of the classes of the objects in the first image."""
+    return [dataset.class_names[i] for i in dataset.load_mask(0)[1]]
+
+
+def test_class_ids_are_those_of_another_dataset(tmp_path):
+    train = open_dataset(labelme_folder(tmp_path / "a", "cat", "dog", "owl"))
+    val = open_dataset(labelme_folder(tmp_path / "b", "owl ", "dog"), classes=train)
+    assert val.class_names == train.class_names == ["BG", "cat", "dog", "owl"]
+    assert val.load_mask(0)[1].tolist() == [3, 2]
+    with pytest.raises(ValueError, match=r"'cow', which isn't in classes=\['cat', 'dog', 'owl'\]"):
+        open_dataset(labelme_folder(tmp_path / "c", "cow"), classes=train)
+
+
+def test_class_ids_of_another_dataset_keep_all_images_of_coco(tmp_path):
+    make(tmp_path / "coco", "coco")
+    train = open_dataset(labelme_folder(tmp_path / "a", "ape", "cat", "dog"))
+    val = open_dataset(tmp_path / "coco", classes=train)
+    assert val.class_names == ["BG", "ape", "cat", "dog"] and shown_classes(val) == ["cat"]
+
+
+@pytest.mark.parametrize("form", ["via", "nuclei", "penn_fudan"])
+def test_another_dataset_names_the_class_where_files_name_none(tmp_path, form):
+    make(tmp_path / "b", form)
+    train = open_dataset(labelme_folder(tmp_path / "a", "cat"))
+    assert open_dataset(tmp_path / "b", classes=train).class_names == ["BG", "cat"]
+
+
+def test_another_dataset_names_the_numbers_of_yolo(tmp_path):
+    file, _ = make(tmp_path / "b", "yolo")
+    train = open_dataset(labelme_folder(tmp_path / "a", "ape", "cat", "dog"))
+    assert shown_classes(open_dataset(file, classes=train)) == ["dog"]  # data.yaml has a name for number 1
+    file.unlink()
+    assert shown_classes(open_dataset(tmp_path / "b" / "labels" / "train", classes=train)) == ["cat"]
+
+
+def test_names_may_have_spaces_and_the_background_in_front(tmp_path):
+    make(tmp_path, "coco")
+    assert open_dataset(tmp_path, ["BG", " dog", "cat "]).class_names == ["BG", "dog", "cat"]
+
+
+@pytest.mark.parametrize("second", ["val", "valid", "Validation"])
+def test_splits_in_folders_have_the_same_class_ids(tmp_path, second):
+    labelme_folder(tmp_path / "train", "cat", "dog")
+    labelme_folder(tmp_path / second, "dog")
+    train, val = open_splits(tmp_path)
+    assert val.class_names == train.class_names == ["BG", "cat", "dog"]
+    assert shown_classes(val) == ["dog"] and train.num_images == val.num_images == 1
+
+
+def test_a_class_that_the_first_split_lacks(tmp_path):
+    labelme_folder(tmp_path / "train", "cat")
+    labelme_folder(tmp_path / "val", "cat", "owl")
+    with pytest.raises(ValueError, match=r"val has other classes than train: (.|\n)*'owl'(.|\n)*classes=\[...\]"):
+        open_splits(tmp_path)
+    train, val = open_splits(tmp_path, classes=["owl", "cat"])  # what the error advises
+    assert train.class_names == val.class_names == ["BG", "owl", "cat"]
+    assert (shown_classes(train), shown_classes(val)) == (["cat"], ["cat", "owl"])
+    with pytest.warns(UserWarning, match="left out: 'owl'"):
+        train, val = open_splits(tmp_path, classes=["cat"])
+    assert shown_classes(val) == ["cat"] and val.class_names == ["BG", "cat"]
+    with pytest.raises(ValueError, match=r"no split has the class 'cow'; found \['cat', 'owl'\]"):
+        open_splits(tmp_path, classes=["cow", "cat", "owl"])
+
+
+def test_splits_in_annotation_files(tmp_path):
+    file, _ = make(tmp_path, "coco")
+    photo(tmp_path / "train2017")
+    only_cats = coco()
+    only_cats["categories"] = only_cats["categories"][:1]
+    write(file.with_name("instances_train2017.json"), only_cats)
+    with pytest.raises(ValueError, match="'dog'"):
+        open_splits(tmp_path)
+    train, val = open_splits(tmp_path, classes=["cat", "dog"])
+    assert train.class_names == val.class_names and "train2017" in train.image_info[0]["path"]
+    (val,) = open_splits(tmp_path, ["valid"])
+    assert "val2017" in val.image_info[0]["path"]
+
+
+def test_splits_that_the_dataset_lists(tmp_path):
+    make(tmp_path / "yolo", "yolo")
+    train, val = open_splits(tmp_path / "yolo")
+    assert shown_classes(train) == shown_classes(val) == ["dog"]
+    file, _ = make(tmp_path / "voc", "voc")
+    photo(tmp_path / "voc" / "JPEGImages", "b.jpg")
+    write(file.with_name("b.xml"), VOC.replace("a.jpg", "b.jpg"))
+    for split, name in (("train", "a"), ("val", "b")):
+        write(tmp_path / "voc" / "ImageSets" / "Main" / f"{split}.txt", name)
+    assert [split.image_info[0]["id"] for split in open_splits(tmp_path / "voc")] == ["a", "b"]
+
+
+def test_a_split_that_is_not_there(tmp_path):
+    labelme_folder(tmp_path / "train", "cat")
+    with pytest.raises(UnknownFormat, match=r"no split 'val'; expected a folder 'val' or 'valid'(.|\n)*folders: train"):
+        open_splits(tmp_path)
+    with pytest.raises(ValueError, match="expected a list of names"):
+        open_splits(tmp_path, "train")
+    with pytest.raises(FileNotFoundError, match="not there"):
+        open_splits(tmp_path / "nowhere")
 
 
 # ---- When it can't tell ----------------------------------------------------------------------------------------------
@@ -222,7 +334,7 @@ def test_nothing_that_is_known(tmp_path):
     with pytest.raises(UnknownFormat) as told:
         open_dataset(tmp_path)
     for words in ("3 .json, 1 .jpg", "folders: sub", "b.json: an object with 'some', 'keys'", "c.json: not JSON",
-                  "d.json: detections in COCO's form of results"):  # fmt: skip
+                  "d.json: detections in COCO's results format"):  # fmt: skip
         assert words in str(told.value)
     with pytest.raises(UnknownFormat, match=r"a file .jpg of \d+ bytes"):
         open_dataset(tmp_path / "a.jpg")
@@ -231,7 +343,7 @@ def test_nothing_that_is_known(tmp_path):
 def test_more_than_one_fits(tmp_path):
     make(tmp_path, "via")
     write(tmp_path / "other.json", coco())
-    with pytest.raises(UnknownFormat, match=r"more than one data set fits(.|\n)*VIA: .*any.json(.|\n)*COCO: .*other.j"):
+    with pytest.raises(UnknownFormat, match=r"more than one dataset fits(.|\n)*VIA: .*any.json(.|\n)*COCO: .*other.j"):
         open_dataset(tmp_path)
     assert open_dataset(tmp_path / "other.json").class_names == ["BG", "cat", "dog"]
     (tmp_path / "other.json").unlink()
@@ -286,20 +398,25 @@ def test_beginnings_are_beginnings(tmp_path):
         return part == whole
 
     for size in range(1, path.stat().st_size + 2):
-        found, is_whole = json_kind.read_head(path, size)
+        found, is_whole = json_head.read_head(path, size)
         assert begins(found, content) and is_whole == (size >= path.stat().st_size), size
     assert found == content
+
+
+def name_of_format(path):
+    name, _ = identify_json(path, known_formats())
+    return name
 
 
 def test_long_files_are_recognised_by_their_beginning(tmp_path):
     image = '{"id": 1, "file_name": "a.jpg", "height": 30, "width": 40}'
     path = tmp_path / "x.json"
     path.write_text('{"images": [' + ", ".join([image] * 50_000) + "] and this is no JSON any more")
-    assert json_kind.kind_of_json(path)[0] == "coco"
+    assert name_of_format(path) == "COCO"
     path.write_text('{"info": {"text": "' + "x" * 200_000 + '"}, "images": [' + image + "]")  # nor this
-    assert json_kind.kind_of_json(path)[0] is None
+    assert name_of_format(path) is None
     path.write_text(path.read_text() + ', "annotations": [], "categories": []}')
-    assert json_kind.kind_of_json(path)[0] == "coco"
+    assert name_of_format(path) == "COCO"
 
 
 # ---- Real data -------------------------------------------------------------------------------------------------------

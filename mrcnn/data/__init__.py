@@ -8,8 +8,8 @@ from __future__ import annotations
 
 def __getattr__(name):
     # Imported on first use, because the formats import pycocotools and other packages.
-    if name == "open_dataset":
-        from mrcnn.data.format_detection import open_dataset
+    if name in ("open_dataset", "open_splits"):
+        from mrcnn.data import format_detection
 
-        return open_dataset
+        return getattr(format_detection, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

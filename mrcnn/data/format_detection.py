@@ -1,384 +1,249 @@
-"""Opens annotated images of any known format: `open_dataset(path)`.
+"""Opens annotated images of any known format.
 
-    dataset = open_dataset("balloon/train")                          # a folder
-    dataset = open_dataset("coco/annotations/instances_val2017.json")  # or the annotation file
+    dataset = open_dataset("balloon/train")                             # a folder
+    dataset = open_dataset("coco/annotations/instances_val2017.json")   # or the annotation file
+    train, val = open_splits("balloon")                                 # both, with the same class ids
 
-How a format is recognised (`FORMATS` has it in words, and so has the error when none fits):
-    a file      by its ending, a JSON file by its first entries
-    a folder    by its JSON files, and by the folders and files that a format prescribes
-Nothing is guessed: where two formats fit, or two files of one format, the error names them, and how to open each. Only
-these are preferred to others of their own format: `via_region_data.json` and, of COCO's files, `instances_*.json`; a
-YOLO set's yaml file to its labels folder.
+Formats are recognised by files and folders that they prescribe, JSON files by their first entries; the error for an
+unknown format lists how. Nothing is guessed: if several formats fit, or several files of one format, the error names
+them and says how to open each. Only these are preferred to others of their own format: `via_region_data.json`, COCO's
+`instances_*.json`, and the yaml file of a YOLO dataset.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Sequence
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 
-from mrcnn.data.dataset import is_url
-from mrcnn.data.formats import json_kind, via
+from mrcnn.data import formats
+from mrcnn.data.class_names import class_list, number_classes
+from mrcnn.data.dataset import Dataset
+from mrcnn.data.formats.json_head import describe
+from mrcnn.data.formats.recognition import FOLDERS_READ, Format, OpenOptions, Place, UnknownFormat, indented
 
-ANNOTATION_FOLDERS = ("annotation", "label", "json")  # how the names of folders start that hold no images
-FILES_READ, FOLDERS_READ = 100, 20  # of a folder, to recognise it
+SPLIT_NAMES = (("train", "training"), ("val", "valid", "validation"), ("test", "testing"))  # of one meaning each
+Found = list[tuple[Format, Path]]
 
 
-class UnknownFormat(ValueError):
-    """No known format fits, or more than one does; says what was looked for and what is there."""
-
-
-def open_dataset(path, classes=None, skip_broken=False):
-    """Opens a data set of any known format.
+def open_dataset(
+    path: str | Path, classes: Dataset | Sequence[str] | None = None, skip_broken: bool = False
+) -> Dataset:
+    """Opens a dataset of any known format.
 
     Args:
-        path: a folder, or an annotation file: VIA (all versions), COCO, labelme, Pascal VOC, YOLO-seg, Open Images,
-            nuclei (one PNG an object), Penn-Fudan (objects' numbers in a PNG), M2NIST. Of a YOLO data.yaml the images
-            of `train`; name the folder of labels for others.
-        classes: list of class names, or None for all there are. COCO, labelme, VOC, YOLO: those wanted; VIA: all, in
-            the order of their ids 1, 2, ...; VIA without attributes, nuclei, Penn-Fudan: the one name of all objects;
-            YOLO without a list of names: those of the numbers 0, 1, ...; Open Images: those wanted, must be given.
-        skip_broken: bool. Leave broken images out and warn, instead of raising.
+        path: a folder or an annotation file of one of these formats: VIA 1 and 2, COCO, labelme, Pascal VOC, YOLO-seg,
+            Open Images, nuclei (a PNG for each object), Penn-Fudan (object numbers in a PNG), M2NIST. A YOLO data.yaml
+            opens the images of `train`; see `open_splits` for others.
+        classes: class names in the order of their ids 1, 2, ..., or another prepared `Dataset`, or None for all classes
+            of the files.
+            A list chooses the classes of COCO, labelme, VOC, YOLO and Open Images (which needs one). It must have all
+            classes of VIA, and the one class of nuclei, Penn-Fudan or a VIA file without attributes. If the files of
+            YOLO or VIA name no classes, it names them.
+            A `Dataset` gives all classes the ids that they have there, so that both sets can be used with one model.
+            Classes that only the other one has are added without an image.
+            Spaces around names don't count, and a background in front of the list is left out.
+        skip_broken: leave broken images out with a warning, instead of raising.
 
     Returns:
-        A prepared `Dataset`: one of the classes in `mrcnn.data.formats`, whose `load_...` has more options.
+        A prepared `Dataset`, of one of the classes in `mrcnn.data.formats`, whose `load_...` has more options.
 
     Raises:
         FileNotFoundError: there is nothing at path, or no images where the annotations are.
         UnknownFormat: a ValueError. Says what was looked for and what is there.
-        BrokenAnnotation: a ValueError. Says file, entry, field, what was expected, what is there.
+        BrokenAnnotation: a ValueError. Names the file, the entry, its field, what was expected and what is there.
+        ValueError: `classes` doesn't fit, such as a `Dataset` that lacks a class of the files.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name, pixels in (("images", np.zeros((6, 8, 3))), ("masks", np.eye(6, 8))):
+        ...         (Path(folder) / "a" / name).mkdir(parents=True)
+        ...         Image.fromarray(pixels.astype(np.uint8)).save(Path(folder) / "a" / name / "a.png")
+        ...     dataset = open_dataset(folder, classes=["cell"])
+        ...     masks, class_ids = dataset.load_mask(0)
+        >>> type(dataset).__name__, dataset.class_names, masks.shape
+        ('NucleiDataset', ['BG', 'cell'], (6, 8, 1))
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: not there; expected a folder or an annotation file.")
-    if isinstance(classes, str):
-        raise ValueError(f"classes is {classes!r}; expected a list of names, such as [{classes!r}].")
-    found = recognise(Place(path))
+    names = None if classes is None else class_list(classes)
+    place = Place(path, known_formats())
+    found = recognise(place)
     if len(found) != 1:
-        raise UnknownFormat(_several(path, found) if found else _none(Place(path)))
+        raise UnknownFormat(_several(path, found) if found else _none(place))
     ((form, target),) = found
-    dataset = form.open(target, classes, skip_broken)
+    if isinstance(classes, Dataset):
+        return _open_numbered(form, target, OpenOptions(names=names, skip_broken=skip_broken))
+    dataset = form.open(target, OpenOptions(classes=names, skip_broken=skip_broken))
     dataset.prepare()
     return dataset
 
 
-@dataclass
-class Place:
-    """What lies at a path, each part looked at once and only if asked for."""
-
-    path: Path
-
-    @cached_property
-    def entries(self):
-        """Names of what is in the folder, sorted, without hidden ones; of a file its own name."""
-        if self.path.is_file():
-            return [self.path.name]
-        return sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith("."))
-
-    @cached_property
-    def folder(self):
-        return self.path.parent if self.path.is_file() else self.path
-
-    def files(self, *endings):
-        """The files whose names end so, in small letters."""
-        return [self.folder / name for name in self.entries if name.lower().endswith(endings)]
-
-    def inside(self, name):
-        """The place of a folder in this one, small and capital letters being the same; None if it isn't there."""
-        if self.path.is_file():
-            return None
-        found = [self.folder / entry for entry in self.entries if entry.lower() == name.lower()]
-        return Place(found[0]) if found and found[0].is_dir() else None
-
-    @cached_property
-    def folders(self):
-        """The places of the folders in this one."""
-        return [] if self.path.is_file() else [Place(self.path / e) for e in self.entries if (self.path / e).is_dir()]
-
-    @cached_property
-    def json_files(self):
-        """{path: (kind, content)} of the JSON files, see `json_kind.kind_of_json`; in a folder, of its first ones."""
-        return {file: json_kind.kind_of_json(file) for file in self.files(".json")[:FILES_READ]}
-
-    def json_of(self, kind):
-        return [file for file, (own, _) in self.json_files.items() if own == kind]
-
-
-@dataclass
-class Format:
-    """A format: how it is told, and how it is opened.
-
-    Attributes:
-        name: for messages.
-        signs: for messages: by what it is recognised.
-        loader: for messages: the call that opens it without a doubt.
-        find: Place -> list of paths that `open` takes, one for each data set of the format.
-        open: (path, classes, skip_broken) -> Dataset, not yet prepared.
-    """
-
-    name: str
-    signs: str
-    loader: str
-    find: Callable
-    open: Callable
-
-
-def recognise(place):
-    """[(Format, path)] of all that fits."""
-    return [(form, target) for form in FORMATS for target in form.find(place)]
-
-
-# ---- Finding and opening, format by format ---------------------------------------------------------------------------
-def _find_via(place):
-    found = place.json_of("via")
-    return [file for file in found if file.name == via.USUAL_FILE] or found
-
-
-def _open_via(path, classes, skip_broken):
-    dataset = via.ViaDataset()
-    dataset.load_via(path, _images_of(path, "via"), classes=classes, skip_broken=skip_broken)
-    return dataset
-
-
-def _find_coco(place):
-    found = place.json_of("coco")
-    if not found and (annotations := place.inside("annotations")):
-        found = annotations.json_of("coco")
-    return [file for file in found if file.name.startswith("instances_")] or found
-
-
-def _open_coco(path, classes, skip_broken):
-    from mrcnn.data.formats.coco import CocoDataset
-
-    dataset = CocoDataset()
-    dataset.load_coco_format(path, _images_of(path, "coco"), classes=classes, skip_broken=skip_broken)
-    return dataset
-
-
-def _find_labelme(place):
-    return [place.path] if place.json_of("labelme") else []
-
-
-def _open_labelme(path, classes, skip_broken):
-    from mrcnn.data.formats.labelme import LabelmeDataset
-
-    dataset = LabelmeDataset()
-    dataset.load_labelme(path, classes=classes, skip_broken=skip_broken)
-    return dataset
-
-
-def _find_voc(place):
-    for inner in (place, place.inside("Annotations")):
-        files = inner.files(".xml") if inner else []
-        if files and b"<annotation" in _start(files[0]):
-            return [inner.path]
-    return []
-
-
-def _open_voc(path, classes, skip_broken):
-    from mrcnn.data.formats.voc import VocDataset
-
-    dataset = VocDataset()
-    dataset.load_voc(path, classes=classes, skip_broken=skip_broken)
-    return dataset
-
-
-def _find_yolo(place):
-    found = [file for file in place.files(".yaml", ".yml") if b"\nnames:" in b"\n" + _start(file)]
-    usual = [file for file in found if file.stem in ("data", "dataset")]
-    if found:
-        return usual if len(usual) == 1 else found
-    labels = place.inside("labels") or place
-    return [inner.path for inner in (labels, *labels.folders[:FOLDERS_READ]) if _has_yolo_lines(inner)]
-
-
-def _has_yolo_lines(place):
-    """Whether a folder has text files that start with a number of a class and at least four shares of 0..1."""
-    for file in place.files(".txt")[:FILES_READ] if place.path.is_dir() else []:
-        words = _start(file).strip().split(b"\n")[0].split()
-        if len(words) >= 5 and words[0].isdigit() and all(re.fullmatch(rb"[01]?\.?\d*(e-\d+)?", w) for w in words[1:]):
-            return True
-    return False
-
-
-def _open_yolo(path, classes, skip_broken):
-    from mrcnn.data.formats.yolo import YoloSegDataset
-
-    dataset = YoloSegDataset()
-    dataset.load_yolo(path, classes=classes, skip_broken=skip_broken)
-    return dataset
-
-
-def _find_open_images(place):
-    labels = place.inside("labels")
-    sorted_by_fiftyone = labels.files("segmentations.csv") if labels else []
-    return place.files("annotations-object-segmentation.csv", "segmentations.csv") + sorted_by_fiftyone
-
-
-def _open_open_images(path, classes, skip_broken):
-    from mrcnn.data.formats.open_images import OpenImagesDataset
-
-    if not classes:
-        raise ValueError(
-            f"{path} is of Open Images, of whose 350 classes those wanted must be named:"
-            " open_dataset(path, classes=['Pumpkin'])."
-        )
-    folder = path.parent.parent if path.parent.name == "labels" else path.parent
-    dataset = OpenImagesDataset()
-    dataset.load_open_images(folder, classes, annotations=path, skip_broken=skip_broken)
-    return dataset
-
-
-def _find_nuclei(place):
-    return [place.path] if any(map(_is_nucleus_image, place.folders[:FOLDERS_READ])) else []
-
-
-def _is_nucleus_image(place):
-    images = place.inside("images")
-    return bool(
-        images and images.entries and (place.inside("masks") or Path(images.entries[0]).stem == place.path.name)
-    )
-
-
-def _open_nuclei(path, classes, skip_broken):
-    from mrcnn.data.formats.instance_pngs import NucleiDataset
-
-    dataset = NucleiDataset()
-    dataset.load_nuclei(path, class_name=_only_class(path, classes, "nucleus"), skip_broken=skip_broken)
-    return dataset
-
-
-def _find_penn_fudan(place):
-    for inner in (place, place.inside("PennFudanPed")):
-        if inner and inner.inside("PNGImages") and inner.inside("PedMasks"):
-            return [inner.path]
-    return []
-
-
-def _open_penn_fudan(path, classes, skip_broken):
-    from mrcnn.data.formats.id_png import PennFudanDataset
-
-    dataset = PennFudanDataset()
-    dataset.load_penn_fudan(path, class_name=_only_class(path, classes, "person"), skip_broken=skip_broken)
-    return dataset
-
-
-def _find_m2nist(place):
-    from mrcnn.data.formats import m2nist
-
-    if place.path.is_file():
-        fits = place.path.name == m2nist.IMAGES or m2nist.is_archive(place.path)
-        return [place.path] if fits else []
-    if m2nist.IMAGES in place.entries and m2nist.LABELS in place.entries:
-        return [place.path]
-    return [file for file in place.files(".zip") if m2nist.is_archive(file)]
-
-
-def _open_m2nist(path, classes, skip_broken):
-    from mrcnn.data.formats.m2nist import M2nistDataset
-
-    if classes is not None:
-        raise ValueError(f"{path} is M2NIST, whose classes are the digits; leave classes={classes!r} out.")
-    dataset = M2nistDataset()
-    dataset.load_m2nist(path, skip_broken=skip_broken)
-    return dataset
-
-
-FORMATS = (
-    Format("VIA", 'a JSON file with image entries {"filename", "regions"} or "_via_img_metadata"',
-           "ViaDataset().load_via(file, images_dir)", _find_via, _open_via),
-    Format("COCO", 'a JSON file with "images", "annotations" and "categories", here or in annotations/',
-           "CocoDataset().load_coco_format(file, images_dir)", _find_coco, _open_coco),
-    Format("labelme", 'JSON files with "shapes"',
-           "LabelmeDataset().load_labelme(folder)", _find_labelme, _open_labelme),
-    Format("Pascal VOC", "XML files with <annotation>, here or in Annotations/",
-           "VocDataset().load_voc(annotations_dir, images_dir)", _find_voc, _open_voc),
-    Format("YOLO-seg", 'a yaml file with "names:", or *.txt with lines "class x y x y ...", here or in labels/',
-           "YoloSegDataset().load_yolo(file_or_labels_folder)", _find_yolo, _open_yolo),
-    Format("Open Images", "*-annotations-object-segmentation.csv, or labels/segmentations.csv",
-           "OpenImagesDataset().load_open_images(folder, classes)", _find_open_images, _open_open_images),
-    Format("nuclei", "folders <id>/images and <id>/masks, or <id>/images/<id>.png",
-           "NucleiDataset().load_nuclei(folder)", _find_nuclei, _open_nuclei),
-    Format("Penn-Fudan", "folders PNGImages and PedMasks",
-           "PennFudanDataset().load_penn_fudan(folder)", _find_penn_fudan, _open_penn_fudan),
-    Format("M2NIST", "combined.npy and segmented.npy, or a zip file with them",
-           "M2nistDataset().load_m2nist(path)", _find_m2nist, _open_m2nist),
-)  # fmt: skip
-
-
-# ---- Parts -----------------------------------------------------------------------------------------------------------
-def _start(path):
-    """The first bytes of a text file."""
-    with open(path, "rb") as file:
-        return file.read(1 << 16).replace(b"\r", b"\n")
-
-
-def _only_class(path, classes, default):
-    if classes is None:
-        return default
-    if len(classes) != 1:
-        raise ValueError(f"{path} knows one class of objects; expected one name in classes, got {classes!r}.")
-    return classes[0]
-
-
-def _images_of(file, kind):
-    """The folder in which the images of an annotation file of COCO or VIA are.
-
-    Looked for: beside the file, in the folder that COCO would name so (instances_val2017.json: ../val2017), in images/
-    and ../images/, then in all folders beside the file and in these two; if the file's own folder is called
-    annotations or so, also in the one above and in all of its folders. That with the most of the first images is taken.
+def open_splits(
+    path: str | Path,
+    splits: Sequence[str] = ("train", "val"),
+    classes: Dataset | Sequence[str] | None = None,
+    skip_broken: bool = False,
+) -> tuple[Dataset, ...]:
+    """Opens the splits of a dataset, such as training and validation images, with the same class ids.
+
+    A split is a folder of its name, or an annotation file with it in its name (instances_val2017.json), or is listed by
+    the dataset itself (YOLO's data.yaml, ImageSets/Main of Pascal VOC). "val" also finds "valid" and "validation".
+
+    Args:
+        path: the folder that holds the splits, or a data.yaml.
+        splits: their names.
+        classes: class names in the order of their ids, or another prepared `Dataset`. None: those of the first split.
+            Classes of the files that aren't in a list are left out; those that aren't in a `Dataset` are an error.
+        skip_broken: leave broken images out with a warning, instead of raising.
+
+    Returns:
+        A prepared `Dataset` for each split, in the order of `splits`. All have the same `class_names`.
 
     Raises:
-        FileNotFoundError: none of the first images is in any of these.
-        UnknownFormat: they are in several of the folders without a usual name.
+        UnknownFormat: a ValueError. A split isn't there, or more than one fits.
+        ValueError: a split has a class that the first split, or the `Dataset`, lacks; or no split has a class of the
+            list.
+        As `open_dataset`.
+
+    Example:
+        >>> train, val = open_splits("samples/data/balloon")  # doctest: +SKIP
+        >>> train.class_names == val.class_names  # doctest: +SKIP
+        True
     """
-    _, content = json_kind.kind_of_json(file)
-    names = json_kind.names_of_images(content, kind) or (json_kind.find_names(file) if kind == "coco" else [])
-    names = [name for name in names if not is_url(name)]
-    here, above = file.parent, file.resolve().parent.parent
-    if not names:
-        return here
-    usual = [here, above / file.stem.removeprefix("instances_"), here / "images", above / "images"]
-    holders = [here, here / "images", above / "images"]
-    if file.resolve().parent.name.lower().startswith(ANNOTATION_FOLDERS):
-        usual, holders = [*usual, above], [*holders, above]
-    others = [inner.path for holder in holders if holder.is_dir() for inner in Place(holder).folders]
-    hits = {folder: sum((folder / name).is_file() for name in names) for folder in [*usual, *others]}
-    most = max(hits.values())
-    best = [folder for folder, count in hits.items() if count == most]
-    if not most:
-        where = _listed(f"{file}: its images aren't there. Looked for {names[0]} in", map(str, hits))
-        raise FileNotFoundError(where)
-    if len(best) > 1 and best[0] not in usual:
-        loader = next(form.loader for form in FORMATS if form.name.lower() == kind)
-        where = _listed(f"{file}: images of these names are in several folders; say which by {loader}:", map(str, best))
-        raise UnknownFormat(where)
-    return best[0]
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: not there; expected a folder with {', '.join(splits)}, or a data.yaml.")
+    if isinstance(splits, str) or not splits:
+        raise ValueError(f"splits is {splits!r}; expected a list of names, such as ['train', 'val'].")
+    place = Place(path, known_formats())
+    found = recognise(place)
+    targets = [_find_split(place, found, split) for split in splits]
+    if classes is not None and not isinstance(classes, Dataset):
+        return _open_chosen(path, targets, class_list(classes), skip_broken)
+    datasets: list[Dataset] = []
+    for split, (form, target, own_split) in zip(splits, targets):
+        names = None if classes is None else class_list(classes)
+        options = OpenOptions(names=names, skip_broken=skip_broken, split=own_split)
+        try:
+            datasets.append(_open_numbered(form, target, options))
+        except ValueError as error:
+            if not datasets or isinstance(error, formats.BrokenAnnotation):
+                raise
+            raise ValueError(
+                f"{target}: {split} has other classes than {splits[0]}: {error}\nName the classes of all splits:"
+                " open_splits(path, classes=[...])."
+            ) from error
+        classes = classes or datasets[0]
+    return tuple(datasets)
 
 
-def _several(path, found):
+@cache
+def known_formats() -> tuple[Format, ...]:
+    """The formats of `mrcnn.data.formats.MODULES`."""
+    return tuple(import_module(f"{formats.__name__}.{module}").FORMAT for module in formats.MODULES)
+
+
+def recognise(place: Place) -> Found:
+    """(format, path that it opens) of everything in a place that fits a format."""
+    return [(form, target) for form in place.formats for target in form.find(place)]
+
+
+# ---- Class ids -------------------------------------------------------------------------------------------------------
+def _open_numbered(form: Format, target: Path, options: OpenOptions) -> Dataset:
+    """Opens all classes of a dataset, with the ids 1, 2, ... of `options.names` if there are some."""
+    dataset = form.open(target, options)
+    dataset.prepare()
+    if options.names is not None:
+        number_classes(dataset, options.names)
+    return dataset
+
+
+def _open_chosen(
+    path: Path, targets: list[tuple[Format, Path, str | None]], names: list[str], skip_broken: bool
+) -> tuple[Dataset, ...]:
+    """Opens several datasets with these classes. Each must be in one of the datasets, but not in all of them."""
+    datasets, found = [], set()
+    for form, target, split in targets:
+        options = OpenOptions(names=names, skip_broken=skip_broken, split=split)
+        dataset = form.open(target, options)
+        own_names = [info["name"] for info in dataset.class_info[1:]]
+        found.update(own_names)
+        if not set(own_names) <= set(names):  # read again without the others
+            chosen = [name for name in names if name in own_names]
+            if not chosen:
+                raise ValueError(f"{target} has the classes {own_names}; expected one of classes={names}.")
+            dataset = form.open(target, OpenOptions(classes=chosen, skip_broken=skip_broken, split=split))
+        number_classes(dataset, names)
+        datasets.append(dataset)
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise ValueError(f"{path}: no split has the class {missing[0]!r}; found {sorted(found)}.")
+    return tuple(datasets)
+
+
+# ---- Splits ----------------------------------------------------------------------------------------------------------
+def _find_split(place: Place, found: Found, split: str) -> tuple[Format, Path, str | None]:
+    """(format, path that it opens, name of the split in it or None)."""
+    words = _same_split(split)
+    if len(found) == 1:
+        ((form, target),) = found
+        listed = [name for name in (form.splits(target) if form.splits else []) if name.lower() in words]
+        if listed:
+            return form, target, listed[0]
+    fitting = [(form, target) for form, target in found if _splits_named(target.stem) == {words}]
+    for folder in [] if fitting else place.folders:
+        if folder.path.name.lower() in words:
+            fitting += recognise(folder)
+    if len(fitting) == 1:
+        return *fitting[0], None
+    if fitting:
+        raise UnknownFormat(_several(place.path, fitting))
+    named = " or ".join(repr(word) for word in words)
+    expected = f"expected a folder {named}, or an annotation file with this word in its name"
+    lines = [f"{form.name}: {target}" for form, target in found] + _found(place)
+    raise UnknownFormat(indented(f"{place.path}: no split {split!r}; {expected}. Found", lines))
+
+
+def _same_split(split: str) -> tuple[str, ...]:
+    """The names that a split may have."""
+    return next((group for group in SPLIT_NAMES if split.lower() in group), (split.lower(),))
+
+
+def _splits_named(stem: str) -> set[tuple[str, ...]]:
+    """The known splits that a file name has a word of."""
+    words = {stem.lower(), *re.split(r"[\W_\d]+", stem.lower())}
+    return {group for group in SPLIT_NAMES if words & set(group)} or {(stem.lower(),)}
+
+
+# ---- Messages --------------------------------------------------------------------------------------------------------
+def _several(path: Path, found: Found) -> str:
     lines = [f"{form.name}: {target}, by {form.loader}" for form, target in found]
-    return _listed(f"{path}: more than one data set fits. Open the file itself, or call one:", lines)
+    heading = f"{path}: more than one dataset fits. Open the file itself, call one of these, or use open_splits:"
+    return indented(heading, lines)
 
 
-def _none(place):
-    signs = [f"{form.name}: {form.signs}" for form in FORMATS]
-    text = _listed(f"{place.path}: no known format. Looked for", signs) + _listed("\nand found", _found(place))
-    near = place.folders[:FOLDERS_READ]
-    inner = [f"{one.path}: {form.name}" for one in near for form, _ in recognise(one)[:1]]
-    return text + (_listed("\nThere are data sets further inside; open one of them:", inner[:5]) if inner else "")
+def _none(place: Place) -> str:
+    signs = [f"{form.name}: {form.signs}" for form in place.formats]
+    text = indented(f"{place.path}: no known format. Looked for", signs) + indented("\nand found", _found(place))
+    inner = [
+        f"{folder.path}: {form.name}" for folder in place.folders[:FOLDERS_READ] for form, _ in recognise(folder)[:1]
+    ]
+    if not inner:
+        return text
+    return text + indented("\nThere are datasets in its folders; open one of them, or use open_splits:", inner[:5])
 
 
-def _listed(heading, lines):
-    return "\n  ".join([heading, *lines])
-
-
-def _found(place):
+def _found(place: Place) -> list[str]:
     """A few lines about what is there."""
-    shown = [f"{file.name}: {json_kind.describe(content)}" for file, (_, content) in list(place.json_files.items())[:5]]
+    shown = [f"{file.name}: {describe(content)}" for file, (_, content) in list(place.json_files.items())[:5]]
     if place.path.is_file():
         return shown or [f"a file {place.path.suffix or 'without ending'} of {place.path.stat().st_size} bytes"]
     folders = [inner.path.name for inner in place.folders]

@@ -1,19 +1,19 @@
-"""COCO JSON: COCO itself, and the many files that follow its form.
+"""COCO JSON: COCO itself, and the many files of the same format.
 
     dataset = CocoDataset()
-    dataset.load_coco("coco", "val", year="2017")                       # COCO's own folders
-    dataset.load_coco_format("my/annotations.json", "my/images")        # any other file
+    dataset.load_coco("coco", "val", year="2017")                   # COCO's own folders
+    dataset.load_coco_format("my/annotations.json", "my/images")    # any other file
     dataset.prepare()
-    save_coco(dataset, "copy.json")                                     # any data set
+    save_coco(dataset, "copy.json")                                 # any data set
 
 The file: {"images": [...], "annotations": [...], "categories": [...]}; "info" and "licenses" aren't needed.
-    image       {"id", "file_name"} and, if given, {"height", "width"}; else they are read from the image
-    annotation  {"image_id", "category_id", "segmentation"} and, if given, {"iscrowd", "area", "bbox"}
-    category    {"id", "name"}, ids as you like
+    image       {"id", "file_name"} and optionally {"height", "width"}, which are else read from the image
+    annotation  {"image_id", "category_id", "segmentation"} and optionally {"iscrowd", "area", "bbox"}
+    category    {"id", "name"}, any ids
     segmentation  polygons [[x, y, x, y, ...], ...], whose union is the mask;
                   {"size": [h, w], "counts": [...]}, run lengths column by column; or compressed, counts a string
 
-Annotations with iscrowd = 1 mark a group; their class ids are negative, as in matterport's.
+Annotations with iscrowd = 1 mark a group; their class ids are negative, as in matterport.
 
 Shapes:
     N     annotations of an image that have a pixel
@@ -24,42 +24,70 @@ from __future__ import annotations
 
 import numbers
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from mrcnn.data.dataset import Dataset, is_url
-from mrcnn.data.formats import BrokenAnnotation, field, image_size, keep_whole, read_json, writers
+from mrcnn.data.dataset import Dataset
+from mrcnn.data.formats import writers
+from mrcnn.data.formats.coco_file import (
+    PARTS,
+    CategoryId,
+    annotations_by_image,
+    category_names,
+    ids_of_names,
+    parse_image,
+)
+from mrcnn.data.formats.json_head import find_strings, growing_heads, has_keys
+from mrcnn.data.formats.parsing import BrokenAnnotation, parse_all, read_json
+from mrcnn.data.formats.recognition import NAMES_READ, Format, OpenOptions, Place, find_images_folder
 from mrcnn.ops.rle import InvalidRle, draw_rles, encode_masks, to_rle
 
-PARTS = ("images", "annotations", "categories")
-MASK_FORMS = "polygons [[x, y, ...], ...] or run lengths {size, counts}"
-# Subsets of 2014 whose images lie in another one's folder.
+# Subsets of 2014 whose images are in the folder of another one.
 IMAGES_OF = {"minival": "val", "valminusminival": "val"}
+KEYS = {"images": ("id", "file_name"), "annotations": ("image_id",), "categories": ("id", "name")}  # of each part
 
 
 class CocoDataset(Dataset):
-    """Images annotated in COCO's form. `load_coco` or `load_coco_format` as often as needed, then `prepare()`."""
+    """Images annotated in COCO's format. Call `load_coco` or `load_coco_format` once or more, then `prepare`.
 
-    def load_coco(self, dataset_dir, subset, year="2014", class_ids=None, class_map=None, return_coco=False,
-                  auto_download=False):  # fmt: skip
+    Example:
+        >>> import tempfile
+        >>> square = {"id": 1, "image_id": 7, "category_id": 3, "segmentation": [[2, 1, 6, 1, 6, 4, 2, 4]]}
+        >>> image = {"id": 7, "file_name": "a.jpg", "height": 6, "width": 8}
+        >>> content = {"images": [image], "annotations": [square], "categories": [{"id": 3, "name": "cat"}]}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = writers.write_json(content, Path(folder) / "annotations.json")
+        ...     dataset = CocoDataset()
+        ...     _ = dataset.load_coco_format(file)
+        >>> dataset.prepare()
+        >>> masks, class_ids = dataset.load_mask(0)
+        >>> masks.shape, int(masks.sum()), dataset.class_names[class_ids[0]]
+        ((6, 8, 1), 12, 'cat')
+    """
+
+    def load_coco(self, dataset_dir: str | Path, subset: str, year: str | int = "2014",
+                  class_ids: Iterable[CategoryId] | None = None, class_map: Any = None, return_coco: bool = False,
+                  auto_download: bool = False) -> COCO | None:  # fmt: skip
         """Adds the images of a subset of COCO: annotations/instances_<subset><year>.json, <subset><year>/*.jpg.
 
         Args:
             dataset_dir: the folder that holds both.
             subset: "train", "val", "minival" or "valminusminival".
-            year: str or int.
+            year: such as "2014" or "2017".
             class_ids: COCO category ids; then only images that show one of them. None: all classes and images.
-            class_map: not used, as in matterport's; see `Dataset.prepare`.
-            return_coco: bool. Return the `pycocotools.coco.COCO` of the file.
-            auto_download: bool. First call `auto_download(dataset_dir, subset, year)`, which samples/coco.py defines.
+            class_map: not used, as in matterport; see `Dataset.prepare`.
+            return_coco: return the `pycocotools.coco.COCO` of the file.
+            auto_download: first call `auto_download(dataset_dir, subset, year)`, which samples/coco.py defines.
 
         Raises:
-            as `load_coco_format`.
+            As `load_coco_format`.
         """
         if auto_download:
             self.auto_download(dataset_dir, subset, year)
@@ -67,67 +95,73 @@ class CocoDataset(Dataset):
         coco = self.load_coco_format(annotations, images, category_ids=class_ids)
         return coco if return_coco else None
 
-    def auto_download(self, dataset_dir, subset, year):
-        """Fetches COCO. Here it can't: `CocoDataset` of samples/coco.py does."""
+    def auto_download(self, dataset_dir: str | Path, subset: str, year: str | int) -> None:
+        """Raises ValueError: only the `CocoDataset` of samples/coco.py can download COCO."""
         raise ValueError(
             f"Can't download COCO {subset}{year} to {dataset_dir}; use the CocoDataset of samples/coco.py."
         )
 
-    def load_coco_format(self, annotations, images_dir=None, category_ids=None, source="coco", skip_broken=False,
-                         classes=None):  # fmt: skip
-        """Adds the images of a file of COCO's form.
+    def load_coco_format(self, annotations: str | Path | COCO, images_dir: str | Path | None = None,
+                         category_ids: Iterable[CategoryId] | None = None, source: str = "coco",
+                         skip_broken: bool = False, classes: Sequence[str] | None = None) -> COCO:  # fmt: skip
+        """Adds the images of a file of COCO's format.
 
         Args:
             annotations: path of the JSON file, or a `pycocotools.coco.COCO`.
             images_dir: folder of the images; None: that of the file.
             category_ids: ids of the categories wanted; then only images that show one of them. None: all.
-            source: str, see `Dataset.add_class`.
-            skip_broken: bool. Leave broken images out and warn, instead of raising.
-            classes: the same as category_ids, but by name; one of the two.
+            source: see `Dataset.add_class`.
+            skip_broken: leave broken images out with a warning, instead of raising.
+            classes: the same as category_ids, but by name; give one of the two.
 
         Returns:
             The `pycocotools.coco.COCO` of the file.
 
         Raises:
             FileNotFoundError: no such file.
-            BrokenAnnotation: says file, entry, field, what was expected, what is there.
+            BrokenAnnotation: names the file, the entry, its field, what was expected and what is there.
         """
         path = "the COCO object" if isinstance(annotations, COCO) else Path(annotations)
         content = annotations.dataset if isinstance(annotations, COCO) else read_json(path)
         images_dir = Path(images_dir) if images_dir is not None else getattr(path, "parent", Path())
-        names = _check_parts(content, path)
+        names = category_names(content, path)
         if classes is not None:
             if category_ids is not None:
                 raise ValueError(
                     f"category_ids={category_ids!r} and classes={classes!r} are given; expected one of them."
                 )
-            category_ids = _ids_of(classes, names, path)
+            category_ids = ids_of_names(classes, names, path)
         wanted = sorted(names) if category_ids is None else list(dict.fromkeys(category_ids))
         for category_id in wanted:
             if category_id not in names:
                 raise BrokenAnnotation(path, "categories", "id", f"to find {category_id!r}", sorted(names))
             self.add_class(source, category_id, names[category_id])
 
-        by_image = _by_image(content, path)
+        by_image = annotations_by_image(content, path)
         images = content["images"]
         if category_ids is not None:
             shown = {a["image_id"] for a in content["annotations"] if a["category_id"] in set(wanted)}
             images = [image for image in images if image["id"] in shown]
-        parsed = keep_whole(
-            images, lambda image: _parse_image(image, by_image[image["id"]], names, set(wanted), images_dir, path),
-            skip_broken,
-        )  # fmt: skip
-        for image, file, (height, width), own in parsed:
-            self.add_image(source, image["id"], str(file), height=height, width=width, annotations=own)
+
+        def parse(image: dict) -> tuple:
+            return parse_image(image, by_image[image["id"]], names, set(wanted), images_dir, path)
+
+        for image, file, (height, width), kept in parse_all(images, parse, skip_broken):
+            self.add_image(source, image["id"], str(file), height=height, width=width, annotations=kept)
         return annotations if isinstance(annotations, COCO) else _as_coco(content)
 
-    def load_mask(self, image_id):
-        """[H, W, N] bool, and [N] int32 class ids, negative for crowds. Annotations without a pixel are left out."""
+    def load_mask(self, image_id: int) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
+        """Loads the masks of an image.
+
+        Returns:
+            masks: [H, W, N] bool. Annotations without a pixel are left out.
+            class_ids: [N] int32, negative for crowds.
+        """
         info = self.image_info[image_id]
         if "annotations" not in info:
             return super().load_mask(image_id)
         height, width, annotations = info["height"], info["width"], info["annotations"]
-        # Layer by layer and column by column in memory, as pycocotools has it; what stays 0 is never touched.
+        # Layer by layer and column by column in memory, as in pycocotools.
         layers = np.zeros((len(annotations), width, height), bool)
         class_ids = np.zeros(len(annotations), np.int32)
         for i in np.flatnonzero(draw(annotations, layers, info["path"])):
@@ -136,8 +170,8 @@ class CocoDataset(Dataset):
         kept = class_ids != 0
         return (layers if kept.all() else layers[kept]).transpose(2, 1, 0), class_ids[kept]
 
-    def image_reference(self, image_id):
-        """COCO's page of the image; "" for other sources."""
+    def image_reference(self, image_id: int) -> str:
+        """The web page of a COCO image; "" for other sources."""
         info = self.image_info[image_id]
         return f"http://cocodataset.org/#explore?id={info['id']}" if info["source"] == "coco" else ""
 
@@ -145,10 +179,53 @@ class CocoDataset(Dataset):
 CocoFormatDataset = CocoDataset  # for files that aren't COCO, the same under a name that says so
 
 
-def coco_layout(dataset_dir, subset, year):
+def coco_layout(dataset_dir: str | Path, subset: str, year: str | int) -> tuple[Path, Path]:
     """Paths of the annotation file and of the images' folder of a subset of COCO."""
     folder = Path(dataset_dir)
     return folder / "annotations" / f"instances_{subset}{year}.json", folder / f"{IMAGES_OF.get(subset, subset)}{year}"
+
+
+# ---- Recognising and opening -----------------------------------------------------------------------------------------
+def _is_mine(content: Any) -> bool:
+    if not isinstance(content, dict):
+        return False
+    parts = [content.get(part) for part in PARTS]
+    first = [part[0] if isinstance(part, list) and part else None for part in parts]
+    return parts == [[], [], []] or any(has_keys(entry, *KEYS[part]) for part, entry in zip(PARTS, first))
+
+
+def _find(place: Place) -> list[Path]:
+    found = place.json_files_of(FORMAT.name)
+    if not found and (annotations := place.inside("annotations")):
+        found = annotations.json_files_of(FORMAT.name)
+    return [file for file in found if file.name.startswith("instances_")] or found
+
+
+def _open(path: Path, options: OpenOptions) -> CocoDataset:
+    dataset = CocoDataset()
+    images_dir = find_images_folder(path, first_image_names(path), FORMAT.loader)
+    dataset.load_coco_format(path, images_dir, classes=options.classes, skip_broken=options.skip_broken)
+    return dataset
+
+
+def first_image_names(path: Path) -> list[str]:
+    """File names of the first images of a file."""
+    for content in growing_heads(path):
+        if _is_mine(content):
+            images = content.get("images") or []
+            names = [image.get("file_name") for image in images[:NAMES_READ] if isinstance(image, dict)]
+            return [name for name in names if isinstance(name, str)] or find_strings(path, "file_name", NAMES_READ)
+    return []
+
+
+FORMAT = Format(
+    name="COCO",
+    signs='a JSON file with "images", "annotations" and "categories", here or in annotations/',
+    loader="CocoDataset().load_coco_format(file, images_dir)",
+    find=_find,
+    open=_open,
+    is_mine=_is_mine,
+)
 
 
 def draw(annotations: list[dict], layers: NDArray[np.bool_], path: str | Path) -> NDArray[np.bool_]:
@@ -182,103 +259,8 @@ def draw(annotations: list[dict], layers: NDArray[np.bool_], path: str | Path) -
         raise BrokenAnnotation(*where, expected, annotation["segmentation"]["counts"]) from error
 
 
-# ---- Parts of the file -----------------------------------------------------------------------------------------------
-def _check_parts(content, path):
-    """Category names by id; raises if the file hasn't COCO's form."""
-    if not isinstance(content, dict) or any(not isinstance(content.get(part), list) for part in PARTS):
-        got = sorted(content) if isinstance(content, dict) else type(content).__name__
-        raise BrokenAnnotation(path, "the file", "content", f"lists {', '.join(PARTS)}", got)
-    names = {}
-    for i, category in enumerate(content["categories"]):
-        where = (path, f"categories[{i}]")
-        _check_object(category, where)
-        names[field(category, "id", (int, str), "a number or text", where)] = field(
-            category, "name", str, "a text", where
-        )
-    for i, image in enumerate(content["images"]):
-        where = (path, f"images[{i}]")
-        _check_object(image, where)
-        field(image, "id", (int, str), "a number or text", where)
-    return names
-
-
-def _ids_of(classes, names, path):
-    """Ids of the categories of these names."""
-    missing = sorted(set(classes) - set(names.values()))
-    if missing:
-        raise BrokenAnnotation(path, "categories", "name", f"to find {missing[0]!r}", sorted(names.values()))
-    return [category_id for name in classes for category_id, own in names.items() if own == name]
-
-
-def _check_object(entry, where):
-    if not isinstance(entry, dict):
-        raise BrokenAnnotation(*where, "entry", "an object", entry)
-
-
-def _by_image(content, path):
-    """Annotations by image id, in the order of the file, each with its name for errors."""
-    known = {image["id"] for image in content["images"]}
-    by_image = defaultdict(list)
-    for i, annotation in enumerate(content["annotations"]):
-        where = (path, f"annotations[{i}]")
-        _check_object(annotation, where)
-        for name in ("image_id", "category_id"):
-            field(annotation, name, (int, str), "a number or text", where)
-        if annotation["image_id"] not in known:
-            raise BrokenAnnotation(*where, "image_id", "the id of one of images", annotation["image_id"])
-        by_image[annotation["image_id"]].append((f"annotations[{i}] (id {annotation.get('id')})", annotation))
-    return by_image
-
-
-def _parse_image(image, annotations, names, wanted, images_dir, path):
-    """(image entry, its file, (height, width), annotations of the categories wanted)."""
-    where = (path, f"image {image['id']}")
-    name = field(image, "file_name", str, "the image's file name", where)
-    file = name if is_url(name) else images_dir / name
-    sizes = [image.get(side) for side in ("height", "width")]
-    if sizes == [None, None]:
-        sizes = image_size(file, where)
-    for side, pixels in zip(("height", "width"), sizes):
-        if not isinstance(pixels, numbers.Real) or pixels < 1 or pixels != int(pixels):
-            raise BrokenAnnotation(*where, side, "pixels, a whole number of 1 or more", pixels)
-    height, width = (int(pixels) for pixels in sizes)
-    for entry, annotation in annotations:
-        if annotation["category_id"] not in names:
-            known = f"one of the categories {sorted(names)}"
-            raise BrokenAnnotation(path, entry, "category_id", known, annotation["category_id"])
-        _check_segmentation(annotation.get("segmentation"), height, width, (path, entry))
-    own = [annotation for _, annotation in annotations if annotation["category_id"] in wanted]
-    return image, file, (height, width), own
-
-
-def _check_segmentation(segmentation, height, width, where):
-    if isinstance(segmentation, dict):
-        _check_run_lengths(segmentation, height, width, where)
-    elif not isinstance(segmentation, list) or not segmentation:
-        raise BrokenAnnotation(*where, "segmentation", MASK_FORMS, segmentation)
-    else:
-        for part in segmentation:
-            if not isinstance(part, list) or len(part) % 2 or not all(isinstance(v, (int, float)) for v in part):
-                raise BrokenAnnotation(*where, "segmentation", "polygons [x, y, x, y, ...]", part)
-
-
-def _check_run_lengths(segmentation, height, width, where):
-    size, counts = segmentation.get("size"), segmentation.get("counts")
-    if not isinstance(size, list) or [height, width] != size:
-        raise BrokenAnnotation(*where, "segmentation.size", f"[height, width] of the image, {[height, width]}", size)
-    if isinstance(counts, list):
-        whole = all(isinstance(run, int) and run >= 0 for run in counts)
-        if not whole or sum(counts) != height * width:
-            got = sum(counts) if whole else counts
-            raise BrokenAnnotation(
-                *where, "segmentation.counts", f"run lengths with a sum of {height} x {width} = {height * width}", got
-            )
-    elif not isinstance(counts, (str, bytes)) or not counts:
-        raise BrokenAnnotation(*where, "segmentation.counts", "a list of run lengths, or a string", counts)
-
-
-def _as_coco(content):
-    """A `pycocotools.coco.COCO` of what was read, without reading the file again or printing."""
+def _as_coco(content: dict) -> COCO:
+    """Makes a `pycocotools.coco.COCO` of a file's content, without reading the file again or printing."""
     coco = COCO()
     coco.dataset = {"info": {}, "licenses": [], **content}
     coco.anns = {annotation["id"]: annotation for annotation in content["annotations"] if "id" in annotation}
@@ -292,18 +274,20 @@ def _as_coco(content):
 
 
 # ---- Writing ---------------------------------------------------------------------------------------------------------
-def save_coco(dataset, path, image_ids=None, indent=None):
-    """Writes a data set as a file of COCO's form; `CocoDataset.load_coco_format` reads the same masks, pixel for pixel.
+def save_coco(
+    dataset: Dataset, path: str | Path, image_ids: Iterable[int] | None = None, indent: int | None = None
+) -> Path:
+    """Writes a dataset as a COCO file; `CocoDataset.load_coco_format` reads the same masks, pixel for pixel.
 
     Masks are written as compressed run lengths, which hold parts and holes exactly; polygons can't. Objects without a
-    pixel are left out. Ids of images and categories stay those of the source where they are growing whole numbers, as
-    COCO's are; else they are 1, 2, 3, ... .
+    pixel are left out. Ids of images and categories stay those of the source if they are increasing whole numbers, as
+    COCO's are; otherwise they are 1, 2, 3, ... .
 
     Args:
-        dataset: Dataset, prepared.
-        path: of the file; its folder is made if needed. Images stay where they are and are named by their path from
-            there; those that are no file of their own (drawn ones, or turned ones) are written as PNG into the folder
-            `<name of the file>_images`.
+        dataset: a prepared Dataset.
+        path: of the file; its folder is made if needed. Images stay where they are, and the file has their paths
+            relative to its folder. Images without a file of their own (drawn or rotated ones) are written as PNG to the
+            folder `<name of the file>_images`.
         image_ids: ids of the images wanted; None: all.
         indent: of the JSON, see `json.dump`; None: all in one line.
 
@@ -311,41 +295,60 @@ def save_coco(dataset, path, image_ids=None, indent=None):
         Path of the file.
 
     Raises:
-        ValueError: the data set isn't prepared, or its masks don't fit their images.
+        ValueError: the dataset isn't prepared, or its masks don't fit their images.
+
+    Example:
+        >>> import json, tempfile
+        >>> class Square(Dataset):
+        ...     def load_image(self, image_id):
+        ...         return np.zeros((6, 8, 3), np.uint8)
+        ...     def load_mask(self, image_id):
+        ...         masks = np.zeros((6, 8, 1), bool)
+        ...         masks[1:4, 2:6] = True
+        ...         return masks, np.array([1])
+        >>> dataset = Square()
+        >>> dataset.add_class("drawn", 1, "square")
+        >>> dataset.add_image("drawn", 1, path=None)
+        >>> dataset.prepare()
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     content = json.loads(save_coco(dataset, Path(folder) / "squares.json").read_text())
+        >>> content["annotations"][0]["bbox"], content["categories"][0]["name"]
+        ([2.0, 1.0, 4.0, 3.0], 'square')
     """
-    path, taken = Path(path), set()
+    path = Path(path)
+    taken: set[str] = set()
     wanted = writers.chosen_images(dataset, image_ids)
-    own_ids = _growing([dataset.image_info[i]["id"] for i in wanted])
-    category_ids = _growing([info["id"] for info in dataset.class_info[1:]])
+    source_ids = _increasing([dataset.image_info[i]["id"] for i in wanted])
+    category_ids = _increasing([info["id"] for info in dataset.class_info[1:]])
     images, annotations = [], []
-    for own_id, image_id in zip(own_ids, wanted):
+    for source_id, image_id in zip(source_ids, wanted):
         masks, class_ids = writers.read_objects(dataset, image_id)
         height, width = masks.shape[:2]
         png = path.with_name(f"{path.stem}_images") / f"{writers.file_stem(dataset, image_id, taken)}.png"
         file = writers.image_file(dataset, image_id, (height, width), png)
         name = writers.relative_path(file, path.parent)
-        images.append({"id": own_id, "file_name": name, "height": height, "width": width})
-        for code, class_id in zip(encode_masks(masks), class_ids.tolist()):
+        images.append({"id": source_id, "file_name": name, "height": height, "width": width})
+        for rle, class_id in zip(encode_masks(masks), class_ids.tolist()):
             annotations.append(
                 {
                     "id": len(annotations) + 1,
-                    "image_id": own_id,
+                    "image_id": source_id,
                     "category_id": category_ids[abs(class_id) - 1],
-                    "segmentation": {"size": [height, width], "counts": code["counts"].decode()},
-                    "area": int(coco_mask.area(code)),
-                    "bbox": coco_mask.toBbox(code).tolist(),
+                    "segmentation": {"size": [height, width], "counts": rle["counts"].decode()},
+                    "area": int(coco_mask.area(rle)),
+                    "bbox": coco_mask.toBbox(rle).tolist(),
                     "iscrowd": int(class_id < 0),
                 }
             )
     categories = [
-        {"id": own_id, "name": str(info["name"]), "supercategory": info["source"]}
-        for own_id, info in zip(category_ids, dataset.class_info[1:])
+        {"id": category_id, "name": str(info["name"]), "supercategory": info["source"]}
+        for category_id, info in zip(category_ids, dataset.class_info[1:])
     ]
     return writers.write_json({"images": images, "annotations": annotations, "categories": categories}, path, indent)
 
 
-def _growing(ids):
-    """ids, if they are whole numbers that grow; else 1, 2, 3, ..."""
-    whole = all(isinstance(own_id, numbers.Integral) and own_id > 0 for own_id in ids)
-    growing = whole and all(a < b for a, b in pairwise(ids))
-    return [int(own_id) for own_id in ids] if growing else list(range(1, len(ids) + 1))
+def _increasing(ids: Sequence[Any]) -> list[int]:
+    """ids, if they are increasing whole numbers; otherwise 1, 2, 3, ..."""
+    whole = all(isinstance(source_id, numbers.Integral) and source_id > 0 for source_id in ids)
+    increasing = whole and all(a < b for a, b in pairwise(ids))
+    return [int(source_id) for source_id in ids] if increasing else list(range(1, len(ids) + 1))

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from mrcnn.data.dataset import Dataset, is_url
-from mrcnn.data.formats import BrokenAnnotation, image_size
+from mrcnn.data.formats.parsing import BrokenAnnotation, image_size
 
 TAG = 0x0112  # of the orientation in EXIF
 TURNED = {  # [H, W, 3] as stored -> upright

@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from mrcnn.data.dataset import Dataset
-from mrcnn.data.formats import BrokenAnnotation, image_size, keep_whole
 from mrcnn.data.formats.image_files import check_size, choose, image_files, read_values
+from mrcnn.data.formats.parsing import BrokenAnnotation, image_size, parse_all
+from mrcnn.data.formats.recognition import Format, OpenOptions, Place, only_class
 
 
 class IdPngDataset(Dataset):
@@ -64,7 +65,7 @@ class IdPngDataset(Dataset):
 
         names = choose(found, image_names, images_dir)
         self.add_class(source, 1, class_name)
-        for name, image, (height, width), mask in keep_whole(names, parse, skip_broken):
+        for name, image, (height, width), mask in parse_all(names, parse, skip_broken):
             self.add_image(source, name, str(image), height=height, width=width, mask=mask, ignore=(0, *ignore))
 
     def load_mask(self, image_id):
@@ -98,6 +99,33 @@ class PennFudanDataset(IdPngDataset):
         self.load_id_pngs(
             folder / "PNGImages", folder / "PedMasks", "_mask", source, class_name, (), skip_broken, image_names
         )
+
+
+# ---- Recognising and opening -----------------------------------------------------------------------------------------
+def _find(place: Place) -> list[Path]:
+    for folder in (place, place.inside("PennFudanPed")):
+        if folder and folder.inside("PNGImages") and folder.inside("PedMasks"):
+            return [folder.path]
+    return []
+
+
+def _open(path: Path, options: OpenOptions) -> PennFudanDataset:
+    dataset = PennFudanDataset()
+    class_name = only_class(path, options, default="person")
+    dataset.load_penn_fudan(path, class_name=class_name, skip_broken=options.skip_broken)
+    return dataset
+
+
+FORMAT = Format(
+    name="Penn-Fudan",
+    signs="folders PNGImages and PedMasks",
+    loader="PennFudanDataset().load_penn_fudan(folder)",
+    find=_find,
+    open=_open,
+)
+
+
+# ---- Names -----------------------------------------------------------------------------------------------------------
 
 
 def _image_of(stem, mask_suffix):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mrcnn.data.formats import BrokenAnnotation
+from mrcnn.data.formats.parsing import BrokenAnnotation
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 

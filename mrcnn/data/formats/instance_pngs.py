@@ -23,8 +23,9 @@ from pathlib import Path
 import numpy as np
 
 from mrcnn.data.dataset import Dataset
-from mrcnn.data.formats import BrokenAnnotation, image_size, keep_whole
 from mrcnn.data.formats.image_files import check_size, choose, image_files, read_values
+from mrcnn.data.formats.parsing import BrokenAnnotation, image_size, parse_all
+from mrcnn.data.formats.recognition import FOLDERS_READ, Format, OpenOptions, Place, only_class
 
 
 class NucleiDataset(Dataset):
@@ -47,7 +48,7 @@ class NucleiDataset(Dataset):
         folder = Path(folder)
         names = choose(image_folders(folder), image_names, folder)
         self.add_class(source, 1, class_name)
-        parsed = keep_whole(names, lambda name: _parse_image(folder, name), skip_broken)
+        parsed = parse_all(names, lambda name: _parse_image(folder, name), skip_broken)
         for name, image, (height, width), masks in parsed:
             self.add_image(source, name, str(image), height=height, width=width, masks=masks)
         unknown = [name for name, *_, masks in parsed if masks is None]
@@ -73,6 +74,37 @@ class NucleiDataset(Dataset):
         layers = layers[layers.any(axis=(1, 2))]
         class_id = self.map_source_class_id(f"{info['source']}.1")
         return np.moveaxis(layers, 0, -1), np.full(len(layers), class_id, np.int32)
+
+
+# ---- Recognising and opening -----------------------------------------------------------------------------------------
+def _find(place: Place) -> list[Path]:
+    return [place.path] if any(map(_is_image_folder, place.folders[:FOLDERS_READ])) else []
+
+
+def _is_image_folder(place: Place) -> bool:
+    images = place.inside("images")
+    return bool(
+        images and images.entries and (place.inside("masks") or Path(images.entries[0]).stem == place.path.name)
+    )
+
+
+def _open(path: Path, options: OpenOptions) -> NucleiDataset:
+    dataset = NucleiDataset()
+    class_name = only_class(path, options, default="nucleus")
+    dataset.load_nuclei(path, class_name=class_name, skip_broken=options.skip_broken)
+    return dataset
+
+
+FORMAT = Format(
+    name="nuclei",
+    signs="folders <id>/images and <id>/masks, or <id>/images/<id>.png",
+    loader="NucleiDataset().load_nuclei(folder)",
+    find=_find,
+    open=_open,
+)
+
+
+# ---- Files -----------------------------------------------------------------------------------------------------------
 
 
 def image_folders(folder):

@@ -35,30 +35,20 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-import math
 from pathlib import Path, PureWindowsPath
+from typing import Any
 
-import cv2
 import numpy as np
 from PIL import Image
 
-from mrcnn.data.formats import BrokenAnnotation, field, keep_whole, name_classes, rasterize, read_json, writers
+from mrcnn.data.formats import writers
 from mrcnn.data.formats.exif import UprightDataset, check_told_size, upright_size
+from mrcnn.data.formats.labelme_shapes import THIN, draw, merge, parse_shape, shapes_of
+from mrcnn.data.formats.parsing import BrokenAnnotation, field, name_classes, parse_all, read_json
+from mrcnn.data.formats.recognition import Format, OpenOptions, Place
 
 NO_OBJECT = ("__ignore__", "_background_")
 CROWD = "iscrowd"
-POINTS = {  # least and most points of each shape
-    "polygon": (3, math.inf),
-    "rectangle": (2, 4),  # two opposite corners, or all four
-    "oriented_rectangle": (4, 4),
-    "rotation": (4, 4),  # X-AnyLabeling's word for it
-    "circle": (2, 2),  # centre, and a point on the border
-    "mask": (2, 2),  # first and last pixel
-    "line": (2, 2),
-    "linestrip": (2, math.inf),
-    "point": (1, 1),
-}
-THIN = ("line", "linestrip", "point")
 
 
 class LabelmeDataset(UprightDataset):
@@ -85,7 +75,7 @@ class LabelmeDataset(UprightDataset):
         files = sorted(path.glob("*.json")) if path.is_dir() else [path]
         if not files:
             raise FileNotFoundError(f"{path} has no JSON file; expected one an image, as labelme writes them.")
-        parsed = keep_whole(files, lambda file: _parse_file(file, images_dir), skip_broken)
+        parsed = parse_all(files, lambda file: _parse_file(file, images_dir), skip_broken)
         found = [label for *_, objects in parsed for label, _, _ in objects]
         ids = name_classes(self, source, found, classes, path)
         for file, photo, (height, width), objects in parsed:
@@ -117,67 +107,29 @@ class LabelmeDataset(UprightDataset):
         return np.moveaxis(masks[kept], 0, -1), class_ids[kept]
 
 
-# ---- From shapes to masks --------------------------------------------------------------------------------------------
-def draw(shape, height, width):
-    """A checked shape as a mask [height, width] bool."""
-    xs, ys = shape["points"].T
-    kind = shape["kind"]
-    if kind == "mask":
-        return _paste(_decode_mask(shape["png"]), round(ys.min()), round(xs.min()), height, width)
-    if kind == "rectangle":
-        (top, bottom), (left, right) = (ys.min(), ys.max()), (xs.min(), xs.max())
-        return rasterize.polygon(height, width, [top, top, bottom, bottom], [left, right, right, left])
-    if kind == "circle":
-        radius = math.hypot(ys[1] - ys[0], xs[1] - xs[0])
-        return rasterize.ellipse(height, width, ys[0], xs[0], radius, radius)
-    if kind == "point":
-        return rasterize.point(height, width, ys[0], xs[0])
-    if kind in THIN:
-        return rasterize.line(height, width, ys, xs)
-    return rasterize.polygon(height, width, ys, xs)
+# ---- Recognising and opening -----------------------------------------------------------------------------------------
+def _is_mine(content: Any) -> bool:
+    return isinstance(content, dict) and isinstance(content.get("shapes"), list)
 
 
-def merge(parts, may_cut):
-    """The mask of one object.
-
-    Args:
-        parts: K masks [H, W] bool.
-        may_cut: K bool, which of them are holes if they lie wholly within another one (and are holes' islands if they
-            lie within a hole, and so on).
-
-    Returns:
-        [H, W] bool.
-    """
-    if len(parts) == 1:
-        return parts[0]
-    areas = [np.count_nonzero(part) for part in parts]
-    depths = [0] * len(parts)
-    by_area = sorted(range(len(parts)), key=lambda i: -areas[i])
-    for place, i in enumerate(by_area):
-        if not may_cut[i]:
-            continue
-        for j in by_area[:place]:
-            if may_cut[j] and areas[j] > areas[i] and not np.any(parts[i] & ~parts[j]):
-                depths[i] = max(depths[i], depths[j] + 1)
-    mask = np.zeros_like(parts[0])
-    for i in sorted(by_area, key=lambda i: depths[i]):
-        mask[parts[i]] = depths[i] % 2 == 0
-    return mask
+def _find(place: Place) -> list[Path]:
+    return [place.path] if place.json_files_of(FORMAT.name) else []
 
 
-def _paste(small, top, left, height, width):
-    """[height, width] bool with a small mask in it, cut off where it leaves the image."""
-    mask = np.zeros((height, width), bool)
-    y1, x1 = max(top, 0), max(left, 0)
-    kept = small[y1 - top : max(height - top, 0), x1 - left : max(width - left, 0)]
-    mask[y1 : y1 + kept.shape[0], x1 : x1 + kept.shape[1]] = kept
-    return mask
+def _open(path: Path, options: OpenOptions) -> LabelmeDataset:
+    dataset = LabelmeDataset()
+    dataset.load_labelme(path, classes=options.classes, skip_broken=options.skip_broken)
+    return dataset
 
 
-def _decode_mask(png):
-    with Image.open(io.BytesIO(png)) as picture:
-        values = np.asarray(picture)
-    return (values if values.ndim == 2 else values[..., :3].max(axis=-1)) != 0
+FORMAT = Format(
+    name="labelme",
+    signs='JSON files with "shapes"',
+    loader="LabelmeDataset().load_labelme(folder)",
+    find=_find,
+    open=_open,
+    is_mine=_is_mine,
+)
 
 
 # ---- Parts of the file -----------------------------------------------------------------------------------------------
@@ -237,13 +189,13 @@ def _objects(entries, file):
         where = (file, f"shapes[{i}]")
         if not isinstance(entry, dict):
             raise BrokenAnnotation(*where, "shape", "an object", entry)
-        label = field(entry, "label", str, "the class's name", where)
+        label = field(entry, "label", str, "the class's name", where).strip()
         group, flags = entry.get("group_id"), entry.get("flags") or {}
         if group is not None and (not isinstance(group, (int, str)) or isinstance(group, bool)):
             raise BrokenAnnotation(*where, "group_id", "a number, or null", group)
         if not isinstance(flags, dict):
             raise BrokenAnnotation(*where, "flags", "an object", flags)
-        shape = _parse_shape(entry, where)
+        shape = parse_shape(entry, where)
         if label in NO_OBJECT:
             continue
         key = (label, i) if group is None else (label, "group", group)
@@ -251,42 +203,6 @@ def _objects(entries, file):
         one[1] |= bool(flags.get(CROWD))
         one[2].append(shape)
     return [tuple(one) for one in objects.values()]
-
-
-def _parse_shape(entry, where):
-    """{"kind", "points": [V, (x, y)] float, and for masks "png": bytes}."""
-    kind = entry.get("shape_type") or "polygon"  # older versions knew nothing else
-    if kind not in POINTS:
-        raise BrokenAnnotation(*where, "shape_type", f"one of {', '.join(POINTS)}", kind)
-    points = field(entry, "points", list, "a list of [x, y]", where)
-    for point in points:
-        pair = isinstance(point, list) and len(point) == 2
-        if not pair or not all(isinstance(v, (int, float)) and math.isfinite(v) for v in point):
-            raise BrokenAnnotation(*where, "points", "points [x, y], two numbers each", point)
-    least, most = POINTS[kind]
-    if not least <= len(points) <= most:
-        count = f"{least}" if least == most else f"{least} or more" if most == math.inf else f"{least} to {most}"
-        raise BrokenAnnotation(*where, "points", f"{count} points of a {kind}", points)
-    shape = {"kind": kind, "points": np.array(points, np.float64)}
-    if kind == "mask":
-        shape["png"] = _check_mask(entry, shape["points"], where)
-    return shape
-
-
-def _check_mask(entry, points, where):
-    """The bytes of a mask shape's PNG; raises unless it is one, of the size that its points tell."""
-    text = field(entry, "mask", str, "a PNG in base64", where)
-    try:
-        png = base64.b64decode(text, validate=True)
-        height, width = _decode_mask(png).shape
-    except (binascii.Error, OSError, SyntaxError) as error:
-        raise BrokenAnnotation(*where, "mask", "a PNG in base64", str(error)) from error
-    # Corners that aren't whole may be rounded either way.
-    expected = np.abs(points[1] - points[0]) + 1
-    if np.any(np.abs(expected - (width, height)) > 1):
-        size = f"{round(expected[1])} x {round(expected[0])} pixels (height x width), from its first point to its last"
-        raise BrokenAnnotation(*where, "mask", size, f"{height} x {width}")
-    return png
 
 
 # ---- Writing ---------------------------------------------------------------------------------------------------------
@@ -335,35 +251,3 @@ def save_labelme(dataset, folder, image_ids=None):
         }
         paths.append(writers.write_json(content, folder / f"{name}.json", indent=2))
     return paths
-
-
-def shapes_of(mask, group_id):
-    """labelme shapes that are drawn as this very mask: polygons if they can, else one mask shape.
-
-    Args:
-        mask: [H, W] bool with a pixel in it.
-        group_id: int, of the object; given to its shapes if there are several.
-    """
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    top, left = int(rows[0]), int(columns[0])
-    small = np.ascontiguousarray(mask[top : rows[-1] + 1, left : columns[-1] + 1])
-    outlines, _ = cv2.findContours(small.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    outlines = [outline[:, 0] for outline in outlines]
-    if all(len(outline) >= 3 for outline in outlines):
-        parts = [rasterize.polygon(*small.shape, outline[:, 1], outline[:, 0]) for outline in outlines]
-        if np.array_equal(np.any(parts, axis=0), small):
-            group = group_id if len(outlines) > 1 else None
-            return [_as_shape("polygon", outline + (left, top), group) for outline in outlines[::-1]]
-    last = [left + small.shape[1] - 1, top + small.shape[0] - 1]
-    return [_as_shape("mask", np.array([[left, top], last]), None, _as_png(small))]
-
-
-def _as_shape(kind, points, group, png=None):
-    points = points.astype(float).tolist()
-    return {"points": points, "group_id": group, "shape_type": kind, "mask": png}
-
-
-def _as_png(mask):
-    buffer = io.BytesIO()
-    Image.fromarray(mask).save(buffer, format="PNG", optimize=True)
-    return base64.b64encode(buffer.getvalue()).decode()

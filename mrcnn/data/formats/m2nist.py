@@ -35,7 +35,8 @@ import cv2
 import numpy as np
 
 from mrcnn.data.dataset import Dataset
-from mrcnn.data.formats import BrokenAnnotation, keep_whole
+from mrcnn.data.formats.parsing import BrokenAnnotation, parse_all
+from mrcnn.data.formats.recognition import Format, OpenOptions, Place
 
 IMAGES, LABELS, BOXES = "combined.npy", "segmented.npy", "bbox.txt"
 BACKGROUND = 10
@@ -74,7 +75,7 @@ class M2nistDataset(Dataset):
         for digit in range(BACKGROUND):
             self.add_class(source, digit + 1, str(digit))
         height, width = images.shape[1:]
-        for i, boxes in keep_whole(range(len(images)), parse, skip_broken):
+        for i, boxes in parse_all(range(len(images)), parse, skip_broken):
             self.add_image(
                 source, start + i, str(folder / IMAGES), height=height, width=width, pixels=images[i],
                 digits=digits[i], boxes=boxes,
@@ -155,6 +156,32 @@ def join_boxes(boxes, largest):
             others = np.delete(boxes, [i, j], axis=0)
             return join_boxes(np.concatenate([others, [[*low, *high]]]), largest)
     return boxes
+
+
+# ---- Recognising and opening -----------------------------------------------------------------------------------------
+def _find(place: Place) -> list[Path]:
+    if place.path.is_file():
+        return [place.path] if place.path.name == IMAGES or is_archive(place.path) else []
+    if IMAGES in place.entries and LABELS in place.entries:
+        return [place.path]
+    return [file for file in place.files(".zip") if is_archive(file)]
+
+
+def _open(path: Path, options: OpenOptions) -> M2nistDataset:
+    if options.classes is not None:
+        raise ValueError(f"{path} is M2NIST, whose classes are the digits; leave classes={options.classes!r} out.")
+    dataset = M2nistDataset()
+    dataset.load_m2nist(path, skip_broken=options.skip_broken)
+    return dataset
+
+
+FORMAT = Format(
+    name="M2NIST",
+    signs="combined.npy and segmented.npy, or a zip file with them",
+    loader="M2nistDataset().load_m2nist(path)",
+    find=_find,
+    open=_open,
+)
 
 
 # ---- Parts of the files ----------------------------------------------------------------------------------------------

@@ -31,10 +31,12 @@ import cv2
 import numpy as np
 
 from mrcnn.data.dataset import Dataset
-from mrcnn.data.formats import BrokenAnnotation, image_size, keep_whole, name_classes
 from mrcnn.data.formats.image_files import SUFFIXES, read_values
+from mrcnn.data.formats.parsing import BrokenAnnotation, image_size, name_classes, parse_all
+from mrcnn.data.formats.recognition import Format, OpenOptions, Place
 
-ANNOTATIONS = ("*annotations-object-segmentation.csv", "segmentations.csv")
+FILE_ENDINGS = ("annotations-object-segmentation.csv", "segmentations.csv")
+ANNOTATIONS = (f"*{FILE_ENDINGS[0]}", FILE_ENDINGS[1])
 DESCRIPTIONS = (
     "*class-descriptions-boxable.csv",
     "*class-descriptions*.csv",
@@ -86,7 +88,7 @@ class OpenImagesDataset(Dataset):
             added.append(_parse_image(*item, photos, masks, annotations))
             return added[-1]
 
-        parsed = keep_whole(wanted(), parse, skip_broken)
+        parsed = parse_all(wanted(), parse, skip_broken)
         ids = name_classes(self, source, (), list(names.values()), annotations)
         for image_id, photo, (height, width), objects in parsed:
             own = [(ids[names[label]], str(mask)) for label, mask in objects]
@@ -112,6 +114,34 @@ def resize(mask, height, width):
         return mask
     way = cv2.INTER_AREA if height < mask.shape[0] else cv2.INTER_LINEAR
     return cv2.resize(mask.astype(np.float32), (width, height), interpolation=way) >= 0.5
+
+
+# ---- Recognising and opening -----------------------------------------------------------------------------------------
+def _find(place: Place) -> list[Path]:
+    labels = place.inside("labels")  # of FiftyOne
+    return place.files(*FILE_ENDINGS) + (labels.files("segmentations.csv") if labels else [])
+
+
+def _open(path: Path, options: OpenOptions) -> OpenImagesDataset:
+    classes = options.classes or options.names
+    if not classes:
+        raise ValueError(
+            f"{path} is of Open Images, which has 350 classes. Those wanted must be named:"
+            " open_dataset(path, classes=['Pumpkin'])."
+        )
+    folder = path.parent.parent if path.parent.name == "labels" else path.parent
+    dataset = OpenImagesDataset()
+    dataset.load_open_images(folder, classes, annotations=path, skip_broken=options.skip_broken)
+    return dataset
+
+
+FORMAT = Format(
+    name="Open Images",
+    signs="*-annotations-object-segmentation.csv, or labels/segmentations.csv",
+    loader="OpenImagesDataset().load_open_images(folder, classes)",
+    find=_find,
+    open=_open,
+)
 
 
 # ---- Files -----------------------------------------------------------------------------------------------------------
@@ -164,7 +194,7 @@ def class_labels(path, classes):
     for line, row in _rows(path):
         if len(row) != 2:
             raise BrokenAnnotation(path, f"line {line}", "columns", "LabelName,DisplayName", row)
-        names[row[0]] = row[1]
+        names[row[0]] = row[1].strip()
     names.pop("LabelName", None)  # the header, which not all versions have
     labels = {name.casefold(): label for label, name in reversed(names.items())}
     wanted = {}

@@ -19,11 +19,15 @@ Shapes become masks: polygon, polyline (closed), rect, circle, ellipse, point (o
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mrcnn.data.dataset import Dataset, is_url
-from mrcnn.data.formats import BrokenAnnotation, field, image_size, keep_whole, rasterize, read_json
+from mrcnn.data.formats import rasterize
+from mrcnn.data.formats.json_head import growing_heads, has_keys
+from mrcnn.data.formats.parsing import BrokenAnnotation, field, image_size, parse_all, read_json
+from mrcnn.data.formats.recognition import NAMES_READ, Format, OpenOptions, Place, find_images_folder
 
 USUAL_FILE = "via_region_data.json"
 NUMBERS = {  # of each shape; polygons have lists of them
@@ -77,7 +81,7 @@ class ViaDataset(Dataset):
         def parse(item):
             return _parse_entry(path, images_dir, *item, names, attribute, own_class)
 
-        for filename, file, size, shapes in keep_whole(entries, parse, skip_broken):
+        for filename, file, size, shapes in parse_all(entries, parse, skip_broken):
             self.add_image(source, filename, str(file), height=size[0], width=size[1], shapes=shapes)
 
     def load_mask(self, image_id):
@@ -121,13 +125,60 @@ def find_file(path):
     return found[0]
 
 
+# ---- Recognising and opening -----------------------------------------------------------------------------------------
+def _is_mine(content: Any) -> bool:
+    if isinstance(content, list):
+        return bool(content) and has_keys(content[0], "filename", "regions")
+    if not isinstance(content, dict):
+        return False
+    is_version_3 = isinstance(content.get("project"), dict) and {"config", "attribute", "file", "view"} & content.keys()
+    if is_version_3 or "_via_img_metadata" in content or "_via_settings" in content:
+        return True
+    return bool(content) and has_keys(next(iter(content.values())), "filename", "regions")
+
+
+def _find(place: Place) -> list[Path]:
+    found = place.json_files_of(FORMAT.name)
+    return [file for file in found if file.name == USUAL_FILE] or found
+
+
+def _open(path: Path, options: OpenOptions) -> ViaDataset:
+    dataset = ViaDataset()
+    images_dir = find_images_folder(path, first_image_names(path), FORMAT.loader)
+    dataset.load_via(path, images_dir, classes=options.classes or options.names, skip_broken=options.skip_broken)
+    return dataset
+
+
+def first_image_names(path: Path) -> list[str]:
+    """File names of the first images of a file."""
+    for content in growing_heads(path):
+        if _is_mine(content):
+            entries = content.get("_via_img_metadata", content) if isinstance(content, dict) else content
+            entries = list(entries.values()) if isinstance(entries, dict) else entries
+            names = [entry.get("filename") for entry in (entries or [])[:NAMES_READ] if isinstance(entry, dict)]
+            return [name for name in names if isinstance(name, str)]
+    return []
+
+
+FORMAT = Format(
+    name="VIA",
+    signs='a JSON file with image entries {"filename", "regions"} or "_via_img_metadata"',
+    loader="ViaDataset().load_via(file, images_dir)",
+    find=_find,
+    open=_open,
+    is_mine=_is_mine,
+)
+
+
 # ---- Parts of the file -----------------------------------------------------------------------------------------------
 def _entries(path):
     """[(name, entry)] of all images, and the classes that a project offers, by attribute."""
     content, classes = read_json(path), {}
     if isinstance(content, dict) and "_via_img_metadata" in content:
         attributes = (content.get("_via_attributes") or {}).get("region") or {}
-        classes = {name: list(one.get("options") or {}) for name, one in attributes.items() if isinstance(one, dict)}
+        for name, attribute in attributes.items():
+            if isinstance(attribute, dict):
+                classes[name] = [option.strip() for option in attribute.get("options") or ()]
         content = content["_via_img_metadata"]
     if isinstance(content, dict) and isinstance(content.get("project"), dict) and "view" in content:
         raise BrokenAnnotation(path, "the file", "version", "a VIA 1.x or 2.x file", "a VIA 3 project")
@@ -176,7 +227,7 @@ def _class_of(region, attribute):
     if isinstance(value, dict):
         ticked = [name for name, on in value.items() if on]
         value = ticked[0] if len(ticked) == 1 else None
-    return value if isinstance(value, str) and value else None
+    return value.strip() or None if isinstance(value, str) else None
 
 
 def _parse_entry(path, images_dir, name, entry, names, attribute, own_class):

@@ -31,10 +31,12 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from mrcnn.data.formats import BrokenAnnotation, keep_whole, name_classes
 from mrcnn.data.formats.exif import UprightDataset, upright_size
 from mrcnn.data.formats.image_files import SUFFIXES
+from mrcnn.data.formats.parsing import BrokenAnnotation, name_classes, parse_all
+from mrcnn.data.formats.recognition import Format, OpenOptions, Place, first_bytes
 
+SPLITS_FOLDER = Path("ImageSets", "Main")
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 IMAGE_FOLDERS = ("JPEGImages", "images")  # beside the folder of the XML files
 DIFFICULT = {"0": False, "1": True, "": False, "false": False, "true": True}
@@ -65,7 +67,7 @@ class VocDataset(UprightDataset):
         """
         files, folder = _annotation_files(Path(annotations_dir), subset)
         images_dir = _images_folder(folder) if images_dir is None else Path(images_dir)
-        parsed = keep_whole(files, lambda file: _parse_file(file, images_dir), skip_broken)
+        parsed = parse_all(files, lambda file: _parse_file(file, images_dir), skip_broken)
         if not keep_difficult:
             parsed = [(*image, [one for one in objects if not one[2]]) for *image, objects in parsed]
         found = [name for *_, objects in parsed for name, _, _ in objects]
@@ -86,6 +88,36 @@ class VocDataset(UprightDataset):
         return np.moveaxis(masks, 0, -1), np.array(class_ids, np.int32)
 
 
+# ---- Recognising and opening -----------------------------------------------------------------------------------------
+def _find(place: Place) -> list[Path]:
+    for folder in (place, place.inside("Annotations")):
+        files = folder.files(".xml") if folder else []
+        if files and b"<annotation" in first_bytes(files[0]):
+            return [folder.path]
+    return []
+
+
+def _open(path: Path, options: OpenOptions) -> VocDataset:
+    dataset = VocDataset()
+    dataset.load_voc(path, classes=options.classes, skip_broken=options.skip_broken, subset=options.split)
+    return dataset
+
+
+def _splits(path: Path) -> list[str]:
+    """Names of the lists of images beside the folder of XML files."""
+    return sorted(file.stem for file in (path.parent / SPLITS_FOLDER).glob("*.txt"))
+
+
+FORMAT = Format(
+    name="Pascal VOC",
+    signs="XML files with <annotation>, here or in Annotations/",
+    loader="VocDataset().load_voc(annotations_dir, images_dir)",
+    find=_find,
+    open=_open,
+    splits=_splits,
+)
+
+
 # ---- Files -----------------------------------------------------------------------------------------------------------
 def _annotation_files(path, subset):
     """The XML files, and the folder that they are in."""
@@ -95,7 +127,7 @@ def _annotation_files(path, subset):
         if not files:
             raise FileNotFoundError(f"{folder} has no XML file; expected one an image, as Pascal VOC has them.")
         return files, folder if folder.is_dir() else path.parent
-    names = folder.parent / "ImageSets" / "Main" / f"{subset}.txt"
+    names = folder.parent / SPLITS_FOLDER / f"{subset}.txt"
     # Lists of one class have a second column, -1 where an image doesn't show it.
     rows = [line.split() for line in names.read_text(encoding="utf-8").splitlines()]
     return [folder / f"{row[0]}.xml" for row in rows if row and row[1:2] != ["-1"]], folder

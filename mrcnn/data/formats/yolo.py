@@ -27,16 +27,21 @@ Shapes:
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import yaml
 
-from mrcnn.data.formats import BrokenAnnotation, keep_whole, name_classes, rasterize
+from mrcnn.data.formats import rasterize
 from mrcnn.data.formats.exif import UprightDataset, upright_size
 from mrcnn.data.formats.image_files import SUFFIXES, image_files
+from mrcnn.data.formats.parsing import BrokenAnnotation, name_classes, parse_all
+from mrcnn.data.formats.recognition import FILES_READ, FOLDERS_READ, Format, OpenOptions, Place, first_bytes
 
 SPLITS = ("train", "val", "test")
+YAML = (".yaml", ".yml")
 NAME_LIST = "classes.txt"  # one name a line, as labelImg and others save it
 TOLERANCE = 0.01  # what a coordinate may lie outside of 0..1, as for Ultralytics
 DECIMALS = 2  # of coordinates in pixels: files have some six digits, so whole pixels become whole again
@@ -45,7 +50,9 @@ DECIMALS = 2  # of coordinates in pixels: files have some six digits, so whole p
 class YoloSegDataset(UprightDataset):
     """Images annotated in YOLO's form. `load_yolo` as often as needed, then `prepare()`."""
 
-    def load_yolo(self, path, images_dir=None, classes=None, split=None, source="yolo", skip_broken=False):
+    def load_yolo(self, path: str | Path, images_dir: str | Path | None = None,
+                  classes: Sequence[str] | str | None = None, split: str | None = None, source: str = "yolo",
+                  skip_broken: bool = False, number_names: Sequence[str] | None = None) -> None:  # fmt: skip
         """Adds the images of a data.yaml, or of a folder of labels.
 
         Args:
@@ -57,22 +64,24 @@ class YoloSegDataset(UprightDataset):
                 they aren't told.
             split: "train", "val" or "test" of data.yaml; None: "train". Of a folder of labels: a folder in it.
             source: str, see `Dataset.add_class`.
-            skip_broken: bool. Leave broken images out and warn, instead of raising.
+            skip_broken: leave broken images out with a warning, instead of raising.
+            number_names: names of the numbers 0, 1, ... where neither data.yaml nor classes.txt tells them, as
+                `classes`, but without an effect where one of them does.
 
         Raises:
             FileNotFoundError: no such file or folder, or none in it.
-            BrokenAnnotation: says file, line, field, what was expected, what is there.
+            BrokenAnnotation: names the file, the line, the field, what was expected and what is there.
         """
         path, classes = Path(path), [classes] if isinstance(classes, str) else classes
         if path.is_dir() and (path / "data.yaml").is_file():
             path = path / "data.yaml"
-        if path.suffix.lower() in (".yaml", ".yml"):
+        if path.suffix.lower() in YAML:
             pairs, names = _of_yaml(path, split or "train", images_dir)
         else:
             pairs, names = _of_folder(path / split if split else path, images_dir)
-        if not names and classes:
-            names, classes = dict(enumerate(classes)), None
-        parsed = keep_whole(pairs, lambda pair: _parse_image(*pair, names), skip_broken)
+        if not names and (classes or number_names):
+            names, classes = dict(enumerate(classes or number_names)), None
+        parsed = parse_all(pairs, lambda pair: _parse_image(*pair, names), skip_broken)
         numbers = [number for *_, rows in parsed for number, _ in rows]
         names = names or {i: str(i) for i in range(max(numbers, default=-1) + 1)}
         unknown = sorted(set(classes or ()) - set(names.values()))
@@ -133,6 +142,54 @@ def split_at_bridges(points):
 def _area(points):
     x, y = (points - points[:1]).T
     return abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
+
+
+# ---- Recognising and opening -----------------------------------------------------------------------------------------
+def _find(place: Place) -> list[Path]:
+    found = [file for file in place.files(*YAML) if b"\nnames:" in b"\n" + first_bytes(file)]
+    usual = [file for file in found if file.stem in ("data", "dataset")]
+    if found:
+        return usual if len(usual) == 1 else found
+    labels = place.inside("labels") or place
+    return [folder.path for folder in (labels, *labels.folders[:FOLDERS_READ]) if _has_labels(folder)]
+
+
+def _has_labels(place: Place) -> bool:
+    """Whether a folder has text files that start with the number of a class and at least four numbers in 0..1."""
+    for file in place.files(".txt")[:FILES_READ] if place.path.is_dir() else []:
+        words = first_bytes(file).strip().split(b"\n")[0].split()
+        if len(words) >= 5 and words[0].isdigit() and all(re.fullmatch(rb"[01]?\.?\d*(e-\d+)?", w) for w in words[1:]):
+            return True
+    return False
+
+
+def _open(path: Path, options: OpenOptions) -> YoloSegDataset:
+    dataset = YoloSegDataset()
+    dataset.load_yolo(
+        path,
+        classes=options.classes,
+        split=options.split,
+        skip_broken=options.skip_broken,
+        number_names=options.names,
+    )
+    return dataset
+
+
+def _splits(path: Path) -> list[str]:
+    if path.suffix.lower() not in YAML:
+        return []
+    content = _read_yaml(path)
+    return [split for split in SPLITS if content.get(split)]
+
+
+FORMAT = Format(
+    name="YOLO-seg",
+    signs='a yaml file with "names:", or *.txt with lines "class x y x y ...", here or in labels/',
+    loader="YoloSegDataset().load_yolo(file_or_labels_folder)",
+    find=_find,
+    open=_open,
+    splits=_splits,
+)
 
 
 # ---- Files -----------------------------------------------------------------------------------------------------------
@@ -226,7 +283,7 @@ def _names(names, path):
         return {}
     if not all(str(number).isdecimal() and isinstance(name, str) for number, name in pairs.items()):
         raise BrokenAnnotation(path, "the file", "names", "a list of names, or a map of numbers to names", names)
-    return {int(number): name for number, name in sorted(pairs.items(), key=lambda pair: int(pair[0]))}
+    return {int(number): name.strip() for number, name in sorted(pairs.items(), key=lambda pair: int(pair[0]))}
 
 
 # ---- Lines -----------------------------------------------------------------------------------------------------------

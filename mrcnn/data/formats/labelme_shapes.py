@@ -1,0 +1,175 @@
+"""labelme's shapes: checking them, drawing them as masks, and masks as shapes; see `labelme` for the format.
+
+Shapes:
+    V     corners of a shape
+    K     shapes of an object
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mrcnn.data.formats import rasterize
+from mrcnn.data.formats.parsing import BrokenAnnotation, Where, field
+
+POINTS = {  # least and most points of each kind of shape
+    "polygon": (3, math.inf),
+    "rectangle": (2, 4),  # two opposite corners, or all four
+    "oriented_rectangle": (4, 4),
+    "rotation": (4, 4),  # X-AnyLabeling's name for it
+    "circle": (2, 2),  # centre, and a point on the border
+    "mask": (2, 2),  # first and last pixel
+    "line": (2, 2),
+    "linestrip": (2, math.inf),
+    "point": (1, 1),
+}
+THIN = ("line", "linestrip", "point")
+
+
+def parse_shape(entry: dict, where: Where) -> dict[str, Any]:
+    """Checks an entry of "shapes".
+
+    Returns:
+        {"kind": str, "points": [V, (x, y)] float, and for masks "png": bytes}.
+
+    Raises:
+        BrokenAnnotation: the shape is of an unknown kind, or its points or mask are broken.
+    """
+    kind = entry.get("shape_type") or "polygon"  # all that older versions had
+    if kind not in POINTS:
+        raise BrokenAnnotation(*where, "shape_type", f"one of {', '.join(POINTS)}", kind)
+    points = field(entry, "points", list, "a list of [x, y]", where)
+    for point in points:
+        pair = isinstance(point, list) and len(point) == 2
+        if not pair or not all(isinstance(v, (int, float)) and math.isfinite(v) for v in point):
+            raise BrokenAnnotation(*where, "points", "points [x, y], two numbers each", point)
+    least, most = POINTS[kind]
+    if not least <= len(points) <= most:
+        count = f"{least}" if least == most else f"{least} or more" if most == math.inf else f"{least} to {most}"
+        raise BrokenAnnotation(*where, "points", f"{count} points of a {kind}", points)
+    shape = {"kind": kind, "points": np.array(points, np.float64)}
+    if kind == "mask":
+        shape["png"] = _check_mask(entry, shape["points"], where)
+    return shape
+
+
+def _check_mask(entry: dict, points: np.ndarray, where: Where) -> bytes:
+    """The PNG of a mask shape, which must have the size given by its points."""
+    text = field(entry, "mask", str, "a PNG in base64", where)
+    try:
+        png = base64.b64decode(text, validate=True)
+        height, width = _decode_mask(png).shape
+    except (binascii.Error, OSError, SyntaxError) as error:
+        raise BrokenAnnotation(*where, "mask", "a PNG in base64", str(error)) from error
+    # Corners that aren't whole may be rounded either way.
+    expected = np.abs(points[1] - points[0]) + 1
+    if np.any(np.abs(expected - (width, height)) > 1):
+        size = f"{round(expected[1])} x {round(expected[0])} pixels (height x width), from its first point to its last"
+        raise BrokenAnnotation(*where, "mask", size, f"{height} x {width}")
+    return png
+
+
+# ---- From shapes to masks --------------------------------------------------------------------------------------------
+def draw(shape: dict[str, Any], height: int, width: int) -> NDArray[np.bool_]:
+    """Draws a shape, as `parse_shape` returns it, as a mask [height, width] bool."""
+    xs, ys = shape["points"].T
+    kind = shape["kind"]
+    if kind == "mask":
+        return _paste(_decode_mask(shape["png"]), round(ys.min()), round(xs.min()), height, width)
+    if kind == "rectangle":
+        (top, bottom), (left, right) = (ys.min(), ys.max()), (xs.min(), xs.max())
+        return rasterize.polygon(height, width, [top, top, bottom, bottom], [left, right, right, left])
+    if kind == "circle":
+        radius = math.hypot(ys[1] - ys[0], xs[1] - xs[0])
+        return rasterize.ellipse(height, width, ys[0], xs[0], radius, radius)
+    if kind == "point":
+        return rasterize.point(height, width, ys[0], xs[0])
+    if kind in THIN:
+        return rasterize.line(height, width, ys, xs)
+    return rasterize.polygon(height, width, ys, xs)
+
+
+def merge(parts: Sequence[NDArray[np.bool_]], may_cut: Sequence[bool]) -> NDArray[np.bool_]:
+    """Merges the shapes of one object to its mask.
+
+    Args:
+        parts: K masks [H, W] bool.
+        may_cut: K bool. These are holes if they are completely inside another one, islands if they are inside a hole,
+            and so on.
+
+    Returns:
+        [H, W] bool.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    areas = [np.count_nonzero(part) for part in parts]
+    depths = [0] * len(parts)
+    by_area = sorted(range(len(parts)), key=lambda i: -areas[i])
+    for place, i in enumerate(by_area):
+        if not may_cut[i]:
+            continue
+        for j in by_area[:place]:
+            if may_cut[j] and areas[j] > areas[i] and not np.any(parts[i] & ~parts[j]):
+                depths[i] = max(depths[i], depths[j] + 1)
+    mask = np.zeros_like(parts[0])
+    for i in sorted(by_area, key=lambda i: depths[i]):
+        mask[parts[i]] = depths[i] % 2 == 0
+    return mask
+
+
+def _paste(small: np.ndarray, top: int, left: int, height: int, width: int) -> NDArray[np.bool_]:
+    """[height, width] bool with a small mask in it, cropped to the image."""
+    mask = np.zeros((height, width), bool)
+    y1, x1 = max(top, 0), max(left, 0)
+    kept = small[y1 - top : max(height - top, 0), x1 - left : max(width - left, 0)]
+    mask[y1 : y1 + kept.shape[0], x1 : x1 + kept.shape[1]] = kept
+    return mask
+
+
+def _decode_mask(png: bytes) -> NDArray[np.bool_]:
+    with Image.open(io.BytesIO(png)) as picture:
+        values = np.asarray(picture)
+    return (values if values.ndim == 2 else values[..., :3].max(axis=-1)) != 0
+
+
+# ---- From masks to shapes --------------------------------------------------------------------------------------------
+def shapes_of(mask: NDArray[np.bool_], group_id: int) -> list[dict[str, Any]]:
+    """Shapes that are drawn as exactly this mask: polygons if possible, otherwise one mask shape.
+
+    Args:
+        mask: [H, W] bool, not all False.
+        group_id: number of the object; its shapes have it if there are several.
+    """
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    top, left = int(rows[0]), int(columns[0])
+    small = np.ascontiguousarray(mask[top : rows[-1] + 1, left : columns[-1] + 1])
+    outlines, _ = cv2.findContours(small.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    outlines = [outline[:, 0] for outline in outlines]
+    if all(len(outline) >= 3 for outline in outlines):
+        parts = [rasterize.polygon(*small.shape, outline[:, 1], outline[:, 0]) for outline in outlines]
+        if np.array_equal(np.any(parts, axis=0), small):
+            group = group_id if len(outlines) > 1 else None
+            return [_as_shape("polygon", outline + (left, top), group) for outline in outlines[::-1]]
+    last = [left + small.shape[1] - 1, top + small.shape[0] - 1]
+    return [_as_shape("mask", np.array([[left, top], last]), None, _as_png(small))]
+
+
+def _as_shape(kind: str, points: np.ndarray, group: int | None, png: str | None = None) -> dict[str, Any]:
+    points = points.astype(float).tolist()
+    return {"points": points, "group_id": group, "shape_type": kind, "mask": png}
+
+
+def _as_png(mask: NDArray[np.bool_]) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(mask).save(buffer, format="PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()

@@ -12,6 +12,22 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 WITH_EXAMPLES = sorted(path for path in (ROOT / "mrcnn").rglob("*.py") if ">>>" in path.read_text(encoding="utf-8"))
 MUST_HAVE_ONE = (
+    "ops.anchors.anchors_of_image",
+    "ops.boxes.apply_box_deltas",
+    "ops.boxes.compute_overlaps",
+    "ops.boxes.extract_bboxes",
+    "ops.boxes.norm_boxes",
+    "ops.images.resize_image",
+    "ops.images.to_rgb_uint8",
+    "ops.masks.minimize_mask",
+    "ops.masks.paste_masks",
+    "ops.meta.compose_image_meta",
+    "ops.nms.non_max_suppression",
+    "nn.anchors.Anchors",
+    "nn.detections.DetectionLayer",
+    "nn.norm.BatchNorm",
+    "nn.proposals.ProposalLayer",
+    "nn.targets.DetectionTargetLayer",
     "data.dataset.Dataset",
     "data.generator.DataGenerator",
     "data.training_sample.load_image_gt",

@@ -1,1 +1,1 @@
-"""The network: one Keras layer or sub-graph a file, in the order of the paper (backbone, FPN, RPN, heads)."""
+"""The network: one Keras layer or sub-graph per file, in the order of the paper (backbone, FPN, RPN, heads)."""

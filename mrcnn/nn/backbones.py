@@ -2,11 +2,13 @@
 
 Shapes: B images of H x W pixels; C_i is [B, H / 2**i, W / 2**i, channels].
 
-The ResNets are the Caffe form (He et al., "Deep Residual Learning for Image Recognition"): the stride of a stage sits
-in its first 1 x 1 convolutions, and convolutions have biases. Layer names are matterport's; weight files know them.
+The ResNets are the Caffe variant (He et al., "Deep Residual Learning for Image Recognition"): the stride of a stage is
+in its first 1 x 1 convolutions, and convolutions have biases. Layer names are matterport's, as used in weight files.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -14,32 +16,59 @@ from keras import layers
 
 from mrcnn.nn.convolution import Conv2D
 from mrcnn.nn.norm import BatchNorm
+from mrcnn.ops.types import Tensor
 
-BLOCKS_OF_STAGE_4 = {"resnet50": 5, "resnet101": 22}  # after the first one
+STAGE_4_IDENTITY_BLOCKS = {"resnet50": 5, "resnet101": 22}
 
 
-def identity_block(input_tensor, kernel_size, filters, stage, block, use_bias=True, train_bn=True):
+def identity_block(
+    input_tensor: Tensor,
+    kernel_size: int,
+    filters: Sequence[int],
+    stage: int,
+    block: str,
+    use_bias: bool = True,
+    train_bn: bool | None = True,
+) -> Tensor:
     """Residual block whose shortcut is the input itself.
 
     Args:
         input_tensor: [B, h, w, filters[2]].
-        kernel_size: int, of the middle convolution.
-        filters: three ints.
-        stage, block: int and letter; they name the layers, e.g. `res4f_branch2a`, `bn4f_branch2a`.
-        use_bias: bool, of the convolutions.
+        kernel_size: Side of the middle convolution.
+        filters: Channels of the three convolutions.
+        stage: Number of the stage; with `block` it names the layers, e.g. `res4f_branch2a`, `bn4f_branch2a`.
+        block: Letter of the block.
+        use_bias: Whether the convolutions have biases.
         train_bn: `Config.TRAIN_BN`.
 
     Returns:
         [B, h, w, filters[2]], from the layer `res{stage}{block}_out`.
     """
     x = _branch2(input_tensor, kernel_size, filters, stage, block, (1, 1), use_bias, train_bn)
-    return _join(x, input_tensor, stage, block)
+    return _add_shortcut(x, input_tensor, stage, block)
 
 
-def conv_block(input_tensor, kernel_size, filters, stage, block, strides=(2, 2), use_bias=True, train_bn=True):
+def conv_block(
+    input_tensor: Tensor,
+    kernel_size: int,
+    filters: Sequence[int],
+    stage: int,
+    block: str,
+    strides: tuple[int, int] = (2, 2),
+    use_bias: bool = True,
+    train_bn: bool | None = True,
+) -> Tensor:
     """Residual block that changes the size: its shortcut is a 1 x 1 convolution with the same stride.
 
-    Args: as `identity_block`; `strides` of the first convolution and of the shortcut.
+    Args:
+        input_tensor: [B, h, w, channels].
+        kernel_size: As for `identity_block`, like the other arguments.
+        filters: Channels of the three convolutions.
+        stage: Number of the stage.
+        block: Letter of the block.
+        strides: Strides of the first convolution and of the shortcut.
+        use_bias: Whether the convolutions have biases.
+        train_bn: `Config.TRAIN_BN`.
 
     Returns:
         [B, h / strides[0], w / strides[1], filters[2]], from the layer `res{stage}{block}_out`.
@@ -48,11 +77,11 @@ def conv_block(input_tensor, kernel_size, filters, stage, block, strides=(2, 2),
     name = f"{stage}{block}_branch1"
     shortcut = Conv2D(filters[2], 1, strides=strides, use_bias=use_bias, name="res" + name)(input_tensor)
     shortcut = BatchNorm(train_bn=train_bn, name="bn" + name)(shortcut)
-    return _join(x, shortcut, stage, block)
+    return _add_shortcut(x, shortcut, stage, block)
 
 
 def _branch2(x, kernel_size, filters, stage, block, strides, use_bias, train_bn):
-    """1 x 1 down, k x k, 1 x 1 up; each with BatchNorm, ReLU between them."""
+    """Three convolutions, 1 x 1, k x k and 1 x 1, each with BatchNorm, and with ReLU between them."""
     specs = (("a", filters[0], 1, strides), ("b", filters[1], kernel_size, (1, 1)), ("c", filters[2], 1, (1, 1)))
     for letter, count, size, stride in specs:
         name = f"{stage}{block}_branch2{letter}"
@@ -63,17 +92,19 @@ def _branch2(x, kernel_size, filters, stage, block, strides, use_bias, train_bn)
     return x
 
 
-def _join(x, shortcut, stage, block):
+def _add_shortcut(x, shortcut, stage, block):
     return layers.Activation("relu", name=f"res{stage}{block}_out")(layers.Add()([x, shortcut]))
 
 
-def resnet_graph(input_image, architecture, stage5=False, train_bn=True):
+def resnet_graph(
+    input_image: Tensor, architecture: str, stage5: bool = False, train_bn: bool | None = True
+) -> list[Tensor | None]:
     """ResNet-50 or ResNet-101.
 
     Args:
         input_image: [B, H, W, channels] float, mean pixel subtracted.
         architecture: "resnet50" or "resnet101".
-        stage5: bool, False ends with C4 and gives None for C5.
+        stage5: False ends with C4 and returns None for C5.
         train_bn: `Config.TRAIN_BN`.
 
     Returns:
@@ -81,17 +112,23 @@ def resnet_graph(input_image, architecture, stage5=False, train_bn=True):
 
     Raises:
         ValueError: for another architecture.
+
+    Example:
+
+    >>> *_, c4, c5 = resnet_graph(keras.Input((64, 64, 3)), "resnet50", stage5=True)
+    >>> c4.shape, c5.shape
+    ((None, 4, 4, 1024), (None, 2, 2, 2048))
     """
-    if architecture not in BLOCKS_OF_STAGE_4:
-        raise ValueError(f"architecture is {architecture!r}; expected one of {', '.join(BLOCKS_OF_STAGE_4)}.")
+    if architecture not in STAGE_4_IDENTITY_BLOCKS:
+        raise ValueError(f"architecture is {architecture!r}; expected one of {', '.join(STAGE_4_IDENTITY_BLOCKS)}.")
     x = layers.ZeroPadding2D(3)(input_image)
     x = Conv2D(64, 7, strides=2, name="conv1")(x)
     x = BatchNorm(train_bn=train_bn, name="bn_conv1")(x)
     c1 = layers.Activation("relu")(x)  # [B, H/2, W/2, 64]
     x = layers.MaxPooling2D(3, strides=2, padding="same")(c1)
     stages = [c1]
-    further_blocks = {2: 2, 3: 3, 4: BLOCKS_OF_STAGE_4[architecture], 5: 2}
-    for stage, count in further_blocks.items():
+    identity_blocks = {2: 2, 3: 3, 4: STAGE_4_IDENTITY_BLOCKS[architecture], 5: 2}
+    for stage, count in identity_blocks.items():
         if stage == 5 and not stage5:
             return [*stages, None]
         width = 64 * 2 ** (stage - 2)
@@ -104,20 +141,20 @@ def resnet_graph(input_image, architecture, stage5=False, train_bn=True):
     return stages
 
 
-def mobilenet_v2_graph(input_image, mean_pixel, train_bn=False):
-    """MobileNetV2 (Sandler et al. 2018), `keras.applications`' own, with its layer names.
+def mobilenet_v2_graph(input_image: Tensor, mean_pixel, train_bn: bool | None = False) -> list[Tensor]:
+    """MobileNetV2 (Sandler et al. 2018) of `keras.applications`, with its layer names.
 
     Args:
         input_image: [B, H, W, 3] float, mean pixel subtracted.
-        mean_pixel: [3], `Config.MEAN_PIXEL`, to go from the molded image to the [-1, 1] that the network was
-            trained with.
+        mean_pixel: [3], `Config.MEAN_PIXEL`; used to convert the molded image to the range [-1, 1] that the network
+            was trained with.
         train_bn: `Config.TRAIN_BN`.
 
     Returns:
         [C1, ..., C5] with 96, 144, 192, 576, 1280 channels.
 
     Raises:
-        ValueError: if images don't have 3 channels.
+        ValueError: if images do not have 3 channels.
     """
     if input_image.shape[-1] != 3:
         raise ValueError(f'BACKBONE "mobilenet_v2" needs IMAGE_CHANNEL_COUNT = 3; it is {input_image.shape[-1]}.')
@@ -132,8 +169,16 @@ def mobilenet_v2_graph(input_image, mean_pixel, train_bn=False):
     return [network.get_layer(name).output for name in ends]
 
 
-def build_backbone(input_image, config):
-    """[C1, ..., C5] of `config.BACKBONE`, which is a name or a callable with `resnet_graph`'s signature."""
+def build_backbone(input_image: Tensor, config) -> list[Tensor]:
+    """Builds the backbone named by `config.BACKBONE`, or given there as a callable with `resnet_graph`'s signature.
+
+    Args:
+        input_image: [B, H, W, channels] float, mean pixel subtracted.
+        config: `Config`.
+
+    Returns:
+        [C1, C2, C3, C4, C5].
+    """
     if callable(config.BACKBONE):
         return config.BACKBONE(input_image, config.BACKBONE, stage5=True, train_bn=config.TRAIN_BN)
     if config.BACKBONE == "mobilenet_v2":

@@ -15,8 +15,8 @@ class Conv2D(layers.Conv2D):
     See `mrcnn.ops.convolution`. Convolutions in groups, dilated ones and "channels_first" are Keras's own.
 
     Example:
-        >>> Conv2D(16, 3, padding="same", name="conv1")(keras.ops.ones((1, 8, 8, 3))).shape
-        TensorShape([1, 8, 8, 16])
+        >>> tuple(Conv2D(16, 3, padding="same", name="conv1")(keras.ops.ones((1, 8, 8, 3))).shape)
+        (1, 8, 8, 16)
     """
 
     def call(self, inputs):

@@ -1,10 +1,12 @@
-"""BatchNorm folded into the convolution before it, for detecting.
+"""BatchNorm folded into the convolution before it, for inference.
 
     BatchNorm(conv(x, K) + b)  =  conv(x, K * s) + (b - mean) * s + beta        s = gamma / sqrt(variance + epsilon)
 
-A map has many more numbers than a kernel, and two passes over each map are saved; bias, addition and ReLU then become
-part of the convolution in TensorFlow. The kernels are multiplied in the graph, every time: weights may change at any
-moment. For training it doesn't pay (benchmarks/README.md).
+A feature map has many more values than a kernel, so this saves two passes over each map, and TensorFlow can fuse bias
+and ReLU into the convolution. The kernels are multiplied in the graph at each call, because weights may change at any
+time. In training it gains nothing (benchmarks/README.md, "folding").
+
+Shapes: B images, h x w the map.
 """
 
 from __future__ import annotations
@@ -15,23 +17,23 @@ from keras import layers, ops
 from mrcnn.nn.convolution import Conv2D
 from mrcnn.nn.norm import TimeDistributed
 
-KNOWN = (layers.Conv2D, Conv2D)  # not `WholeConv2D`: the class head's kernel is larger than its map
+FOLDABLE = (layers.Conv2D, Conv2D)  # not `WholeConv2D`: the class head's kernel is larger than its map
 
 
 class FoldedConv2D(layers.Layer):
-    """A convolution and the BatchNorm behind it, as one convolution with the weights of both.
+    """A convolution and the BatchNorm after it as one convolution, with the weights of both.
 
     Args:
-        conv: built `Conv2D` or `DepthwiseConv2D` without activation.
-        norm: built `BatchNormalization` over the channels, used with its running statistics.
+        conv: Built `Conv2D` or `DepthwiseConv2D` without activation.
+        norm: Built `BatchNormalization` over the channels, used with its running statistics.
 
-    Call arguments: [B, h, w, channels], what `conv` takes.
+    Call arguments: [B, h, w, channels], as for `conv`.
 
     Returns:
-        What `norm(conv(x), training=False)` gives, but for rounding.
+        `norm(conv(x), training=False)`, up to rounding.
     """
 
-    def __init__(self, conv, norm, **kwargs):
+    def __init__(self, conv: layers.Layer, norm: layers.BatchNormalization, **kwargs):
         super().__init__(**{"dtype": conv.dtype_policy, "name": f"{norm.name}_folded", **kwargs})
         self.conv, self.norm = conv, norm
         self.autocast = False  # kernels are multiplied in float32, and rounded once
@@ -51,37 +53,40 @@ class FoldedConv2D(layers.Layer):
         bias = bias * scale
         if norm.center:
             bias = bias + norm.beta
-        depthwise = isinstance(conv, layers.DepthwiseConv2D)  # its kernel is [h, w, C, 1], a plain one's [h, w, C0, C]
+        depthwise = isinstance(conv, layers.DepthwiseConv2D)  # kernel [h, w, C, 1], otherwise [h, w, C0, C]
         kernel = conv.kernel * (scale[:, None] if depthwise else scale)
         x, kernel, bias = (ops.cast(value, self.compute_dtype) for value in (inputs, kernel, bias))
         if depthwise:
             x = ops.depthwise_conv(x, kernel, conv.strides, conv.padding, dilation_rate=conv.dilation_rate)
         else:
             x = conv.convolution_op(x, kernel)
-        return ops.add(x, bias)  # by this name TensorFlow gets a `BiasAdd`, which it fuses with the convolution
+        return ops.add(x, bias)  # becomes a `BiasAdd`, which TensorFlow fuses with the convolution, unlike `x + bias`
 
 
 def fold_batchnorm(inputs, outputs) -> keras.Model:
-    """A graph as a model for detecting, over the same layers, without the BatchNorm that follows a convolution.
+    """Builds a model for inference over the same layers, with every foldable BatchNorm folded.
+
+    BatchNorm that uses batch statistics even in inference (`train_bn=True`) is not folded, nor are models inside the
+    graph changed.
 
     Args:
-        inputs, outputs: as of `keras.Model`. The graph is left as it is; models inside it are used as they are.
+        inputs: As for `keras.Model`.
+        outputs: As for `keras.Model`. The given graph is not changed.
 
     Returns:
-        keras.Model with inputs and outputs of the same names. It shares all weights and owns none. BatchNorm that uses
-        batch statistics even when detecting (`train_bn=True`) stays as it is.
+        A model with inputs and outputs of the same names. It shares all weights and runtime values and owns none.
     """
-    convolutions = {}  # by the id of what it gives: that tensor, the layer, its input
+    convolutions = {}  # id of the output -> output, layer, input
 
     def call(layer, *args, **kwargs):
         _, conv, conv_input = convolutions.get(id(args[0]), (None, None, None)) if args else (None, None, None)
-        if conv is not None and _is_constant(_inside(layer)):
-            folded = FoldedConv2D(_inside(conv), _inside(layer))
+        if conv is not None and _is_constant(_unwrap(layer)):
+            folded = FoldedConv2D(_unwrap(conv), _unwrap(layer))
             if isinstance(layer, TimeDistributed):
                 folded = TimeDistributed(folded, name=f"{layer.name}_folded")
             return folded(conv_input)
         output = layer(*args, **kwargs)
-        if _takes_a_scale(_inside(layer)):
+        if _is_foldable(_unwrap(layer)):
             convolutions[id(output)] = output, layer, args[0]
         return output
 
@@ -90,21 +95,21 @@ def fold_batchnorm(inputs, outputs) -> keras.Model:
     )
 
 
-def _inside(layer):
+def _unwrap(layer):
     return layer.layer if isinstance(layer, TimeDistributed) else layer
 
 
-def _takes_a_scale(layer) -> bool:
-    """Whether the layer is a convolution whose result is linear in one kernel of a known layout."""
+def _is_foldable(layer) -> bool:
+    """Whether the layer is a convolution without activation, with a kernel of a known layout."""
     if isinstance(layer, layers.DepthwiseConv2D):
         known = layer.depth_multiplier == 1
     else:
-        known = type(layer) in KNOWN
+        known = type(layer) in FOLDABLE
     return known and layer.data_format == "channels_last" and layer.activation is keras.activations.linear
 
 
 def _is_constant(layer) -> bool:
-    """Whether the layer is BatchNorm over the channels that uses its running statistics when detecting."""
+    """Whether the layer is BatchNorm over the channels that uses its running statistics in inference."""
     if not isinstance(layer, layers.BatchNormalization) or layer.renorm or layer.axis not in (-1, 3):
         return False
     return getattr(layer, "train_bn", None) is not True

@@ -1,9 +1,10 @@
-"""The second stage's two heads: what is in a RoI and where exactly, and which of its pixels belong to it.
+"""The two heads of the second stage: class and box of each RoI, and its mask.
 
-Shapes: B images, N RoIs, C classes (0 is background), F features of the class head.
+Shapes: B images, N RoIs, C classes (0 is background), F features of the class head. Comments show the default sizes:
+pools of 7 x 7 and 14 x 14, masks of 28 x 28, 256 channels.
 
-A head is an object that holds its layers, so that it can be applied to the sampled RoIs (training) and to the
-proposals or detections (detecting) with the same weights.
+A head is an object that holds its layers, so it can be applied to sampled RoIs in training and to proposals or
+detections in inference, with the same weights.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from mrcnn.nn.convolution import Conv2D
 from mrcnn.nn.norm import BatchNorm, TimeDistributed
 from mrcnn.nn.roi_align import PyramidROIAlign
 from mrcnn.ops.convolution import project
+from mrcnn.ops.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="mrcnn")
 class WholeConv2D(layers.Conv2D):
-    """A convolution as large as its input, [B, size, size, channels] -> [B, 1, 1, filters], as a matrix product.
+    """A convolution whose kernel is as large as its input: [B, size, size, channels] -> [B, 1, 1, filters].
 
-    That is what it is; processors are quicker at it when told so.
+    Equivalent to `keras.layers.Conv2D`, but computed as a matrix product, which is faster on CPUs
+    (benchmarks/README.md).
     """
 
     def convolution_op(self, inputs, kernel):
@@ -31,17 +34,24 @@ class WholeConv2D(layers.Conv2D):
 
 
 class ClassHead:
-    """Two fully connected layers, written as convolutions, then the classes and the box deltas of each class.
+    """Two fully connected layers, as convolutions, then the classes and the box deltas of each class.
 
     Args:
-        pool_size: int, side of the RoI's feature map.
-        num_classes: int, C.
+        pool_size: Side of the RoI's feature map.
+        num_classes: C.
         train_bn: `Config.TRAIN_BN`.
-        fc_layers_size: int, F.
-        roi_align: dict, further arguments of `PyramidROIAlign`.
+        fc_layers_size: F.
+        roi_align: Further arguments of `PyramidROIAlign`.
     """
 
-    def __init__(self, pool_size, num_classes, train_bn=True, fc_layers_size=1024, roi_align=None):
+    def __init__(
+        self,
+        pool_size: int,
+        num_classes: int,
+        train_bn: bool | None = True,
+        fc_layers_size: int = 1024,
+        roi_align: dict | None = None,
+    ):
         self.num_classes = num_classes
         self.roi_align = PyramidROIAlign([pool_size, pool_size], **(roi_align or {}), name="roi_align_classifier")
         self.hidden = []
@@ -55,7 +65,7 @@ class ClassHead:
         self.bbox_fc = TimeDistributed(layers.Dense(4 * num_classes, dtype="float32"), name="mrcnn_bbox_fc")
         self.bbox = layers.Reshape((-1, num_classes, 4), dtype="float32", name="mrcnn_bbox")
 
-    def __call__(self, rois, image_meta, pyramid):
+    def __call__(self, rois: Tensor, image_meta: Tensor, pyramid: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """rois [B, N, 4] -> logits [B, N, C], probs [B, N, C], deltas [B, N, C, (dy, dx, log dh, log dw)]."""
         x = self.roi_align([rois, image_meta, *pyramid])  # [B, N, 7, 7, 256]
         for layer in self.hidden:
@@ -66,17 +76,24 @@ class ClassHead:
 
 
 class MaskHead:
-    """Four 3 x 3 convolutions, one up-sampling by 2, a mask for each class.
+    """Four 3 x 3 convolutions, one upsampling by 2, and a mask for each class.
 
     Args:
-        pool_size: int, side of the RoI's feature map; masks have twice that.
-        num_classes: int, C.
+        pool_size: Side of the RoI's feature map; masks have twice that.
+        num_classes: C.
         train_bn: `Config.TRAIN_BN`.
-        roi_align: dict, further arguments of `PyramidROIAlign`.
-        channels: int, width of the convolutions; `Config.MASK_HEAD_CHANNELS`.
+        roi_align: Further arguments of `PyramidROIAlign`.
+        channels: Width of the convolutions, `Config.MASK_HEAD_CHANNELS`.
     """
 
-    def __init__(self, pool_size, num_classes, train_bn=True, roi_align=None, channels=256):
+    def __init__(
+        self,
+        pool_size: int,
+        num_classes: int,
+        train_bn: bool | None = True,
+        roi_align: dict | None = None,
+        channels: int = 256,
+    ):
         self.roi_align = PyramidROIAlign([pool_size, pool_size], **(roi_align or {}), name="roi_align_mask")
         self.hidden = []
         for i in range(1, 5):
@@ -87,16 +104,16 @@ class MaskHead:
         self.deconv = TimeDistributed(up, name="mrcnn_mask_deconv")
         self.masks = TimeDistributed(Conv2D(num_classes, 1, activation="sigmoid", dtype="float32"), name="mrcnn_mask")
 
-    def __call__(self, rois, image_meta, pyramid):
+    def __call__(self, rois: Tensor, image_meta: Tensor, pyramid: list[Tensor]) -> Tensor:
         """rois [B, N, 4] -> mask probabilities [B, N, 28, 28, C]."""
         return self.masks(self.features(rois, image_meta, pyramid))
 
-    def of_class(self, rois, class_ids, image_meta, pyramid):
-        """rois [B, N, 4], class_ids [B, N] -> the mask of each RoI's class alone, [B, N, 28, 28]."""
+    def of_class(self, rois: Tensor, class_ids: Tensor, image_meta: Tensor, pyramid: list[Tensor]) -> Tensor:
+        """rois [B, N, 4], class_ids [B, N] -> only the mask of each RoI's class, [B, N, 28, 28]."""
         return MaskOfClass(self.masks.layer)([self.features(rois, image_meta, pyramid), class_ids])
 
-    def features(self, rois, image_meta, pyramid):
-        """rois [B, N, 4] -> [B, N, 28, 28, channels], what the masks of all classes are made of."""
+    def features(self, rois: Tensor, image_meta: Tensor, pyramid: list[Tensor]) -> Tensor:
+        """rois [B, N, 4] -> [B, N, 28, 28, channels], the input of the last convolution."""
         x = self.roi_align([rois, image_meta, *pyramid])  # [B, N, 14, 14, 256]
         for layer in self.hidden:
             x = layer(x)
@@ -104,18 +121,18 @@ class MaskHead:
 
 
 class MaskOfClass(layers.Layer):
-    """The last convolution of the mask head for one class a RoI, in place of all C of which one is looked at.
+    """The last convolution of the mask head, computed for one class per RoI instead of all C (benchmarks/README.md).
 
     Args:
-        conv: built `Conv2D`, 1 x 1, with C filters and an activation.
+        conv: Built `Conv2D`, 1 x 1, with C filters and an activation.
 
     Call arguments: `[features, class_ids]`, [B, N, h, w, channels] and [B, N], of any number type.
 
     Returns:
-        [B, N, h, w]: `conv(features)[..., class_ids]`, but for rounding.
+        [B, N, h, w]: `conv(features)[..., class_ids]`, up to rounding.
     """
 
-    def __init__(self, conv, **kwargs):
+    def __init__(self, conv: layers.Conv2D, **kwargs):
         super().__init__(**{"dtype": conv.dtype_policy, "name": f"{conv.name}_of_class", **kwargs})
         self.conv = conv
 
@@ -135,11 +152,22 @@ class MaskOfClass(layers.Layer):
         return self.conv.activation(values + ops.take(self.conv.bias, class_ids)[..., None, None])
 
 
-def fpn_classifier_graph(rois, feature_maps, image_meta, pool_size, num_classes, train_bn=True, fc_layers_size=1024):
-    """A new `ClassHead` applied to `rois`: logits, probs, deltas (matterport's call form)."""
+def fpn_classifier_graph(
+    rois: Tensor,
+    feature_maps: list[Tensor],
+    image_meta: Tensor,
+    pool_size: int,
+    num_classes: int,
+    train_bn: bool | None = True,
+    fc_layers_size: int = 1024,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Applies a new `ClassHead` to `rois`, with matterport's signature: logits, probs, deltas."""
     return ClassHead(pool_size, num_classes, train_bn, fc_layers_size)(rois, image_meta, feature_maps)
 
 
-def build_fpn_mask_graph(rois, feature_maps, image_meta, pool_size, num_classes, train_bn=True):
-    """A new `MaskHead` applied to `rois`: masks [B, N, 2 * pool_size, 2 * pool_size, C] (matterport's call form)."""
+def build_fpn_mask_graph(
+    rois: Tensor, feature_maps: list[Tensor], image_meta: Tensor, pool_size: int, num_classes: int,
+    train_bn: bool | None = True,
+) -> Tensor:  # fmt: skip
+    """Applies a new `MaskHead` to `rois`, with matterport's signature: [B, N, 2 * pool_size, 2 * pool_size, C]."""
     return MaskHead(pool_size, num_classes, train_bn)(rois, image_meta, feature_maps)

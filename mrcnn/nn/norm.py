@@ -1,4 +1,7 @@
-"""Batch normalisation that can be pinned to one mode, and a wrapper that applies a layer to every RoI."""
+"""Batch normalization that can be pinned to one mode, and a wrapper that applies a layer to every RoI.
+
+Shapes: B images, N RoIs; ... whatever the wrapped layer takes.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +16,23 @@ class BatchNorm(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization` whose mode can be pinned when the graph is built.
 
     Batches of a detector are small, so matterport freezes BatchNorm by default (`Config.TRAIN_BN = False`). Batch
-    statistics are those of the whole batch, also where several devices share it.
+    statistics are computed over the whole batch, even if several devices share it.
 
     Args:
-        train_bn: None: batch statistics while training, running ones otherwise, as usual in Keras.
-            False: always the running statistics, and gamma and beta are frozen as well (matterport left these
-            trainable, #2780). True: always batch statistics.
+        *args: As for `keras.layers.BatchNormalization`.
+        train_bn: None uses batch statistics in training and running ones otherwise, as usual in Keras. False always
+            uses running statistics and also freezes gamma and beta (matterport left these trainable, #2780). True
+            always uses batch statistics.
+        **kwargs: As for `keras.layers.BatchNormalization`.
 
-    `BatchNorm(name="bn")(x, training=False)` pins the mode too: in a Keras 3 graph a plain `training=False` would be
-    overruled by `fit`.
+    `BatchNorm(name="bn")(x, training=False)` pins the mode as well; in a Keras 3 graph `fit` would otherwise override
+    `training=False`.
+
+    Example:
+
+    >>> layer = BatchNorm(train_bn=False)
+    >>> float(layer(keras.ops.full((2, 1), 5.0), training=True)[0, 0]) > 4.9  # running mean 0, running variance 1
+    True
     """
 
     def __init__(self, *args, train_bn: bool | None = None, **kwargs):
@@ -42,18 +53,26 @@ class BatchNorm(keras.layers.BatchNormalization):
         return super().call(inputs, training=training, mask=mask)
 
     def get_config(self):
-        return {**super().get_config(), "train_bn": self.train_bn, "synchronized": False}  # follows from the devices
+        return {**super().get_config(), "train_bn": self.train_bn, "synchronized": False}  # set at each call
 
 
 @keras.saving.register_keras_serializable(package="mrcnn")
 class TimeDistributed(keras.layers.Wrapper):
     """Applies one layer to every RoI: [B, N, ...] -> [B, N, ...].
 
-    Folds the RoIs into the batch, so the layer runs once on B * N inputs. (`keras.layers.TimeDistributed` loops over
-    N.) The wrapper has the name that weight files know, e.g. `mrcnn_class_conv1`, and the dtype of the layer.
+    The RoIs are folded into the batch, so the layer runs once on B * N inputs (`keras.layers.TimeDistributed` loops
+    over N). The wrapper has the name used in weight files, e.g. `mrcnn_class_conv1`, and the dtype of the layer.
+
+    Args:
+        layer: The layer to apply; takes [B * N, ...].
+
+    Example:
+
+    >>> tuple(TimeDistributed(keras.layers.Dense(5))(keras.ops.ones((2, 3, 4))).shape)
+    (2, 3, 5)
     """
 
-    def __init__(self, layer, **kwargs):
+    def __init__(self, layer: keras.layers.Layer, **kwargs):
         super().__init__(layer, **{"dtype": layer.dtype_policy, **kwargs})
 
     def build(self, input_shape):

@@ -1,40 +1,44 @@
-"""Cuts the features of each RoI out of the pyramid, at one fixed size.
+"""Cuts the features of each RoI out of the pyramid, resampled to one fixed size.
 
-Shapes: B images, N RoIs, C channels, (h, w) the pool shape.
+Shapes: B images of H x W pixels, N RoIs, C channels, (h, w) the pool shape.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import keras
 from keras import ops
 
 from mrcnn.ops.meta import parse_image_meta_graph
 from mrcnn.ops.roi_align import roi_align, roi_levels
+from mrcnn.ops.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="mrcnn")
 class PyramidROIAlign(keras.layers.Layer):
-    """RoIAlign on the level of the pyramid that fits the size of the RoI.
+    """RoIAlign on the pyramid level that matches the size of each RoI.
 
     Args:
         pool_shape: (h, w).
-        mode: "crop", matterport's single bilinear sample per cell, corners on corners; or "aligned", RoIAlign as in
-            the paper: half-pixel aligned, `samples` x `samples` averaged per cell.
-        samples: int, see `mode`.
+        mode: "crop" takes one bilinear sample per cell, from corner to corner of the box, as matterport does;
+            "aligned" is RoIAlign as in the paper, half-pixel aligned: the mean of `samples` x `samples` points per
+            cell.
+        samples: See `mode`.
 
     Call arguments: `[boxes, image_meta, P2, P3, P4, P5]`
-        boxes: [B, N, (y1, x1, y2, x2)] float, normalised to the padded image; zero rows are padding. Constant to the
-            optimiser.
-        image_meta: [B, 12 + classes]; the size of the padded image is read from the first one.
+        boxes: [B, N, (y1, x1, y2, x2)] float, normalized to the padded image; zero rows are padding. No gradient flows
+            into them.
+        image_meta: [B, 12 + classes]. The size of the padded image is read from the first one.
         P2..P5: [B, H / stride, W / stride, C].
 
     Returns:
-        [B, N, h, w, C] in the features' dtype.
+        [B, N, h, w, C] in the dtype of the features.
 
     References: Lin et al., "Feature Pyramid Networks", equation 1; He et al., "Mask R-CNN", section 3.
     """
 
-    def __init__(self, pool_shape, mode="crop", samples=2, **kwargs):
+    def __init__(self, pool_shape: Sequence[int], mode: str = "crop", samples: int = 2, **kwargs):
         super().__init__(**kwargs)
         self.pool_shape = tuple(int(n) for n in pool_shape)
         self.mode = mode
@@ -48,7 +52,7 @@ class PyramidROIAlign(keras.layers.Layer):
     def call(self, inputs):
         boxes, image_meta, *pyramid = inputs
         boxes = ops.stop_gradient(boxes)
-        image_shape = parse_image_meta_graph(image_meta)["image_shape"][0, :2]  # all images of a batch share it
+        image_shape = parse_image_meta_graph(image_meta)["image_shape"][0, :2]  # the same for all images of a batch
         levels = roi_levels(boxes, image_shape)  # [B, N] in 2..5
         return roi_align(pyramid, boxes, levels, self.pool_shape, self.mode, self.samples, image_shape)
 
@@ -60,6 +64,6 @@ class PyramidROIAlign(keras.layers.Layer):
         return {**super().get_config(), "pool_shape": self.pool_shape, "mode": self.mode, "samples": self.samples}
 
 
-def log2_graph(x):
+def log2_graph(x: Tensor) -> Tensor:
     """Logarithm to base 2, element by element."""
     return ops.log2(x)

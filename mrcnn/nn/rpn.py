@@ -1,6 +1,8 @@
-"""Region proposal network: one small head slides over every level of the pyramid (Ren et al., section 3.1).
+"""Region proposal network (RPN): one small head applied to every level of the pyramid.
 
-Shapes: k anchors a location, A anchors over all levels of an image.
+Shapes: B images, k anchors per location, A anchors over all levels of an image; a level has h x w locations.
+
+Reference: Ren et al., "Faster R-CNN", section 3.1.
 """
 
 from __future__ import annotations
@@ -10,20 +12,23 @@ from keras import layers, ops
 
 from mrcnn.nn.convolution import Conv2D
 from mrcnn.ops.convolution import conv_bias
+from mrcnn.ops.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="mrcnn")
 class SharedConv2D(Conv2D):
-    """A convolution applied to several maps, whose gradient is the same from run to run.
+    """A convolution applied to several maps, with a deterministic gradient.
 
-    Call arguments: a list of [B, h, w, channels] of any sizes, or one such map.
+    With five separate calls of one `Conv2D`, TensorFlow would add the five gradients in the order in which buffers
+    become free. The last bits would differ from run to run, and with them proposals and everything after. Here each map
+    has its own copy of the kernel, and the gradient of the copy is one sum in a fixed order.
+
+    Args: as for `keras.layers.Conv2D`.
+
+    Call arguments: list of [B, h, w, channels] of any sizes, or one such map.
 
     Returns:
-        A list, or one map, [B, h / stride, w / stride, filters].
-
-    Five separate calls of one `Conv2D` would leave the sum of five gradients to TensorFlow, which adds them in
-    whatever order its buffers come free; the last bits differ, and then so do the proposals and everything after.
-    Here each map has its own copy of the kernel, and the gradient of copying is one sum in a fixed order.
+        List of [B, h / stride, w / stride, filters], or one map.
     """
 
     def __init__(self, *args, **kwargs):
@@ -55,18 +60,20 @@ class SharedConv2D(Conv2D):
         return ops.unstack(ops.broadcast_to(weight[None], (count, *weight.shape)), count)
 
 
-def rpn_graph(feature_map, anchors_per_location, anchor_stride, channels=512):
-    """The head on one level, or on a list of levels with the same weights.
+def rpn_graph(
+    feature_map: Tensor | list[Tensor], anchors_per_location: int, anchor_stride: int, channels: int = 512
+) -> list:
+    """Applies the head to one level, or to a list of levels with the same weights.
 
     Args:
-        feature_map: [B, h, w, depth], or a list of such.
-        anchors_per_location: int, k.
-        anchor_stride: int, 1: anchors at every cell, 2: at every second one.
-        channels: int, width of the shared convolution; `Config.RPN_CHANNELS`.
+        feature_map: [B, h, w, depth], or a list of such maps.
+        anchors_per_location: k.
+        anchor_stride: 1 places anchors on every cell, 2 on every second one.
+        channels: Width of the shared convolution, `Config.RPN_CHANNELS`.
 
     Returns:
-        logits [B, h*w*k, (bg, fg)], probs of the same shape, deltas [B, h*w*k, (dy, dx, log dh, log dw)], or a list
-        of each; rows run over y, then x, then the anchors of a location.
+        Logits [B, h*w*k, (bg, fg)], probabilities of the same shape, and deltas [B, h*w*k, (dy, dx, log dh, log dw)],
+        or a list of each. Rows are ordered by y, then x, then the anchors of a location.
     """
     several = isinstance(feature_map, (list, tuple))
     shared = SharedConv2D(
@@ -82,14 +89,23 @@ def rpn_graph(feature_map, anchors_per_location, anchor_stride, channels=512):
     return [logits, probs, deltas] if several else [logits[0], probs[0], deltas[0]]
 
 
-def build_rpn_model(anchor_stride, anchors_per_location, depth, levels=None, channels=512):
-    """`rpn_graph` as a model named `rpn_model`.
+def build_rpn_model(
+    anchor_stride: int, anchors_per_location: int, depth: int, levels: int | None = None, channels: int = 512
+) -> keras.Model:
+    """Builds `rpn_graph` as a model named `rpn_model`.
 
     Args:
-        anchor_stride, anchors_per_location: as in `rpn_graph`.
-        depth: int, channels of the feature maps.
-        levels: int, None: the model takes one level, and can be called on each; else a list of that many.
-        channels: int, as in `rpn_graph`.
+        anchor_stride: As for `rpn_graph`.
+        anchors_per_location: k.
+        depth: Channels of the feature maps.
+        levels: Number of maps that the model takes as a list; None takes a single map of any level.
+        channels: As for `rpn_graph`.
+
+    Example:
+
+    >>> logits, probs, deltas = build_rpn_model(1, 3, depth=8, channels=16)(keras.ops.ones((1, 4, 4, 8)))
+    >>> tuple(logits.shape), tuple(deltas.shape)
+    ((1, 48, 2), (1, 48, 4))
     """
     if levels is None:
         maps = keras.Input((None, None, depth), name="input_rpn_feature_map")
@@ -98,8 +114,13 @@ def build_rpn_model(anchor_stride, anchors_per_location, depth, levels=None, cha
     return keras.Model(maps, rpn_graph(maps, anchors_per_location, anchor_stride, channels), name="rpn_model")
 
 
-def rpn_over_pyramid(pyramid, anchors_per_location, anchor_stride, channels=512):
-    """The head on P2..P6, concatenated: logits [B, A, 2], probs [B, A, 2], deltas [B, A, 4]."""
+def rpn_over_pyramid(
+    pyramid: list[Tensor], anchors_per_location: int, anchor_stride: int, channels: int = 512
+) -> list[Tensor]:
+    """Applies the head to P2..P6 and concatenates: logits [B, A, 2], probabilities [B, A, 2], deltas [B, A, 4].
+
+    Args: as for `rpn_graph`.
+    """
     depth = pyramid[0].shape[-1]
     of_levels = build_rpn_model(anchor_stride, anchors_per_location, depth, len(pyramid), channels)(pyramid)
     names = ("rpn_class_logits", "rpn_class", "rpn_bbox")

@@ -1,8 +1,10 @@
-"""What the second stage shall learn: RoIs sampled from the proposals, each with its class, box deltas and mask.
+"""Training targets for the second stage: RoIs sampled from the proposals, each with its class, box deltas and mask.
 
-Shapes: B images, N proposals, G ground truths (`MAX_GT_INSTANCES`), T sampled RoIs (`TRAIN_ROIS_PER_IMAGE`),
-P the most positive ones of them, (h, w) the mask shape. Boxes are (y1, x1, y2, x2), normalised to the padded image.
-Rows of a sample: positive RoIs, then negative ones, then zeros.
+Shapes and units:
+    B  images     N  proposals     G  ground truth objects (`MAX_GT_INSTANCES`)
+    T  sampled RoIs (`TRAIN_ROIS_PER_IMAGE`)     P  the most of them that can be positive     (h, w)  the mask shape
+    boxes  (y1, x1, y2, x2), normalized to the padded image
+    Rows of a sample: positive RoIs, then negative ones, then zeros.
 """
 
 from __future__ import annotations
@@ -14,16 +16,20 @@ from keras import ops
 from mrcnn.ops import replicas
 from mrcnn.ops.boxes import box_refinement_graph, norm_boxes_graph, overlaps_graph
 from mrcnn.ops.roi_align import crop_masks
+from mrcnn.ops.types import Tensor
 
 POSITIVE_IOU = 0.5  # Mask R-CNN, section 3.1: a RoI is positive if its IoU with a true box is at least this
-CROWD_IOU = 0.001  # a RoI that touches a crowd is no negative: there may be an object in it
+CROWD_IOU = 0.001  # a RoI that overlaps a crowd more than this is not negative: it may contain an object
 
 
 @keras.saving.register_keras_serializable(package="mrcnn")
 class NormBoxes(keras.layers.Layer):
-    """Pixel boxes [B, G, 4] and the image [B, H, W, C] they lie in -> boxes normalised to it, float32.
+    """Normalizes pixel boxes to their image. Zero rows are padding and stay zero.
 
-    Zero rows are padding and stay zero.
+    Call arguments: `[boxes, image]`, [B, G, 4] and [B, H, W, channels]; only the size of the image is used.
+
+    Returns:
+        [B, G, 4] float32.
     """
 
     def __init__(self, **kwargs):
@@ -34,47 +40,71 @@ class NormBoxes(keras.layers.Layer):
 
     def call(self, inputs):
         boxes, image = inputs
-        there = ops.any(boxes != 0, axis=-1, keepdims=True)
-        return ops.where(there, norm_boxes_graph(boxes, ops.shape(image)[1:3]), 0.0)
+        real = ops.any(boxes != 0, axis=-1, keepdims=True)
+        return ops.where(real, norm_boxes_graph(boxes, ops.shape(image)[1:3]), 0.0)
 
 
 @keras.saving.register_keras_serializable(package="mrcnn")
 class DetectionTargetLayer(keras.layers.Layer):
-    """Samples RoIs and says what each should become.
+    """Samples RoIs from the proposals and computes what the heads should answer for each.
 
     Args:
-        config: `Config`, optional: the settings below are read from it.
-        rois_per_image: int, T.
-        positive_ratio: float; P = int(T * positive_ratio).
+        config: `Config`, optional, as in matterport's signature. If given, the arguments below are read from it.
+        rois_per_image: T.
+        positive_ratio: Largest share of positive RoIs; P = int(T * positive_ratio), at least 1.
         bbox_std_dev: [4], the deltas are divided by it.
         mask_shape: (h, w).
-        mini_mask: bool, true masks are cropped to their box.
-        aligned: bool, True: the true mask is sampled at the centres of the mask head's cells, as "aligned" RoIAlign
-            sees the features and as masks are pasted; False: from the RoI's first to its last pixel, as in matterport.
-        add_gt: bool, true boxes join the proposals.
-        fill_negatives: bool, True: as many negatives as fit into T; False: as many as hold `positive_ratio`. An image
-            without positive RoIs gets T negatives in both cases.
-        seed: int or None, of the sampling.
+        mini_mask: Whether the ground truth masks are cropped to their box.
+        aligned: True samples the ground truth mask at the centers of the mask head's cells, as "aligned" RoIAlign sees
+            the features and as masks are pasted; False from the RoI's first to its last pixel, as in matterport's code.
+        add_gt: Whether the ground truth boxes join the proposals.
+        fill_negatives: True takes as many negatives as fit into T; False as many as keep `positive_ratio`. In both
+            cases an image without positive RoIs gets T negatives.
+        seed: int or None, for the sampling.
 
-    Call arguments: `[proposals, gt_class_ids, gt_boxes, gt_masks]`, and `image` where `aligned`
+    Call arguments: `[proposals, gt_class_ids, gt_boxes, gt_masks]`, and `image` if `aligned`
         proposals: [B, N, 4], zero rows are padding.
         gt_class_ids: [B, G] int; 0 is padding, negative a crowd.
         gt_boxes: [B, G, 4].
         gt_masks: [B, height, width, G], of the whole image, or of the box (mini masks).
-        image: [B, H, W, channels], the padded image; only its size is read.
+        image: [B, H, W, channels], the padded image; only its size is used.
 
     Returns:
-        rois [B, T, 4]; target_class_ids [B, T] int32, 0 for negatives and padding; target_bbox
-        [B, T, (dy, dx, log dh, log dw)], divided by std dev; target_mask [B, T, h, w] of 0 and 1. Deltas and masks are
-        zero but for the positives. Class ids and masks are constants to the optimiser; rois and deltas are where the
-        proposals are.
+        rois: [B, T, 4].
+        target_class_ids: [B, T] int32, 0 for negatives and padding.
+        target_bbox: [B, T, (dy, dx, log dh, log dw)], divided by the standard deviation; zeros except for positives.
+        target_mask: [B, T, h, w] of 0 and 1; zeros except for positives.
+
+        No gradient flows through class ids and masks; through rois and deltas it flows if it does through the
+        proposals.
 
     Reference: He et al., "Mask R-CNN", section 3.1; Girshick, "Fast R-CNN", section 2.3.
+
+    Example, one object and one proposal close to it:
+
+    >>> layer = DetectionTargetLayer(rois_per_image=2, mask_shape=(14, 14))
+    >>> proposals, boxes = np.array([[[0, 0, 0.5, 0.5]]], "float32"), np.array([[[0, 0, 0.5, 0.6]]], "float32")
+    >>> masks = np.ones((1, 28, 28, 1), bool)
+    >>> rois, class_ids, deltas, masks = layer([proposals, np.array([[3]]), boxes, masks])
+    >>> ops.convert_to_numpy(class_ids).tolist(), tuple(masks.shape)
+    ([[3, 0]], (1, 2, 14, 14))
     """
 
-    def __init__(self, config=None, *, rois_per_image=200, positive_ratio=0.33, bbox_std_dev=(0.1, 0.1, 0.2, 0.2),
-                 mask_shape=(28, 28), mini_mask=True, aligned=False, add_gt=False, fill_negatives=False, seed=None,
-                 **kwargs):  # fmt: skip
+    def __init__(
+        self,
+        config=None,
+        *,
+        rois_per_image: int = 200,
+        positive_ratio: float = 0.33,
+        bbox_std_dev=(0.1, 0.1, 0.2, 0.2),
+        mask_shape=(28, 28),
+        mini_mask: bool = True,
+        aligned: bool = False,
+        add_gt: bool = False,
+        fill_negatives: bool = False,
+        seed: int | None = None,
+        **kwargs,
+    ):
         super().__init__(**{"dtype": "float32", **kwargs})
         if config is not None:
             rois_per_image, positive_ratio = config.TRAIN_ROIS_PER_IMAGE, config.ROI_POSITIVE_RATIO
@@ -110,28 +140,28 @@ class DetectionTargetLayer(keras.layers.Layer):
     def call(self, inputs):
         proposals, gt_class_ids, gt_boxes, gt_masks, *image = inputs
         gt_class_ids = ops.cast(gt_class_ids, "int32")
-        # T zero rows at the end, so that there is always something to take, however few proposals there are.
+        # T zero rows at the end, so that there are always enough rows to take.
         filler = ops.zeros_like(ops.repeat(proposals[:, :1], self.rois_per_image, axis=1))
         true_boxes = []
-        if self.add_gt:  # but those without area (of one pixel): by their IoU of 0 they would be negatives
+        if self.add_gt:  # except boxes without area (one pixel): with an IoU of 0 they would be negatives
             wanted = ops.logical_and(gt_class_ids > 0, ops.all(gt_boxes[..., 2:] > gt_boxes[..., :2], axis=-1))
             true_boxes.append(ops.where(wanted[..., None], gt_boxes, 0.0))
         proposals = ops.concatenate([*true_boxes, proposals, filler], axis=1)
 
         overlaps = overlaps_graph(proposals, gt_boxes)  # [B, N, G]
-        of_objects = ops.where(gt_class_ids[:, None] > 0, overlaps, 0.0)
-        best_iou = ops.max(of_objects, axis=2)  # [B, N]
+        object_overlaps = ops.where(gt_class_ids[:, None] > 0, overlaps, 0.0)
+        best_iou = ops.max(object_overlaps, axis=2)  # [B, N]
         crowd_iou = ops.max(ops.where(gt_class_ids[:, None] < 0, overlaps, 0.0), axis=2)
         real = ops.logical_and(ops.any(proposals != 0, axis=2), ops.all(ops.isfinite(proposals), axis=2))
         positive = ops.logical_and(real, best_iou >= POSITIVE_IOU)
         negative = ops.logical_and(ops.logical_and(real, best_iou < POSITIVE_IOU), crowd_iou < CROWD_IOU)
 
         rows, is_positive, is_sampled = self._sample(positive, negative)  # [B, T] each
-        rois = ops.where(is_sampled[..., None], _take(proposals, rows), 0.0)
-        match = _take(ops.cast(ops.argmax(of_objects, axis=2), "int32"), rows)  # [B, T] into G
+        rois = ops.where(is_sampled[..., None], _gather_rows(proposals, rows), 0.0)
+        match = _gather_rows(ops.cast(ops.argmax(object_overlaps, axis=2), "int32"), rows)  # [B, T] into G
         constant_rois = ops.stop_gradient(rois)
-        boxes = _take(gt_boxes, match)  # [B, T, 4]
-        class_ids = ops.where(is_positive, _take(gt_class_ids, match), 0)
+        boxes = _gather_rows(gt_boxes, match)  # [B, T, 4]
+        class_ids = ops.where(is_positive, _gather_rows(gt_class_ids, match), 0)
         deltas = box_refinement_graph(rois, boxes) / ops.convert_to_tensor(self.bbox_std_dev, "float32")
         deltas = ops.where(is_positive[..., None], deltas, 0.0)
         image_size = ops.shape(image[0])[1:3] if self.aligned else None
@@ -139,41 +169,41 @@ class DetectionTargetLayer(keras.layers.Layer):
         return rois, class_ids, deltas, ops.stop_gradient(masks)
 
     def _sample(self, positive, negative):
-        """Draws at random: [B, N] flags -> rows [B, T] into N, is_positive [B, T], is_sampled [B, T]."""
+        """Samples at random: [B, N] flags -> rows [B, T] into N, is_positive [B, T], is_sampled [B, T]."""
         order = replicas.uniform(ops.shape(positive), seed=self.random)
-        of_positives = ops.top_k(ops.where(positive, order, -1.0), self.max_positives)[1]  # [B, P]
-        of_negatives = ops.top_k(ops.where(negative, order, -1.0), self.rois_per_image)[1]  # [B, T]
-        positives = ops.minimum(_count(positive), self.max_positives)  # [B, 1]
+        positive_rows = ops.top_k(ops.where(positive, order, -1.0), self.max_positives)[1]  # [B, P]
+        negative_rows = ops.top_k(ops.where(negative, order, -1.0), self.rois_per_image)[1]  # [B, T]
+        positives = ops.minimum(_count_true(positive), self.max_positives)  # [B, 1]
         negatives = self.rois_per_image - positives
         if not self.fill_negatives:
             by_ratio = ops.cast(ops.cast(positives, "float32") / self.positive_ratio, "int32") - positives
             negatives = ops.where(positives > 0, ops.minimum(negatives, by_ratio), negatives)
-        negatives = ops.minimum(negatives, _count(negative))
+        negatives = ops.minimum(negatives, _count_true(negative))
 
         row = ops.arange(self.rois_per_image)[None]  # [1, T]
         is_positive = row < positives
         is_sampled = row < positives + negatives
-        candidates = ops.concatenate([of_positives, of_negatives], axis=1)  # [B, P + T]
+        candidates = ops.concatenate([positive_rows, negative_rows], axis=1)  # [B, P + T]
         position = ops.where(is_positive, row, self.max_positives + row - positives)
         position = ops.minimum(position, self.max_positives + self.rois_per_image - 1)
-        return _take(candidates, position), is_positive, is_sampled
+        return _gather_rows(candidates, position), is_positive, is_sampled
 
     def _masks(self, rois, boxes, match, is_positive, gt_masks, image_size):
         """[B, T, h, w]: the matched mask inside each RoI, at the mask head's size."""
         first = min(self.max_positives, self.rois_per_image)  # only these can be positive
         rois, boxes, match, is_positive = (x[:, :first] for x in (rois, boxes, match, is_positive))
         if self.aligned:
-            rois = self._cell_centres(rois, boxes, ops.shape(gt_masks)[1:3], image_size)
-        elif self.mini_mask:  # the RoI as seen from the box that its mini mask fills
+            rois = self._cell_centers(rois, boxes, ops.shape(gt_masks)[1:3], image_size)
+        elif self.mini_mask:  # the RoI relative to the box that its mini mask fills
             origin, size = boxes[..., :2], ops.maximum(boxes[..., 2:] - boxes[..., :2], 1e-9)
-            rois = (rois - _twice(origin)) / _twice(size)
+            rois = (rois - _repeat_yx(origin)) / _repeat_yx(size)
         rois = ops.where(is_positive[..., None], rois, 0.0)
         masks = crop_masks(ops.transpose(gt_masks, (0, 3, 1, 2)), rois, match, self.mask_shape)  # [B, P, h, w]
         masks = ops.where(is_positive[..., None, None], ops.round(masks), 0.0)
         return ops.pad(masks, ((0, 0), (0, self.rois_per_image - first), (0, 0), (0, 0)))
 
-    def _cell_centres(self, rois, boxes, mask_size, image_size):
-        """Boxes from the centre of each RoI's first cell to that of its last, normalised to the mask's own frame."""
+    def _cell_centers(self, rois, boxes, mask_size, image_size):
+        """Boxes from the center of each RoI's first cell to that of its last, normalized to the frame of the mask."""
         image_size, mask_size, cells = (
             ops.stack([ops.cast(n, "float32") for n in size]) for size in (image_size, mask_size, self.mask_shape)
         )
@@ -201,21 +231,23 @@ class DetectionTargetLayer(keras.layers.Layer):
         }
 
 
-def _twice(yx):
+def _repeat_yx(yx):
     return ops.concatenate([yx, yx], axis=-1)  # [..., (y, x)] -> [..., (y, x, y, x)]
 
 
-def _count(flags):
+def _count_true(flags):
     return ops.sum(ops.cast(flags, "int32"), axis=1, keepdims=True)  # [B, 1]
 
 
-def _take(x, rows):
+def _gather_rows(x, rows):
     """x [B, N] or [B, N, D], rows [B, K] -> [B, K] or [B, K, D]."""
     return ops.take_along_axis(x, rows if len(x.shape) == 2 else rows[..., None], axis=1)
 
 
-def detection_targets_graph(proposals, gt_class_ids, gt_boxes, gt_masks, config):
-    """`DetectionTargetLayer` for one image: the same arguments and results without the batch axis."""
+def detection_targets_graph(
+    proposals: Tensor, gt_class_ids: Tensor, gt_boxes: Tensor, gt_masks: Tensor, config
+) -> list[Tensor]:
+    """`DetectionTargetLayer` for one image, with matterport's signature: arguments and results have no batch axis."""
     inputs = [ops.convert_to_tensor(x)[None] for x in (proposals, gt_class_ids, gt_boxes, gt_masks)]
     inputs.append(ops.zeros((1, *(int(n) for n in config.IMAGE_SHAPE))))
     return [x[0] for x in DetectionTargetLayer(config)(inputs)]
@@ -223,9 +255,9 @@ def detection_targets_graph(proposals, gt_class_ids, gt_boxes, gt_masks, config)
 
 @keras.saving.register_keras_serializable(package="mrcnn")
 class FirstRows(keras.layers.Layer):
-    """[B, T, ...] -> [B, count, ...], the first rows."""
+    """Returns the first `count` rows: [B, T, ...] -> [B, count, ...]."""
 
-    def __init__(self, count, **kwargs):
+    def __init__(self, count: int, **kwargs):
         super().__init__(**{"dtype": "float32", **kwargs})
         self.count = int(count)
 

@@ -174,20 +174,15 @@ def _area(sides: Sequence[np.ndarray]) -> np.ndarray:
 def overlaps_graph(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     """`compute_overlaps` for tensors: [..., N, 4] and [..., M, 4] -> [..., N, M], in the dtype of the boxes.
 
-    Differentiable; gradients are finite for boxes without area.
+    Gradients are finite for boxes without area.
     """
     y1, x1, y2, x2 = (boxes1[..., None, i] for i in range(4))  # [..., N, 1]
     v1, u1, v2, u2 = (boxes2[..., None, :, i] for i in range(4))  # [..., 1, M]
-    height = ops.maximum(ops.minimum(y2, v2) - ops.maximum(y1, v1), 0)
-    width = ops.maximum(ops.minimum(x2, u2) - ops.maximum(x1, u1), 0)
+    height = ops.maximum(ops.minimum(y2, v2) - ops.maximum(y1, v1), 0.0)
+    width = ops.maximum(ops.minimum(x2, u2) - ops.maximum(x1, u1), 0.0)
     intersection = height * width
-    union = _area_graph(y1, x1, y2, x2) + _area_graph(v1, u1, v2, u2) - intersection
-    has_area = union > 0
-    return ops.where(has_area, intersection / ops.where(has_area, union, ops.ones_like(union)), ops.zeros_like(union))
-
-
-def _area_graph(y1: Tensor, x1: Tensor, y2: Tensor, x2: Tensor) -> Tensor:
-    return ops.maximum(y2 - y1, 0) * ops.maximum(x2 - x1, 0)
+    union = (y2 - y1) * (x2 - x1) + (v2 - v1) * (u2 - u1) - intersection
+    return intersection / ops.where(union > 0, union, 1.0)  # union <= 0 only where the intersection is 0
 
 
 # ---- Deltas ----------------------------------------------------------------------------------------------------------

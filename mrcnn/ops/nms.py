@@ -137,6 +137,8 @@ def _greedy_in_tiles(boxes, scores, class_ids, limit: int, threshold):
     boxes, alive, class_ids, rows = _in_tiles(boxes, scores, class_ids)
     tiles, _, tile = ops.shape(alive)
     slots = ops.arange(limit, dtype="int32")[None]  # [1, M]
+    places = ops.arange(tile, dtype="int32")
+    better = places[:, None] > places[None]  # [T, T]: the column's box is better than the row's
 
     def more(step, found, picked, picked_boxes, picked_classes):
         return ops.logical_and(step < tiles, ops.any(found < limit))
@@ -146,10 +148,10 @@ def _greedy_in_tiles(boxes, scores, class_ids, limit: int, threshold):
         classes = None if class_ids is None else ops.take(class_ids, step, axis=0)
         dropped = _overlapping(box, picked_boxes, threshold, classes, picked_classes)  # [B, T, M]
         keep = ops.logical_and(keep, ops.logical_not(ops.any(dropped, axis=-1)))
-        keep = _decide_tile(_overlapping(box, box, threshold, classes, classes), keep)  # [B, T]
+        inside = ops.logical_and(_overlapping(box, box, threshold, classes, classes), better)  # [B, T, T]
+        keep = _decide_tile(inside, keep)  # [B, T]
 
         # Survivors move to the front of the tile; slot s of the picked boxes takes survivor number s - found.
-        places = ops.arange(tile, dtype="int32")
         front = ops.argsort(ops.where(keep, places, places + tile), axis=-1)
         new_found = found + ops.sum(ops.cast(keep, "int32"), axis=1, keepdims=True)  # [B, 1]
         source = ops.take_along_axis(front, ops.clip(slots - found, 0, tile - 1), axis=1)  # [B, M]
@@ -196,11 +198,9 @@ def _decide_tile(overlapping, keep):
     A row stays if it was alive and no better row that stays overlaps it. The best row is right from the start and each
     pass settles at least one more, so the fixed point exists and is the greedy answer. In practice few passes suffice.
 
-    Args: overlapping [B, T, T] bool; keep [B, T] bool.
+    Args: overlapping [B, T, T] bool, True only where the column's box is the better one; keep [B, T] bool.
     Returns: [B, T] bool.
     """
-    places = ops.arange(ops.shape(keep)[1])
-    overlapping = ops.logical_and(overlapping, places[:, None] > places[None])  # the column's box is the better one
 
     def changed(now, before):
         return ops.any(ops.not_equal(now, before))

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from mrcnn.config import Config
 from mrcnn.nn.convolution import Conv2D
 from mrcnn.nn.norm import BatchNorm
 from mrcnn.ops.types import Tensor
@@ -141,7 +142,9 @@ def resnet_graph(
     return stages
 
 
-def mobilenet_v2_graph(input_image: Tensor, mean_pixel, train_bn: bool | None = False) -> list[Tensor]:
+def mobilenet_v2_graph(
+    input_image: Tensor, mean_pixel: Sequence[float] | float, train_bn: bool | None = False
+) -> list[Tensor]:
     """MobileNetV2 (Sandler et al. 2018) of `keras.applications`, with its layer names.
 
     Args:
@@ -169,7 +172,7 @@ def mobilenet_v2_graph(input_image: Tensor, mean_pixel, train_bn: bool | None = 
     return [network.get_layer(name).output for name in ends]
 
 
-def build_backbone(input_image: Tensor, config) -> list[Tensor]:
+def build_backbone(input_image: Tensor, config: Config) -> list[Tensor]:
     """Builds the backbone named by `config.BACKBONE`, or given there as a callable with `resnet_graph`'s signature.
 
     Args:

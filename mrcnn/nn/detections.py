@@ -8,10 +8,13 @@ Shapes and units:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 from keras import ops
 
+from mrcnn.config import Config
 from mrcnn.nn.runtime_value import RuntimeValue, RuntimeValueLayer
 from mrcnn.ops import replicas
 from mrcnn.ops.boxes import apply_box_deltas_graph, clip_boxes_graph, norm_boxes_graph
@@ -55,12 +58,12 @@ class DetectionLayer(RuntimeValueLayer):
 
     def __init__(
         self,
-        config=None,
+        config: Config | None = None,
         *,
         max_instances: int = 100,
         min_confidence: float | None = 0.7,
         nms_threshold: float = 0.3,
-        bbox_std_dev=(0.1, 0.1, 0.2, 0.2),
+        bbox_std_dev: Sequence[float] = (0.1, 0.1, 0.2, 0.2),
         **kwargs,
     ):
         super().__init__(**{"dtype": "float32", **kwargs})
@@ -122,7 +125,7 @@ def refine_detections(
     probs: Tensor,
     deltas: Tensor,
     window: Tensor,
-    bbox_std_dev,
+    bbox_std_dev: Sequence[float],
     max_instances: int,
     min_confidence: float | Tensor,
     nms_threshold: float | Tensor,
@@ -167,7 +170,7 @@ def refine_detections(
     }
 
 
-def refine_detections_graph(rois: Tensor, probs: Tensor, deltas: Tensor, window: Tensor, config) -> Tensor:
+def refine_detections_graph(rois: Tensor, probs: Tensor, deltas: Tensor, window: Tensor, config: Config) -> Tensor:
     """Computes the detections of one image, with matterport's signature.
 
     Args:

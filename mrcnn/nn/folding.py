@@ -16,6 +16,7 @@ from keras import layers, ops
 
 from mrcnn.nn.convolution import Conv2D
 from mrcnn.nn.norm import TimeDistributed
+from mrcnn.ops.types import Tensor
 
 FOLDABLE = (layers.Conv2D, Conv2D)  # not `WholeConv2D`: the class head's kernel is larger than its map
 
@@ -63,7 +64,7 @@ class FoldedConv2D(layers.Layer):
         return ops.add(x, bias)  # becomes a `BiasAdd`, which TensorFlow fuses with the convolution, unlike `x + bias`
 
 
-def fold_batchnorm(inputs, outputs) -> keras.Model:
+def fold_batchnorm(inputs: Tensor | list, outputs: Tensor | list | dict) -> keras.Model:
     """Builds a model for inference over the same layers, with every foldable BatchNorm folded.
 
     BatchNorm that uses batch statistics even in inference (`train_bn=True`) is not folded, nor are models inside the

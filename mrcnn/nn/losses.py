@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from keras import ops
 
+from mrcnn.config import Config
 from mrcnn.ops import replicas
 from mrcnn.ops.types import Tensor
 
@@ -42,7 +43,7 @@ def rpn_class_loss_graph(rpn_match: Tensor, rpn_class_logits: Tensor) -> Tensor:
     return _mean(loss, match != 0)
 
 
-def rpn_bbox_loss_graph(config, target_bbox: Tensor, rpn_match: Tensor, rpn_bbox: Tensor) -> Tensor:
+def rpn_bbox_loss_graph(config: Config | None, target_bbox: Tensor, rpn_match: Tensor, rpn_bbox: Tensor) -> Tensor:
     """RPN box regression: smooth L1, averaged over the positive anchors.
 
     Args:

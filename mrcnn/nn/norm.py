@@ -1,6 +1,6 @@
 """Batch normalization that can be pinned to one mode, and a wrapper that applies a layer to every RoI.
 
-Shapes: B images, N RoIs; ... whatever the wrapped layer takes.
+Shapes: B images, N RoIs.
 """
 
 from __future__ import annotations

@@ -7,10 +7,13 @@ Shapes and units:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 from keras import ops
 
+from mrcnn.config import Config
 from mrcnn.nn.runtime_value import RuntimeValue, RuntimeValueLayer
 from mrcnn.ops.boxes import apply_box_deltas_graph, clip_boxes_graph
 from mrcnn.ops.nms import nms_graph
@@ -53,10 +56,10 @@ class ProposalLayer(RuntimeValueLayer):
         self,
         proposal_count: int,
         nms_threshold: float,
-        config=None,
+        config: Config | None = None,
         *,
         pre_nms_limit: int = 6000,
-        bbox_std_dev=(0.1, 0.1, 0.2, 0.2),
+        bbox_std_dev: Sequence[float] = (0.1, 0.1, 0.2, 0.2),
         stop_gradient: bool = True,
         **kwargs,
     ):

@@ -9,10 +9,13 @@ Shapes and units:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 from keras import ops
 
+from mrcnn.config import Config
 from mrcnn.ops import replicas
 from mrcnn.ops.boxes import box_refinement_graph, norm_boxes_graph, overlaps_graph
 from mrcnn.ops.roi_align import crop_masks
@@ -92,12 +95,12 @@ class DetectionTargetLayer(keras.layers.Layer):
 
     def __init__(
         self,
-        config=None,
+        config: Config | None = None,
         *,
         rois_per_image: int = 200,
         positive_ratio: float = 0.33,
-        bbox_std_dev=(0.1, 0.1, 0.2, 0.2),
-        mask_shape=(28, 28),
+        bbox_std_dev: Sequence[float] = (0.1, 0.1, 0.2, 0.2),
+        mask_shape: Sequence[int] = (28, 28),
         mini_mask: bool = True,
         aligned: bool = False,
         add_gt: bool = False,
@@ -245,7 +248,7 @@ def _gather_rows(x, rows):
 
 
 def detection_targets_graph(
-    proposals: Tensor, gt_class_ids: Tensor, gt_boxes: Tensor, gt_masks: Tensor, config
+    proposals: Tensor, gt_class_ids: Tensor, gt_boxes: Tensor, gt_masks: Tensor, config: Config
 ) -> list[Tensor]:
     """`DetectionTargetLayer` for one image, with matterport's signature: arguments and results have no batch axis."""
     inputs = [ops.convert_to_tensor(x)[None] for x in (proposals, gt_class_ids, gt_boxes, gt_masks)]

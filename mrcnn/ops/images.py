@@ -343,7 +343,7 @@ def _scale_into(image: np.ndarray, shape: tuple, padding, crop) -> np.ndarray:
     return molded
 
 
-def resize_mask(mask: ArrayLike, scale: float, padding, crop: tuple | None = None) -> np.ndarray:
+def resize_mask(mask: ArrayLike, scale: float, padding: Sequence, crop: tuple | None = None) -> np.ndarray:
     """Applies to masks what `resize_image` did to their image; pixels are picked, not blended.
 
     Args:

@@ -63,7 +63,7 @@ def minimize_mask(bbox: ArrayLike, mask: ArrayLike, mini_shape: Sequence[int]) -
 
 
 def minimize_resized(
-    mask: ArrayLike, scale: float, padding, crop: tuple | None, mini_shape: Sequence[int]
+    mask: ArrayLike, scale: float, padding: Sequence, crop: tuple | None, mini_shape: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Combines `resize_mask`, `extract_bboxes` and `minimize_mask` without the large masks in between.
 

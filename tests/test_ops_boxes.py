@@ -245,8 +245,9 @@ def test_equal_to_the_reference(golden):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_the_twins_hold_on_the_other_backends(backend):
+def test_boxes_and_runtime_values_work_on_the_other_backends(backend):
     pytest.importorskip(backend)
-    command = [sys.executable, "-m", "pytest", "-q", __file__, "-m", "not slow", "-p", "no:cacheprovider"]
+    files = [__file__, os.path.join(os.path.dirname(__file__), "test_nn_runtime_value.py")]
+    command = [sys.executable, "-m", "pytest", "-q", *files, "-m", "not slow", "-p", "no:cacheprovider"]
     run = subprocess.run(command, env={**os.environ, "KERAS_BACKEND": backend}, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout[-3000:]

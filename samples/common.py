@@ -7,7 +7,6 @@ MobileNetV2 of keras.applications.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from pathlib import Path
 
 import keras
@@ -19,7 +18,6 @@ from mrcnn.io import replacing
 ROOT = Path(__file__).resolve().parents[1]
 LOGS = ROOT / "logs"
 CLASSES_FILE = "classes.txt"  # beside the checkpoints of a run
-EVALUATION_CONFIDENCE = 0.05  # AP counts the low-scored detections as well; papers stop at about this
 HEADS = ["mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask"]  # the layers whose size follows the classes
 
 
@@ -137,16 +135,6 @@ def class_names_of(checkpoint) -> list[str] | None:
     return path.read_text(encoding="utf-8").splitlines() if path.is_file() else None
 
 
-@contextmanager
-def confidence(model, score: float):
-    """Within it, the model gives out detections from this score on."""
-    before, model.config.DETECTION_MIN_CONFIDENCE = model.config.DETECTION_MIN_CONFIDENCE, score
-    try:
-        yield
-    finally:
-        model.config.DETECTION_MIN_CONFIDENCE = before
-
-
 def evaluate(model, dataset, image_ids=None):
     """Prints the scores on some images of a prepared data set (None: all), the mask AP50 in the last line.
 
@@ -154,8 +142,7 @@ def evaluate(model, dataset, image_ids=None):
         The `mrcnn.evaluation.Report`.
     """
     image_ids = dataset.image_ids if image_ids is None else image_ids
-    with confidence(model, EVALUATION_CONFIDENCE):
-        report = model.evaluate_dataset(dataset, image_ids=image_ids)
+    report = model.evaluate_dataset(dataset, image_ids=image_ids)
     print(report)
     print(f"mask AP50 = {report.mask_ap50:.3f} ({len(image_ids)} images)")
     return report

@@ -36,11 +36,9 @@ from mrcnn.data.formats.id_png import PennFudanDataset
 from mrcnn.evaluation import EvaluateDataset
 from mrcnn.model import MaskRCNN
 from samples.common import (
-    EVALUATION_CONFIDENCE,
     LOGS,
     SmallNetwork,
     augmentation,
-    confidence,
     config_for,
     draw_detections,
     evaluate,
@@ -125,18 +123,17 @@ def train(model, folder, epochs: int | None = None) -> None:
     """Trains, and prints the AP on the test photos after each epoch; then draws and evaluates."""
     config, test = model.config, pedestrians_dataset(folder, "test")
     epochs = epochs or config.EPOCHS
-    with confidence(model, EVALUATION_CONFIDENCE):
-        model.train(
-            pedestrians_dataset(folder, "train"),
-            None,
-            learning_rate=warm_up_and_cosine(config.LEARNING_RATE, epochs, config)
-            if config.FEW_PHOTOS
-            else steps_down(config),
-            epochs=epochs,
-            layers=config.LAYERS,
-            augmentation=augmentation() if config.FEW_PHOTOS else flip(),
-            custom_callbacks=[EvaluateDataset(test), keras.callbacks.LambdaCallback(on_epoch_end=print_ap)],
-        )
+    model.train(
+        pedestrians_dataset(folder, "train"),
+        None,
+        learning_rate=warm_up_and_cosine(config.LEARNING_RATE, epochs, config)
+        if config.FEW_PHOTOS
+        else steps_down(config),
+        epochs=epochs,
+        layers=config.LAYERS,
+        augmentation=augmentation() if config.FEW_PHOTOS else flip(),
+        custom_callbacks=[EvaluateDataset(test), keras.callbacks.LambdaCallback(on_epoch_end=print_ap)],
+    )
     draw(model, test, Path(model.log_dir) / "detections.png")
     evaluate(model, test)
 

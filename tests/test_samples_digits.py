@@ -11,7 +11,6 @@ import pytest
 from kit import TinyConfig
 
 from samples import digits
-from samples.common import EVALUATION_CONFIDENCE
 
 IMAGES = 100
 
@@ -106,7 +105,6 @@ class TinyDigitsConfig(TinyConfig, digits.DigitsConfig):
     NUM_CLASSES = 11
     STEPS_PER_EPOCH = 1
     IMAGE_MIN_DIM = IMAGE_MAX_DIM = 128
-    DETECTION_MIN_CONFIDENCE = EVALUATION_CONFIDENCE  # another one would make another graph
 
 
 def test_a_small_run(m2nist, tmp_path, capsys, monkeypatch):

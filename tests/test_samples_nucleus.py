@@ -13,7 +13,6 @@ from kit import TinyConfig
 
 from mrcnn.model import MaskRCNN
 from samples import common, nucleus
-from samples.common import EVALUATION_CONFIDENCE
 
 
 # ---- Run lengths -----------------------------------------------------------------------------------------------------
@@ -172,7 +171,6 @@ class TinyNucleusConfig(TinyConfig, nucleus.SmallNucleusConfig):
     NUM_CLASSES = 2
     STEPS_PER_EPOCH = 1
     STAGES = ((1, "heads"),)
-    DETECTION_MIN_CONFIDENCE = EVALUATION_CONFIDENCE  # another one would make another graph
 
 
 def test_a_small_run(bowl, tmp_path, capsys):

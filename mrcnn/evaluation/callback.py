@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from mrcnn.drawing.instances import class_color, draw_instances, encode, side_by_side
-from mrcnn.evaluation.evaluate import evaluate_dataset
+from mrcnn.evaluation.evaluate import MIN_SCORE, evaluate_dataset
 from mrcnn.evaluation.instances import Instances, truth_of
 from mrcnn.io import replacing
 
@@ -40,8 +40,10 @@ class EvaluateDataset(keras.callbacks.Callback):
             0: none.
         log_dir: where the pictures go: into its folder "validation_pictures", as TensorBoard events where TensorFlow
             is installed, else as PNG files. None: the model's `log_dir`; a model without one gets no pictures.
-        min_score: detections below it aren't drawn.
-        progress: show a progress bar.
+        min_score: AP counts detections with at least this score, whatever `DETECTION_MIN_CONFIDENCE` is; see
+            `evaluate_dataset`.
+        progress: Whether to show a progress bar.
+        picture_min_score: Detections with a lower score are not drawn.
 
     Attributes:
         report: `Report` of the last evaluation, or None.
@@ -50,7 +52,17 @@ class EvaluateDataset(keras.callbacks.Callback):
         ValueError: a setting that can't work.
     """
 
-    def __init__(self, dataset, every=1, images=None, pictures=4, log_dir=None, min_score=0.5, progress=False):
+    def __init__(
+        self,
+        dataset,
+        every=1,
+        images=None,
+        pictures=4,
+        log_dir=None,
+        min_score=MIN_SCORE,
+        progress=False,
+        picture_min_score=0.5,
+    ):
         super().__init__()
         if not isinstance(every, (int, np.integer)) or every < 1:
             raise ValueError(f"EvaluateDataset: every is {every!r}; expected a whole number of epochs, 1 or more.")
@@ -63,6 +75,7 @@ class EvaluateDataset(keras.callbacks.Callback):
         self.log_dir = log_dir
         self.min_score = min_score
         self.progress = progress
+        self.picture_min_score = picture_min_score
         self.report = None
         self._logs = None
         self._writer = None
@@ -92,7 +105,9 @@ class EvaluateDataset(keras.callbacks.Callback):
 
     def _evaluate(self, epoch: int) -> None:
         ids = self.image_ids()
-        self.report = evaluate_dataset(self.model, self.dataset, ids, boundary=False, progress=self.progress)
+        self.report = evaluate_dataset(
+            self.model, self.dataset, ids, min_score=self.min_score, boundary=False, progress=self.progress
+        )
         self._logs = {f"val_{name}": self.report.numbers[name] for name in NUMBERS}
         folder = self.log_dir or getattr(self.model, "log_dir", None)
         if folder and self.pictures:
@@ -114,7 +129,7 @@ class EvaluateDataset(keras.callbacks.Callback):
         image = self.dataset.load_image(image_id)
         truth = truth_of(self.dataset, image_id)
         found = self.report.predictions.detections(image_id, image.shape[:2])
-        found = found.take(np.flatnonzero(found.scores >= self.min_score))
+        found = found.take(np.flatnonzero(found.scores >= self.picture_min_score))
         return side_by_side(self._draw(image, truth), self._draw(image, found))
 
     def _draw(self, image, instances: Instances) -> np.ndarray:

@@ -1,104 +1,123 @@
-"""The two ways in: evaluate a model on a data set, or results that lie there already."""
+"""`evaluate_dataset` measures a model on a data set, `evaluate_predictions` a list or file of COCO results."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from mrcnn.data.dataset import describe_image
+from mrcnn.data.dataset import Dataset, describe_image
 from mrcnn.evaluation.coco_results import Names, Predictions, ResultsWriter
 from mrcnn.evaluation.collector import Collector
 from mrcnn.evaluation.instances import Instances, detections_of, truth_of
 from mrcnn.evaluation.report import Report
 
-AREAS_OF_DETECTIONS = ("auto", "box", "mask")
-PAPER_CONFIDENCE = 0.05  # detections below it hardly change COCO's AP; published numbers are made with about this
+DETECTION_AREAS = ("auto", "box", "mask")
+MIN_SCORE = 0.05  # published APs are measured with about this threshold; lower scores change AP very little
 
 
 def evaluate_dataset(
     model,
-    dataset,
-    image_ids=None,
+    dataset: Dataset,
+    image_ids: Sequence[int] | None = None,
     *,
+    min_score: float | None = MIN_SCORE,
     batch_size: int | None = None,
     boundary: bool = True,
     detection_area: str = "auto",
-    save=None,
+    save: str | Path | None = None,
     progress: bool = True,
 ) -> Report:
-    """Runs a model over a data set and measures its detections by COCO's protocol and beyond.
+    """Runs a model on a data set and measures its detections by COCO's protocol.
 
-    One batch of images is in memory at a time. Detections go to a file as run lengths, and only numbers stay.
+    One batch of images is in memory at a time. Detections are written to a file as RLE; only numbers stay in memory.
 
     Args:
-        model: anything with `detect(images, verbose=0)` -> list of dicts with rois [n, (y1, x1, y2, x2)] pixels,
-            class_ids [n], scores [n], masks [H, W, n].
-        dataset: a prepared `Dataset`. Negative class ids of its `load_mask` mean crowds.
-        image_ids: which of its images; None: all.
-        batch_size: images given to `detect` at once; None: the model's `config.BATCH_SIZE`.
-        boundary: measure boundary AP too.
-        detection_area: whether a detection is small, medium or large by its "box" or by its "mask". "auto": by its
-            box, as pycocotools does with results that have boxes. detectron2's numbers are by "mask".
-        save: path of a COCO results file to keep the detections in, or None.
-        progress: show a progress bar.
-
-    Returns:
-        A `Report`.
+        model: A `MaskRCNN`, or any object with `detect(images, verbose=0)` -> list of dicts with rois
+            [n, (y1, x1, y2, x2)] pixels, class_ids [n], scores [n], masks [H, W, n].
+        dataset: Prepared `Dataset`. Negative class ids from its `load_mask` are crowds.
+        image_ids: The data set's ids of the images to use; None: all.
+        min_score: Detections with a lower score are left out, whatever `config.DETECTION_MIN_CONFIDENCE` is; while
+            this function runs, it replaces that setting, so don't call `detect` from another thread. None: use the
+            setting, and keep everything that `detect` returns.
+        batch_size: Images per call of `detect`; None: `model.config.BATCH_SIZE`.
+        boundary: Whether to compute boundary AP.
+        detection_area: Whether a detection's size (small, medium, large) is the area of its "box" or of its "mask".
+            "auto" is the box, as in pycocotools; detectron2 uses the mask.
+        save: Path of a COCO results file to write the detections to, or None.
+        progress: Whether to show a progress bar.
 
     Raises:
-        ValueError: something doesn't fit (classes, shapes, NaN, boxes outside the image), named with image and index.
+        ValueError: for arguments or detections that do not fit (classes, shapes, NaN, boxes outside the image); the
+            message names the image and the index.
+
+    Example:
+
+    >>> from mrcnn.data.dataset import Dataset
+    >>> class Squares(Dataset):
+    ...     def load_image(self, image_id):
+    ...         return np.zeros((32, 32, 3), np.uint8)
+    ...     def load_mask(self, image_id):
+    ...         mask = np.zeros((32, 32, 1), bool)
+    ...         mask[4:20, 4:20] = True
+    ...         return mask, np.array([1])
+    >>> dataset = Squares()
+    >>> dataset.add_class("shapes", 1, "square")
+    >>> dataset.add_image("shapes", image_id=0, path=None)
+    >>> dataset.prepare()
+    >>> class Model:
+    ...     def detect(self, images, verbose=0):
+    ...         masks, class_ids = dataset.load_mask(0)
+    ...         rois, scores = np.array([[4, 4, 20, 20]]), np.array([0.9])
+    ...         return [{"rois": rois, "class_ids": class_ids, "scores": scores, "masks": masks} for _ in images]
+    >>> report = evaluate_dataset(Model(), dataset, progress=False)
+    >>> round(report.mask_ap, 3)
+    1.0
     """
     names, image_ids = _prepare(dataset, image_ids, detection_area)
-    notes = _notes_on(model, dataset)
-    config = getattr(model, "config", None)
-    batch_size = batch_size or getattr(config, "BATCH_SIZE", 1)
-    collector = Collector(boundary)
-    strangers = 0
-    with ResultsWriter(save, names) as writer, _bar(len(image_ids), progress) as bar:
-        for first in range(0, len(image_ids), batch_size):
-            batch = image_ids[first : first + batch_size]
-            images = [dataset.load_image(i) for i in batch]
-            results = model.detect(images, verbose=0)
-            if len(results) != len(batch):
-                raise ValueError(f"detect gave {len(results)} results for {len(batch)} images.")
-            for image_id, image, result in zip(batch, images, results):
-                where = f"detections in {describe_image(dataset, image_id)}"
-                found = detections_of(result, image.shape[:2], dataset.num_classes, where, detection_area)
-                kept = _of_known_classes(found, names, image_id)
-                strangers += len(found) - len(kept)
+    _check_model(model, dataset, min_score)
+    batch_size = batch_size or getattr(getattr(model, "config", None), "BATCH_SIZE", 1)
+    batches = [image_ids[first : first + batch_size] for first in range(0, len(image_ids), batch_size)]
+    collector, unannotated = Collector(boundary), 0
+    with ResultsWriter(save, names) as writer, _bar(len(image_ids), progress) as bar, _min_confidence(model, min_score):
+        for batch in batches:
+            for image_id, found in _detect(model, dataset, batch, detection_area, min_score):
+                kept = _of_annotated_classes(found, names, image_id)
+                unannotated += len(found) - len(kept)
                 writer.add(image_id, kept)
-                collector.add(image_id, _truth(dataset, image_id, image.shape[:2]), kept)
+                collector.add(image_id, _truth(dataset, image_id, found.size), kept)
                 bar.update()
-    if strangers:
-        notes.append(f"{strangers} detections are of classes that the source of their image isn't annotated with;"
-                     " they don't count.")  # fmt: skip
-    return Report(names, collector, writer.read, notes)
+    return Report(names, collector, writer.read, _notes(model, min_score, unannotated))
 
 
 def evaluate_predictions(
-    dataset,
-    predictions,
-    image_ids=None,
+    dataset: Dataset,
+    predictions: Sequence[dict] | str | Path,
+    image_ids: Sequence[int] | None = None,
     *,
     boundary: bool = True,
     detection_area: str = "auto",
     progress: bool = True,
 ) -> Report:
-    """Measures detections in COCO's results form, from whatever model.
+    """Measures detections given as COCO results, from any model. Needs neither TensorFlow nor another backend.
 
     Args:
-        dataset: a prepared `Dataset`, the truth.
-        predictions: list of {"image_id", "category_id", "score", "bbox" and / or "segmentation"}, or the path of a
-            JSON file that holds one (see `mrcnn.evaluation.coco_results`). A file is read one image at a time.
-        image_ids: the data set's numbers of the images to look at; None: all. Predictions of others are left out.
-        boundary, detection_area, progress: as in `evaluate_dataset`; "auto" takes the mask's area where results have
-            no boxes.
+        dataset: Prepared `Dataset` with the ground truth.
+        predictions: List of {"image_id", "category_id", "score", "bbox" and/or "segmentation"}, or the path of a JSON
+            file with such a list (see `mrcnn.evaluation.coco_results`). A file is read one image at a time.
+        image_ids: The data set's ids of the images to use; None: all. Predictions for other images are left out.
+        boundary: Whether to compute boundary AP.
+        detection_area: As in `evaluate_dataset`; "auto" is the mask if the results have no boxes.
+        progress: Whether to show a progress bar.
 
     Returns:
-        A `Report`. Without masks in the results it has numbers for boxes only.
+        A `Report`. If the results have no masks, it has numbers for boxes only.
 
     Raises:
-        ValueError: bad input, named by its index in the list.
+        ValueError: for invalid input; the message names its index in the list.
     """
     names, image_ids = _prepare(dataset, image_ids, detection_area)
     results = Predictions(predictions, names)
@@ -116,10 +135,10 @@ def evaluate_predictions(
 
 
 def _prepare(dataset, image_ids, detection_area: str) -> tuple[Names, list[int]]:
-    """Names of the data set, and the images chosen."""
+    """Checks the arguments; returns the data set's names and the chosen image ids."""
     names = Names(dataset)
-    if detection_area not in AREAS_OF_DETECTIONS:
-        raise ValueError(f"detection_area is {detection_area!r}; expected one of {', '.join(AREAS_OF_DETECTIONS)}.")
+    if detection_area not in DETECTION_AREAS:
+        raise ValueError(f"detection_area is {detection_area!r}; expected one of {', '.join(DETECTION_AREAS)}.")
     chosen = list(names.image_key) if image_ids is None else list(dict.fromkeys(int(i) for i in np.ravel(image_ids)))
     for image_id in chosen:
         if image_id not in names.image_key:
@@ -127,25 +146,52 @@ def _prepare(dataset, image_ids, detection_area: str) -> tuple[Names, list[int]]
     return names, chosen
 
 
-def _notes_on(model, dataset) -> list[str]:
-    config = getattr(model, "config", None)
-    classes = getattr(config, "NUM_CLASSES", dataset.num_classes)
+# ---- Detecting -------------------------------------------------------------------------------------------------------
+def _check_model(model, dataset, min_score: float | None) -> None:
+    classes = getattr(getattr(model, "config", None), "NUM_CLASSES", dataset.num_classes)
     if classes != dataset.num_classes:
         raise ValueError(
             f"The model knows {classes} classes (config.NUM_CLASSES), the data set {dataset.num_classes}, background"
             " included; expected the same."
         )
-    confidence = getattr(config, "DETECTION_MIN_CONFIDENCE", None) or 0
-    if confidence <= PAPER_CONFIDENCE:
-        return []
-    return [
-        f"The model gives out no detection with a score below {confidence} (config.DETECTION_MIN_CONFIDENCE). AP as"
-        f" papers report it wants {PAPER_CONFIDENCE} or less there: recall is cut off."
-    ]
+    if min_score is not None and not 0 <= min_score <= 1:
+        raise ValueError(f"min_score is {min_score}; expected a number in [0, 1], or None for the model's own setting.")
 
 
-def _of_known_classes(found: Instances, names: Names, image_id: int) -> Instances:
-    """Without detections of classes the image's source isn't annotated with: nobody can say if they are right."""
+@contextmanager
+def _min_confidence(model, min_score: float | None) -> Iterator[None]:
+    """Sets `model.config.DETECTION_MIN_CONFIDENCE` for the block and restores it, also after an exception."""
+    config, name = getattr(model, "config", None), "DETECTION_MIN_CONFIDENCE"
+    if min_score is None or not hasattr(config, name):
+        yield
+        return
+    was_set, before = name in vars(config), getattr(config, name)
+    setattr(config, name, min_score)
+    try:
+        yield
+    finally:
+        if was_set:
+            setattr(config, name, before)
+        else:  # the value of the class shows again
+            delattr(config, name)
+
+
+def _detect(model, dataset, image_ids, detection_area: str, min_score: float | None) -> Iterator[tuple[int, Instances]]:
+    """Yields (image id, detections with at least `min_score`) for a batch of images."""
+    images = [dataset.load_image(i) for i in image_ids]
+    results = model.detect(images, verbose=0)
+    if len(results) != len(images):
+        raise ValueError(f"detect gave {len(results)} results for {len(images)} images.")
+    for image_id, image, result in zip(image_ids, images, results):
+        where = f"detections in {describe_image(dataset, image_id)}"
+        found = detections_of(result, image.shape[:2], dataset.num_classes, where, detection_area)
+        if min_score is not None and len(found):  # in float32, as the network compares
+            found = found.take(np.flatnonzero(found.scores.astype(np.float32) >= np.float32(min_score)))
+        yield image_id, found
+
+
+def _of_annotated_classes(found: Instances, names: Names, image_id: int) -> Instances:
+    """Removes detections of classes that the image's source doesn't annotate: they are neither right nor wrong."""
     known = names.annotated[names.dataset.image_info[image_id]["source"]]
     rows = np.flatnonzero(np.isin(found.class_ids, list(known)))
     return found if len(rows) == len(found) else found.take(rows)
@@ -158,6 +204,24 @@ def _truth(dataset, image_id: int, size: tuple[int, int]) -> Instances:
             f"The truth of {describe_image(dataset, image_id)}: masks of {tuple(truth.size)} pixels, image of {size}."
         )
     return truth
+
+
+def _notes(model, min_score: float | None, unannotated: int) -> list[str]:
+    notes = []
+    threshold = min_score
+    if threshold is None:
+        threshold = getattr(getattr(model, "config", None), "DETECTION_MIN_CONFIDENCE", None) or 0
+    if threshold > MIN_SCORE:
+        notes.append(
+            f"Detections with a score below {threshold} are left out. Published APs include those from about"
+            f" {MIN_SCORE} on (min_score={MIN_SCORE}), so this AP is lower."
+        )
+    if unannotated:
+        notes.append(
+            f"{unannotated} detections are of classes that the source of their image isn't annotated with; they don't"
+            " count."
+        )
+    return notes
 
 
 def _bar(total: int, shown: bool) -> tqdm:

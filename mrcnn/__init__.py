@@ -1,29 +1,32 @@
-"""Mask R-CNN on Keras 3: finds objects in images, and draws a box, a class and a pixel mask for each.
+"""Mask R-CNN on Keras 3: finds objects in images and returns a box, a class and a pixel mask for each.
 
-    from mrcnn import model as modellib, utils, visualize
-    from mrcnn.config import Config
+    from mrcnn import Config, Dataset, MaskRCNN, open_dataset
 
-Importing the package loads nothing heavy: TensorFlow comes with `mrcnn.model`.
+matterport's imports work as well: `from mrcnn import model as modellib, utils, visualize`.
+
+`import mrcnn` loads nothing: each name is imported when it is first used.
 """
 
 from __future__ import annotations
 
-import numpy as _np
+from importlib import import_module
 
 __version__ = "1.0.0"
+__all__ = ["Config", "Dataset", "MaskRCNN", "open_dataset"]
+
+_HOMES = {
+    "Config": "mrcnn.config",
+    "Dataset": "mrcnn.data.dataset",
+    "MaskRCNN": "mrcnn.model",
+    "open_dataset": "mrcnn.data.format_detection",
+}
 
 
-def _restore_sctypes() -> None:
-    """Gives NumPy 2 the table `np.sctypes` back, without which imgaug 0.4.0 (its last release) can't be imported."""
-    if hasattr(_np, "sctypes"):
-        return
-    _np.sctypes = {
-        "int": [_np.int8, _np.int16, _np.int32, _np.int64],
-        "uint": [_np.uint8, _np.uint16, _np.uint32, _np.uint64],
-        "float": [_np.float16, _np.float32, _np.float64, _np.longdouble],
-        "complex": [_np.complex64, _np.complex128, _np.clongdouble],
-        "others": [bool, object, bytes, str, _np.void],
-    }
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module 'mrcnn' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
 
 
-_restore_sctypes()
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -21,11 +21,13 @@ from typing import Any
 import numpy as np
 
 from mrcnn.config_checks import check, contradictions
+from mrcnn.config_derived import DERIVED, DerivedSettings
 from mrcnn.ops.resize_modes import RESIZE_MODES
 from mrcnn.settings import (
     COMPILE,
     CONFIDENCE,
     DETECT,
+    DETECT_AND_TRAIN,
     GRAPH,
     IOU,
     LOSS,
@@ -51,7 +53,6 @@ from mrcnn.settings import (
 )  # fmt: skip
 
 LOSS_NAMES = ("rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss")
-DERIVED = ("BATCH_SIZE", "IMAGE_META_SIZE", "IMAGE_SHAPE")
 BACKBONES = ("resnet50", "resnet101", "mobilenet_v2")
 ROI_ALIGN_MODES = ("crop", "aligned")
 COMPUTE_DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -67,7 +68,7 @@ BACKBONE = Values(
 
 
 @collect_settings
-class Config:
+class Config(DerivedSettings):
     """The settings of a model and its training.
 
     Override them in a subclass, pass them by keyword, or set them on the instance:
@@ -133,7 +134,7 @@ class Config:
     RPN_TRAIN_ANCHORS_PER_IMAGE = Setting(
         256, "Anchors sampled for the RPN's losses, at most half of them positive.", whole(1), "anchors"
     )
-    PRE_NMS_LIMIT = Setting(6000, "Highest-scoring anchors kept before NMS.", whole(1), "anchors", DETECT)
+    PRE_NMS_LIMIT = Setting(6000, "Highest-scoring anchors kept before NMS.", whole(1), "anchors", DETECT_AND_TRAIN)
     POST_NMS_ROIS_TRAINING = Setting(
         2000, "Proposals kept after NMS while training.", whole(1), "proposals", TRAINING_GRAPH
     )
@@ -174,10 +175,13 @@ class Config:
     )
     MAX_GT_INSTANCES = Setting(100, "Most ground-truth objects of an image that are used.", whole(1), "objects")
     RPN_BBOX_STD_DEV = Setting(
-        np.array([0.1, 0.1, 0.2, 0.2]), "The RPN's box deltas are divided by these.", STD_DEV, effect=DETECT
+        np.array([0.1, 0.1, 0.2, 0.2]), "The RPN's box deltas are divided by these.", STD_DEV, effect=DETECT_AND_TRAIN
     )
     BBOX_STD_DEV = Setting(
-        np.array([0.1, 0.1, 0.2, 0.2]), "The class head's box deltas are divided by these.", STD_DEV, effect=DETECT
+        np.array([0.1, 0.1, 0.2, 0.2]),
+        "The class head's box deltas are divided by these.",
+        STD_DEV,
+        effect=DETECT_AND_TRAIN,
     )
     DETECTION_MAX_INSTANCES = Setting(100, "Most detections of an image.", whole(1), "detections", DETECT)
     DETECTION_MIN_CONFIDENCE = Setting(
@@ -301,53 +305,6 @@ class Config:
     @classmethod
     def _known_names(cls, base=None) -> list[str]:
         return [*(base or cls).settings_table, *DERIVED]
-
-    # ---- Values that follow from others ------------------------------------------------------------------------------
-    @property
-    def BATCH_SIZE(self) -> int:
-        """Images in a batch, over all devices."""
-        return self.IMAGES_PER_GPU * self.GPU_COUNT
-
-    @BATCH_SIZE.setter
-    def BATCH_SIZE(self, value: int) -> None:
-        if value % self.GPU_COUNT:
-            self.GPU_COUNT = 1
-        self.IMAGES_PER_GPU = value // self.GPU_COUNT
-
-    @property
-    def IMAGE_SHAPE(self) -> np.ndarray:
-        """[height, width, channels] of a molded image. In the modes "none" and "pad64" images may have other sizes."""
-        side = self.IMAGE_MIN_DIM if self.IMAGE_RESIZE_MODE == "crop" else self.IMAGE_MAX_DIM
-        return np.array([side, side, self.IMAGE_CHANNEL_COUNT])
-
-    @IMAGE_SHAPE.setter
-    def IMAGE_SHAPE(self, value) -> None:
-        height, width, channels = (int(v) for v in value)
-        if height != width:
-            raise ValueError(
-                f"IMAGE_SHAPE is {list(value)}; expected a square, [d, d, channels]. For other shapes set"
-                ' IMAGE_RESIZE_MODE = "pad64" (or "none"): then each image keeps its own.'
-            )
-        self.IMAGE_CHANNEL_COUNT = channels
-        if self.IMAGE_RESIZE_MODE == "crop":
-            self.IMAGE_MIN_DIM = height
-            self.IMAGE_MAX_DIM = max(self.IMAGE_MAX_DIM, height)
-        else:
-            self.IMAGE_MAX_DIM = height
-            self.IMAGE_MIN_DIM = min(self.IMAGE_MIN_DIM, height)
-
-    @property
-    def IMAGE_META_SIZE(self) -> int:
-        """Length of the image_meta vector: id 1, original shape 3, shape 3, window 4, scale 1, one flag per class."""
-        return 1 + 3 + 3 + 4 + 1 + self.NUM_CLASSES
-
-    @IMAGE_META_SIZE.setter
-    def IMAGE_META_SIZE(self, value: int) -> None:
-        if value != self.IMAGE_META_SIZE:
-            raise ValueError(
-                f"IMAGE_META_SIZE is {value}; it follows from NUM_CLASSES = {self.NUM_CLASSES} and must be"
-                f" {self.IMAGE_META_SIZE}. Set NUM_CLASSES instead."
-            )
 
     def anchor_settings(self) -> dict[str, Any]:
         """The arguments of `ops.anchors.anchors_of_image` that follow from the settings."""

@@ -13,16 +13,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import keras
+import numpy as np
 
 from mrcnn.nn.anchors import Anchors
 from mrcnn.nn.backbones import build_backbone
 from mrcnn.nn.detections import DetectedBoxes, DetectionLayer, FilledRows
 from mrcnn.nn.fpn import fpn_graph
 from mrcnn.nn.heads import ClassHead, MaskHead
+from mrcnn.nn.precision import computing_in
 from mrcnn.nn.proposals import ProposalLayer
 from mrcnn.nn.rpn import rpn_over_pyramid
 from mrcnn.nn.targets import DetectionTargetLayer, FirstRows, NormBoxes
+from mrcnn.ops.anchors import backbone_shapes
 
+MODES = ("training", "inference")
 INFERENCE_OUTPUTS = ("mrcnn_detection", "mrcnn_class", "mrcnn_bbox", "mrcnn_mask", "rpn_rois", "rpn_class", "rpn_bbox")
 
 
@@ -125,3 +129,25 @@ def training_graph(stages: Stages, config) -> tuple[list, dict]:
         "output_rois": rois, "target_class_ids": class_ids, "target_bbox": bbox, "target_mask": masks,
         "mrcnn_class_logits": class_logits, "mrcnn_class": classes, "mrcnn_bbox": class_boxes, "mrcnn_mask": pred_masks,
     }  # fmt: skip
+
+
+def build_model(mode: str, config) -> keras.Model:
+    """The graph of a mode as a plain model with new weights."""
+    graph = training_graph if mode == "training" else detection_graph
+    with computing_in(config.COMPUTE_DTYPE):
+        return keras.Model(*graph(build_stages(config), config), name="mask_rcnn")
+
+
+def set_thresholds(model: keras.Model, config) -> None:
+    """Makes the thresholds of `config` take effect at the next call of a model. Nothing is compiled again."""
+    for layer in model.layers:
+        if isinstance(layer, ProposalLayer):
+            layer.set_thresholds(config.RPN_NMS_THRESHOLD)
+        elif isinstance(layer, DetectionLayer):
+            layer.set_thresholds(config.DETECTION_MIN_CONFIDENCE, config.DETECTION_NMS_THRESHOLD)
+
+
+def compute_backbone_shapes(config, image_shape) -> np.ndarray:
+    """[5, (height, width)] of P2..P6 for an image of `image_shape`."""
+    settings = config.anchor_settings()
+    return backbone_shapes(image_shape, settings["strides"], settings["level_shapes"])

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import numbers
 from collections.abc import Callable, Iterable
@@ -18,7 +19,8 @@ import numpy as np
 CALL = "at the next call"
 LOSS = "at the next `fit`, `evaluate` or `train`"
 COMPILE = "at the next `compile` or `train`"
-DETECT = "at the next `detect`; other methods refuse a change"
+DETECT = "at the next `detect`; other methods of an inference model refuse a change"
+DETECT_AND_TRAIN = "at the next `detect`; other methods refuse a change"
 TRAINING_GRAPH = "never: fixed when a model is built for training"
 GRAPH = "never: fixed when a model is built"
 
@@ -117,7 +119,7 @@ class Setting:
         meaning: one or two sentences.
         values: the allowed `Values`, as far as they do not depend on other settings.
         unit: e.g. "pixels"; "" where the meaning says it all.
-        effect: when a change takes effect once a model exists: CALL, LOSS, COMPILE, DETECT, TRAINING_GRAPH or GRAPH.
+        effect: when a change takes effect once a model exists: one of the constants above.
 
     Attributes:
         name, group: set by `collect_settings`.
@@ -159,6 +161,36 @@ def _help_lines(settings: Iterable[Setting]) -> list[str]:
         lines.append(f"        {setting.name} = {setting.default!r}{unit}")
         lines.append(f"            {setting.meaning}")
     return lines
+
+
+class FixedSettings:
+    """The values of settings at the moment a graph was built with them.
+
+    Args:
+        config: `Config`.
+        *effects: which settings: those declared with one of these effects, e.g. GRAPH.
+    """
+
+    def __init__(self, config, *effects: str):
+        names = [name for name, setting in config.settings_table.items() if setting.effect in effects]
+        self.values = {name: copy.copy(getattr(config, name)) for name in names}
+
+    def changed(self, config) -> list[str]:
+        """Names of the settings that have another value in `config` now."""
+        return [name for name, value in self.values.items() if not same_value(value, getattr(config, name))]
+
+    def refuse_changes(self, config, method: str, follows: Iterable[str] = ()) -> None:
+        """Raises ValueError if a setting has changed, unless `method` follows changes of its effect."""
+        for name in self.changed(config):
+            effect = config.settings_table[name].effect
+            if effect in follows:
+                continue
+            hint = "; `detect` follows it" if effect in (DETECT, DETECT_AND_TRAIN) else ""
+            raise ValueError(
+                f"{type(config).__name__}.{name} was {self.values[name]!r} when this model was built and is"
+                f" {getattr(config, name)!r} now. It is part of the graph that {method} runs and cannot change{hint}."
+                " Set it back, or build a new MaskRCNN and load the weights into it."
+            )
 
 
 def near_miss(name: str, known: Iterable[str]) -> str | None:

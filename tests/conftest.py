@@ -15,6 +15,20 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # test
 import numpy as np
 import pytest
 
+SLOW = "slow: takes minutes; run with --slow"
+
+
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="also run the tests marked slow (some 30 minutes more)")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--slow"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason=SLOW))
+
+
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
 SHARED = Path(os.environ.get("MRCNN_SHARED", ROOT.parent / "shared"))

@@ -67,6 +67,14 @@ def tiny_model(mode, folder, seed=0, **changes) -> MaskRCNN:
     return MaskRCNN(mode, tiny_config(**changes), str(folder))
 
 
+def spread_scores(model) -> None:
+    """Gives an untrained model scores that differ clearly: otherwise many are 1 and rounding decides their order."""
+    for i, name in enumerate(("rpn_class_raw", "rpn_bbox_pred", "mrcnn_class_logits", "mrcnn_bbox_fc")):
+        kernel = model_layer(model, name).weights[0]
+        kernel.assign(1e-3 * np.random.default_rng(i).normal(size=kernel.shape))
+    model_layer(model, "mrcnn_class_logits").weights[1].assign(np.array([-2.0, 0, 0]))  # background is unlikely
+
+
 # ---- Images and batches ----------------------------------------------------------------------------------------------
 def photo(height=64, width=64, seed=0, channels=3, dtype=np.uint8):
     """A bright rectangle on noise."""

@@ -38,7 +38,14 @@ def inference(request, golden, tmp_path_factory):
     config = golden_config(golden, f"{request.param}_inference")
     model = MaskRCNN("inference", config, str(tmp_path_factory.mktemp("logs")))
     fill(model)
+    op_by_op_on_jax(model, model.detector())
     return model, golden(f"{request.param}_inference.npz")
+
+
+def op_by_op_on_jax(*models) -> None:
+    """XLA would compile a ResNet for minutes; `backend_checks` compares compiled graphs of a tiny network."""
+    for model in models:
+        model.run_eagerly = keras.backend.backend() == "jax"
 
 
 def molded(model, data, i=0):
@@ -170,6 +177,7 @@ def test_heads_and_losses_agree_on_the_stored_rois(trained):
         [stages.image, stages.meta, rois],
         [*stages.class_head(rois, stages.meta, stages.pyramid), stages.mask_head(rois, stages.meta, stages.pyramid)],
     )
+    op_by_op_on_jax(second_stage)
     logits, probs, deltas, masks = second_stage.predict_on_batch([image, meta, theirs["output_rois"]])
     inside = np.all(theirs["output_rois"][..., 2:] < 1 - 1e-6, axis=-1)
     assert inside.sum() > 10

@@ -6,11 +6,6 @@ much is compared, for XLA. JAX and PyTorch run this same file in a process of th
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -309,17 +304,3 @@ def test_numpy_takes_whole_numbers_of_any_kind():
 def test_numpy_says_which_shapes_do_not_fit():
     with pytest.raises(ValueError, match=r"\(2, 4\).*\(3,\)"):
         non_max_suppression(np.zeros((2, 4)), np.zeros(3), 0.5)
-
-
-# ---- Other backends ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="this is the other backend")
-@pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_all_of_this_on(backend):
-    if importlib.util.find_spec(backend) is None:
-        pytest.skip(f"{backend} is not installed")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__]
-    done = subprocess.run(command, env={**os.environ, "KERAS_BACKEND": backend}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-3000:]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import warnings
 
 import keras
@@ -241,13 +238,3 @@ def test_equal_to_the_reference(golden):
     areas = (others[:, 2] - others[:, 0]) * (others[:, 3] - others[:, 1])
     iou = B.compute_iou(box, others, (box[2] - box[0]) * (box[3] - box[1]), areas)
     np.testing.assert_array_equal(iou, data["iou_out"])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_boxes_and_runtime_values_work_on_the_other_backends(backend):
-    pytest.importorskip(backend)
-    files = [__file__, os.path.join(os.path.dirname(__file__), "test_nn_runtime_value.py")]
-    command = [sys.executable, "-m", "pytest", "-q", *files, "-m", "not slow", "-p", "no:cacheprovider"]
-    run = subprocess.run(command, env={**os.environ, "KERAS_BACKEND": backend}, capture_output=True, text=True)
-    assert run.returncode == 0, run.stdout[-3000:]

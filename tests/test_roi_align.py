@@ -6,11 +6,7 @@ compiled. JAX and PyTorch run this same file in a process of their own.
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
-import os
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -536,19 +532,3 @@ def test_mask_targets_equal_the_reference(golden, all_bodies):
     result = all_bodies(lambda m, b, i: crop_masks(m, b, i, (28, 28)), masks, boxes, index)
     assert positive.sum() >= 4
     np.testing.assert_array_equal(np.round(result[positive]), data["out_target_mask"][positive])
-
-
-# ---- Other backends ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="this is the other backend")
-@pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_all_of_this_on(backend):
-    if importlib.util.find_spec(backend) is None:
-        pytest.skip(f"{backend} is not installed")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__]
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
-    environment = {**os.environ, "KERAS_BACKEND": backend, "XLA_FLAGS": flags}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-3000:]

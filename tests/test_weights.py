@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import datetime
 import os
-import subprocess
-import sys
 import zipfile
 
 import h5py
@@ -387,35 +385,6 @@ def test_mobilenet_v2_of_keras_applications_loads_by_name(shared):
     assert len(report.loaded) == 104 and not report.unused
     for a, b in zip(ours.get_weights(), keras_own.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-
-
-BACKEND_SCRIPT = """
-import sys; sys.path[:0] = ["tests", "."]
-import test_weights as t
-model, other = t.small_model(), t.small_model()
-t.fill(other, 4)
-t.weights.load_weights_by_name(model, sys.argv[1], require_all=True)
-t.weights.save_matterport_h5(model, sys.argv[1] + "2.h5")
-t.weights.load_weights_by_name(other, sys.argv[1] + "2.h5")
-t.assert_equal_weights(model, other)
-print(float(model.get_layer("conv1").get_weights()[0].sum()), t.keras.backend.backend())
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_files_go_from_backend_to_backend(tmp_path, trained, backend):
-    pytest.importorskip(backend)
-    path = tmp_path / "a.h5"
-    weights.save_matterport_h5(trained, path)
-    done = subprocess.run(
-        [sys.executable, "-c", BACKEND_SCRIPT, str(path)],
-        env=os.environ | {"KERAS_BACKEND": backend}, cwd=os.path.dirname(os.path.dirname(__file__)),
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    total, name = done.stdout.split()[-2:]
-    assert name == backend and float(total) == float(trained.get_layer("conv1").get_weights()[0].sum())
 
 
 # ---- What fits and what doesn't ----------------------------------------------------------------------------------

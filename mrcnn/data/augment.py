@@ -27,6 +27,7 @@ import cv2
 import numpy as np
 
 from mrcnn.data import mask_bits
+from mrcnn.data.imgaug_numpy2 import repair_augmenters
 
 # imgaug fills masks with 0 beyond the border even where it fills the image with mirrored objects. These modes copy
 # pixels of the image, so that masks can be filled in the same way; the others ("mean", "linear_ramp", ...) invent them.
@@ -92,6 +93,7 @@ def check_augmentation(augmentation: Any) -> None:
         ValueError: an augmenter moves the pixels of the image but not the masks; the message names it.
     """
     if _is_imgaug(augmentation):
+        repair_augmenters()
         known = _checked.get(id(augmentation))
         if known is None or known() is not augmentation:
             for augmenter in [augmentation, *augmentation.get_all_children(flat=True)]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import keras
 
+from mrcnn.keras_private import source_of
 from mrcnn.nn.detections import DetectionLayer
 from mrcnn.nn.proposals import ProposalLayer
 
@@ -78,15 +79,24 @@ def run(model, inputs: dict, outputs: dict) -> dict:
         model: keras.Model.
         inputs: arrays by the names of the model's inputs; only those that `outputs` follow from are needed.
         outputs: symbolic tensors by name.
+
+    Raises:
+        ValueError: an output is None.
     """
+    missing = [name for name, tensor in outputs.items() if tensor is None]
+    if missing:
+        raise ValueError(
+            f"run_graph got no tensor (None) for {', '.join(missing)}; `mrcnn.inference.activations` lists the names."
+        )
     given = [x for x in model.inputs if x.name in inputs]
     part = keras.Model(given, list(outputs.values()))
     if keras.backend.backend() == "tensorflow":
         part.jit_compile = False  # as the model itself
+    part.run_eagerly = model.run_eagerly
     arrays = part.predict_on_batch([inputs[x.name] for x in given])
     arrays = arrays if isinstance(arrays, list) else [arrays]
     found = {}
     for (name, tensor), array in zip(outputs.items(), arrays, strict=True):
-        source = tensor._keras_history.operation
+        source = source_of(tensor)
         found[name] = source.finish(array) if isinstance(source, Tap) else array
     return found

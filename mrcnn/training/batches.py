@@ -43,3 +43,24 @@ def stream_of(batches, devices):
 
     signature = ({name: open_shape(name, array) for name, array in batches[0][0].items()},)
     return tf.data.Dataset.from_generator(endless, output_signature=signature).prefetch(2), len(batches)
+
+
+def fit_arguments(x, kwargs: dict, devices):
+    """Completes the arguments of `fit` for a `DataGenerator`; returns what `fit` trains on."""
+    if isinstance(x, DataGenerator):
+        kwargs.setdefault("shuffle", False)  # it has an order of its own; Keras would mix up each epoch's batches
+    x, steps = stream_of(x, devices)
+    if steps is not None:
+        kwargs.setdefault("steps_per_epoch", steps)
+    kwargs["validation_data"], steps = stream_of(kwargs.get("validation_data"), devices)
+    if steps is not None:
+        kwargs.setdefault("validation_steps", steps)
+    return x
+
+
+def evaluate_arguments(x, kwargs: dict, devices):
+    """Completes the arguments of `evaluate` for a `DataGenerator`; returns what `evaluate` runs on."""
+    x, steps = stream_of(x, devices)
+    if steps is not None:
+        kwargs.setdefault("steps", steps)
+    return x

@@ -23,3 +23,18 @@ def default_optimizer(config, learning_rate=None, momentum=None):
         momentum=config.LEARNING_MOMENTUM if momentum is None else momentum,
         global_clipnorm=config.GRADIENT_CLIP_NORM or None,
     )
+
+
+def is_learning_rate(value) -> bool:
+    """Whether the first argument of `compile` is a rate or a schedule, as in matterport's `compile(rate, momentum)`."""
+    return isinstance(value, (numbers.Real, keras.optimizers.schedules.LearningRateSchedule))
+
+
+def refuse_losses(**given) -> None:
+    """Refuses losses of the user's in `compile`. Lists of None, as in copies of matterport's `compile`, are none."""
+    for name, value in given.items():
+        if value is not None and not (isinstance(value, (list, tuple)) and all(v is None for v in value)):
+            raise ValueError(
+                f"compile got {name}={value!r}; the five losses of Mask R-CNN are part of the model. Set their weights"
+                " with Config.LOSS_WEIGHTS."
+            )

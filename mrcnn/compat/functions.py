@@ -1,0 +1,43 @@
+"""Small functions of matterport's `model` and `utils` that only old scripts call."""
+
+from __future__ import annotations
+
+from keras import ops
+
+
+def log(text, array=None) -> None:
+    """Prints a text and, if an array is given, its shape, range and type."""
+    if array is not None:
+        low, high = (array.min(), array.max()) if array.size else ("", "")
+        span = f"min: {low:10.5f}  max: {high:10.5f}" if array.size else "min: -  max: -"
+        text = f"{text:25}  shape: {array.shape!s:20}  {span}  {array.dtype}"
+    print(text)
+
+
+def batch_pack_graph(x, counts, num_rows):
+    """Joins the first `counts[i]` rows of each `x[i]`, i < num_rows: [B, N, ...] -> [sum(counts), ...]."""
+    return ops.concatenate([x[i, : counts[i]] for i in range(num_rows)], axis=0)
+
+
+def mold_mask(mask, config) -> None:
+    """Does nothing and returns None: matterport has the name and never filled it. `minimize_mask` shrinks masks."""
+
+
+def batch_slice(inputs, graph_fn, batch_size, names=None):
+    """Applies a function of one image to each image of a batch. The layers of this package work on whole batches.
+
+    Args:
+        inputs: tensor [B, ...] or list of them.
+        graph_fn: function of one slice of each input; returns a tensor or a list of tensors.
+        batch_size: int. B, known while the graph is built.
+        names: names of the outputs; accepted and unused, as tensors have no names in Keras 3.
+
+    Returns:
+        The outputs, stacked to [B, ...]: a list, or the tensor itself if there is only one.
+    """
+    del names
+    inputs = inputs if isinstance(inputs, (list, tuple)) else [inputs]
+    outputs = [graph_fn(*[x[i] for x in inputs]) for i in range(batch_size)]
+    outputs = [o if isinstance(o, (list, tuple)) else [o] for o in outputs]
+    stacked = [ops.stack(parts, axis=0) for parts in zip(*outputs)]
+    return stacked[0] if len(stacked) == 1 else stacked

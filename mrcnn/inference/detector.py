@@ -1,0 +1,113 @@
+"""What `MaskRCNN.detect` does: images are molded, pass through the network in batches, and their masks are pasted.
+
+Shapes: B images of a batch, H x W their molded size, D detections, n the filled rows of them, C classes.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+
+import keras
+import numpy as np
+
+from mrcnn.graph import Stages, detector_graph, set_thresholds
+from mrcnn.inference import molding
+from mrcnn.nn.folding import fold_batchnorm
+from mrcnn.ops.anchors import anchors_of_image
+from mrcnn.ops.images import subtract_mean
+from mrcnn.settings import DETECT, DETECT_AND_TRAIN, FixedSettings
+
+
+class Detector:
+    """Detects with the layers of a model. It owns no weights; several threads may use it at once.
+
+    Args:
+        stages: `graph.Stages` of the model.
+        devices: `distribution.Devices` that share a batch.
+        image_shape: (height, width, channels) of a molded image, until one is detected.
+
+    Attributes:
+        image_shape: of the molded image that was detected last.
+    """
+
+    def __init__(self, stages: Stages, devices, image_shape):
+        self.stages = stages
+        self.devices = devices
+        self.image_shape = tuple(int(n) for n in image_shape)
+        self._anchors: tuple = ((), None)  # image shape, anchors
+        self._network: keras.Model | None = None
+        self._built_with: FixedSettings | None = None
+        self._lock = threading.Lock()
+        self._memory = threading.local()
+
+    def detect(self, images, config, report=None) -> list[dict]:
+        """`MaskRCNN.detect`. `report` is called with a text, and with the name and array of each input."""
+        if len(images) == 0:
+            return []
+        resized, metas, windows = molding.resize_inputs(images, config)
+        if report:
+            report(f"Processing {len(images)} images")
+            for name, array in [("image", image) for image in images] + [("image_metas", metas)]:
+                report(name, np.asarray(array))
+        results = []
+        for part in molding.batches_of_one_shape(resized, config.BATCH_SIZE):
+            detections, masks = self.predict(self.molded(resized[part], config.MEAN_PIXEL), metas[part], config)
+            for i, image in enumerate(images[part]):
+                shapes = np.shape(image), resized[part.start].shape
+                results.append(_result(detections[i], masks[i], *shapes, windows[part][i]))
+        return results
+
+    def detect_molded(self, molded_images, image_metas, config, report=None) -> list[dict]:
+        """`MaskRCNN.detect_molded`; `report` as of `detect`."""
+        molded_images, image_metas = np.asarray(molded_images), np.asarray(image_metas)
+        if report:
+            report(f"Processing {len(molded_images)} images")
+            report("molded_images", molded_images)
+        detections, masks = self.predict(molded_images, image_metas, config)
+        shape = molded_images[0].shape
+        whole = (0, 0, *shape[:2])
+        return [_result(d, m, shape, shape, whole) for d, m in zip(detections, masks, strict=True)]
+
+    def molded(self, images, mean_pixel) -> np.ndarray:
+        """Images of one shape as a batch without their mean, in memory that this thread keeps for its next batch."""
+        shape = (len(images), *images[0].shape)
+        if getattr(self._memory, "batch", np.empty(0)).shape != shape:
+            self._memory.batch = np.empty(shape, np.float32)
+        for image, place in zip(images, self._memory.batch):
+            subtract_mean(image, mean_pixel, out=place)
+        return self._memory.batch
+
+    def predict(self, images, metas, config) -> list[np.ndarray]:
+        """Images [B, H, W, channels], metas [B, 12 + C] -> detections [B, D, 6], masks [B, n, 28, 28]."""
+        inputs = [images.astype(np.float32, copy=False), metas.astype(np.float32)]
+        with self._lock:
+            outputs = self.devices.predict(self.network(config), inputs)
+            self.image_shape = images.shape[1:]
+        return outputs
+
+    def anchors(self, config) -> np.ndarray:
+        """[A, 4] in pixels, of images of `image_shape`. Kept until that changes."""
+        if self._anchors[0] != self.image_shape:
+            self._anchors = self.image_shape, anchors_of_image(self.image_shape, **config.anchor_settings())
+        return self._anchors[1]
+
+    def network(self, config) -> keras.Model:
+        """The graph that detection runs (`graph.detector_graph`) with BatchNorm folded into the convolutions.
+
+        It is built again when a setting changes that it cannot follow; thresholds are followed without.
+        """
+        if self._network is None or self._built_with.changed(config):
+            for sentence in config.contradictions():
+                warnings.warn(sentence, UserWarning, stacklevel=5)
+            self._network = fold_batchnorm(*detector_graph(self.stages, config))
+            self._built_with = FixedSettings(config, DETECT, DETECT_AND_TRAIN)
+            if keras.backend.backend() == "tensorflow":
+                self._network.jit_compile = False
+        set_thresholds(self._network, config)
+        return self._network
+
+
+def _result(*args) -> dict:
+    rois, class_ids, scores, masks = molding.place_on_photo(*args)
+    return {"rois": rois, "class_ids": class_ids, "scores": scores, "masks": masks}

@@ -1,0 +1,52 @@
+"""What `MaskRCNN.train` does: batches, trainable layers, optimizer, callbacks, `fit`."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+import numpy as np
+
+from mrcnn.data.generator import DataGenerator
+from mrcnn.training.callbacks import run_callbacks
+from mrcnn.training.trainable_layers import LAYER_REGEX
+
+
+def train(model, train_dataset, val_dataset, learning_rate, epochs, layers, augmentation=None,
+          custom_callbacks=None, no_augmentation_sources=None, *, optimizer=None, workers=1,
+          use_multiprocessing=False) -> keras.callbacks.History:  # fmt: skip
+    """`MaskRCNN.train`."""
+    if model.mode != "training":
+        raise ValueError('train() needs a model built with mode="training"; this one is for "inference".')
+    config, writes = model.config, model.devices.writes
+    loading = {
+        "workers": workers,
+        "use_multiprocessing": use_multiprocessing,
+        "seed": model.devices.agree(int(np.random.randint(2**31))) if config.SEED is None else config.SEED,
+        "shard": model.devices.shard,
+    }
+    batches = DataGenerator(
+        train_dataset, config, shuffle=True, augmentation=augmentation,
+        steps=math.ceil(config.STEPS_PER_EPOCH), no_augmentation_sources=no_augmentation_sources, **loading,
+    )  # fmt: skip
+    batches.epoch = model.epoch
+    val_batches = None
+    if val_dataset is not None and config.VALIDATION_STEPS:
+        steps = math.ceil(config.VALIDATION_STEPS)
+        val_batches = DataGenerator(val_dataset, config, shuffle=True, steps=steps, **loading)
+    if writes:
+        print(f"\nStarting at epoch {model.epoch}. LR={learning_rate}\n\nCheckpoint path: {model.checkpoint_path}")
+    model.set_trainable(LAYER_REGEX.get(layers, layers), verbose=int(writes))
+    if not model.trainable_variables:
+        raise ValueError(
+            f"layers={layers!r} matches no layer with weights, so nothing would be trained; expected one of"
+            f" {', '.join(LAYER_REGEX)}, or a regular expression that matches whole layer names."
+        )
+    model.compile(optimizer, learning_rate=learning_rate)
+    history = model.fit(
+        batches, initial_epoch=model.epoch, epochs=epochs, validation_data=val_batches,
+        callbacks=run_callbacks(model.log_dir, model.checkpoint_path, custom_callbacks or (), writes),
+        verbose="auto" if writes else 0,
+    )  # fmt: skip
+    model.epoch += len(history.epoch)  # fewer than asked for where a callback stopped it
+    return history

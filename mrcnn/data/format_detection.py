@@ -111,7 +111,7 @@ def open_splits(
         UnknownFormat: a ValueError. A split isn't there, or more than one fits.
         ValueError: a split has a class that the first split, or the `Dataset`, lacks; or no split has a class of the
             list.
-        As `open_dataset`.
+        Exception: those of `open_dataset`.
 
     Example:
         >>> train, val = open_splits("samples/data/balloon")  # doctest: +SKIP

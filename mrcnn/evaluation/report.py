@@ -24,9 +24,8 @@ class Report:
     """An evaluation of a data set. `print` it for a table.
 
     Attributes:
-        box_ap, box_ap50, box_ap75, box_ap_small, box_ap_medium, box_ap_large, box_ar1, box_ar10, box_ar100,
-        box_ar_small, box_ar_medium, box_ar_large: COCO's twelve numbers for boxes, in [0, 1]; -1 where there is no
-            truth to measure by, as in pycocotools.
+        box_ap, box_ap50, box_ap75, box_ap_{small,medium,large}, box_ar{1,10,100}, box_ar_{small,medium,large}: COCO's
+            twelve numbers for boxes, in [0, 1]; -1 where there is no truth to measure by, as in pycocotools.
         mask_ap ...: the same for masks. boundary_ap ...: for masks compared along their contour.
         numbers: dict of all these.
         per_class: list of dicts, one a class: class_id, name, truths (how many true instances, crowds left out), and

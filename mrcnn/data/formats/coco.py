@@ -87,7 +87,7 @@ class CocoDataset(Dataset):
             auto_download: first call `auto_download(dataset_dir, subset, year)`, which samples/coco.py defines.
 
         Raises:
-            As `load_coco_format`.
+            Exception: those of `load_coco_format`.
         """
         if auto_download:
             self.auto_download(dataset_dir, subset, year)

@@ -91,7 +91,7 @@ class PennFudanDataset(IdPngDataset):
             source, class_name, skip_broken, image_names: as for `load_id_pngs`.
 
         Raises:
-            as `load_id_pngs`.
+            Exception: those of `load_id_pngs`.
         """
         folder = Path(folder)
         if not (folder / "PNGImages").is_dir() and (folder / "PennFudanPed").is_dir():

@@ -34,6 +34,7 @@ from mrcnn.graph import (
 from mrcnn.inference import activations, molding
 from mrcnn.inference.detector import Detector
 from mrcnn.keras_private import SymbolicBuild, forget_compiled_steps, unwrap_build
+from mrcnn.nn.heads import CLASS_DEPENDENT_LAYERS
 from mrcnn.nn.precision import computing_in, log_processor, warn_if_slow
 from mrcnn.ops import replicas
 from mrcnn.ops.boxes import norm_boxes
@@ -61,6 +62,7 @@ class MaskRCNN(keras.Model):
         mode: "training" or "inference". Both have the same weights, and a model built for training also detects;
             the mode says which graph `model(...)`, `fit` and `predict` run.
         config: `Config`. docs/settings.md says when a change of each setting takes effect after the model is built.
+            None: the settings in the file that `weights` names, e.g. of "shapes" or of a checkpoint.
         model_dir: folder of the run folders; each training gets one: `<name>YYYYmmddTHHMM/mask_rcnn_<name>_0001.h5`.
         strategy: `tf.distribute.Strategy`, or `keras.distribution.DataParallel` on JAX: the devices that share each
             batch. None: up to `GPU_COUNT` of the machine's devices (see `mrcnn.distribution`).
@@ -78,7 +80,7 @@ class MaskRCNN(keras.Model):
 
     Example:
 
-        model = MaskRCNN(mode="inference", config=ShapesConfig(), weights="shapes")
+        model = MaskRCNN(mode="inference", weights="shapes")
         found = model.detect([image])[0]
         found["rois"], found["class_ids"], found["scores"], found["masks"]
 
@@ -86,9 +88,10 @@ class MaskRCNN(keras.Model):
     """
 
     @eagerly
-    def __init__(self, mode, config, model_dir=".", strategy=None, weights=None, class_names=None, **kwargs):
+    def __init__(self, mode, config=None, model_dir=".", strategy=None, weights=None, class_names=None, **kwargs):
         if mode not in MODES:
             raise ValueError(f"mode is {mode!r}; expected one of {', '.join(MODES)}.")
+        config = _settings_of(weights) if config is None else config
         config.validate()
         for sentence in config.contradictions():
             warnings.warn(sentence, UserWarning, stacklevel=3)
@@ -228,7 +231,7 @@ class MaskRCNN(keras.Model):
         """
         self._follow_settings("train")
         if val_dataset is not None:
-            check_same_classes(train_dataset.class_names, val_dataset, "val_dataset")
+            check_same_classes(train_dataset.class_names, val_dataset, "the validation set")
         self._learn_class_names(train_dataset)
         return run_training(
             self, train_dataset, val_dataset, learning_rate, epochs, layers, augmentation, custom_callbacks,
@@ -237,7 +240,7 @@ class MaskRCNN(keras.Model):
 
     def _learn_class_names(self, dataset) -> None:
         try:
-            check_same_classes(self.class_names, dataset, "train_dataset")
+            check_same_classes(self.class_names, dataset, "the training set")
         except ValueError as error:
             warnings.warn(f"The classes of this model change. {error}", UserWarning, stacklevel=5)
         self.class_names = dataset.class_names
@@ -287,7 +290,7 @@ class MaskRCNN(keras.Model):
         Returns:
             A report with `mask_ap`, `mask_ap50`, `box_ap`...; `print` it, `plot()` it, `report("out.html")`.
         """
-        check_same_classes(self.class_names, dataset, "dataset")
+        check_same_classes(self.class_names, dataset, "the data set")
         return evaluation.evaluate_dataset(self, dataset, image_ids, **options)
 
     def detector(self) -> keras.Model:
@@ -344,7 +347,7 @@ class MaskRCNN(keras.Model):
                 weights. At least one must match, and shapes must agree.
             exclude: list of layer names to leave alone, e.g. the heads for another number of classes; implies
                 `by_name`. Names that no layer has are ignored.
-            **kwargs: of `weights.load_weights_by_name`.
+            **kwargs: `skip_mismatch=True` leaves layers alone whose shapes differ, as in Keras.
 
         Returns:
             A report of what was loaded and what was not; `print` it.
@@ -356,6 +359,8 @@ class MaskRCNN(keras.Model):
         report = weights.load_weights_by_name(
             self, filepath, exclude=exclude or (), require_all=not by_name and not exclude, **kwargs
         )
+        if not set(CLASS_DEPENDENT_LAYERS).isdisjoint(report.loaded):
+            self.class_names = weights.read_class_names(filepath) or self.class_names
         self.set_log_dir(filepath)
         return report
 
@@ -418,6 +423,17 @@ class MaskRCNN(keras.Model):
     def __dir__(self):
         # Keras finds what to save through `dir`, and would follow `keras_model` round and round.
         return [name for name in super().__dir__() if name != "keras_model"]
+
+
+def _settings_of(path_or_word) -> Config:
+    path = None if path_or_word is None else weights.find_pretrained(path_or_word)
+    settings = path and weights.read_settings(path)
+    if not settings:
+        raise ValueError(
+            f"MaskRCNN got no config, and weights={path_or_word!r} has no settings in it. Pass the config that the"
+            " weights were trained with."
+        )
+    return Config.from_json(settings)
 
 
 # `compute_loss` has an argument `training` (Keras's name), which hides the module.

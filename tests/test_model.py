@@ -11,10 +11,17 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from kit import TWO_IMAGES, Batches, make_batch, model_layer, numpy, photo, tiny_config, tiny_model
+from kit import TWO_IMAGES, Batches, Squares, make_batch, model_layer, numpy, photo, tiny_config, tiny_model
 
 from mrcnn import model as modellib
-from mrcnn.model import INFERENCE_OUTPUTS, MaskRCNN, batch_pack_graph, compute_backbone_shapes, log
+from mrcnn.model import (
+    CLASS_DEPENDENT_LAYERS,
+    INFERENCE_OUTPUTS,
+    MaskRCNN,
+    batch_pack_graph,
+    compute_backbone_shapes,
+    log,
+)
 from mrcnn.ops.anchors import backbone_shapes, generate_pyramid_anchors
 from mrcnn.ops.boxes import norm_boxes
 from mrcnn.training import frozen_layers
@@ -643,3 +650,47 @@ def test_grey_images_of_one_channel(tmp_path):
 def test_a_config_without_a_name_still_detects(tmp_path):
     model = tiny_model("inference", tmp_path, NAME=None)
     check(model.detect([photo()])[0], 64, 64)
+
+
+# ---- What a weight file says about its model -------------------------------------------------------------------------
+def test_class_names_travel_with_checkpoints_but_not_with_excluded_heads(tmp_path):
+    model = tiny_model("inference", tmp_path, BACKBONE="mobilenet_v2")
+    model.class_names = ["BG", "square", "disc"]
+    path = str(tmp_path / "a.h5")
+    model.save_weights(path)
+    again = MaskRCNN("inference", model_dir=str(tmp_path), weights=path)
+    assert again.class_names == ["BG", "square", "disc"]
+    assert again.config.to_json() == model.config.to_json()
+    again.class_names = None
+    again.load_weights(path, by_name=True, exclude=list(CLASS_DEPENDENT_LAYERS))
+    assert again.class_names is None
+
+
+def test_a_model_without_config_and_settings_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="got no config, and weights=None has no settings"):
+        MaskRCNN("inference", model_dir=str(tmp_path))
+
+
+def test_skip_mismatch_leaves_layers_of_other_shapes_alone(tmp_path):
+    path = str(tmp_path / "three.h5")
+    tiny_model("inference", tmp_path).save_weights(path)
+    other = tiny_model("inference", tmp_path, NUM_CLASSES=5)
+    report = other.load_weights(path, by_name=True, skip_mismatch=True)
+    assert set(report.mismatched) == {"mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_mask"}
+    assert "conv1" in report.loaded and "3 have other shapes in the file" in str(report)
+    assert repr(report).endswith("3 left as they were>")
+
+
+def test_a_validation_set_whose_ids_mean_other_classes_is_refused(tmp_path):
+    class Renamed(Squares):
+        def prepare(self, class_map=None):
+            for info, name in zip(self.class_info[1:], ("disc", "square")):
+                info["name"] = name
+            super().prepare(class_map)
+
+    model = tiny_model("training", tmp_path)
+    with pytest.raises(ValueError, match="'disc' in the validation set .*'square' was expected"):
+        model.train(Squares(2), Renamed(2), 0.001, 1, "heads")
+    model.class_names = ["BG", "square", "disc"]
+    with pytest.raises(ValueError, match="but 'square' was expected"):
+        model.evaluate_dataset(Renamed(2))

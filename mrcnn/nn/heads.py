@@ -19,6 +19,9 @@ from mrcnn.nn.roi_align import PyramidROIAlign
 from mrcnn.ops.convolution import project
 from mrcnn.ops.types import Tensor
 
+# The layers whose shapes follow NUM_CLASSES: what `exclude` leaves out for a file of another number of classes.
+CLASS_DEPENDENT_LAYERS = ("mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask")
+
 
 @keras.saving.register_keras_serializable(package="mrcnn")
 class WholeConv2D(layers.Conv2D):

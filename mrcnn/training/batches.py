@@ -15,7 +15,7 @@ def stream_of(batches, devices):
 
     Args:
         batches: of `fit` or `evaluate`.
-        devices: `devices.Devices` that will share them.
+        devices: `distribution.Devices` that will share them.
 
     Returns:
         (batches, None) as given, where nothing needs to be done; or (tf.data.Dataset without end, steps).

@@ -13,6 +13,7 @@ from .checkpoints import CheckpointPath, checkpoint_name, find_last, parse_check
 from .downloads import PRETRAINED, WORDS, download, find_pretrained, pretrained
 from .load_by_name import LoadReport, load_weights_by_name
 from .matterport_h5 import save_matterport_h5
+from .metadata import read_class_names, read_settings
 from .readers import read_weights
 
 __all__ = [
@@ -27,6 +28,8 @@ __all__ = [
     "load_weights_by_name",
     "parse_checkpoint",
     "pretrained",
+    "read_class_names",
+    "read_settings",
     "read_weights",
     "run_folder",
     "save_matterport_h5",

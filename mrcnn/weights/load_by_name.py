@@ -8,11 +8,14 @@ checked before the first array is assigned: on an error the model is as it was.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import keras
 import numpy as np
+
+from mrcnn.nn.heads import CLASS_DEPENDENT_LAYERS
 
 from .readers import StoredArray, open_weights, shorten
 
@@ -27,10 +30,9 @@ SETTING_BEHIND = (
     ("mrcnn_class_conv2", -1, 1, "FPN_CLASSIF_FC_LAYERS_SIZE"),
 )
 MOST_TO_EXCLUDE = 20  # more misfits than that are another network, not other heads
-HEADS = ("mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask")  # their shapes follow NUM_CLASSES
 
 
-@dataclass
+@dataclass(repr=False)
 class LoadReport:
     """What `load_weights_by_name` did. `print(report)` says it in words.
 
@@ -39,6 +41,7 @@ class LoadReport:
         loaded: names of the layers that got their arrays from the file.
         missing: layers of the model that the file does not have; they keep their values.
         excluded: layers of the model that `exclude` left out; they keep their values.
+        mismatched: layers whose shapes differ, left alone because of `skip_mismatch`.
         unused: layers of the file that the model does not have.
         not_finite: loaded layers with NaN or infinite numbers, the mark of a training that diverged.
     """
@@ -47,13 +50,19 @@ class LoadReport:
     loaded: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     excluded: list[str] = field(default_factory=list)
+    mismatched: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
     not_finite: list[str] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        left = len(self.missing) + len(self.excluded) + len(self.mismatched)
+        return f"<LoadReport of {self.path}: {len(self.loaded)} layers loaded, {left} left as they were>"
 
     def __str__(self) -> str:
         lines = [f"{self.path}: {len(self.loaded)} layers loaded."]
         for names, what in (
             (self.excluded, "left out by `exclude`, and keep their values"),
+            (self.mismatched, "have other shapes in the file, and keep their values"),
             (self.missing, "of the model are not in the file, and keep their values"),
             (self.unused, "of the file are not in the model, and were not used"),
             (self.not_finite, "hold NaN or infinite numbers: the training that wrote the file had diverged"),
@@ -85,6 +94,7 @@ def load_weights_by_name(
     path: str | os.PathLike,
     exclude: Iterable[str] | None = (),
     require_all: bool = False,
+    skip_mismatch: bool = False,
 ) -> LoadReport:
     """Gives each layer of `model` the arrays that the file has under its name.
 
@@ -93,6 +103,7 @@ def load_weights_by_name(
         path: a weight file in any layout that `read_weights` knows.
         exclude: names of layers to leave as they are, top-level ones or ones inside `rpn_model`. Names that no layer
             has are ignored.
+        skip_mismatch: leave layers alone whose shapes in the file differ, as in `keras.Model.load_weights`.
         require_all: refuse a file that lacks a layer of the model (but for the excluded ones).
 
     Returns:
@@ -117,8 +128,10 @@ def load_weights_by_name(
         if require_all and report.missing:
             raise ValueError(_incomplete(report))
         misfits = [slot for slot in found if slot.shapes != slot.stored_shapes]
-        if misfits:
+        if misfits and not skip_mismatch:
             raise ValueError(_misfit(report.path, misfits))
+        report.mismatched = [slot.name for slot in misfits]
+        found = [slot for slot in found if slot not in misfits]
         arrays = [[array.read() for array in _by_owner(slot, report.path)] for slot in found]
 
     for slot, values in zip(found, arrays, strict=True):
@@ -127,6 +140,13 @@ def load_weights_by_name(
         report.loaded.append(slot.name)
         if not all(np.isfinite(np.asarray(value, "float32")).all() for value in values):
             report.not_finite.append(slot.name)
+    if report.not_finite:
+        warnings.warn(
+            f"{report.path} has NaN or infinite weights in {shorten(report.not_finite)}: the training that wrote it"
+            " had diverged. Load an earlier checkpoint.",
+            UserWarning,
+            stacklevel=2,
+        )
     return report
 
 
@@ -250,7 +270,7 @@ def _advice(slots: list[_Slot]) -> str:
     said = f"In the training that wrote the file {', '.join(settings.values())}." if settings else (
         "The training that wrote the file had other settings, such as BACKBONE or TOP_DOWN_PYRAMID_SIZE."
     )  # fmt: skip
-    exclude = list(HEADS) if "NUM_CLASSES" in settings else []
+    exclude = list(CLASS_DEPENDENT_LAYERS) if "NUM_CLASSES" in settings else []
     exclude += [name for name in dict.fromkeys(slot.name.split("/")[0] for slot in slots) if name not in exclude]
     if len(exclude) > MOST_TO_EXCLUDE:
         return f"{said} Use the same settings here, or a file of this network."

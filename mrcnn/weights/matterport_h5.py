@@ -15,6 +15,9 @@ import h5py
 import keras
 import numpy as np
 
+from mrcnn.io import replacing
+from mrcnn.weights.metadata import write_metadata
+
 ATTRIBUTE_BYTES = 64512  # HDF5 takes no larger attribute; Keras cuts a longer list of names into pieces
 
 
@@ -29,19 +32,13 @@ def save_matterport_h5(model: keras.Model, path: str | os.PathLike) -> None:
         path: of any ending; matterport's is `.h5`. Missing folders are made.
     """
     path = os.fspath(path)
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    temporary = f"{path}.{os.getpid()}.part"
-    try:
-        with h5py.File(temporary, "w") as file:
-            file.attrs["backend"] = np.bytes_(keras.backend.backend())
-            file.attrs["keras_version"] = np.bytes_(keras.__version__)
-            _write_names(file, "layer_names", [layer.name for layer in model.layers])
-            for layer in model.layers:
-                _write_layer(file.create_group(layer.name), layer)
-        os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs["backend"] = np.bytes_(keras.backend.backend())
+        file.attrs["keras_version"] = np.bytes_(keras.__version__)
+        _write_names(file, "layer_names", [layer.name for layer in model.layers])
+        write_metadata(file, model)
+        for layer in model.layers:
+            _write_layer(file.create_group(layer.name), layer)
 
 
 def _write_layer(group: h5py.Group, layer: keras.Layer) -> None:

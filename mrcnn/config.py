@@ -53,7 +53,7 @@ from mrcnn.settings import (
 )  # fmt: skip
 
 LOSS_NAMES = ("rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss")
-BACKBONES = ("resnet50", "resnet101", "mobilenet_v2")
+BACKBONES = ("resnet50", "resnet101", "mobilenet_v2", "small_resnet")
 ROI_ALIGN_MODES = ("crop", "aligned")
 COMPUTE_DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
 

@@ -112,7 +112,8 @@ class MaskRCNN(keras.Model):
         self.devices = devices
         self._detector = Detector(stages, devices, config.IMAGE_SHAPE)
         of_mode = TRAINING_GRAPH if mode == "training" else DETECT
-        self._built_with = FixedSettings(config, GRAPH, DETECT_AND_TRAIN, of_mode)
+        in_graph = ["MEAN_PIXEL"] if config.BACKBONE == "mobilenet_v2" else []  # it has a normalization of its own
+        self._built_with = FixedSettings(config, GRAPH, DETECT_AND_TRAIN, of_mode, also=in_graph)
         self._loss_settings = FixedSettings(config, LOSS)
         self._loss_means = means
         self._class_names = class_names and tuple(class_names)

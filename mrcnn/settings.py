@@ -169,10 +169,12 @@ class FixedSettings:
     Args:
         config: `Config`.
         *effects: which settings: those declared with one of these effects, e.g. GRAPH.
+        also: names of further settings.
     """
 
-    def __init__(self, config, *effects: str):
+    def __init__(self, config, *effects: str, also: Iterable[str] = ()):
         names = [name for name, setting in config.settings_table.items() if setting.effect in effects]
+        names += also
         self.values = {name: copy.copy(getattr(config, name)) for name in names}
 
     def changed(self, config) -> list[str]:

@@ -190,6 +190,13 @@ def test_detect_predict_and_run_graph_follow_one_threshold(inference, restored):
     assert not inference.run_graph([photo()], outputs)["found"].any()
 
 
+def test_the_mean_pixel_is_fixed_where_the_backbone_holds_it(tmp_path):
+    model = tiny_model("inference", tmp_path, BACKBONE="mobilenet_v2")
+    model.config.MEAN_PIXEL = [1, 2, 3]
+    with pytest.raises(ValueError, match="MEAN_PIXEL was"):
+        model.detect([photo()])
+
+
 def test_a_misplaced_loss_is_refused_and_copies_of_matterports_compile_are_not(trainer):
     with pytest.raises(ValueError, match=r"compile got loss='mse'; .*LOSS_WEIGHTS"):
         trainer.compile(loss="mse")

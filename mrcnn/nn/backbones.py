@@ -19,6 +19,7 @@ from mrcnn.nn.convolution import Conv2D
 from mrcnn.nn.norm import BatchNorm
 from mrcnn.ops.types import Tensor
 
+SMALL_RESNET_WIDTHS = (16, 32, 48, 64, 96)  # channels of C1..C5
 STAGE_4_IDENTITY_BLOCKS = {"resnet50": 5, "resnet101": 22}
 
 
@@ -172,6 +173,39 @@ def mobilenet_v2_graph(
     return [network.get_layer(name).output for name in ends]
 
 
+def small_resnet_graph(input_image: Tensor, train_bn: bool | None = None) -> list[Tensor]:
+    """A narrow ResNet with two residual blocks per stage, small enough to train from scratch on a CPU.
+
+    Args:
+        input_image: [B, H, W, channels] float, mean pixel subtracted.
+        train_bn: `Config.TRAIN_BN`; None to train from scratch.
+
+    Returns:
+        [C1, ..., C5] with 16, 32, 48, 64, 96 channels.
+    """
+    x = _conv_norm(input_image, SMALL_RESNET_WIDTHS[0], 3, 2, "stem", train_bn)
+    stages = [layers.Activation("relu", name="stem_out")(x)]
+    for stage, width in enumerate(SMALL_RESNET_WIDTHS[1:], start=2):
+        x = _residual(stages[-1], width, 2, f"stage{stage}a", train_bn)
+        stages.append(_residual(x, width, 1, f"stage{stage}b", train_bn))
+    return stages
+
+
+def _residual(x: Tensor, width: int, stride: int, name: str, train_bn: bool | None) -> Tensor:
+    """relu(two 3 x 3 convolutions + shortcut); He et al., "Deep Residual Learning", figure 2."""
+    shortcut = x if stride == 1 else _conv_norm(x, width, 1, stride, f"{name}_shortcut", train_bn)
+    x = layers.Activation("relu")(_conv_norm(x, width, 3, stride, f"{name}_1", train_bn))
+    x = _conv_norm(x, width, 3, 1, f"{name}_2", train_bn)
+    return layers.Activation("relu", name=f"{name}_out")(layers.Add()([x, shortcut]))
+
+
+def _conv_norm(x: Tensor, width: int, size: int, stride: int, name: str, train_bn: bool | None) -> Tensor:
+    x = layers.Conv2D(
+        width, size, stride, padding="same", use_bias=False, kernel_initializer="he_normal", name=f"{name}_conv"
+    )(x)
+    return BatchNorm(momentum=0.9, train_bn=train_bn, name=f"{name}_bn")(x)
+
+
 def build_backbone(input_image: Tensor, config: Config) -> list[Tensor]:
     """Builds the backbone named by `config.BACKBONE`, or given there as a callable with `resnet_graph`'s signature.
 
@@ -186,4 +220,6 @@ def build_backbone(input_image: Tensor, config: Config) -> list[Tensor]:
         return config.BACKBONE(input_image, config.BACKBONE, stage5=True, train_bn=config.TRAIN_BN)
     if config.BACKBONE == "mobilenet_v2":
         return mobilenet_v2_graph(input_image, config.MEAN_PIXEL, train_bn=config.TRAIN_BN)
+    if config.BACKBONE == "small_resnet":
+        return small_resnet_graph(input_image, train_bn=config.TRAIN_BN)
     return resnet_graph(input_image, config.BACKBONE, stage5=True, train_bn=config.TRAIN_BN)

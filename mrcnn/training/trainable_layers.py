@@ -9,9 +9,9 @@ import keras
 HEADS = r"(mrcnn\_.*)|(rpn\_.*)|(fpn\_.*)"
 # What "3+", "4+", "5+" add to the heads: the stages of the backbone from that one on.
 STAGES = {
-    "3+": r"(res[345].*)|(bn[345].*)|(block_([3-9]|1\d)_.*)|(Conv_1.*)",
-    "4+": r"(res[45].*)|(bn[45].*)|(block_([6-9]|1\d)_.*)|(Conv_1.*)",
-    "5+": r"(res5.*)|(bn5.*)|(block_1[3-6]_.*)|(Conv_1.*)",
+    "3+": r"(res[345].*)|(bn[345].*)|(block_([3-9]|1\d)_.*)|(Conv_1.*)|(stage[345].*)",
+    "4+": r"(res[45].*)|(bn[45].*)|(block_([6-9]|1\d)_.*)|(Conv_1.*)|(stage[45].*)",
+    "5+": r"(res5.*)|(bn5.*)|(block_1[3-6]_.*)|(Conv_1.*)|(stage5.*)",
 }
 LAYER_REGEX = {"heads": HEADS, **{name: f"{stages}|{HEADS}" for name, stages in STAGES.items()}, "all": ".*"}
 

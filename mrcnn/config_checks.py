@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 
 from mrcnn.ops.resize_modes import SIZE_MULTIPLE
@@ -56,3 +58,9 @@ def contradictions(config) -> list[str]:
     if config.COMPUTE_BACKBONE_SHAPE is not None and not callable(config.BACKBONE):
         found.append(f"COMPUTE_BACKBONE_SHAPE has no effect: BACKBONE is {config.BACKBONE!r}, not a function.")
     return [f"{type(config).__name__}: {sentence}" for sentence in found]
+
+
+def warn_of_contradictions(config, stacklevel: int) -> None:
+    """Warns of each of `contradictions`, at the line of the caller that `stacklevel` counts up to."""
+    for sentence in contradictions(config):
+        warnings.warn(sentence, UserWarning, stacklevel=stacklevel)

@@ -21,6 +21,7 @@ from mrcnn.compat.methods import eagerly, or_torch_train
 from mrcnn.compat.model_names import *  # noqa: F403  what scripts import from here
 from mrcnn.compat.tf1 import teach_tf_identity
 from mrcnn.config import Config
+from mrcnn.config_checks import warn_of_contradictions
 from mrcnn.data.class_names import check_same_classes
 from mrcnn.distribution import find_devices
 from mrcnn.graph import (
@@ -36,10 +37,11 @@ from mrcnn.inference.detector import Detector
 from mrcnn.keras_private import SymbolicBuild, forget_compiled_steps, unwrap_build
 from mrcnn.nn.heads import CLASS_DEPENDENT_LAYERS
 from mrcnn.nn.precision import computing_in, log_processor, warn_if_slow
-from mrcnn.ops import replicas
 from mrcnn.ops.boxes import norm_boxes
-from mrcnn.settings import DETECT, DETECT_AND_TRAIN, GRAPH, LOSS, TRAINING_GRAPH, FixedSettings
+from mrcnn.settings import DETECT, DETECT_AND_TRAIN, FOLLOWED_BY_DETECT, GRAPH, LOSS, TRAINING_GRAPH, FixedSettings
+from mrcnn.training.losses_by_name import total_loss
 from mrcnn.training.run import train as run_training
+from mrcnn.weights.metadata import config_of
 
 
 def _follows_settings(method):
@@ -91,10 +93,9 @@ class MaskRCNN(keras.Model):
     def __init__(self, mode, config=None, model_dir=".", strategy=None, weights=None, class_names=None, **kwargs):
         if mode not in MODES:
             raise ValueError(f"mode is {mode!r}; expected one of {', '.join(MODES)}.")
-        config = _settings_of(weights) if config is None else config
+        config = config_of(weights) if config is None else config
         config.validate()
-        for sentence in config.contradictions():
-            warnings.warn(sentence, UserWarning, stacklevel=3)
+        warn_of_contradictions(config, stacklevel=4)
         teach_tf_identity()
         warn_if_slow(config.COMPUTE_DTYPE, processor.cpu_flags())
         log_processor()
@@ -131,10 +132,10 @@ class MaskRCNN(keras.Model):
     def class_names(self, names):
         self._class_names = names and tuple(names)
 
-    def _follow_settings(self, method: str) -> None:
+    def _follow_settings(self, method: str, follows=()) -> None:
         """Makes changes of `config` take effect, or refuses them."""
         self.config.validate()
-        self._built_with.refuse_changes(self.config, method)
+        self._built_with.refuse_changes(self.config, method, follows)
         set_thresholds(self, self.config)
         if self._loss_settings.changed(self.config):
             self._loss_settings = FixedSettings(self.config, LOSS)
@@ -188,15 +189,7 @@ class MaskRCNN(keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The weighted sum of the five losses, plus weight decay. Called by `fit` and `evaluate`."""
-        if self.mode != "training":
-            raise ValueError('This model is for "inference"; training needs MaskRCNN(mode="training", ...).')
-        if not isinstance(x, dict):
-            x = dict(zip((tensor.name for tensor in self.inputs), x, strict=True))
-        values = _losses(x, y_pred, self.config)
-        for mean in self._loss_means:
-            mean.update_state(replicas.total(values[mean.name]))
-        decay = _weight_decay(self.trainable_variables, self.config) / replicas.count()
-        return replicas.scaled_total(_weighted_sum(values, self.config) + decay)
+        return total_loss(self, x, y_pred, self._loss_means)
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         SymbolicBuild.of_optimizer(self)
@@ -231,20 +224,10 @@ class MaskRCNN(keras.Model):
             ValueError: the model is for inference, a data set has other classes, or `layers` matches nothing.
         """
         self._follow_settings("train")
-        if val_dataset is not None:
-            check_same_classes(train_dataset.class_names, val_dataset, "the validation set")
-        self._learn_class_names(train_dataset)
         return run_training(
             self, train_dataset, val_dataset, learning_rate, epochs, layers, augmentation, custom_callbacks,
             no_augmentation_sources, optimizer=optimizer, workers=workers, use_multiprocessing=use_multiprocessing,
         )  # fmt: skip
-
-    def _learn_class_names(self, dataset) -> None:
-        try:
-            check_same_classes(self.class_names, dataset, "the training set")
-        except ValueError as error:
-            warnings.warn(f"The classes of this model change. {error}", UserWarning, stacklevel=5)
-        self.class_names = dataset.class_names
 
     # ---- Detection ---------------------------------------------------------------------------------------------------
     @eagerly
@@ -260,7 +243,7 @@ class MaskRCNN(keras.Model):
             A dict for each image: `rois` [n, (y1, x1, y2, x2)] int32 pixels, `class_ids` [n] int32,
             `scores` [n] float32, best first, `masks` [H0, W0, n] bool.
         """
-        self._check_detection_settings("detect")
+        self._follow_settings("detect", FOLLOWED_BY_DETECT)
         return self._detector.detect(images, self.config, log if verbose else None)
 
     @eagerly
@@ -272,12 +255,8 @@ class MaskRCNN(keras.Model):
             image_metas: [B, 12 + C].
             verbose: 1 prints the inputs.
         """
-        self._check_detection_settings("detect_molded")
+        self._follow_settings("detect_molded", FOLLOWED_BY_DETECT)
         return self._detector.detect_molded(molded_images, image_metas, self.config, log if verbose else None)
-
-    def _check_detection_settings(self, method: str) -> None:
-        self.config.validate()
-        self._built_with.refuse_changes(self.config, method, follows=(DETECT, DETECT_AND_TRAIN, TRAINING_GRAPH))
 
     @eagerly
     def evaluate_dataset(self, dataset, image_ids=None, **options) -> evaluation.Report:
@@ -424,18 +403,3 @@ class MaskRCNN(keras.Model):
     def __dir__(self):
         # Keras finds what to save through `dir`, and would follow `keras_model` round and round.
         return [name for name in super().__dir__() if name != "keras_model"]
-
-
-def _settings_of(path_or_word) -> Config:
-    path = None if path_or_word is None else weights.find_pretrained(path_or_word)
-    settings = path and weights.read_settings(path)
-    if not settings:
-        raise ValueError(
-            f"MaskRCNN got no config, and weights={path_or_word!r} has no settings in it. Pass the config that the"
-            " weights were trained with."
-        )
-    return Config.from_json(settings)
-
-
-# `compute_loss` has an argument `training` (Keras's name), which hides the module.
-_losses, _weighted_sum, _weight_decay = training.compute_losses, training.weighted_sum, training.weight_decay

@@ -23,6 +23,7 @@ DETECT = "at the next `detect`; other methods of an inference model refuse a cha
 DETECT_AND_TRAIN = "at the next `detect`; other methods refuse a change"
 TRAINING_GRAPH = "never: fixed when a model is built for training"
 GRAPH = "never: fixed when a model is built"
+FOLLOWED_BY_DETECT = (DETECT, DETECT_AND_TRAIN, TRAINING_GRAPH)
 
 
 # ---- Allowed values --------------------------------------------------------------------------------------------------

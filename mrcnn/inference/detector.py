@@ -6,11 +6,11 @@ Shapes: B images of a batch, H x W their molded size, D detections, n the filled
 from __future__ import annotations
 
 import threading
-import warnings
 
 import keras
 import numpy as np
 
+from mrcnn.config_checks import warn_of_contradictions
 from mrcnn.graph import Stages, detector_graph, set_thresholds
 from mrcnn.inference import molding
 from mrcnn.nn.folding import fold_batchnorm
@@ -98,8 +98,7 @@ class Detector:
         It is built again when a setting changes that it cannot follow; thresholds are followed without.
         """
         if self._network is None or self._built_with.changed(config):
-            for sentence in config.contradictions():
-                warnings.warn(sentence, UserWarning, stacklevel=5)
+            warn_of_contradictions(config, stacklevel=6)
             self._network = fold_batchnorm(*detector_graph(self.stages, config))
             self._built_with = FixedSettings(config, DETECT, DETECT_AND_TRAIN)
             if keras.backend.backend() == "tensorflow":

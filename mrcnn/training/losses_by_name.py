@@ -9,6 +9,7 @@ from keras import ops
 
 from mrcnn.config import LOSS_NAMES
 from mrcnn.nn import losses
+from mrcnn.ops import replicas
 from mrcnn.ops.meta import parse_image_meta_graph
 
 
@@ -58,3 +59,23 @@ def weight_decay(variables, config):
         size = ops.size(variable) if config.WEIGHT_DECAY_PER_SIZE else 1
         terms.append(ops.sum(ops.square(ops.cast(variable, "float32"))) / ops.cast(size, "float32"))
     return config.WEIGHT_DECAY * sum(terms)
+
+
+def total_loss(model, x, outputs: dict, means):
+    """Scalar: what `fit` minimizes, the weighted sum of the five losses and the weight decay of one batch.
+
+    Args:
+        model: `MaskRCNN` for training.
+        x: the batch; a dict, or a list in the order of the model's inputs.
+        outputs: of the training graph.
+        means: a `keras.metrics.Mean` for each loss, named like it, which are updated.
+    """
+    if model.mode != "training":
+        raise ValueError('This model is for "inference"; training needs MaskRCNN(mode="training", ...).')
+    if not isinstance(x, dict):
+        x = dict(zip((tensor.name for tensor in model.inputs), x, strict=True))
+    values = compute_losses(x, outputs, model.config)
+    for mean in means:
+        mean.update_state(replicas.total(values[mean.name]))
+    decay = weight_decay(model.trainable_variables, model.config) / replicas.count()
+    return replicas.scaled_total(weighted_sum(values, model.config) + decay)

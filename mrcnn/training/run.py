@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import keras
 import numpy as np
 
+from mrcnn.data.class_names import check_same_classes
 from mrcnn.data.generator import DataGenerator
 from mrcnn.training.callbacks import run_callbacks
 from mrcnn.training.trainable_layers import LAYER_REGEX
@@ -18,6 +20,9 @@ def train(model, train_dataset, val_dataset, learning_rate, epochs, layers, augm
     """`MaskRCNN.train`."""
     if model.mode != "training":
         raise ValueError('train() needs a model built with mode="training"; this one is for "inference".')
+    if val_dataset is not None:
+        check_same_classes(train_dataset.class_names, val_dataset, "the validation set")
+    learn_class_names(model, train_dataset)
     config, writes = model.config, model.devices.writes
     loading = {
         "workers": workers,
@@ -50,3 +55,12 @@ def train(model, train_dataset, val_dataset, learning_rate, epochs, layers, augm
     )  # fmt: skip
     model.epoch += len(history.epoch)  # fewer than asked for where a callback stopped it
     return history
+
+
+def learn_class_names(model, dataset) -> None:
+    """Makes the classes of `dataset` those of the model; warns if the model's were others."""
+    try:
+        check_same_classes(model.class_names, dataset, "the training set")
+    except ValueError as error:
+        warnings.warn(f"The classes of this model change. {error}", UserWarning, stacklevel=5)
+    model.class_names = dataset.class_names

@@ -7,6 +7,9 @@ import os
 
 import h5py
 
+from mrcnn.config import Config
+from mrcnn.weights.downloads import find_pretrained
+
 CLASS_NAMES = "mrcnn_class_names"
 SETTINGS = "mrcnn_config"
 
@@ -36,3 +39,19 @@ def _read(path: str | os.PathLike, attribute: str):
         return None
     with h5py.File(path) as file:
         return json.loads(file.attrs[attribute]) if attribute in file.attrs else None
+
+
+def config_of(path_or_word: str | os.PathLike | None) -> Config:
+    """The settings that a weight file was written with.
+
+    Raises:
+        ValueError: the file has none, or there is no file.
+    """
+    path = None if path_or_word is None else find_pretrained(path_or_word)
+    settings = path and read_settings(path)
+    if not settings:
+        raise ValueError(
+            f"MaskRCNN got no config, and weights={path_or_word!r} has no settings in it. Pass the config that the"
+            " weights were trained with."
+        )
+    return Config.from_json(settings)

@@ -7,8 +7,6 @@ Boxes are (y1, x1, y2, x2): for users in pixels, y2 and x2 exclusive; in the net
 from __future__ import annotations
 
 import datetime
-import numbers
-import warnings
 from functools import wraps
 
 import keras
@@ -24,14 +22,7 @@ from mrcnn.config import Config
 from mrcnn.config_checks import warn_of_contradictions
 from mrcnn.data.class_names import check_same_classes
 from mrcnn.distribution import find_devices
-from mrcnn.graph import (
-    INFERENCE_OUTPUTS,
-    MODES,
-    build_stages,
-    detection_graph,
-    set_thresholds,
-    training_graph,
-)
+from mrcnn.graph import MODES, build_stages, detection_graph, set_thresholds, training_graph
 from mrcnn.inference import activations, molding
 from mrcnn.inference.detector import Detector
 from mrcnn.keras_private import SymbolicBuild, forget_compiled_steps, unwrap_build

@@ -4,7 +4,7 @@ from mrcnn.compat.functions import batch_pack_graph, log
 from mrcnn.data.generator import DataGenerator, data_generator
 from mrcnn.data.rpn_targets import build_detection_targets, build_rpn_targets, generate_random_rois
 from mrcnn.data.training_sample import load_image_gt
-from mrcnn.graph import compute_backbone_shapes
+from mrcnn.graph import INFERENCE_OUTPUTS, compute_backbone_shapes
 from mrcnn.inference.molding import mold_image, unmold_image
 from mrcnn.nn.backbones import conv_block, identity_block, resnet_graph
 from mrcnn.nn.detections import DetectionLayer, refine_detections_graph

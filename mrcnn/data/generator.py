@@ -219,7 +219,7 @@ def _start_processes(stream: SampleStream, workers: int) -> ProcessPoolExecutor:
 class _WidePipes(type(multiprocessing.get_context("spawn"))):
     """The context "spawn" with pipes of 1 MB on Linux, so that a sample is sent in 4 pieces instead of 50.
 
-    4 workers: 4.5 -> 3.3 ms per batch (benchmarks/README.md, row 5).
+    4 workers: 4.5 -> 3.3 ms per batch (docs/performance.md, "worker processes").
     """
 
     def SimpleQueue(self) -> multiprocessing.queues.SimpleQueue:

@@ -4,7 +4,7 @@
 
 A feature map has many more values than a kernel, so this saves two passes over each map, and TensorFlow can fuse bias
 and ReLU into the convolution. The kernels are multiplied in the graph at each call, because weights may change at any
-time. In training it gains nothing (benchmarks/README.md, "folding").
+time. In training it gains nothing (docs/performance.md, "folding").
 
 Shapes: B images, h x w the map.
 """

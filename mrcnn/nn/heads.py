@@ -28,7 +28,7 @@ class WholeConv2D(layers.Conv2D):
     """A convolution whose kernel is as large as its input: [B, size, size, channels] -> [B, 1, 1, filters].
 
     Equivalent to `keras.layers.Conv2D`, but computed as a matrix product, which is faster on CPUs
-    (benchmarks/README.md).
+    (docs/performance.md).
     """
 
     def convolution_op(self, inputs, kernel):
@@ -124,7 +124,7 @@ class MaskHead:
 
 
 class MaskOfClass(layers.Layer):
-    """The last convolution of the mask head, computed for one class per RoI instead of all C (benchmarks/README.md).
+    """The last convolution of the mask head, computed for one class per RoI instead of all C (docs/performance.md).
 
     Args:
         conv: Built `Conv2D`, 1 x 1, with C filters and an activation.

@@ -70,7 +70,7 @@ def any_column(mask: np.ndarray) -> np.ndarray:
     """Computes `np.bitwise_or.reduce(mask, axis=1)` by repeated halving: [H, W, N] bool or int -> [H, N].
 
     NumPy's reduction walks along the short last axis; combining whole halves is several times faster
-    (benchmarks/README.md, "loading").
+    (docs/performance.md, "loading").
     """
     while mask.shape[1] > 1:
         half = (mask.shape[1] + 1) // 2

@@ -130,7 +130,7 @@ def _kernel_gradient(tf, x, shape, upstream, settings, onednn):
 
 
 def _kernel_gradient_by_matmul(tf, x, shape, upstream):
-    """For 1 x 1 kernels: one matrix product over all pixels (benchmarks/README.md)."""
+    """For 1 x 1 kernels: one matrix product over all pixels (docs/performance.md)."""
     pixels, gradients = tf.reshape(x, (-1, shape[2])), tf.reshape(upstream, (-1, shape[3]))
     return tf.reshape(tf.matmul(pixels, gradients, transpose_a=True), shape)
 
@@ -151,7 +151,7 @@ def _strips(tf, x, upstream):
     """Cuts a map, and the gradient of its 3 x 3 convolution, into strips of `STRIP_ROWS` rows, n in all.
 
     oneDNN divides the kernel's gradient among the cores by images, so it is faster if each strip is an image
-    (benchmarks/README.md). A strip of the map has one more row and column on each side. A last strip that isn't full
+    (docs/performance.md). A strip of the map has one more row and column on each side. A last strip that isn't full
     is filled up with zeros, which add nothing to the sum.
 
     Returns:
@@ -175,7 +175,7 @@ def _strips(tf, x, upstream):
 def _bias_gradient(tf, upstream):
     """[F]: the sum over all pixels, as a product with ones.
 
-    Otherwise TensorFlow makes it part of the kernel's gradient, which becomes slower (benchmarks/README.md).
+    Otherwise TensorFlow makes it part of the kernel's gradient, which becomes slower (docs/performance.md).
     """
     pixels = tf.reshape(upstream, (-1, upstream.shape[-1]))
     return tf.matmul(tf.ones((1, tf.shape(pixels)[0]), pixels.dtype), pixels)[0]

@@ -323,7 +323,7 @@ def _scale_into(image: np.ndarray, shape: tuple, padding, crop) -> np.ndarray:
     """The image scaled to shape (height, width), cropped and zero-padded, in its own dtype.
 
     Only the borders are set to zero, and scaled pixels are written directly into the result, once
-    (benchmarks/README.md, "loading").
+    (docs/performance.md, "loading").
     """
     scales = shape != image.shape[:2]
     resized = fine_bilinear(image, shape) if scales else image

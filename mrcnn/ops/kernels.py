@@ -1,7 +1,7 @@
 """Whether TensorFlow's own kernels can be used.
 
 `ops.nms`, `ops.roi_align` and `ops.convolution` are written with `keras.ops` and have a second implementation for
-TensorFlow, whose kernels do the same work in less time and memory (benchmarks/README.md). XLA has no such kernels, so
+TensorFlow, whose kernels do the same work in less time and memory (docs/performance.md). XLA has no such kernels, so
 graphs compiled by XLA use the first one.
 """
 

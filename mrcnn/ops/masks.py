@@ -67,7 +67,7 @@ def minimize_resized(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Combines `resize_mask`, `extract_bboxes` and `minimize_mask` without the large masks in between.
 
-    The result is the same. Reading only the pixels that mini masks need makes loading faster (benchmarks/README.md,
+    The result is the same. Reading only the pixels that mini masks need makes loading faster (docs/performance.md,
     "loading").
 
     Args:
@@ -130,7 +130,7 @@ def _shrink(mask, instances, boxes, rows, columns, mini_shape) -> np.ndarray:
 
 
 def _take_grid(layer, rows, columns) -> np.ndarray:
-    """layer[rows][:, columns], in the order that suits the memory layout (benchmarks/README.md, "loading")."""
+    """layer[rows][:, columns], in the order that suits the memory layout (docs/performance.md, "loading")."""
     if layer.flags.f_contiguous:
         return layer.T.take(columns, axis=0).take(rows, axis=1).T
     if layer.flags.c_contiguous:
@@ -221,7 +221,7 @@ def _sparse_zeros(shape: Sequence[int], dtype: type) -> np.ndarray:
     """`np.zeros` for an array of which few rows are written, in memory without huge pages.
 
     NumPy asks Linux for pages of 2 MB for large arrays, and touching one byte then costs the whole page: 300 MB for the
-    masks of 100 small objects on a photo of 12 megapixels (benchmarks/README.md, "pasting masks").
+    masks of 100 small objects on a photo of 12 megapixels (docs/performance.md, "pasting masks").
     """
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size < HUGE_PAGES_FROM or not hasattr(mmap, "MADV_NOHUGEPAGE"):

@@ -1,8 +1,8 @@
-"""What the samples share: start weights by a word, a learning rate, the closing line of an evaluation, a picture.
+"""Shared by the samples: initial weights, the learning rate, augmentation, evaluation, pictures of detections.
 
-Words for `--weights`: `coco` and `imagenet` are downloaded once; `shapes` is shipped; `last` is the newest
-checkpoint under `--logs`; anything else is a file: a checkpoint of ours or of matterport's, or a backbone alone, e.g.
-MobileNetV2 of keras.applications.
+`--weights` takes a word or a file: `coco` and `imagenet` are downloaded once, `shapes` is shipped, `last` is the newest
+checkpoint under `--logs`. A file is a checkpoint (ours or matterport's) or a backbone such as MobileNetV2 of
+keras.applications.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import matplotlib.pyplot as plt
 
 from mrcnn import visualize, weights
 from mrcnn.io import replacing
+from mrcnn.nn.heads import CLASS_DEPENDENT_LAYERS
 
 ROOT = Path(__file__).resolve().parents[1]
 LOGS = ROOT / "logs"
 CLASSES_FILE = "classes.txt"  # beside the checkpoints of a run
-HEADS = ["mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask"]  # the layers whose size follows the classes
 
 
 class SmallNetwork:
-    """Settings of a network that trains on a CPU, for `class SmallXConfig(SmallNetwork, XConfig)`.
+    """Settings of a network that trains on a CPU, as a mixin: `class SmallXConfig(SmallNetwork, XConfig)`.
 
-    MobileNetV2, a narrower pyramid and narrower heads, fewer proposals; and new heads that learn from few photos: every
-    step has objects and background to learn from. Image size and anchor scales are the sample's own.
+    MobileNetV2 with a narrow pyramid, a narrow class head and few proposals. Ground-truth boxes join the proposals and
+    negatives fill up the RoIs, so that new heads learn from few photos. Each sample sets image size and anchor scales.
     """
 
     BACKBONE = "mobilenet_v2"
@@ -48,11 +48,11 @@ def find_weights(word: str, name: str | None, logs) -> str:
 
     Args:
         word: one of `weights.WORDS`, "last", or a path.
-        name: `Config.NAME`, for "last".
-        logs: folder of the run folders, for "last".
+        name: `Config.NAME`; used for "last".
+        logs: folder with the run folders; used for "last".
 
     Raises:
-        FileNotFoundError: no such file, or no checkpoint of that name yet.
+        FileNotFoundError: there is no such file, or no checkpoint of that name.
     """
     if word.lower() in weights.WORDS:
         return str(weights.pretrained(word.lower()))
@@ -65,7 +65,7 @@ def find_weights(word: str, name: str | None, logs) -> str:
 
 
 def backbone_of(path) -> str | None:
-    """The `Config.BACKBONE` that a weight file belongs to, told by its layer names; None: neither of the known ones."""
+    """`Config.BACKBONE` of a weight file, recognised by its layer names; None if it is none of the built-in ones."""
     names = weights.read_weights(path).keys()
     if "block_1_expand" in names:
         return "mobilenet_v2"
@@ -75,18 +75,18 @@ def backbone_of(path) -> str | None:
 
 
 def classes_in(path) -> int | None:
-    """How many classes the heads of a weight file know, the background included; None: it has no heads."""
+    """Number of classes of a weight file's heads, background included; None if it has no heads."""
     logits = weights.read_weights(path).get("mrcnn_class_logits")
     return logits[0].shape[-1] if logits else None
 
 
 def config_for(path, large, small):
-    """The settings for the network that a weight file belongs to.
+    """A config that fits the backbone of a weight file.
 
     Args:
-        path: of the weights.
-        large: Config class, for ResNets and for files that don't tell.
-        small: Config class, for MobileNetV2.
+        path: the weight file.
+        large: Config class for ResNets, and for files whose backbone is not recognised.
+        small: Config class for MobileNetV2.
     """
     backbone = backbone_of(path) or large.BACKBONE
     config = small() if backbone == "mobilenet_v2" else large()
@@ -95,23 +95,29 @@ def config_for(path, large, small):
 
 
 def load_weights(model, word: str, path: str) -> None:
-    """Loads `path`, found for `word`, by layer name. To train, the heads of another number of classes stay out."""
+    """Loads weights by layer name. A training model with another number of classes keeps its new heads.
+
+    Args:
+        model: `MaskRCNN`.
+        word: the value of `--weights`, for the message.
+        path: the file, from `find_weights`.
+    """
     known, classes = classes_in(path), model.config.NUM_CLASSES
     new_heads = model.mode == "training" and known not in (None, classes)
     if new_heads:
-        print(f"--weights {word} knows {known} classes, this model {classes}: new heads.")
-    print(model.load_weights(path, by_name=True, exclude=HEADS if new_heads else None))
+        print(f"--weights {word} has {known} classes, this model {classes}: the heads are new.")
+    print(model.load_weights(path, by_name=True, exclude=list(CLASS_DEPENDENT_LAYERS) if new_heads else None))
 
 
 def warm_up_and_cosine(rate: float, epochs: int, config) -> keras.optimizers.schedules.CosineDecay:
-    """A learning rate that grows to `rate` in the first epoch, and sinks along a cosine to hardly anything."""
+    """A learning rate that rises to `rate` in the first epoch, then decays to 0 along a cosine."""
     steps = epochs * config.STEPS_PER_EPOCH
     return keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=rate, warmup_steps=config.STEPS_PER_EPOCH)
 
 
 def augmentation():
-    """Flips, zooms, shifts and tints photos, so that few of them show more: an imgaug augmenter."""
-    from imgaug import augmenters as iaa  # after mrcnn, which mends it for NumPy 2
+    """An imgaug augmenter for small photo sets: flip, scale, shift, brightness and hue."""
+    from imgaug import augmenters as iaa  # after mrcnn, which makes imgaug work with NumPy 2
 
     return iaa.Sequential(
         [
@@ -124,22 +130,27 @@ def augmentation():
 
 
 def write_class_names(model, class_names) -> None:
-    """Notes the classes beside a run's checkpoints, for `class_names_of`."""
+    """Writes the class names to the run folder, for `class_names_of`."""
     with replacing(Path(model.log_dir) / CLASSES_FILE) as unfinished:
         unfinished.write_text("".join(f"{name}\n" for name in class_names), encoding="utf-8")
 
 
 def class_names_of(checkpoint) -> list[str] | None:
-    """The classes that `write_class_names` noted beside a checkpoint, "BG" first; None: there is no note."""
+    """Class names that `write_class_names` wrote beside a checkpoint, "BG" first; None if there are none."""
     path = Path(checkpoint).parent / CLASSES_FILE
     return path.read_text(encoding="utf-8").splitlines() if path.is_file() else None
 
 
 def evaluate(model, dataset, image_ids=None):
-    """Prints the scores on some images of a prepared data set (None: all), the mask AP50 in the last line.
+    """Evaluates a model and prints the report; the last line is the mask AP50.
+
+    Args:
+        model: `MaskRCNN`.
+        dataset: prepared `Dataset`.
+        image_ids: ids of the images to evaluate; None: all.
 
     Returns:
-        The `mrcnn.evaluation.Report`.
+        `mrcnn.evaluation.Report`.
     """
     image_ids = dataset.image_ids if image_ids is None else image_ids
     report = model.evaluate_dataset(dataset, image_ids=image_ids)
@@ -149,15 +160,15 @@ def evaluate(model, dataset, image_ids=None):
 
 
 def draw_detections(model, dataset, image_ids, path, columns: int = 4, **options) -> Path:
-    """Writes one picture with what the model finds on some images of a data set.
+    """Draws the detections on some images of a data set into one picture.
 
     Args:
         model: `MaskRCNN`.
         dataset: prepared `Dataset`.
         image_ids: ids of the images to draw.
-        path: of the picture; its folder is made.
-        columns: images in a row.
-        **options: of `visualize.display_instances`.
+        path: the picture to write; missing folders are created.
+        columns: images per row.
+        **options: passed to `visualize.display_instances`.
 
     Returns:
         `path`.

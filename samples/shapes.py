@@ -1,17 +1,16 @@
-"""Squares, circles and triangles: learned from scratch on a CPU, without any download.
+"""Squares, circles and triangles: Mask R-CNN from scratch on a CPU, without any download.
 
-    python samples/shapes.py train       7 minutes on 4 free cores; then evaluates and draws
-    python samples/shapes.py evaluate    100 images that training never saw, from the last checkpoint
-    python samples/shapes.py detect      a picture of what the last checkpoint finds on some of these
+    python samples/shapes.py train       trains, evaluates and draws: TIMES
+    python samples/shapes.py evaluate    evaluates the last checkpoint on 100 images that training never saw
+    python samples/shapes.py detect      draws what the last checkpoint finds on some of these images
 
-`train` ends with a line like
+`train` first draws what the shipped model (`weights="shapes"`, trained by this command) finds on three images. It ends
+with a line like
 
-    mask AP50 = 0.957 (100 images)
+    mask AP50 = RESULT (100 images)
 
-(24 epochs with --seed 1; mask AP 0.836, box AP 0.794. After 12 epochs at a constant rate: AP50 0.910.)
-
-Every image is drawn when it is asked for, from a seed and its number: 1 to 4 shapes on a plain background, 128 x 128
-pixels, the later ones covering the earlier ones. The three sets have different seeds, so they share no image.
+Images are drawn on demand from a seed and a number: 1 to 4 shapes on a plain background, 128 x 128 pixels; later shapes
+cover earlier ones. Training, validation and evaluation use different seeds, so they share no image.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's notes would hide the progress
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # so that TensorFlow's log does not hide the progress
 __path__ = [str(Path(__file__).with_suffix(""))]  # `from samples.shapes import shapes`, as in matterport's notebooks
 
 import cv2
@@ -40,20 +39,24 @@ SHAPES = ("square", "circle", "triangle")
 CLASS_NAMES = ["BG", *SHAPES]
 TRAINING, VALIDATION, EVALUATION = 1, 2, 3  # seeds
 EVALUATION_IMAGES = 100
+PREVIEW_IMAGES = 3
+EPOCHS = 10
+LEARNING_RATE = 0.002
+WIDTHS = (16, 32, 48, 64, 96)  # channels of C1..C5
 
 
 # ---- Data ------------------------------------------------------------------------------------------------------------
 class ShapesDataset(utils.Dataset):
-    """Images of 1 to 4 shapes, drawn on demand. `load_shapes`, then `prepare`."""
+    """Images of 1 to 4 shapes, drawn on demand. Call `load_shapes`, then `prepare`."""
 
-    MAX_OVERLAP = 0.3  # IoU of two boxes; of a pair that overlaps more, the earlier shape is left out
-    MIN_VISIBLE = 0.25  # share of its area; a shape that is covered further is left out
-    MIN_CONTRAST = 32  # grey levels, in one channel at least, between a shape and the background
+    MAX_OVERLAP = 0.3  # of two shapes whose boxes have a larger IoU, the earlier one is removed
+    MIN_VISIBLE = 0.25  # shapes with a smaller share of their area visible are removed
+    MIN_CONTRAST = 32  # least difference between a shape and the background, in at least one channel
 
     rng = np.random.default_rng()
 
     def load_shapes(self, count: int, height: int, width: int, seed: int = 0) -> None:
-        """Adds `count` images of height x width pixels. The i-th one depends on `seed` and i alone."""
+        """Adds `count` images of height x width pixels. Image i depends on `seed` and i only."""
         for class_id, name in enumerate(SHAPES, start=1):
             self.add_class("shapes", class_id, name)
         for i in range(count):
@@ -71,19 +74,19 @@ class ShapesDataset(utils.Dataset):
         return image
 
     def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
-        """The visible part of each shape: masks [height, width, n] bool, class ids [n] int32."""
+        """Masks of the visible parts [height, width, n] bool, class ids [n] int32."""
         info = self.image_info[image_id]
         masks = self.visible_masks(info["shapes"], info["height"], info["width"])
         class_ids = [self.class_names.index(shape) for shape, _, _ in info["shapes"]]
         return masks, np.array(class_ids, np.int32)
 
     def image_reference(self, image_id: int):
-        """The specification that the image is drawn from: a list of (shape, color, (x, y, size))."""
+        """The shapes of an image: a list of (name, color, (x, y, size))."""
         info = self.image_info[image_id]
         return info["shapes"] if info["source"] == "shapes" else super().image_reference(image_id)
 
     def random_shape(self, height: int, width: int):
-        """One shape anywhere in the image: name, (r, g, b), (x, y, size), size being half of its side, in pixels."""
+        """A random shape: name, (r, g, b), (x, y, size) in pixels; size is half its side."""
         shape = SHAPES[self.rng.integers(len(SHAPES))]
         color = tuple(int(c) for c in self.rng.integers(256, size=3))
         margin, largest = min(height, width) * 20 // 128, min(height, width) // 4
@@ -92,7 +95,7 @@ class ShapesDataset(utils.Dataset):
         return shape, color, (x, y, int(self.rng.integers(margin, largest + 1)))
 
     def random_image(self, height: int, width: int):
-        """The specification of an image: background (r, g, b), and 1 to 4 shapes, the last one in front."""
+        """A random image: background (r, g, b), and 1 to 4 shapes, the last one in front."""
         background = self.rng.integers(256, size=3)
         count, shapes = self.rng.integers(1, 5), []
         while len(shapes) < count:
@@ -107,7 +110,7 @@ class ShapesDataset(utils.Dataset):
         return tuple(int(c) for c in background), shapes
 
     def draw_shape(self, image: np.ndarray, shape: str, dims, color) -> np.ndarray:
-        """Draws one filled shape into the image, and returns it. Raises ValueError for a name not in SHAPES."""
+        """Draws a filled shape into the image and returns the image. Raises ValueError if it is not in SHAPES."""
         x, y, s = dims
         if shape == "square":
             return cv2.rectangle(image, (x - s, y - s), (x + s, y + s), color, -1)
@@ -120,7 +123,7 @@ class ShapesDataset(utils.Dataset):
         raise ValueError(f"shape is {shape!r}; expected one of {', '.join(SHAPES)}.")
 
     def visible_masks(self, shapes, height: int, width: int) -> np.ndarray:
-        """[height, width, n] bool: each shape without what the later ones cover."""
+        """[height, width, n] bool: each shape without the parts that later shapes cover."""
         masks = self._whole_masks(shapes, height, width)
         covered = np.logical_or.accumulate(masks[..., ::-1], axis=-1)[..., ::-1]  # by this shape or a later one
         masks[..., :-1] &= ~covered[..., 1:]
@@ -131,14 +134,14 @@ class ShapesDataset(utils.Dataset):
         return np.stack(canvases, axis=-1).astype(bool)
 
     def _most_hidden(self, shapes, height: int, width: int) -> int | None:
-        """Index of the shape that shows least of itself; None if all of them show enough."""
+        """Index of the least visible shape; None if all are visible enough."""
         whole = self._whole_masks(shapes, height, width).sum((0, 1))
         visible = self.visible_masks(shapes, height, width).sum((0, 1)) / whole
         return int(visible.argmin()) if visible.min() < self.MIN_VISIBLE else None
 
 
 def shapes_dataset(count: int, seed: int) -> ShapesDataset:
-    """A prepared set of `count` images of the size that `ShapesConfig` works with."""
+    """A prepared data set of `count` images of `ShapesConfig`'s size."""
     dataset = ShapesDataset()
     side = ShapesConfig.IMAGE_MAX_DIM
     dataset.load_shapes(count, side, side, seed)
@@ -148,20 +151,22 @@ def shapes_dataset(count: int, seed: int) -> ShapesDataset:
 
 # ---- Model -----------------------------------------------------------------------------------------------------------
 def small_resnet(input_image, architecture, stage5=True, train_bn=None):
-    """A backbone for small images: ResNet with 2 residual blocks a stage, light enough to learn from scratch on a CPU.
+    """A narrow ResNet with two residual blocks per stage, small enough to train from scratch on a CPU.
+
+    The signature is that of `mrcnn.model.resnet_graph`, as `Config.BACKBONE` requires.
 
     Args:
         input_image: [B, H, W, channels] float.
-        architecture: not used; the signature is that of `mrcnn.model.resnet_graph`.
-        stage5: not used, C5 is always there.
+        architecture: unused.
+        stage5: unused; C5 is always computed.
         train_bn: `Config.TRAIN_BN`.
 
     Returns:
-        [C1, ..., C5] with 32, 32, 64, 128, 256 channels and strides 2, 4, 8, 16, 32.
+        [C1, ..., C5] with `WIDTHS` channels and strides 2, 4, 8, 16, 32.
     """
-    x = _conv_norm(input_image, 32, 3, 2, "stem", train_bn)
+    x = _conv_norm(input_image, WIDTHS[0], 3, 2, "stem", train_bn)
     stages = [layers.Activation("relu", name="stem_out")(x)]
-    for stage, width in ((2, 32), (3, 64), (4, 128), (5, 256)):
+    for stage, width in enumerate(WIDTHS[1:], start=2):
         x = _residual(stages[-1], width, 2, f"stage{stage}a", train_bn)
         stages.append(_residual(x, width, 1, f"stage{stage}b", train_bn))
     return stages
@@ -183,64 +188,88 @@ def _conv_norm(x, width, size, stride, name, train_bn):
 
 
 class ShapesConfig(Config):
-    """A small Mask R-CNN for small images."""
+    """A small Mask R-CNN for 128 x 128 images."""
 
     NAME = "shapes"
     NUM_CLASSES = 1 + len(SHAPES)
     IMAGES_PER_GPU = 8
-    STEPS_PER_EPOCH = 50
+    STEPS_PER_EPOCH = 100
     VALIDATION_STEPS = 5
 
     IMAGE_MIN_DIM = IMAGE_MAX_DIM = 128
-    USE_MINI_MASK = False  # at this size whole masks are small enough
+    USE_MINI_MASK = False  # whole masks are small at this image size
 
     BACKBONE = staticmethod(small_resnet)
-    TRAIN_BN = None  # from scratch, BatchNorm learns as well
-    TOP_DOWN_PYRAMID_SIZE = 64
-    FPN_CLASSIF_FC_LAYERS_SIZE = 256
-    RPN_ANCHOR_SCALES = (8, 16, 32, 64, 128)
+    TRAIN_BN = None  # training from scratch needs batch statistics
+    TOP_DOWN_PYRAMID_SIZE = 48
+    RPN_CHANNELS = 64
+    FPN_CLASSIF_FC_LAYERS_SIZE = 128
+    MASK_HEAD_CHANNELS = 64
+    MASK_POOL_SIZE = 7
+    MASK_SHAPE = [14, 14]
+    RPN_ANCHOR_SCALES = (24, 40, 56, 80, 128)
     RPN_TRAIN_ANCHORS_PER_IMAGE = 64
     PRE_NMS_LIMIT = 256
     POST_NMS_ROIS_TRAINING = 64
-    POST_NMS_ROIS_INFERENCE = 32
+    POST_NMS_ROIS_INFERENCE = 64
+    RPN_NMS_THRESHOLD = 0.8
 
     ROI_ALIGN = "aligned"
     TRAIN_ROIS_PER_IMAGE = 24
-    ADD_GT_TO_PROPOSALS = True  # while the RPN still proposes nothing useful, the heads learn from these
+    ADD_GT_TO_PROPOSALS = True  # the heads learn from these until the RPN's proposals are useful
     FILL_ROIS_WITH_NEGATIVES = True
     MAX_GT_INSTANCES = 4
     DETECTION_MAX_INSTANCES = 10
+    DETECTION_NMS_THRESHOLD = 0.5  # shapes of one class may overlap, see MAX_OVERLAP
     WEIGHT_DECAY_PER_SIZE = False
 
 
 # ---- Commands --------------------------------------------------------------------------------------------------------
-def train(logs, epochs: int = 24, seed: int | None = None) -> None:
-    """Trains from scratch; then evaluates and draws detections beside the checkpoints."""
-    config = ShapesConfig()
-    config.SEED = seed
+def train(logs, epochs: int = EPOCHS, seed: int | None = None) -> None:
+    """Draws a preview, trains from scratch, draws detections beside the checkpoints, and evaluates."""
+    preview(Path(logs) / "shapes_preview.png")
+    if seed is not None:
+        keras.utils.set_random_seed(seed)  # the initial weights
+    config = ShapesConfig(SEED=seed, WEIGHT_DECAY=0)  # no image comes twice, so there is nothing to overfit to
     steps = epochs * config.STEPS_PER_EPOCH
-    images = steps * config.BATCH_SIZE  # so none comes twice
-    learning_rate = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=0.02, warmup_steps=100)
+    images = steps * config.BATCH_SIZE
+    rate = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=LEARNING_RATE, warmup_steps=100)
+    optimizer = keras.optimizers.Adam(rate, global_clipnorm=config.GRADIENT_CLIP_NORM)
     model = MaskRCNN(mode="training", config=config, model_dir=str(logs))
     model.train(
         shapes_dataset(images, TRAINING),
         shapes_dataset(config.VALIDATION_STEPS * config.BATCH_SIZE, VALIDATION),
-        learning_rate=learning_rate,
+        learning_rate=rate,
         epochs=epochs,
         layers="all",
+        optimizer=optimizer,
     )
     draw(model, Path(model.log_dir) / "detections.png")
     evaluate(model, shapes_dataset(EVALUATION_IMAGES, EVALUATION))
 
 
+def preview(path) -> None:
+    """Draws what the shipped weights find on three images, so that the result can be seen before training starts."""
+    try:
+        shipped = find_weights("shapes", ShapesConfig.NAME, path)
+    except FileNotFoundError:
+        print("preview: none, since weights/shapes.h5 is not installed. Training does not need it.")
+        return
+    model = MaskRCNN(mode="inference", config=ShapesConfig(), weights=shipped)
+    dataset = shapes_dataset(PREVIEW_IMAGES, EVALUATION)
+    draw_detections(model, dataset, dataset.image_ids, path)
+    print(f"preview: {path} shows what the shipped model, weights/shapes.h5, finds on {PREVIEW_IMAGES} images.")
+    print("Now the same model is trained from scratch.", flush=True)
+
+
 def draw(model, path) -> None:
-    """Draws what the model finds on the first images that training never saw."""
+    """Draws the detections on eight images that training never saw."""
     dataset = shapes_dataset(8, EVALUATION)
     print("picture:", draw_detections(model, dataset, dataset.image_ids, path))
 
 
 def trained_model(weights: str, logs) -> MaskRCNN:
-    """A model with the weights that `--weights` stands for."""
+    """An inference model with the weights named by `--weights`."""
     path = find_weights(weights, ShapesConfig.NAME, logs)
     model = MaskRCNN(mode="inference", config=ShapesConfig(), model_dir=str(logs))
     load_weights(model, weights, path)
@@ -252,12 +281,12 @@ def main(arguments=None) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     options = {name: commands.add_parser(name) for name in ("train", "evaluate", "detect")}
     for option in options.values():
-        option.add_argument("--logs", default=str(LOGS), help="folder for runs and checkpoints (%(default)s)")
+        option.add_argument("--logs", default=str(LOGS), help="folder of the runs and checkpoints (%(default)s)")
     for name in ("evaluate", "detect"):
-        options[name].add_argument("--weights", default="last", help="last, or a file (%(default)s)")
-    options["train"].add_argument("--epochs", type=int, default=24, help="of 50 steps of 8 images (%(default)s)")
-    options["train"].add_argument("--seed", type=int, help="makes the run repeatable")
-    options["detect"].add_argument("--output", default="detections.png", help="the picture to write (%(default)s)")
+        options[name].add_argument("--weights", default="last", help="last, shapes, or a file (%(default)s)")
+    options["train"].add_argument("--epochs", type=int, default=EPOCHS, help="of 100 steps of 8 images (%(default)s)")
+    options["train"].add_argument("--seed", type=int, help="makes a run repeatable")
+    options["detect"].add_argument("--output", default="detections.png", help="picture to write (%(default)s)")
     args = parser.parse_args(arguments)
 
     if args.command == "train":

@@ -110,6 +110,22 @@ def test_small_resnet_has_the_strides_that_the_pyramid_expects():
     assert [stage.shape[1] for stage in stages] == [64, 32, 16, 8, 4]
 
 
+def test_training_starts_with_a_picture_by_the_shipped_model(tmp_path, capsys):
+    picture = tmp_path / "new" / "preview.png"
+    shapes.preview(picture)
+    assert str(picture) in capsys.readouterr().out
+    assert cv2.imread(str(picture)).shape == (320, 960, 3)  # three images in a row
+
+
+def test_without_the_shipped_weights_the_preview_is_a_note(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("mrcnn.weights.downloads.SHIPPED_FOLDER", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    shapes.preview(tmp_path / "preview.png")
+    note = capsys.readouterr().out
+    assert note.count("\n") == 1 and "weights/shapes.h5" in note
+    assert not (tmp_path / "preview.png").exists()
+
+
 # ---- Balloon ---------------------------------------------------------------------------------------------------------
 def test_balloon_photos(shared):
     dataset = balloon.balloon_dataset(shared / "data" / "balloon", "val")
@@ -226,7 +242,7 @@ def test_coco_photos(shared):
     assert dataset.num_classes == 81 and len(dataset.image_ids) == len(truth.getImgIds()) == 206
 
 
-# ---- Start weights, and where the samples are found ------------------------------------------------------------------
+# ---- Initial weights, and import paths of the samples ----------------------------------------------------------------
 def test_a_weight_file_that_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"cocoo.*coco.*last"):
         common.find_weights("cocoo", "shapes", tmp_path)
@@ -257,7 +273,7 @@ def test_the_backbone_is_told_by_the_weights(monkeypatch, layers, backbone):
         ("nucleus", "NucleusConfig"),
     ],
 )
-def test_matterports_paths_lead_to_the_page(monkeypatch, name, attribute):
+def test_matterports_paths_lead_to_the_sample(monkeypatch, name, attribute):
     monkeypatch.syspath_prepend(str(ROOT / "samples" / name))
     monkeypatch.delitem(sys.modules, name, raising=False)
     assert getattr(importlib.import_module(name), attribute).NAME == name
@@ -266,7 +282,7 @@ def test_matterports_paths_lead_to_the_page(monkeypatch, name, attribute):
     assert getattr(nested, attribute).NAME == name
 
 
-@pytest.mark.parametrize("page", ["shapes", "balloon", "coco", "nucleus", "digits", "pedestrians"])
-def test_a_page_opens_with_its_commands(page):
-    text = (ROOT / "samples" / f"{page}.py").read_text()
-    assert re.search(rf"python samples/{page}\.py train", text.split('"""')[1])
+@pytest.mark.parametrize("sample", ["shapes", "balloon", "coco", "nucleus", "digits", "pedestrians"])
+def test_a_sample_opens_with_its_commands(sample):
+    text = (ROOT / "samples" / f"{sample}.py").read_text()
+    assert re.search(rf"python samples/{sample}\.py train", text.split('"""')[1])

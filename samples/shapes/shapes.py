@@ -1,7 +1,7 @@
-"""Where matterport's scripts look for this sample; the page itself is ../shapes.py.
+"""The shapes sample under matterport's path; the code is in ../shapes.py.
 
-`sys.path.append("samples/shapes"); import shapes`, `from samples.shapes import shapes` and
-`python samples/shapes/shapes.py` all end here.
+For `sys.path.append("samples/shapes"); import shapes`, `from samples.shapes import shapes` and
+`python samples/shapes/shapes.py`.
 """
 
 import importlib.util
@@ -9,11 +9,11 @@ import runpy
 import sys
 from pathlib import Path
 
-PAGE = Path(__file__).resolve().parents[1] / "shapes.py"
+SAMPLE = Path(__file__).resolve().parents[1] / "shapes.py"
 
 if __name__ == "__main__":
-    runpy.run_path(str(PAGE), run_name="__main__")
+    runpy.run_path(str(SAMPLE), run_name="__main__")
 else:
-    spec = importlib.util.spec_from_file_location(__name__, PAGE)
+    spec = importlib.util.spec_from_file_location(__name__, SAMPLE)
     sys.modules[__name__] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules[__name__])

@@ -33,7 +33,7 @@ from keras import layers
 from mrcnn import utils
 from mrcnn.config import Config
 from mrcnn.model import BatchNorm, MaskRCNN
-from samples.common import LOGS, draw_detections, evaluate, find_weights, load_weights
+from samples.common import LOGS, draw_detections, evaluate, find_weights, load_weights, warm_up_and_cosine
 
 SHAPES = ("square", "circle", "triangle")
 CLASS_NAMES = ["BG", *SHAPES]
@@ -231,9 +231,8 @@ def train(logs, epochs: int = EPOCHS, seed: int | None = None) -> None:
     if seed is not None:
         keras.utils.set_random_seed(seed)  # the initial weights
     config = ShapesConfig(SEED=seed, WEIGHT_DECAY=0)  # no image comes twice, so there is nothing to overfit to
-    steps = epochs * config.STEPS_PER_EPOCH
-    images = steps * config.BATCH_SIZE
-    rate = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=LEARNING_RATE, warmup_steps=100)
+    images = epochs * config.STEPS_PER_EPOCH * config.BATCH_SIZE
+    rate = warm_up_and_cosine(LEARNING_RATE, epochs, config)
     optimizer = keras.optimizers.Adam(rate, global_clipnorm=config.GRADIENT_CLIP_NORM)
     model = MaskRCNN(mode="training", config=config, model_dir=str(logs))
     model.train(

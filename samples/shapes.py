@@ -28,11 +28,10 @@ __path__ = [str(Path(__file__).with_suffix(""))]  # `from samples.shapes import 
 import cv2
 import keras
 import numpy as np
-from keras import layers
 
 from mrcnn import utils
 from mrcnn.config import Config
-from mrcnn.model import BatchNorm, MaskRCNN
+from mrcnn.model import MaskRCNN
 from samples.common import LOGS, draw_detections, evaluate, find_weights, load_weights, warm_up_and_cosine
 
 SHAPES = ("square", "circle", "triangle")
@@ -42,7 +41,6 @@ EVALUATION_IMAGES = 100
 PREVIEW_IMAGES = 3
 EPOCHS = 10
 LEARNING_RATE = 0.002
-WIDTHS = (16, 32, 48, 64, 96)  # channels of C1..C5
 
 
 # ---- Data ------------------------------------------------------------------------------------------------------------
@@ -150,43 +148,6 @@ def shapes_dataset(count: int, seed: int) -> ShapesDataset:
 
 
 # ---- Model -----------------------------------------------------------------------------------------------------------
-def small_resnet(input_image, architecture, stage5=True, train_bn=None):
-    """A narrow ResNet with two residual blocks per stage, small enough to train from scratch on a CPU.
-
-    The signature is that of `mrcnn.model.resnet_graph`, as `Config.BACKBONE` requires.
-
-    Args:
-        input_image: [B, H, W, channels] float.
-        architecture: unused.
-        stage5: unused; C5 is always computed.
-        train_bn: `Config.TRAIN_BN`.
-
-    Returns:
-        [C1, ..., C5] with `WIDTHS` channels and strides 2, 4, 8, 16, 32.
-    """
-    x = _conv_norm(input_image, WIDTHS[0], 3, 2, "stem", train_bn)
-    stages = [layers.Activation("relu", name="stem_out")(x)]
-    for stage, width in enumerate(WIDTHS[1:], start=2):
-        x = _residual(stages[-1], width, 2, f"stage{stage}a", train_bn)
-        stages.append(_residual(x, width, 1, f"stage{stage}b", train_bn))
-    return stages
-
-
-def _residual(x, width, stride, name, train_bn):
-    """relu(two 3 x 3 convolutions + shortcut); He et al., "Deep Residual Learning", figure 2."""
-    shortcut = x if stride == 1 else _conv_norm(x, width, 1, stride, f"{name}_shortcut", train_bn)
-    x = layers.Activation("relu")(_conv_norm(x, width, 3, stride, f"{name}_1", train_bn))
-    x = _conv_norm(x, width, 3, 1, f"{name}_2", train_bn)
-    return layers.Activation("relu", name=f"{name}_out")(layers.Add()([x, shortcut]))
-
-
-def _conv_norm(x, width, size, stride, name, train_bn):
-    x = layers.Conv2D(
-        width, size, stride, padding="same", use_bias=False, kernel_initializer="he_normal", name=f"{name}_conv"
-    )(x)
-    return BatchNorm(momentum=0.9, train_bn=train_bn, name=f"{name}_bn")(x)
-
-
 class ShapesConfig(Config):
     """A small Mask R-CNN for 128 x 128 images."""
 
@@ -199,7 +160,7 @@ class ShapesConfig(Config):
     IMAGE_MIN_DIM = IMAGE_MAX_DIM = 128
     USE_MINI_MASK = False  # whole masks are small at this image size
 
-    BACKBONE = staticmethod(small_resnet)
+    BACKBONE = "small_resnet"
     TRAIN_BN = None  # training from scratch needs batch statistics
     TOP_DOWN_PYRAMID_SIZE = 48
     RPN_CHANNELS = 64
@@ -252,12 +213,12 @@ def preview(path) -> None:
     try:
         shipped = find_weights("shapes", ShapesConfig.NAME, path)
     except FileNotFoundError:
-        print("preview: none, since weights/shapes.h5 is not installed. Training does not need it.")
+        print("preview: none, since the package has no shapes.h5. Training does not need it.")
         return
     model = MaskRCNN(mode="inference", config=ShapesConfig(), weights=shipped)
     dataset = shapes_dataset(PREVIEW_IMAGES, EVALUATION)
     draw_detections(model, dataset, dataset.image_ids, path)
-    print(f"preview: {path} shows what the shipped model, weights/shapes.h5, finds on {PREVIEW_IMAGES} images.")
+    print(f"preview: {path} shows what the shipped model (--weights shapes) finds on {PREVIEW_IMAGES} images.")
     print("Now the same model is trained from scratch.", flush=True)
 
 

@@ -365,7 +365,7 @@ def test_as_many_names_as_classes(tmp_path):
     [
         ("coco", "coco"),
         ("Shapes", "shapes"),
-        ("weights/shapes.h5", "shapes"),
+        ("models/shapes.h5", "shapes"),
         ("mask_rcnn_coco.h5", "coco"),
         ("logs/balloon20260101T0000/mask_rcnn_balloon_0014.h5", "balloon"),
         ("mask_rcnn_open_images_0002.h5", "open_images"),
@@ -425,7 +425,7 @@ def test_from_a_video_to_a_video(tmp_path, monkeypatch, capsys):
     with VideoFile("clip.mp4", 10) as file:
         for i in range(4):
             file.write(dataset.draw_shape(grey(40, 128, 128), "square", (50 + 4 * i, 60, 26), (220, 80, 60)))
-    video.main(["clip.mp4", "--weights", str(ROOT / "weights" / "shapes.h5"), "--batch", "4"])
+    video.main(["clip.mp4", "--weights", "shapes", "--batch", "4"])
     assert "clip_detected.mp4: 4 frames" in capsys.readouterr().out
     found, _ = read_all("clip_detected.mp4")
     assert found.shape == (4, 128, 128, 3)

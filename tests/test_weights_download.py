@@ -145,10 +145,11 @@ def test_the_words_and_their_releases():
 
 def test_shapes_is_shipped_and_checked(monkeypatch, tmp_path):
     path = weights.pretrained("shapes")
-    assert path == weights.find_pretrained("shapes") == str(Path(__file__).parents[1] / "weights" / "shapes.h5")
+    shipped = Path(__file__).parents[1] / "mrcnn" / "weights" / "shapes.h5"
+    assert path == weights.find_pretrained("shapes") == str(shipped)
     monkeypatch.setattr(downloads, "SHIPPED_FOLDER", tmp_path)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match="Clone the repository"):
+    with pytest.raises(FileNotFoundError, match="Install mrcnn again"):
         weights.pretrained("shapes")
     (tmp_path / "shapes.h5").write_bytes(Path(path).read_bytes()[:-1])
     with pytest.raises(ValueError, match="can't be read as weights|another version, changed or damaged"):

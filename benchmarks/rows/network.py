@@ -66,7 +66,7 @@ def precision(images: int) -> Row:
         points[dtype] = 100 * model.evaluate_dataset(dataset, progress=False).mask_ap
     value = abs(points["float32"] - points["mixed_bfloat16"])
     return Row(
-        3, f"mask AP of weights/shapes.h5, float32 against bfloat16; {images} images", round(value, 3),
+        3, f"mask AP of the shapes model, float32 against bfloat16; {images} images", round(value, 3),
         "<= 0.3 points", meets(value, "<= 0.3 points"), unit="points",
         medians={f"mask AP {dtype}": round(ap, 3) for dtype, ap in points.items()},
     )  # fmt: skip

@@ -40,8 +40,8 @@ PRETRAINED = {
     "imagenet": "https://github.com/fchollet/deep-learning-models/releases/download/v0.2/"
     "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
 }
-SHIPPED = {"shapes": ("shapes.h5", "a4e97b00f63a5589cd68babd97645656292572845f876368aae6b812354a159a")}
-SHIPPED_FOLDER = Path(__file__).resolve().parents[2] / "weights"  # of a clone
+SHIPPED = {"shapes": ("shapes.h5", "775089bfe3bd737b0e19cdd0ba27509de8bcf43a9f11a8e6f83e935e264f99bd")}
+SHIPPED_FOLDER = Path(__file__).resolve().parent  # package data
 WORDS = (*PRETRAINED, *SHIPPED)
 ATTEMPTS = 5  # of one download; each goes on where the one before broke off
 WAIT_SECONDS = 1.0  # between attempts
@@ -55,14 +55,14 @@ def pretrained(word: str, cache_dir: str | os.PathLike | None = None) -> str:
 
     Args:
         word: "coco" (all of Mask R-CNN, 81 classes), "balloon" (2 classes) or "imagenet" (ResNet-50 backbone); or
-            "shapes", the small model of `samples/shapes.py` that a clone of this repository holds.
+            "shapes", the small model of `samples/shapes.py`, which is part of the package.
         cache_dir: the folder to keep them in. None: `weights/` in the working directory where the file lies there
             already, else the folder in the environment variable MRCNN_CACHE, else ~/.cache/mrcnn.
 
     Raises:
         ValueError: an unknown word, or as `download`.
         ConnectionError: as `download`.
-        FileNotFoundError: "shapes", and no clone is there.
+        FileNotFoundError: "shapes", and the package lacks its file.
     """
     if word in SHIPPED:
         return _shipped(*SHIPPED[word])
@@ -83,14 +83,11 @@ def find_pretrained(path_or_word: str | os.PathLike) -> str:
 
 
 def _shipped(file: str, sha256: str) -> str:
-    for path in (SHIPPED_FOLDER / file, Path("weights") / file):
-        if path.is_file():
-            _check(str(path), str(path), sha256)
-            return str(path)
-    raise FileNotFoundError(
-        f"{file} lies in the folder weights/ of a clone of this repository; it is neither at {SHIPPED_FOLDER / file}"
-        f" nor at {path.absolute()}. Clone the repository, or copy the file to one of the two."
-    )
+    path = SHIPPED_FOLDER / file
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there, though it is part of the package. Install mrcnn again.")
+    _check(str(path), str(path), sha256)
+    return str(path)
 
 
 def download(url: str, path: str | os.PathLike, sha256: str | None = None, progress: bool = True) -> str:

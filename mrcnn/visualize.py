@@ -27,6 +27,7 @@ import os
 import random
 import re
 import sys
+import warnings
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -35,7 +36,7 @@ from matplotlib.patches import Polygon
 from skimage.measure import find_contours
 
 from mrcnn import utils
-from mrcnn.drawing import figures
+from mrcnn.drawing import figures, palette
 
 BOX_WIDTH = 2  # pixels, of draw_box
 STYLE_OF_VISIBILITY = {0: ("dotted", 0.5), 1: ("dotted", 1.0), 2: ("solid", 1.0)}  # line style, alpha
@@ -43,6 +44,7 @@ GREY = (0.5, 0.5, 0.5)
 GROUND_TRUTH_COLOR = (0.0, 1.0, 0.0, 0.8)
 PREDICTION_COLOR = (1.0, 0.0, 0.0, 1.0)
 ROOM_FOR_NUMBERS = 1200  # plot_overlaps writes zeros too in grids of at most this many cells
+BACKGROUND_NAMES = ("bg", "background", "__background__", "_background_")
 OVERFLOW = 1000  # display_weight_stats flags weights beyond it
 
 
@@ -103,7 +105,7 @@ def color_splash(image, masks) -> np.ndarray:
     """
     image = figures.as_rgb(image)
     inside = figures.as_masks(masks, image.shape).any(axis=-1)
-    grey = np.rint(image @ figures.LUMINANCE).astype(np.uint8)
+    grey = np.rint(image @ palette.LUMINANCE).astype(np.uint8)
     return np.where(inside[..., np.newaxis], image, grey[..., np.newaxis])
 
 
@@ -173,6 +175,8 @@ def display_instances(
         masks = None if masks is None else figures.as_masks(masks, picture.shape)
         figures.same_length(boxes=count, masks=count if masks is None else masks.shape[-1], class_ids=len(class_ids))
         figures.at_least(count, scores=scores, captions=captions)
+        if captions is None or len(captions) == 0:
+            _warn_without_background(class_names)
     colors = _choose_colors(colors, count, class_ids)
     there = np.flatnonzero(boxes.any(axis=1))
     if captions is None or len(captions) == 0:
@@ -416,9 +420,20 @@ def _name(class_names, class_id) -> str:
     except (IndexError, KeyError) as error:
         raise ValueError(
             f"class_ids holds {class_id}, but class_names has {len(class_names)} names; expected one for each id,"
-            " the background's first."
+            ' the background\'s first: class id 1 is class_names[1]. Without it, pass ["BG", *class_names].'
         ) from error
     return f"{name} (crowd)" if class_id < 0 else str(name)
+
+
+def _warn_without_background(class_names) -> None:
+    """Warns if the first name isn't the background's: then each instance is captioned with another class's name."""
+    if isinstance(class_names, (list, tuple)) and str(class_names[0]).strip().lower() not in BACKGROUND_NAMES:
+        warnings.warn(
+            f"class_names[0] is {class_names[0]!r}, not the background's name: objects with class id 1 are captioned"
+            f' {class_names[1] if len(class_names) > 1 else None!r}. Pass ["BG", *class_names] if {class_names[0]!r}'
+            " has the id 1.",
+            stacklevel=3,
+        )
 
 
 def _caption(class_ids, class_names, scores, i: int) -> str:
@@ -434,9 +449,9 @@ def _choose_colors(colors, count: int, class_ids=None) -> list:
         if colors != "class" or class_ids is None:
             allowed = "a list of colours" if class_ids is None else 'a list of colours or "class"'
             raise ValueError(f"colors is {colors!r}; expected {allowed}.")
-        return figures.class_colors(class_ids[:count])
+        return palette.class_colors(class_ids[:count])
     figures.at_least(count, colors=colors)
-    return [figures.as_color(color, f"colors[{i}]") for i, color in enumerate(colors[:count])]
+    return [palette.as_color(color, f"colors[{i}]") for i, color in enumerate(colors[:count])]
 
 
 # ---- Curves and grids ------------------------------------------------------------------------------------------------
@@ -488,7 +503,7 @@ def plot_overlaps(
     for row, column in np.argwhere(written):
         iou = overlaps[row, column]
         verdict = ("match" if true_ids[column] == pred_ids[row] else "wrong") if iou > threshold else ""
-        color = figures.text_color(plt.cm.Blues(shade(iou))) if iou > 0 else "grey"
+        color = palette.text_color(plt.cm.Blues(shade(iou))) if iou > 0 else "grey"
         ax.text(column, row, f"{iou:.3f}\n{verdict}".strip(), ha="center", va="center", fontsize=9, color=color)
     if opened:
         ax.figure.tight_layout()

@@ -39,7 +39,7 @@ from scipy.optimize import linear_sum_assignment
 from tqdm import tqdm
 
 from mrcnn import weights
-from mrcnn.drawing import figures
+from mrcnn.drawing import figures, palette
 from mrcnn.ops.boxes import compute_overlaps
 from samples.common import LOGS, class_names_of, find_weights
 from samples.frames import VideoFile, read_video
@@ -144,7 +144,7 @@ def draw_frame(frame: np.ndarray, found: dict, numbers, class_names) -> np.ndarr
     Returns:
         [H, W, 3] uint8.
     """
-    picture, colors = frame.copy(), figures.class_colors(numbers)
+    picture, colors = frame.copy(), palette.class_colors(numbers)
     instances = list(zip(np.asarray(found["rois"]).tolist(), colors, range(len(colors))))[::-1]
     for (y1, x1, y2, x2), color, i in instances:
         _paint(picture[y1:y2, x1:x2], found["masks"][y1:y2, x1:x2, i], color)
@@ -172,7 +172,7 @@ def _write(pen, font, text: str, corner, color) -> None:
     x = max(0, min(corner[0], pen.im.size[0] - width))
     y = corner[1] - height if corner[1] >= height else corner[1]
     pen.rectangle((x, y, x + width - 1, y + height - 1), fill=_bytes(color))
-    pen.text((x + 2, y + 1), text, font=font, fill=figures.text_color(color))
+    pen.text((x + 2, y + 1), text, font=font, fill=palette.text_color(color))
 
 
 def _font(size: int):

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mrcnn.drawing import figures
+from mrcnn.drawing import palette
 from samples import coco, frames, shapes, video
 from samples.frames import VideoFile, read_video
 from samples.video import Tracker, annotate_video, draw_frame
@@ -121,7 +121,7 @@ def test_a_frame_with_detections():
     drawn = draw_frame(frame, found_of(boxes, frame.shape), [5, 2], ["BG", "cat"])
     assert (frame == 90).all() and drawn.shape == frame.shape and drawn.dtype == np.uint8
     for (_, x1, y2, x2), number in zip(boxes, (5, 2)):
-        color = np.rint(255 * np.array(figures.class_colors([number])[0]))
+        color = np.rint(255 * np.array(palette.class_colors([number])[0]))
         np.testing.assert_array_equal(drawn[y2 - 1, x1 + 3], color)  # the box
         np.testing.assert_array_equal(drawn[y2 - 2, x1 + 3], color)  # the mask's outline
         expected = 90 + video.MASK_ALPHA * (color - 90)
@@ -310,7 +310,7 @@ def test_each_object_keeps_its_color(tmp_path, misses):
     assert found.shape == (9, 96, 128, 3) and rate == 8
     drawn = [i for i in range(9) if i not in misses]
     outlines = np.array([[found[i, 33, 18 + 9 * i], found[i, 83, 106 - 9 * i]] for i in drawn]).astype(int)
-    colors = np.rint(255 * np.array(figures.class_colors([1, 2]))[:, :3])
+    colors = np.rint(255 * np.array(palette.class_colors([1, 2]))[:, :3])
     first = outlines[0]
     assert np.abs(outlines - first).max() < 70  # what JPEG leaves of a line one pixel wide
     distance = np.abs(first[:, np.newaxis] - colors).sum(axis=-1)  # [square, number]

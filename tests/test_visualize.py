@@ -18,7 +18,7 @@ from matplotlib.patches import Polygon, Rectangle
 from skimage.color import rgb2lab
 
 from mrcnn import utils, visualize
-from mrcnn.drawing import figures
+from mrcnn.drawing import figures, palette
 
 RED, GREEN = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)
 NAMES = ["BG", "cat", "dog"]
@@ -105,8 +105,8 @@ def test_random_colors():
 
 
 def test_class_colors_are_fixed_and_far_apart():
-    colors = figures.class_colors(range(1, 81))
-    assert figures.class_colors([7, -7, 7.0]) == [colors[6]] * 3
+    colors = palette.class_colors(range(1, 81))
+    assert palette.class_colors([7, -7, 7.0]) == [colors[6]] * 3
     assert len(set(colors)) == 80
     for count, least in ((10, 45), (20, 30), (80, 10)):  # differences from 2 up can be seen side by side
         lab = rgb2lab(np.array(colors[:count]))
@@ -117,7 +117,7 @@ def test_class_colors_are_fixed_and_far_apart():
 @pytest.mark.parametrize("background, color", [("white", "black"), ("yellow", "black"), ("lime", "black"),
                                                ("red", "white"), ("blue", "white"), ("gray", "white")])  # fmt: skip
 def test_captions_stand_out_from_their_tag(background, color):
-    assert figures.text_color(background) == color
+    assert palette.text_color(background) == color
 
 
 @pytest.mark.parametrize("color", [(255, 0, 0), "no colour", (1, 0)])
@@ -242,6 +242,19 @@ def test_masks_of_any_kind_draw_the_same(convert):
     ax = visualize.display_instances(image, boxes, convert(masks), class_ids, NAMES, colors="class")
     np.testing.assert_array_equal(picture_of(ax), picture_of(expected))
     assert len(of_kind(ax, Polygon)) == len(of_kind(expected, Polygon)) == 2
+
+
+def test_names_without_the_background_are_warned_of():
+    image, boxes, masks, class_ids = two_squares()
+    with pytest.warns(
+        UserWarning, match=r"class_names\[0\] is 'cat'.*captioned 'dog'\. Pass \[\"BG\", \*class_names\]"
+    ):
+        visualize.display_instances(image, boxes[:1], masks[..., :1], class_ids[:1], ["cat", "dog"])
+    with (
+        pytest.raises(ValueError, match=r'class_ids holds 2, but class_names has 2 names.*"BG"'),
+        pytest.warns(UserWarning),
+    ):
+        visualize.display_instances(image, boxes, masks, class_ids, ["cat", "dog"])
 
 
 def test_show_mask_and_show_bbox():

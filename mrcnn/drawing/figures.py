@@ -11,7 +11,6 @@ Nothing here knows a model, a data set or a class name.
 
 from __future__ import annotations
 
-import functools
 import textwrap
 import warnings
 from collections.abc import Sequence
@@ -19,18 +18,14 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib import colors as mpl_colors
 from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon, Rectangle
-from skimage.color import rgb2lab
 from skimage.measure import find_contours
 
+from mrcnn.drawing.palette import as_color, text_color
 from mrcnn.io import replacing
 from mrcnn.ops.boxes import extract_bboxes
 
-LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # of red, green, blue: ITU-R BT.709
-WHITE_TEXT_BELOW = 0.25  # red has 0.21, orange 0.35; both contrasts are above 3 there, as WCAG 2 asks
-PALETTE_SIZE = 128
 LINE_WIDTH = 2
 CAPTION_POINTS = 11
 CAPTION_PAD_POINTS = 2
@@ -132,47 +127,6 @@ def at_least(count: int, **sequences) -> None:
     for name, values in sequences.items():
         if values is not None and len(values) < count:
             raise ValueError(f"{name} has {len(values)} entries for {count} instances; expected one for each.")
-
-
-# ---- Colours ---------------------------------------------------------------------------------------------------------
-def as_color(color, name: str = "color") -> tuple:
-    """(red, green, blue, alpha) in 0..1. Raises ValueError for what is no colour, 0..255 values among it."""
-    try:
-        return mpl_colors.to_rgba(color)
-    except ValueError as error:
-        raise ValueError(f"{name} is {color!r}; expected red, green and blue in 0..1 or a colour's name.") from error
-
-
-@functools.lru_cache(maxsize=1)
-def palette() -> tuple:
-    """PALETTE_SIZE colours, each as far as can be from all those before it, so few classes differ most.
-
-    Distance is Euclidean in CIELAB. Colours near black, white and grey are left out: they vanish in photos.
-    """
-    steps = np.linspace(0, 1, 16)
-    candidates = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
-    lab = rgb2lab(candidates[np.newaxis])[0]
-    vivid = (lab[:, 0] > 35) & (lab[:, 0] < 92) & (np.hypot(lab[:, 1], lab[:, 2]) > 35)
-    candidates, lab = candidates[vivid], lab[vivid]
-    chosen = [int(np.argmin(np.abs(candidates - [1, 0.2, 0.2]).sum(axis=1)))]
-    distance = np.full(len(lab), np.inf)
-    while len(chosen) < PALETTE_SIZE:
-        distance = np.minimum(distance, np.linalg.norm(lab - lab[chosen[-1]], axis=1))
-        chosen.append(int(np.argmax(distance)))
-    return tuple(tuple(float(v) for v in candidates[i]) for i in chosen)
-
-
-def class_colors(class_ids) -> list[tuple]:
-    """The fixed colour of each class id: the same in every picture and every run. Repeats after PALETTE_SIZE ids."""
-    fixed = palette()
-    return [fixed[(abs(int(class_id)) - 1) % PALETTE_SIZE] for class_id in class_ids]
-
-
-def text_color(background) -> str:
-    """Black or white, whichever reads better on the background: white up to a bright red's luminance."""
-    rgb = np.asarray(as_color(background)[:3])
-    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    return "white" if linear @ LUMINANCE < WHITE_TEXT_BELOW else "black"
 
 
 # ---- Boxes -----------------------------------------------------------------------------------------------------------

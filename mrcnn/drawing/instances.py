@@ -5,32 +5,12 @@
 
 from __future__ import annotations
 
-import colorsys
-
 import cv2
 import numpy as np
 
-GOLDEN_RATIO = 0.6180339887  # steps of it around the circle of hues never come close to one another
+from mrcnn.ops.images import to_rgb_uint8
+
 FONT, FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.5
-
-
-def class_color(class_id: int) -> tuple[int, int, int]:
-    """The colour of a class, RGB 0..255; always the same."""
-    red, green, blue = colorsys.hsv_to_rgb((0.33 + GOLDEN_RATIO * class_id) % 1, 0.75, 1.0)
-    return round(255 * red), round(255 * green), round(255 * blue)
-
-
-def to_rgb(image: np.ndarray) -> np.ndarray:
-    """Any image as [H, W, 3] uint8: grey becomes RGB, other types are stretched to 0..255."""
-    image = np.asarray(image)
-    image = image[..., None] if image.ndim == 2 else image
-    if image.dtype != np.uint8:
-        image = image.astype(np.float64)
-        low, high = np.nanmin(image), np.nanmax(image)
-        image = np.nan_to_num((image - low) / (high - low if high > low else 1) * 255).astype(np.uint8)
-    if image.shape[-1] < 3:
-        image = np.repeat(image[..., :1], 3, axis=-1)
-    return np.ascontiguousarray(image[..., :3])
 
 
 def draw_instances(image, instances, captions, colors, side: int = 480, alpha: float = 0.35) -> np.ndarray:
@@ -47,7 +27,7 @@ def draw_instances(image, instances, captions, colors, side: int = 480, alpha: f
     Returns:
         [h, w, 3] uint8.
     """
-    picture = to_rgb(image)
+    picture = to_rgb_uint8(image)
     scale = side / max(picture.shape[:2])
     shape = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
     picture = cv2.resize(picture, shape, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)

@@ -22,8 +22,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from mrcnn.ops.boxes import compute_overlaps
-
 
 def trim_zeros(x: np.ndarray) -> np.ndarray:
     """Drops the rows that are all zero: the padding of boxes.
@@ -209,6 +207,8 @@ def compute_recall(pred_boxes, gt_boxes, iou):
         recall: float in [0, 1]; 1 where there is no true box, for none was missed.
         positive_ids: [n] int, the predictions that fit one.
     """
+    from mrcnn.ops.boxes import compute_overlaps  # imports Keras, which evaluating COCO results does not need
+
     pred_boxes, gt_boxes = np.asarray(pred_boxes).reshape(-1, 4), np.asarray(gt_boxes).reshape(-1, 4)
     if len(gt_boxes) == 0:
         return 1.0, np.zeros(0, np.int64)

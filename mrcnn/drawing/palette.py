@@ -1,0 +1,77 @@
+"""Colors of classes and of captions, the same in figures, reports, videos and TensorBoard.
+
+A color is (red, green, blue) in 0..1, with or without alpha, or any name that matplotlib knows.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+
+import numpy as np
+from matplotlib import colors as mpl_colors
+from skimage.color import rgb2lab
+
+LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # of red, green, blue: ITU-R BT.709
+WHITE_TEXT_BELOW = 0.25  # luminance: red has 0.21, orange 0.35; both contrasts are above 3 there, as WCAG 2 asks
+PALETTE_SIZE = 128
+
+
+@functools.lru_cache(maxsize=1)
+def palette() -> tuple[tuple[float, float, float], ...]:
+    """PALETTE_SIZE colors, each as far as possible from all before it, so that few classes differ most.
+
+    Distance is Euclidean in CIELAB. Colors near black, white and gray are left out: they vanish in photos.
+    """
+    steps = np.linspace(0, 1, 16)
+    candidates = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
+    lab = rgb2lab(candidates[np.newaxis])[0]
+    vivid = (lab[:, 0] > 35) & (lab[:, 0] < 92) & (np.hypot(lab[:, 1], lab[:, 2]) > 35)
+    candidates, lab = candidates[vivid], lab[vivid]
+    chosen = [int(np.argmin(np.abs(candidates - [1, 0.2, 0.2]).sum(axis=1)))]
+    distance = np.full(len(lab), np.inf)
+    while len(chosen) < PALETTE_SIZE:
+        distance = np.minimum(distance, np.linalg.norm(lab - lab[chosen[-1]], axis=1))
+        chosen.append(int(np.argmax(distance)))
+    return tuple(tuple(float(v) for v in candidates[i]) for i in chosen)
+
+
+def class_colors(class_ids: Iterable[int]) -> list[tuple[float, float, float]]:
+    """The color of each class id: the same in every picture and every run. Repeats after PALETTE_SIZE ids.
+
+    A negative id, a crowd of a class, has the color of its class.
+
+    Example:
+
+    >>> [as_bytes(color) for color in class_colors([1, 2, -1])]
+    [(255, 51, 51), (0, 204, 255), (255, 51, 51)]
+    """
+    colors = palette()
+    return [colors[(abs(int(class_id)) - 1) % PALETTE_SIZE] for class_id in class_ids]
+
+
+def as_color(color, name: str = "color") -> tuple[float, float, float, float]:
+    """(red, green, blue, alpha) in 0..1. Raises ValueError for anything that is no color, such as 0..255 values."""
+    try:
+        return mpl_colors.to_rgba(color)
+    except ValueError as error:
+        raise ValueError(f"{name} is {color!r}; expected red, green and blue in 0..1 or a color's name.") from error
+
+
+def as_bytes(color) -> tuple[int, int, int]:
+    """(red, green, blue) in 0..255; alpha is dropped.
+
+    Example:
+
+    >>> as_bytes("orange")
+    (255, 165, 0)
+    """
+    red, green, blue = (round(255 * value) for value in as_color(color)[:3])
+    return red, green, blue
+
+
+def text_color(background) -> str:
+    """Black or white, whichever reads better on the background: white up to a bright red's luminance."""
+    rgb = np.asarray(as_color(background)[:3])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return "white" if linear @ LUMINANCE < WHITE_TEXT_BELOW else "black"

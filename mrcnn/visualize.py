@@ -37,6 +37,7 @@ from skimage.measure import find_contours
 
 from mrcnn import utils
 from mrcnn.drawing import figures, palette
+from mrcnn.ops.images import to_rgb_uint8
 
 BOX_WIDTH = 2  # pixels, of draw_box
 STYLE_OF_VISIBILITY = {0: ("dotted", 0.5), 1: ("dotted", 1.0), 2: ("solid", 1.0)}  # line style, alpha
@@ -103,7 +104,7 @@ def color_splash(image, masks) -> np.ndarray:
     Returns:
         [H, W, 3] uint8.
     """
-    image = figures.as_rgb(image)
+    image = to_rgb_uint8(image)
     inside = figures.as_masks(masks, image.shape).any(axis=-1)
     grey = np.rint(image @ palette.LUMINANCE).astype(np.uint8)
     return np.where(inside[..., np.newaxis], image, grey[..., np.newaxis])
@@ -165,7 +166,7 @@ def display_instances(
         ValueError: boxes, masks and class ids that differ in number; masks of another size than the image; a class id
             without a name. The message names them.
     """
-    picture = figures.as_rgb(image)
+    picture = to_rgb_uint8(image)
     boxes = figures.as_boxes(boxes)
     count = len(boxes)
     if not count:
@@ -210,7 +211,7 @@ def display_differences(
     Returns:
         The axes drawn on.
     """
-    shape = figures.as_rgb(image).shape
+    shape = to_rgb_uint8(image).shape
     truth = _without_padding(shape, "gt", gt_box, gt_class_id, gt_mask)
     predicted = _without_padding(shape, "pred", pred_box, pred_class_id, pred_mask, pred_score)
     ious = _matched_ious(truth, predicted, iou_threshold, score_threshold)
@@ -272,7 +273,7 @@ def display_top_masks(image, mask, class_ids, class_names, limit=4, *, ax=None, 
     Returns:
         [limit + 1] array of axes.
     """
-    picture = figures.as_rgb(image)
+    picture = to_rgb_uint8(image)
     masks, class_ids = figures.as_masks(mask, picture.shape, "mask"), np.asarray(class_ids).astype(int)
     figures.same_length(mask=masks.shape[-1], class_ids=len(class_ids))
     area = {class_id: masks[..., class_ids == class_id].sum() for class_id in np.unique(class_ids)}
@@ -331,7 +332,7 @@ def draw_boxes(
     """
     if boxes is None and refined_boxes is None:
         raise ValueError("boxes and refined_boxes are both None; expected at least one of them, [N, 4].")
-    picture = figures.as_rgb(image)
+    picture = to_rgb_uint8(image)
     before = None if boxes is None else figures.as_boxes(boxes)
     after = None if refined_boxes is None else figures.as_boxes(refined_boxes, "refined_boxes").astype(np.int32)
     count = len(after if before is None else before)
@@ -376,7 +377,7 @@ def draw_rois(image, rois, refined_rois, mask, class_ids, class_names, limit=10,
     Returns:
         The axes drawn on.
     """
-    picture = figures.as_rgb(image)
+    picture = to_rgb_uint8(image)
     rois, class_ids = figures.as_boxes(rois, "rois"), np.asarray(class_ids).astype(int)
     refined = None if refined_rois is None else figures.as_boxes(refined_rois, "refined_rois")
     given = {"rois": rois, "refined_rois": refined, "mask": mask, "class_ids": class_ids}

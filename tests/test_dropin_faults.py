@@ -67,11 +67,11 @@ HELD_BY = {
     (134, 895, 2199): "test_visualize::test_issue_134_figures_are_saved_whole_and_closed",
     (858, 1282): "test_visualize::test_issue_858_colours_stay_from_call_to_call",
     # 3.5 measures
-    (532,): "test_evaluate_matching::test_issue_532_masks_of_nothing_overlap_nothing",
-    (960,): "test_evaluate_matching::test_issue_960_masks_without_a_pixel_have_iou_0_not_nan",
-    (252, 551): "test_evaluate_matching::test_issue_252_551_ap_never_exceeds_1",
-    (2165, 2178, 2189, 2474, 2513): "test_evaluate_matching::test_issue_2165_recall_counts_each_true_box_once",
-    (1476, 2438, 2787): "test_evaluate_matching::test_issue_1476_ap_is_defined_without_truth_or_predictions",
+    (532,): "test_evaluation_matching::test_issue_532_masks_of_nothing_overlap_nothing",
+    (960,): "test_evaluation_matching::test_issue_960_masks_without_a_pixel_have_iou_0_not_nan",
+    (252, 551): "test_evaluation_matching::test_issue_252_551_ap_never_exceeds_1",
+    (2165, 2178, 2189, 2474, 2513): "test_evaluation_matching::test_issue_2165_recall_counts_each_true_box_once",
+    (1476, 2438, 2787): "test_evaluation_matching::test_issue_1476_ap_is_defined_without_truth_or_predictions",
 }
 
 

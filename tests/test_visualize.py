@@ -180,28 +180,9 @@ def test_color_splash_takes_grey_and_rgba(shape):
     assert (visualize.color_splash(image, np.ones((4, 5, 1))) == np.full((4, 5, 3), 80)).all()
 
 
-@pytest.mark.parametrize(
-    "image, seen, why",
-    [
-        (np.full((2, 2, 3), 0.5), 127, "floats in 0..1"),
-        (np.full((2, 2, 3), 200.7), 200, "floats in 0..255"),
-        (np.full((2, 2, 3), -30.0), 0, "mean subtracted: cut off, not wrapped"),
-        (np.full((2, 2, 3), 300), 255, "beyond the range: cut off"),
-        (np.full((2, 2, 3), np.nan), 0, "nothing known"),
-        (np.full((2, 2), 65535, np.uint16), 255, "16 bits"),
-        (np.full((2, 2), 200, np.uint16), 200, "8 bits held in 16"),
-        (np.full((2, 2), True), 255, "a mask shown as an image"),
-    ],
-)
-def test_any_image_becomes_rgb_bytes(image, seen, why):
-    rgb = figures.as_rgb(image)
-    assert rgb.shape == (2, 2, 3) and rgb.dtype == np.uint8
-    assert (rgb == seen).all(), why
-
-
-@pytest.mark.parametrize("shape", [(4,), (4, 5, 2), (0, 5, 3), (1, 4, 5, 3)])
+@pytest.mark.parametrize("shape", [(4,), (4, 5, 5), (0, 5, 3), (1, 4, 5, 3)])
 def test_what_is_no_image_is_refused(shape):
-    with pytest.raises(ValueError, match=r"image has the shape"):
+    with pytest.raises(ValueError, match=r"image has shape"):
         visualize.color_splash(np.zeros(shape), np.zeros((4, 5, 0)))
 
 
@@ -307,7 +288,7 @@ def test_empty_mask_and_padded_box_are_left_out():
         ({"colors": [RED]}, "colors has 1 entries for 2 instances"),
         ({"colors": "klass"}, "colors is 'klass'; expected a list of colours or \"class\""),
         ({"colors": [RED, (0, 0, 256)]}, r"colors\[1\] is \(0, 0, 256\)"),
-        ({"image": np.zeros((20, 20, 2))}, r"image has the shape \(20, 20, 2\)"),
+        ({"image": np.zeros((20, 20, 5))}, r"image has shape \(20, 20, 5\)"),
     ],
 )
 def test_contract_3_6_wrong_shapes_are_refused_by_name(change, message):
@@ -430,7 +411,7 @@ def test_display_images_on_given_axes(shown, tmp_path):
     assert plt.get_fignums() and (tmp_path / "a.png").exists(), "saved, not closed: it is the caller's"
     with pytest.raises(ValueError, match="ax has 1 entries for 2"):
         visualize.display_images(np.zeros((2, 5, 5, 3)), ax=own[:1])
-    with pytest.raises(ValueError, match=r"images\[1\] has the shape"):
+    with pytest.raises(ValueError, match=r"images\[1\] has shape"):
         visualize.display_images([np.zeros((2, 2)), np.zeros((2, 2, 5))])
 
 

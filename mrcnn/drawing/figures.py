@@ -25,6 +25,7 @@ from skimage.measure import find_contours
 from mrcnn.drawing.palette import as_color, text_color
 from mrcnn.io import replacing
 from mrcnn.ops.boxes import extract_bboxes
+from mrcnn.ops.images import to_rgb_uint8
 
 LINE_WIDTH = 2
 CAPTION_POINTS = 11
@@ -35,52 +36,14 @@ TITLE_POINTS = 9
 
 
 # ---- Checked inputs --------------------------------------------------------------------------------------------------
-def as_rgb(image, name: str = "image") -> np.ndarray:
-    """A copy of any image as [H, W, 3] uint8, ready to be painted on.
-
-    Args:
-        image: [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] (alpha is dropped). Booleans are black and white. Floats
-            that stay within 0..1 are taken as 0..1, other numbers as 0..255 and cut off there (so a molded image,
-            mean subtracted, shows without wrapping round). uint16 that goes beyond 255 is taken as 0..65535.
-            NaN is black.
-        name: how error messages call the image.
-
-    Raises:
-        ValueError: any other shape.
-    """
-    image = np.asarray(image)
-    if image.ndim == 2:
-        image = image[..., np.newaxis]
-    if image.ndim != 3 or image.shape[2] not in (1, 3, 4) or 0 in image.shape:
-        raise ValueError(
-            f"{name} has the shape {image.shape}; expected [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], not empty."
-        )
-    image = image[..., :3]
-    if image.dtype == bool:
-        image = image * np.uint8(255)
-    elif image.dtype != np.uint8:
-        image = _to_byte_range(image)
-    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image.copy()
-
-
 def as_panel(image, name: str) -> np.ndarray:
-    """[H, W] numbers as they are, for a colour map (booleans as 0 and 1), or else what `as_rgb` gives."""
+    """[H, W] numbers as they are, for a colour map (booleans as 0 and 1), or else what `to_rgb_uint8` returns."""
     image = np.asarray(image)
     if image.ndim == 3 and image.shape[2] == 1:
         image = image[..., 0]
     if image.ndim == 2:
         return image.astype(np.uint8) if image.dtype == bool else image
-    return as_rgb(image, name)
-
-
-def _to_byte_range(image: np.ndarray) -> np.ndarray:
-    if image.dtype == np.uint16 and image.max() > 255:
-        image = image / 257
-    if np.issubdtype(image.dtype, np.floating):
-        image = np.nan_to_num(image, nan=0.0)
-        if image.min() >= 0 and image.max() <= 1:
-            image = image * 255
-    return np.clip(image, 0, 255).astype(np.uint8)
+    return to_rgb_uint8(image, name)
 
 
 def as_boxes(boxes, name: str = "boxes") -> np.ndarray:

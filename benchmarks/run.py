@@ -1,13 +1,13 @@
-"""How fast the package is, against what its machine can do: rows 1 to 9 of benchmarks/README.md.
+"""Measures speed relative to what the machine can do: rows 1 to 9 of benchmarks/README.md.
 
-    python benchmarks/run.py                                   all rows, some 10 minutes on 4 cores
-    python benchmarks/run.py --quick                           smaller, some 3 minutes
-    python benchmarks/run.py --rows 1,2 --json figures.json    some rows; the file also gets plots beside it
+    python benchmarks/run.py                                   all rows, about 10 minutes on 4 cores
+    python benchmarks/run.py --quick                           smaller, about 3 minutes
+    python benchmarks/run.py --rows 1,2 --json figures.json    some rows; writes plots next to the file
     python benchmarks/run.py --peer FOLDER --peer-python PYTHON
-                                                               another package with matterport's API beside this one
+                                                               compares with another package with matterport's API
 
-FOLDER holds the other package's folder `mrcnn`, PYTHON is the interpreter that can import it. Run it on a machine that
-does nothing else; ratios are taken between neighbours in time and survive some noise, seconds don't.
+FOLDER contains the other package's folder `mrcnn`; PYTHON is an interpreter that can import it. Run it on an idle
+machine. Ratios compare calls that follow each other and tolerate some noise; absolute times do not.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes would tear the table apart
-logging.getLogger("tensorflow").setLevel(logging.ERROR)  # row 8 makes a graph for each size, and is meant to
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's log messages would break up the table
+logging.getLogger("tensorflow").setLevel(logging.ERROR)  # row 8 traces a graph for each size on purpose
 
 from benchmarks.timing import Row, machine
 from mrcnn.io import replacing
 
 
 def measurements() -> dict:
-    """The functions that measure, by the rows they give. Imported when needed: row 7 alone needs no TensorFlow here."""
+    """Maps row numbers to the functions that measure them. Imported lazily: row 7 alone needs no TensorFlow here."""
     from benchmarks.rows import loading, network, processes, sizes, training
 
     return {
@@ -49,9 +49,9 @@ def measurements() -> dict:
 def main(arguments=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="smaller images, fewer rounds")
-    parser.add_argument("--rows", help="only these, e.g. 1,2,7")
-    parser.add_argument("--json", type=Path, help="write figures here, and plots beside it")
-    parser.add_argument("--peer", type=Path, help="folder that holds another package's folder mrcnn")
+    parser.add_argument("--rows", help="only these rows, e.g. 1,2,7")
+    parser.add_argument("--json", type=Path, help="write results to this file and plots next to it")
+    parser.add_argument("--peer", type=Path, help="folder that contains another package's folder mrcnn")
     parser.add_argument("--peer-python", default=sys.executable, help="its interpreter (default: this one)")
     args = parser.parse_args(arguments)
     wanted = {int(row) for row in args.rows.split(",")} if args.rows else set(range(1, 10))
@@ -73,7 +73,7 @@ def main(arguments=None) -> None:
 
 
 def rows_of(wanted: set, args):
-    """The rows, as they come in."""
+    """Yields the rows as they are measured."""
     if args.peer:
         from benchmarks.peer import against_peer
 
@@ -85,7 +85,7 @@ def rows_of(wanted: set, args):
 
 
 def line(row: Row) -> str:
-    """A row of the table: met or not, figure, target; what; what stands behind it."""
+    """Formats a row: whether the target is met, value, target, description and details."""
     mark = {True: "ok  ", False: "MISS", None: "    "}[row.ok]
     value = "-" if row.value is None else f"{row.value:g} {row.unit}"
     behind = ", ".join(f"{name} {median:g}" for name, median in row.medians.items())
@@ -99,7 +99,7 @@ def line(row: Row) -> str:
 
 
 def write_json(report: dict, path: Path) -> None:
-    """To a temporary name first, so that the file is always whole."""
+    """Writes to a temporary file first so that the file is always complete."""
     with replacing(path) as unfinished:
         unfinished.write_text(json.dumps(report, indent=1))
 

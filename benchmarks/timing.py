@@ -1,7 +1,7 @@
-"""How the benchmarks measure: things to compare take turns in one run, and each ratio is of neighbours in time.
+"""How the benchmarks measure: compared calls alternate in one run, and each ratio is taken within rounds.
 
-A busy or throttling machine is slow for all that take turns on it, so ratios hold where seconds don't. The value of a
-comparison is the median over rounds of a ratio within a round; its spread is from the lower to the upper quartile.
+A busy or throttled machine affects all calls alike, so ratios are more reliable. The value of a
+comparison is the median over rounds of a ratio within a round; the spread is the interquartile range.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ class Row:
 
     Attributes:
         row: number of the row in the list of `benchmarks/README.md`.
-        what: what was measured.
-        value: the figure; None where it can't be measured here.
-        target: as text, "" where a figure is only reported.
-        ok: whether the target is met, None without one.
+        what: description of the measurement.
+        value: the result; None if it cannot be measured here.
+        target: as text; "" if the value is only reported.
+        ok: whether the target is met; None without a target.
         unit: of `value`; "x" is a ratio.
-        medians: of each thing that was compared, seconds unless its name says otherwise.
-        spread: of `value`, lower and upper quartile over the rounds; None where it was measured once.
-        processor_ratio: for ratios of times, the same in seconds of processor time, which a busy machine disturbs less.
-        runs: rounds.
-        note: what one must know to read the figure.
-        curve: for figures drawn over a size: dict of lists.
+        medians: median of each compared call, in seconds unless its name says otherwise.
+        spread: lower and upper quartile of `value` over the rounds; None if measured once.
+        processor_ratio: for ratios of times, the ratio of processor times, which are less affected by other load.
+        runs: number of rounds.
+        note: what is needed to interpret the value.
+        curve: for values plotted over a size, a dict of lists.
     """
 
     row: int
@@ -53,7 +53,7 @@ class Row:
 
 @dataclass
 class Seconds:
-    """What `take_turns` measured: lists by name, one entry a round, of real and of processor time."""
+    """Results of `take_turns`: real and processor times by name, one entry per round."""
 
     real: dict
     processor: dict
@@ -62,7 +62,7 @@ class Seconds:
         return statistics.median(self.real[name])
 
     def ratios(self, over: str, under: str) -> list[float]:
-        """Round by round."""
+        """Ratio of each round."""
         return [a / b for a, b in zip(self.real[over], self.real[under], strict=True)]
 
     def processor_ratio(self, over: str, under: str) -> float:
@@ -71,12 +71,12 @@ class Seconds:
 
 
 def take_turns(calls: dict, rounds: int, warm_up: int = 1) -> Seconds:
-    """Calls each of `calls` once a round, every second round in reverse order, and times it.
+    """Times each of `calls` once per round, in reverse order every second round.
 
     Args:
-        calls: functions without arguments, by name. What they start must have ended when they return.
+        calls: functions without arguments, by name. They must not return before their work is finished.
         rounds: int, >= 1.
-        warm_up: int, untimed calls of each before that (tracing, caches).
+        warm_up: int, number of untimed calls of each at the start (tracing, caches).
     """
     for call in calls.values():
         for _ in range(warm_up):
@@ -92,7 +92,7 @@ def take_turns(calls: dict, rounds: int, warm_up: int = 1) -> Seconds:
 
 
 def compare(row: int, what: str, seconds: Seconds, over: str, under: str, target: str = "", note="") -> Row:
-    """The `Row` of the ratio `over` / `under`; `target` is such as "<= 1.1x" or ">= 3x", or "" to report only."""
+    """Returns the `Row` of the ratio `over` / `under`. `target`: e.g. "<= 1.1x" or ">= 3x"; "" only reports."""
     ratios = seconds.ratios(over, under)
     value = statistics.median(ratios)
     return Row(
@@ -103,7 +103,7 @@ def compare(row: int, what: str, seconds: Seconds, over: str, under: str, target
 
 
 def meets(value: float, target: str) -> bool | None:
-    """Whether a value meets a target, e.g. "<= 1.1x"; None where there is no target."""
+    """Returns whether a value meets a target, e.g. "<= 1.1x"; None without a target."""
     if not target:
         return None
     relation, limit = target.split()[:2]
@@ -121,7 +121,7 @@ def quartiles(values) -> tuple:
 
 # ---- The machine -------------------------------------------------------------------------------------------------
 def machine() -> dict:
-    """What the figures depend on: processor, cores, memory, system, versions, how busy the machine was at the start."""
+    """What the results depend on: processor, cores, memory, system, versions, and the load at the start."""
     cpu = cpu_info()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
@@ -140,7 +140,7 @@ def machine() -> dict:
 
 
 def cpu_info() -> dict:
-    """The first processor of /proc/cpuinfo as a dict; empty where there is no such file."""
+    """Entries of the first processor in /proc/cpuinfo; empty if the file does not exist."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().split("\n\n")[0].splitlines() if path.exists() else []
     return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
@@ -160,12 +160,12 @@ def version_of(package: str) -> str | None:
 
 
 def resident_mb() -> float:
-    """Memory of this process that is in RAM now."""
+    """Resident memory of this process, in MB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def peak_mb() -> float:
-    """The most that `resident_mb` has been. (`ru_maxrss` won't do: a process inherits its parent's.)"""
+    """Peak of `resident_mb`. (`ru_maxrss` is unsuitable: a process inherits its parent's value.)"""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024 / 1e6

@@ -1,16 +1,16 @@
-"""Balloons: one class of one's own, from 61 photos with drawn outlines; then everything but the balloons goes grey.
+"""Balloons: train one custom class on 61 photos with drawn outlines, then turn everything except balloons gray.
 
     python samples/balloon.py train --dataset DIR --weights imagenet           ResNet, matterport's recipe, for a GPU
-    python samples/balloon.py train --dataset DIR --weights mobilenet.h5       MobileNetV2, for a CPU: some 15 minutes
+    python samples/balloon.py train --dataset DIR --weights mobilenet.h5       MobileNetV2, for a CPU: about 15 minutes
     python samples/balloon.py evaluate --dataset DIR --weights last            mask AP50 = 0.571 (13 images)
     python samples/balloon.py splash --weights last --image photo.jpg          writes splash_<time>.png
     python samples/balloon.py splash --weights last --video clip.mp4           writes splash_<time>.mp4
 
-DIR holds `train/` and `val/`: photos, and their outlines as `via_region_data.json` of the VGG Image Annotator
-(balloon_dataset.zip of matterport's release v2.1). `--weights`: coco, imagenet, last, or a file. The network follows
-the weights: a file of MobileNetV2 layers (keras.applications, ImageNet, without top) gives the small one. The AP50 is
-that of the second line, after 14 epochs of 61 steps (mask AP 0.407, box AP 0.334); a step takes 1 s on 4 cores.
-docs/balloon.png is a splash of it: part of the photo at https://www.flickr.com/photo.gne?id=3825919971.
+DIR contains `train/` and `val/`, each with photos and a `via_region_data.json` from the VGG Image Annotator
+(balloon_dataset.zip from matterport's release v2.1). `--weights` is coco, imagenet, last, or a file. The architecture
+follows the weights: a file with MobileNetV2 layers (keras.applications, ImageNet, without top) selects the small
+network. The AP50 above is from the second command, after 14 epochs of 61 steps (mask AP 0.407, box AP 0.334); a step
+takes 1 s on 4 cores. docs/balloon.png shows its output on part of https://www.flickr.com/photo.gne?id=3825919971.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's notes would hide the progress
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's log messages would clutter the progress bars
 __path__ = [str(Path(__file__).with_suffix(""))]  # `from samples.balloon import balloon`, as in matterport's notebooks
 
 import numpy as np
@@ -60,15 +60,15 @@ class BalloonConfig(Config):
     VALIDATION_STEPS = 5
     DETECTION_MIN_CONFIDENCE = 0.9
 
-    # How `train` goes; not read by the model.
+    # Options of `train`; the model does not read them.
     EPOCHS = 30
     LAYERS = "heads"
-    AUGMENT = False  # flip, zoom, shift and tint the photos, so that few of them show more
-    COSINE = False  # warm up, then lower the learning rate to nothing along a cosine
+    AUGMENT = False  # flip, zoom, shift and tint the photos; helps with small data sets
+    COSINE = False  # warm up, then decay the learning rate to zero along a cosine
 
 
 class SmallBalloonConfig(SmallNetwork, BalloonConfig):
-    """MobileNetV2 and smaller photos: trains on a CPU."""
+    """MobileNetV2 and smaller images; trains on a CPU."""
 
     IMAGE_MIN_DIM = 512
     IMAGE_MAX_DIM = 512
@@ -81,33 +81,33 @@ class SmallBalloonConfig(SmallNetwork, BalloonConfig):
 
 
 class BalloonDataset(ViaDataset):
-    """The balloon photos. `load_balloon`, then `prepare`."""
+    """The balloon photos. Call `load_balloon`, then `prepare`."""
 
-    def load_balloon(self, dataset_dir, subset: str) -> None:
+    def load_balloon(self, dataset_dir: str | Path, subset: str) -> None:
         """Adds the photos of `dataset_dir/subset`.
 
         Args:
-            dataset_dir: folder that holds `train` and `val`.
+            dataset_dir: folder that contains `train` and `val`.
             subset: "train" or "val".
 
         Raises:
-            ValueError: for another subset.
+            ValueError: `subset` is neither.
         """
         if subset not in ("train", "val"):
             raise ValueError(f'subset is {subset!r}; expected "train" or "val".')
         self.load_via(Path(dataset_dir) / subset / "via_region_data.json", source="balloon", class_name="balloon")
 
 
-def balloon_dataset(dataset_dir, subset: str) -> BalloonDataset:
-    """The prepared photos of one subset."""
+def balloon_dataset(dataset_dir: str | Path, subset: str) -> BalloonDataset:
+    """Returns the prepared data set of one subset."""
     dataset = BalloonDataset()
     dataset.load_balloon(dataset_dir, subset)
     dataset.prepare()
     return dataset
 
 
-def balloon_model(mode: str, weights: str, logs) -> MaskRCNN:
-    """A model with the weights that `--weights` stands for; its network is the one they belong to."""
+def balloon_model(mode: str, weights: str, logs: str | Path) -> MaskRCNN:
+    """Builds a model and loads the weights given by `--weights`; the architecture follows the weights."""
     path = find_weights(weights, BalloonConfig.NAME, logs)
     config = config_for(path, BalloonConfig, SmallBalloonConfig)
     model = MaskRCNN(mode=mode, config=config, model_dir=str(logs))
@@ -115,14 +115,14 @@ def balloon_model(mode: str, weights: str, logs) -> MaskRCNN:
     return model
 
 
-def trained_model(weights: str, logs) -> MaskRCNN:
-    """A model to detect with."""
+def trained_model(weights: str, logs: str | Path) -> MaskRCNN:
+    """Returns a model for detection."""
     return balloon_model("inference", weights, logs)
 
 
 # ---- Commands --------------------------------------------------------------------------------------------------------
-def train(model, dataset_dir, epochs: int | None = None) -> None:
-    """Trains the heads on the photos of `train`, and watches the loss on those of `val`."""
+def train(model: MaskRCNN, dataset_dir: str | Path, epochs: int | None = None) -> None:
+    """Trains on the `train` photos, reports the validation loss on the `val` photos, then evaluates."""
     config, validation = model.config, balloon_dataset(dataset_dir, "val")
     epochs, learning_rate = epochs or config.EPOCHS, config.LEARNING_RATE
     if config.COSINE:
@@ -139,27 +139,32 @@ def train(model, dataset_dir, epochs: int | None = None) -> None:
 
 
 def color_splash(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The image, grey outside the masks. image [H, W, 3] uint8, mask [H, W, n] -> [H, W, 3] uint8."""
+    """Returns the image in gray outside the masks. image [H, W, 3] uint8, mask [H, W, n] -> [H, W, 3] uint8."""
     return visualize.color_splash(image, mask)
 
 
-def detect_and_color_splash(model, image_path=None, video_path=None, output=None) -> Path:
-    """Writes a photo or a video in which only the balloons have colour.
+def detect_and_color_splash(
+    model: MaskRCNN,
+    image_path: str | Path | None = None,
+    video_path: str | Path | None = None,
+    output: str | Path | None = None,
+) -> Path:
+    """Writes a photo or a video in which only the balloons keep their color.
 
     Args:
         model: `MaskRCNN`.
-        image_path, video_path: one of the two.
-        output: what to write; `splash_<time>.png` or `.mp4` in the current folder if None.
+        image_path, video_path: the input; give exactly one.
+        output: the output file. Default: `splash_<time>.png` or `.mp4` in the current folder.
 
     Returns:
-        The path written.
+        Path of the output file.
 
     Raises:
-        ValueError: neither or both are given.
-        OSError: the video can't be read or written.
+        ValueError: neither or both inputs are given.
+        OSError: the video cannot be read or written.
     """
     if bool(image_path) == bool(video_path):
-        raise ValueError("splash needs one of image_path (--image) and video_path (--video).")
+        raise ValueError("splash needs either image_path (--image) or video_path (--video).")
     suffix = ".png" if image_path else ".mp4"
     output = Path(output or f"splash_{datetime.datetime.now():%Y%m%dT%H%M%S}{suffix}")
     if image_path:
@@ -182,19 +187,19 @@ def _splash_video(model, video_path, output) -> None:
             file.write(_splash(model, frame))
 
 
-def main(arguments=None) -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("command", choices=("train", "evaluate", "splash"))
-    parser.add_argument("--dataset", help="folder that holds train/ and val/")
+    parser.add_argument("--dataset", help="folder that contains train/ and val/")
     parser.add_argument("--weights", required=True, help="coco, imagenet, last, or a file")
     parser.add_argument("--logs", default=str(LOGS), help="folder for runs and checkpoints (%(default)s)")
-    parser.add_argument("--epochs", type=int, help="in all, for train")
+    parser.add_argument("--epochs", type=int, help="total number of epochs, for train")
     parser.add_argument("--image", help="photo to splash")
     parser.add_argument("--video", help="video to splash")
-    parser.add_argument("--output", help="file that splash writes (splash_<time>)")
+    parser.add_argument("--output", help="output file of splash (splash_<time>)")
     args = parser.parse_args(arguments)
     if args.command == "splash" and bool(args.image) == bool(args.video):
-        parser.error("splash needs one of --image and --video")
+        parser.error("splash needs either --image or --video")
     if args.command != "splash" and not args.dataset:
         parser.error(f"{args.command} needs --dataset")
 

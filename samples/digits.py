@@ -1,24 +1,24 @@
-"""Handwritten digits: instances become a semantic map, the class of every pixel, measured by mIoU.
+"""Handwritten digits: merge instances into a semantic map (a class for every pixel) and measure its mIoU.
 
     python samples/digits.py train --dataset m2nist.zip       8 minutes on 3 cores; then draws and evaluates
-    python samples/digits.py evaluate --dataset m2nist.zip    500 images that training never saw
-    python samples/digits.py detect --dataset m2nist.zip      a picture: image, true map, map from the detections
-    python samples/digits.py compose --mnist mnist.npz --dataset DIR     a set of the same layout, from MNIST
+    python samples/digits.py evaluate --dataset m2nist.zip    on 500 held-out images
+    python samples/digits.py detect --dataset m2nist.zip      a figure: image, true map, predicted map
+    python samples/digits.py compose --mnist mnist.npz --dataset DIR     a data set in the same layout, from MNIST
 
-`train` ended with
+The last lines of `train`:
 
     mask AP50 = 0.973 (500 images)
     mIoU = 0.807, pixel accuracy = 0.988 (500 images)
 
-(7 epochs of 100 steps of 8 images; mask AP 0.663, box AP 0.785. The background is a class of the mIoU. Measured with
-the larger network that `ShapesConfig` described before it was made quick to train.)
+(7 epochs of 100 steps of 8 images; mask AP 0.663, box AP 0.785. The mIoU includes the background class. Measured with
+a previous, larger version of `ShapesConfig`.)
 
-M2NIST ("MNIST extended", on Kaggle) has 5000 images of 64 x 84 pixels with two or three digits of MNIST; the last 500
-are for the test. Mask R-CNN finds each digit with a mask of its own; `mrcnn.evaluation.semantic_map` lays these over
-each other, the highest score on top, and every pixel has a class. Training starts from the shipped shapes model: its
-backbone and pyramid know outlines already, and only the heads, which have ten digits to tell apart, are new.
-docs/digits.png is the picture for images that we drew in the same layout. On 500 images that `compose` made of the
-digits of MNIST's test set, the same model has mask AP50 0.936, mIoU 0.759 and pixel accuracy 0.982.
+M2NIST ("MNIST extended", on Kaggle) has 5000 images of 64 x 84 pixels with two or three MNIST digits each; the last 500
+are the test set. Mask R-CNN predicts one mask per digit; `mrcnn.evaluation.semantic_map` merges the masks, highest
+score on top, so that every pixel gets a class. Training starts from the shapes model in this repository: its backbone
+and feature pyramid already detect outlines, and only the heads are initialized for the ten digits. docs/digits.png is
+the figure for synthetic images in the same layout. On 500 images that `compose` made from the digits of MNIST's test
+set, the same model has mask AP50 0.936, mIoU 0.759 and pixel accuracy 0.982.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's notes would hide the progress
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's log messages would clutter the progress bars
 
 import cv2
 import matplotlib.pyplot as plt
@@ -38,6 +39,7 @@ import numpy as np
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from tqdm import tqdm
 
+from mrcnn.data.dataset import Dataset
 from mrcnn.data.formats.m2nist import M2nistDataset
 from mrcnn.evaluation import semantic_map
 from mrcnn.io import replacing
@@ -47,18 +49,22 @@ from samples.shapes import ShapesConfig
 
 CLASS_NAMES = ["BG", *"0123456789"]
 START_WEIGHTS = "shapes"
-MIN_SCORE = 0.5  # detections below it leave no mark on the map
-DRAWN = 8  # images in the picture
-SCENE = (64, 84)  # height and width of an image of M2NIST
-BACKGROUND = 10  # on its maps
-TRIES = 50  # to find room for a digit
-COLORS = ["black", *plt.get_cmap("tab10").colors]  # of the classes on the map
-PARTS = {"train": (0, 0.89), "val": (0.89, 0.9), "test": (0.9, 1)}  # from where to where in the set
+MIN_SCORE = 0.5  # detections below it are not drawn on the map
+DRAWN = 8  # images in the figure
+SCENE = (64, 84)  # height and width of an M2NIST image
+BACKGROUND = 10  # its value on M2NIST's maps
+TRIES = 50  # attempts to place a digit
+COLORS = ["black", *plt.get_cmap("tab10").colors]  # one for each class on the map
+PARTS = {
+    "train": (0, 0.89),
+    "val": (0.89, 0.9),
+    "test": (0.9, 1),
+}  # start and end as fractions of the data set
 
 
 # ---- Settings and data -----------------------------------------------------------------------------------------------
 class DigitsConfig(ShapesConfig):
-    """The network that finds shapes, with a class for each digit. Images are scaled by 2.3: strokes are thin."""
+    """The network of the shapes sample with ten digit classes. Images are enlarged 2.3 times: strokes are thin."""
 
     NAME = "digits"
     NUM_CLASSES = len(CLASS_NAMES)
@@ -69,21 +75,21 @@ class DigitsConfig(ShapesConfig):
     MASK_SHAPE = [28, 28]
     DETECTION_MIN_CONFIDENCE = MIN_SCORE
 
-    EPOCHS = 7  # how `train` goes; not read by the model
+    EPOCHS = 7  # option of `train`; the model does not read it
     LEARNING_RATE = 0.02
 
 
-def compose(mnist, folder, images: int = 5000, seed: int = 0) -> Path:
-    """Writes a set in M2NIST's layout, made of MNIST's digits; those of its test set are in the images of "test" only.
+def compose(mnist: str | Path, folder: str | Path, images: int = 5000, seed: int = 0) -> Path:
+    """Writes a data set in M2NIST's layout from MNIST's digits. Only the "test" part uses digits of MNIST's test set.
 
     Args:
-        mnist: mnist.npz, as Keras has it.
-        folder: where combined.npy and segmented.npy go; is made.
-        images: int, how many.
-        seed: int, fixes all of it.
+        mnist: path of mnist.npz, as downloaded by Keras.
+        folder: output folder for combined.npy and segmented.npy; created if missing.
+        images: number of images.
+        seed: seed of the random generator.
 
     Returns:
-        folder.
+        `folder` as a Path.
     """
     folder, rng = Path(folder), np.random.default_rng(seed)
     with np.load(mnist) as file:
@@ -104,8 +110,8 @@ def compose(mnist, folder, images: int = 5000, seed: int = 0) -> Path:
     return folder
 
 
-def place(picture, scene, rng):
-    """A digit [h, w] somewhere in an empty image of the scene's size, a pixel or more away from what is there."""
+def place(picture: np.ndarray, scene: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Returns an empty image of the scene's size with a digit [h, w] at least one pixel away from other digits."""
     taken = cv2.dilate(scene, np.ones((3, 3), np.uint8)) > 0
     for _ in range(TRIES):
         y, x = (int(rng.integers(0, room - side + 1)) for room, side in zip(scene.shape, picture.shape))
@@ -113,14 +119,14 @@ def place(picture, scene, rng):
         ink[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
         if not np.any(taken & (ink > 0)):
             return ink
-    return np.zeros_like(scene)  # no room: a digit less
+    return np.zeros_like(scene)  # no free place found: leave the digit out
 
 
-def digits_dataset(path, part: str) -> M2nistDataset:
-    """The prepared images of one part of the set.
+def digits_dataset(path: str | Path, part: str) -> M2nistDataset:
+    """Returns the prepared data set of one part.
 
     Args:
-        path: m2nist.zip, or the folder with combined.npy and segmented.npy.
+        path: m2nist.zip, or a folder that contains combined.npy and segmented.npy.
         part: "train", "val" or "test".
     """
     dataset = M2nistDataset()
@@ -132,8 +138,8 @@ def digits_dataset(path, part: str) -> M2nistDataset:
 
 
 # ---- Commands --------------------------------------------------------------------------------------------------------
-def train(model, path, epochs: int | None = None) -> None:
-    """Trains all layers; then draws and evaluates."""
+def train(model: MaskRCNN, path: str | Path, epochs: int | None = None) -> None:
+    """Trains all layers, then draws the maps and evaluates."""
     config = model.config
     epochs = epochs or config.EPOCHS
     model.train(
@@ -148,8 +154,8 @@ def train(model, path, epochs: int | None = None) -> None:
     evaluate_maps(model, test)
 
 
-def evaluate_maps(model, dataset) -> None:
-    """Prints the scores of the instances, and then those of the semantic maps that they make."""
+def evaluate_maps(model: MaskRCNN, dataset: Dataset) -> None:
+    """Prints the scores of the instances and of the semantic maps made from them."""
     report = evaluate(model, dataset)
     scores = report.semantic(MIN_SCORE)
     by_class = ", ".join(f"{name} {iou:.3f}" for name, iou in zip(dataset.class_names, scores.iou) if iou >= 0)
@@ -157,11 +163,11 @@ def evaluate_maps(model, dataset) -> None:
     print(f"mIoU = {scores.miou:.3f}, pixel accuracy = {scores.pixel_accuracy:.3f} ({len(dataset.image_ids)} images)")
 
 
-def draw_maps(model, dataset, image_ids, path) -> Path:
-    """Writes one picture: a row for each image, with the image, the true map, and the map made of the detections."""
+def draw_maps(model: MaskRCNN, dataset: Dataset, image_ids: Sequence[int], path: str | Path) -> Path:
+    """Writes one figure with the image, the true map and the predicted map of each image."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    columns = 2  # rows of three, side by side
+    columns = 2  # groups of three panels side by side
     rows = -(-len(image_ids) // columns)
     figure, axes = plt.subplots(rows, 3 * columns, figsize=(5.2 * columns, 1.35 * rows + 0.8), squeeze=False)
     for axis in axes.flat:
@@ -185,28 +191,28 @@ def draw_maps(model, dataset, image_ids, path) -> Path:
     return path
 
 
-def digits_model(mode: str, weights: str, logs) -> MaskRCNN:
-    """A model with the weights that `--weights` stands for."""
+def digits_model(mode: str, weights: str, logs: str | Path) -> MaskRCNN:
+    """Builds a model and loads the weights given by `--weights`."""
     path = find_weights(weights, DigitsConfig.NAME, logs)
     model = MaskRCNN(mode=mode, config=DigitsConfig(), model_dir=str(logs))
     load_weights(model, weights, path)
     return model
 
 
-def trained_model(weights: str, logs) -> MaskRCNN:
-    """A model that detects."""
+def trained_model(weights: str, logs: str | Path) -> MaskRCNN:
+    """Returns a model for detection."""
     return digits_model("inference", weights, logs)
 
 
-def main(arguments=None) -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("command", choices=("train", "evaluate", "detect", "compose"))
-    parser.add_argument("--dataset", required=True, help="m2nist.zip, or the folder with its files")
-    parser.add_argument("--mnist", help="mnist.npz, from which compose makes the folder --dataset")
+    parser.add_argument("--dataset", required=True, help="m2nist.zip, or a folder with its files")
+    parser.add_argument("--mnist", help="mnist.npz, the input of compose (output: --dataset)")
     parser.add_argument("--weights", help="shapes, last, or a file (train: shapes, else: last)")
     parser.add_argument("--logs", default=str(LOGS), help="folder for runs and checkpoints (%(default)s)")
-    parser.add_argument("--epochs", type=int, help=f"in all, for train ({DigitsConfig.EPOCHS} of 100 steps)")
-    parser.add_argument("--output", default="detections.png", help="the picture that detect writes (%(default)s)")
+    parser.add_argument("--epochs", type=int, help=f"number of epochs, for train ({DigitsConfig.EPOCHS} of 100 steps)")
+    parser.add_argument("--output", default="detections.png", help="output figure of detect (%(default)s)")
     args = parser.parse_args(arguments)
 
     if args.command == "compose":

@@ -1,16 +1,16 @@
-"""Videos in and out: the frames of a file, a folder or a camera; and a file that browsers and VLC play.
+"""Video input and output: read frames from a file, folder or camera; write files that browsers and VLC play.
 
-    frame   [H, W, 3] uint8, RGB; all frames of a video are of one size
+    frame   [H, W, 3] uint8, RGB; all frames of a video have the same size
     rate    frames per second
 
-What is written, by the name's ending:
+Output formats, by file extension:
 
-    .mp4    H.264, where there is an ffmpeg that has it (on the PATH, or from `pip install imageio-ffmpeg`) or OpenCV
-            was built with it; else VP9. Both play in today's browsers and in VLC; Apple's players want H.264. An OpenCV
-            that has neither writes MPEG-4 part 2, which VLC plays and browsers don't.
-    .avi    Motion JPEG: large files that any OpenCV can write and read.
+    .mp4    H.264 if an ffmpeg with libx264 (on the PATH, or from `pip install imageio-ffmpeg`) or OpenCV supports it,
+            otherwise VP9. Both play in current browsers and VLC; Apple's players require H.264. If OpenCV supports
+            neither, the codec is MPEG-4 Part 2, which plays in VLC but not in browsers.
+    .avi    Motion JPEG: large files that every build of OpenCV can write and read.
 
-Sound is not carried over.
+Audio is not copied.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # quiet: what goes wrong is said here, with the file's name
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # quiet: this module reports errors with the file name
 
 import cv2
 import numpy as np
@@ -34,22 +34,23 @@ from mrcnn.data.dataset import read_image
 from mrcnn.weights.readers import natural_order
 
 IMAGE_ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-DEFAULT_RATE = 25.0  # of folders, and of videos and cameras that don't say theirs
-WHOLE = 0.9  # of the frames that a file announces; some only estimate that number. Below, it counts as broken off.
+DEFAULT_RATE = 25.0  # for folders, and for videos and cameras that do not report a rate
+# A video with fewer than this share of its announced frames counts as truncated; some files only estimate the number.
+WHOLE = 0.9
 CODECS = {".mp4": ("avc1", "vp09", "mp4v"), ".avi": ("MJPG",)}  # for OpenCV, best first
 
 
 # ---- In --------------------------------------------------------------------------------------------------------------
 @dataclass
 class Video:
-    """An opened video. Loop over `frames`, once.
+    """An open video. `frames` can be iterated over once.
 
     Attributes:
-        name: str, for messages.
-        rate: float.
-        count: int, the frames to be expected; None: nobody knows.
-        live: bool, whether frames come when they happen, and not when they are asked for.
-        frames: iterator of frames.
+        name: used in messages.
+        rate: frames per second.
+        count: expected number of frames; None if unknown.
+        live: whether frames arrive in real time, as from a camera.
+        frames: iterator over the frames.
     """
 
     name: str
@@ -59,18 +60,18 @@ class Video:
     frames: Iterator[np.ndarray]
 
 
-def read_video(source, rate: float | None = None) -> Video:
-    """Opens a video; there is at least one frame in it.
+def read_video(source: str | Path | int, rate: float | None = None) -> Video:
+    """Opens a video and checks that it has at least one frame.
 
     Args:
-        source: path of a video file, or of a folder of images (frames in the order of their names, 10 after 9); or an
-            int, the number of a camera.
-        rate: instead of the video's own.
+        source: path of a video file or of a folder of images (in natural order of their names, so 10 follows 9), or
+            the number of a camera.
+        rate: frames per second; overrides the rate of the video.
 
     Raises:
-        FileNotFoundError: nothing there.
-        OSError: no video, or one without a frame that can be read; no such camera.
-        ValueError: a folder without images, or with images of several sizes.
+        FileNotFoundError: the path does not exist.
+        OSError: not a video, no readable frame, or no such camera.
+        ValueError: the folder has no images, or images of different sizes.
     """
     if isinstance(source, int):
         return _read_camera(source, rate)
@@ -146,32 +147,32 @@ def _next_frame(capture) -> np.ndarray | None:
 
 def _rate_of(capture) -> float:
     rate = capture.get(cv2.CAP_PROP_FPS)
-    return rate if 0 < rate < 1000 else DEFAULT_RATE  # files without one say 0, NaN or their clock's 90,000
+    return rate if 0 < rate < 1000 else DEFAULT_RATE  # files without a rate report 0, NaN or their clock rate of 90,000
 
 
 # ---- Out -------------------------------------------------------------------------------------------------------------
 class VideoFile:
-    """A video being written. It is there under its name once the `with` block has ended well, whole and read back.
+    """Writes a video file. The file appears under its name only after the `with` block succeeds and it was verified.
 
         with VideoFile("out.mp4", rate=25) as file:
             file.write(frame)
 
     Args:
-        path: ends in .mp4 or .avi; an existing file is replaced, missing folders are made.
+        path: ends in .mp4 or .avi. An existing file is replaced; missing folders are created.
         rate: frames per second.
-        live: bool. Frames are written as they happen: each is repeated up to its time, so that a video of a camera
-            lasts as long as the filming did.
+        live: whether frames arrive in real time. If so, frames are repeated as needed so that the video lasts as
+            long as the recording.
 
     Attributes:
-        codec: str, what the file is written in; None before the first frame.
-        count: int, frames written.
+        codec: name of the codec; None before the first frame.
+        count: number of frames written.
 
     Raises:
-        ValueError: another ending; a frame of another size than the first one; no frame at all.
-        OSError: it can't be written, or not be read back.
+        ValueError: unsupported extension, frames of different sizes, or no frame at all.
+        OSError: the file cannot be written or read back.
     """
 
-    def __init__(self, path, rate: float, live: bool = False):
+    def __init__(self, path: str | Path, rate: float, live: bool = False):
         self.path, self.rate, self.live = Path(path), float(rate), live
         if self.path.suffix.lower() not in CODECS:
             raise ValueError(f"{path}: expected a name that ends in {' or '.join(CODECS)}.")
@@ -186,7 +187,7 @@ class VideoFile:
         return self
 
     def write(self, frame: np.ndarray) -> None:
-        """Appends a frame, [H, W, 3] uint8 RGB. To an odd side a row or column is added: codecs want even ones."""
+        """Appends a frame, [H, W, 3] uint8 RGB. Odd sides are padded by one pixel because codecs require even sizes."""
         if self._shape is None:
             self._shape = frame.shape
             height, width = (side + side % 2 for side in frame.shape[:2])
@@ -244,7 +245,7 @@ class _FfmpegEncoder:
         self._name = name
         width, height = size
         frames_in = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-framerate", f"{rate:.6f}"]
-        film_out = ["-an", "-c:v", "libx264", "-pix_fmt", "yuv420p", "-movflags", "+faststart"]  # what browsers want
+        film_out = ["-an", "-c:v", "libx264", "-pix_fmt", "yuv420p", "-movflags", "+faststart"]  # required by browsers
         self._process = subprocess.Popen(
             [program, "-y", "-loglevel", "error", *frames_in, "-i", "-", *film_out, str(path)],
             stdin=subprocess.PIPE,
@@ -264,10 +265,10 @@ class _FfmpegEncoder:
 
 
 def _open_encoder(name: Path, path: Path, rate: float, size: tuple[int, int]):
-    """(encoder, name of its codec): the best that this machine has for the path's ending. Errors say `name`."""
+    """Returns the best available encoder for the extension and its codec's name. Error messages refer to `name`."""
     if path.suffix == ".mp4" and (program := _ffmpeg_with_h264()):
         return _FfmpegEncoder(program, name, path, rate, size), "H.264 (ffmpeg)"
-    log_level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # tries that fail are no errors
+    log_level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # failed attempts are expected
     try:
         for codec in CODECS[path.suffix]:
             writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), rate, size)
@@ -281,13 +282,13 @@ def _open_encoder(name: Path, path: Path, rate: float, size: tuple[int, int]):
 
 @functools.lru_cache(maxsize=1)
 def _ffmpeg_with_h264() -> str | None:
-    """Path of an ffmpeg that has libx264."""
+    """Returns the path of an ffmpeg with libx264, or None."""
     programs = [shutil.which("ffmpeg")]
     try:
         import imageio_ffmpeg
 
         programs.append(imageio_ffmpeg.get_ffmpeg_exe())
-    except (ImportError, RuntimeError):  # not installed, or installed without its program
+    except (ImportError, RuntimeError):  # not installed, or without its executable
         pass
     for program in filter(None, programs):
         found = subprocess.run([program, "-hide_banner", "-encoders"], capture_output=True, text=True, check=False)

@@ -1,19 +1,19 @@
-"""Pedestrians: the Penn-Fudan set, fine-tuned as in torchvision's well-known tutorial, with COCO's AP after each epoch.
+"""Pedestrians: fine-tune on Penn-Fudan as in torchvision's tutorial, with COCO's AP after each epoch.
 
     python samples/pedestrians.py train --dataset DIR --weights coco           the tutorial's recipe, for a GPU
     python samples/pedestrians.py train --dataset DIR --weights mobilenet.h5   MobileNetV2, for a CPU: 8 minutes
     python samples/pedestrians.py evaluate --dataset DIR --weights last        mask AP50 = 0.505 (1 images)
     python samples/pedestrians.py detect --image street.jpg --weights last     writes detections.png
 
-DIR is PennFudanPed: `PNGImages/*.png` and `PedMasks/*_mask.png`, 170 photos; 50 of them, drawn with a fixed seed, are
-for the test. `--weights`: coco, imagenet, last, or a file. A file trained for other classes gets new heads for two,
-background and person. The network follows the weights: a file of MobileNetV2 layers (keras.applications, ImageNet,
-without top) gives the small one.
+DIR is PennFudanPed: `PNGImages/*.png` and `PedMasks/*_mask.png`, 170 photos; 50 of them, chosen with a fixed seed, are
+the test set. `--weights` is coco, imagenet, last, or a file. If the file was trained for other classes, the heads are
+replaced for background and person. The architecture follows the weights: a file with MobileNetV2 layers
+(keras.applications, ImageNet, without top) selects the small network.
 
-What was measured here is no benchmark: we had the set's first 5 photos only. The second line trained on 4 of them, with
-6 people, for 10 epochs of 40 steps; the test is the fifth, with 2, of whom both were found (box AP50 1.000, mask AP
-0.151). On the 4 themselves the mask AP50 is 1.000. docs/pedestrians.png has the same model on photos that are nothing
-like the four, from COCO (CC BY 2.0): flickr.com/photo.gne?id=3232237447, 30474880, 4320314557 and 3364389746.
+The AP50 above is not a benchmark: only the first 5 photos of the data set were available. The second command trained
+on 4 of them (6 people) for 10 epochs of 40 steps; the fifth (2 people, both found) is the test (box AP50 1.000, mask
+AP 0.151). On the 4 training photos the mask AP50 is 1.000. docs/pedestrians.png shows the same model on unrelated
+photos from COCO (CC BY 2.0): flickr.com/photo.gne?id=3232237447, 30474880, 4320314557 and 3364389746.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's notes would hide the progress
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's log messages would clutter the progress bars
 
 import keras
 import numpy as np
@@ -54,27 +55,27 @@ SPLIT_SEED = 1
 
 # ---- Settings and data -----------------------------------------------------------------------------------------------
 class PedestriansConfig(Config):
-    """The tutorial's settings, as far as they are the training's: 10 epochs, two photos a step, all layers."""
+    """The tutorial's training settings: 10 epochs, two photos per step, all layers."""
 
     NAME = "pedestrians"
     NUM_CLASSES = len(CLASS_NAMES)
     IMAGES_PER_GPU = 2
     STEPS_PER_EPOCH = 60  # 120 photos
-    VALIDATION_STEPS = 0  # the AP tells more than the loss
+    VALIDATION_STEPS = 0  # the AP is more informative than the loss
 
     LEARNING_RATE = 0.005
-    WEIGHT_DECAY = 0.00025  # PyTorch's 0.0005 is for half of the squares
+    WEIGHT_DECAY = 0.00025  # equals PyTorch's 0.0005, which multiplies half of the squared weights
     WEIGHT_DECAY_PER_SIZE = False
     DETECTION_MIN_CONFIDENCE = 0.7
 
-    # How `train` goes; not read by the model.
+    # Options of `train`; the model does not read them.
     EPOCHS = 10
     LAYERS = "all"
-    FEW_PHOTOS = False  # zoom, shift and tint them as well, and lower the learning rate along a cosine
+    FEW_PHOTOS = False  # also zoom, shift and tint the photos, and decay the learning rate along a cosine
 
 
 class SmallPedestriansConfig(SmallNetwork, PedestriansConfig):
-    """MobileNetV2 and 512 pixels: trains on a CPU, and from few photos."""
+    """MobileNetV2 and 512 pixels; trains on a CPU and on few photos."""
 
     IMAGE_MIN_DIM = 512
     IMAGE_MAX_DIM = 512
@@ -87,11 +88,11 @@ class SmallPedestriansConfig(SmallNetwork, PedestriansConfig):
     FEW_PHOTOS = True
 
 
-def pedestrians_dataset(folder, part: str) -> PennFudanDataset:
-    """The prepared photos of one part.
+def pedestrians_dataset(folder: str | Path, part: str) -> PennFudanDataset:
+    """Returns the prepared data set of one part.
 
     Args:
-        folder: PennFudanPed, or the folder above it.
+        folder: PennFudanPed, or its parent folder.
         part: "train" or "test".
     """
     dataset = PennFudanDataset()
@@ -104,8 +105,8 @@ def pedestrians_dataset(folder, part: str) -> PennFudanDataset:
     return dataset
 
 
-def pedestrians_model(mode: str, weights: str, logs) -> MaskRCNN:
-    """A model with the weights that `--weights` stands for; its network is the one they belong to."""
+def pedestrians_model(mode: str, weights: str, logs: str | Path) -> MaskRCNN:
+    """Builds a model and loads the weights given by `--weights`; the architecture follows the weights."""
     path = find_weights(weights, PedestriansConfig.NAME, logs)
     config = config_for(path, PedestriansConfig, SmallPedestriansConfig)
     model = MaskRCNN(mode=mode, config=config, model_dir=str(logs))
@@ -113,14 +114,14 @@ def pedestrians_model(mode: str, weights: str, logs) -> MaskRCNN:
     return model
 
 
-def trained_model(weights: str, logs) -> MaskRCNN:
-    """A model that detects."""
+def trained_model(weights: str, logs: str | Path) -> MaskRCNN:
+    """Returns a model for detection."""
     return pedestrians_model("inference", weights, logs)
 
 
 # ---- Commands --------------------------------------------------------------------------------------------------------
-def train(model, folder, epochs: int | None = None) -> None:
-    """Trains, and prints the AP on the test photos after each epoch; then draws and evaluates."""
+def train(model: MaskRCNN, folder: str | Path, epochs: int | None = None) -> None:
+    """Trains and prints the test AP after each epoch, then draws detections and evaluates."""
     config, test = model.config, pedestrians_dataset(folder, "test")
     epochs = epochs or config.EPOCHS
     model.train(
@@ -138,8 +139,8 @@ def train(model, folder, epochs: int | None = None) -> None:
     evaluate(model, test)
 
 
-def steps_down(config) -> keras.optimizers.schedules.PiecewiseConstantDecay:
-    """The tutorial's learning rate: a tenth of it every third epoch."""
+def steps_down(config: Config) -> keras.optimizers.schedules.PiecewiseConstantDecay:
+    """Returns the tutorial's learning rate schedule: divided by 10 every three epochs."""
     bounds = [epoch * config.STEPS_PER_EPOCH for epoch in (3, 6, 9)]
     return keras.optimizers.schedules.PiecewiseConstantDecay(
         bounds, [config.LEARNING_RATE / 10**i for i in range(len(bounds) + 1)]
@@ -147,25 +148,25 @@ def steps_down(config) -> keras.optimizers.schedules.PiecewiseConstantDecay:
 
 
 def flip():
-    """Half of the photos are flipped left to right, the tutorial's only augmentation."""
-    from imgaug import augmenters as iaa  # after mrcnn, which mends it for NumPy 2
+    """Returns the tutorial's only augmentation: flip half of the photos horizontally."""
+    from imgaug import augmenters as iaa  # after mrcnn, which makes imgaug work on NumPy 2
 
     return iaa.Fliplr(0.5)
 
 
 def print_ap(epoch: int, logs: dict) -> None:
-    """One line an epoch, of what `EvaluateDataset` found."""
+    """Prints the results of `EvaluateDataset` after each epoch."""
     box_ap, mask_ap, mask_ap50 = (logs[f"val_{name}"] for name in ("box_ap", "mask_ap", "mask_ap50"))
     print(f"\nEpoch {epoch + 1}: box AP {box_ap:.3f}, mask AP {mask_ap:.3f}, mask AP50 {mask_ap50:.3f}")
 
 
-def draw(model, dataset, path) -> None:
-    """Draws what the model finds on the first photos."""
+def draw(model: MaskRCNN, dataset: Dataset, path: str | Path) -> None:
+    """Draws the detections on the first 8 images."""
     print("picture:", draw_detections(model, dataset, dataset.image_ids[:8], path))
 
 
-def photos_dataset(paths) -> Dataset:
-    """Photos whose truth isn't known, as a prepared data set."""
+def photos_dataset(paths: Iterable[str | Path]) -> Dataset:
+    """Returns a prepared data set of photos without annotations."""
     dataset = Dataset()
     dataset.add_class("photos", 1, CLASS_NAMES[1])
     for path in paths:
@@ -174,15 +175,15 @@ def photos_dataset(paths) -> Dataset:
     return dataset
 
 
-def main(arguments=None) -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("command", choices=("train", "evaluate", "detect"))
-    parser.add_argument("--dataset", help="the folder PennFudanPed, or the one above it")
+    parser.add_argument("--dataset", help="the folder PennFudanPed, or its parent folder")
     parser.add_argument("--weights", required=True, help="coco, imagenet, last, or a file")
     parser.add_argument("--logs", default=str(LOGS), help="folder for runs and checkpoints (%(default)s)")
-    parser.add_argument("--epochs", type=int, help=f"in all, for train ({PedestriansConfig.EPOCHS})")
-    parser.add_argument("--image", nargs="+", help="photos to detect on, instead of those for the test")
-    parser.add_argument("--output", default="detections.png", help="the picture that detect writes (%(default)s)")
+    parser.add_argument("--epochs", type=int, help=f"total number of epochs, for train ({PedestriansConfig.EPOCHS})")
+    parser.add_argument("--image", nargs="+", help="photos to detect on instead of the test set")
+    parser.add_argument("--output", default="detections.png", help="output image of detect (%(default)s)")
     args = parser.parse_args(arguments)
     if not args.dataset and not (args.command == "detect" and args.image):
         parser.error(f"{args.command} needs --dataset" + (" or --image" if args.command == "detect" else ""))

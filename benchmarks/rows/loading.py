@@ -1,4 +1,4 @@
-"""Row 5: loading a training sample, against decoding and resizing its photo with OpenCV; and more workers."""
+"""Row 5: loading a training sample versus decoding and resizing its photo with OpenCV; scaling with workers."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 
-from benchmarks.rows.processes import in_process
+from benchmarks.child import in_process
 from benchmarks.timing import Row, compare, take_turns
 from benchmarks.workloads import coco_dataset, network_config
 
 
 def loading(quick: bool) -> list[Row]:
-    """In a process of its own, as samples are loaded by workers that hold no network."""
+    """Runs in a separate process, as in training, where worker processes load the samples."""
     return [Row(**row) for row in in_process("loading", int(quick))["rows"]]
 
 
@@ -53,7 +53,7 @@ def loading_here(quick: bool) -> list[Row]:
 
 
 def workers(dataset, config, source: str, images: int, rounds: int) -> Row:
-    """Samples a second with 4 worker processes against 1, asked for as Keras's `fit` does: a thread for each."""
+    """Throughput with 4 worker processes versus 1, requested as by Keras's `fit`: one thread per worker."""
     from mrcnn.data.generator import DataGenerator
 
     counts = (1, 4)
@@ -74,5 +74,5 @@ def workers(dataset, config, source: str, images: int, rounds: int) -> Row:
     )  # fmt: skip
     if (os.cpu_count() or 1) < 4:
         row.target, row.ok, row.note = "", None, f"{source}; fewer than 4 cores: target not applied"
-    row.processor_ratio = None  # the processes' time isn't ours
+    row.processor_ratio = None  # the processor time of the workers is not measured
     return row

@@ -1,4 +1,4 @@
-"""Rows 1 to 3: detecting against the network alone, the network against its convolutions, bfloat16 against float32."""
+"""Rows 1 to 3: detect() versus the network, the network versus its convolutions, bfloat16 versus float32."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def detect_and_forward(quick: bool) -> list[Row]:
 
 
 def bfloat16(quick: bool) -> list[Row]:
-    """Row 3: speed, and what it does to the AP of the trained model that the repository ships."""
+    """Row 3: speed of bfloat16, and its effect on the AP of the shapes model in this repository."""
     side, rounds, images = (512, 5, 100) if quick else (1024, 5, 100)
     models = {dtype: network("inference", side, COMPUTE_DTYPE=dtype) for dtype in ("float32", "mixed_bfloat16")}
     image = photo()
@@ -57,7 +57,7 @@ def bfloat16(quick: bool) -> list[Row]:
 
 
 def precision(images: int) -> Row:
-    """Mask AP in both types, in points of 100."""
+    """Difference of the mask AP between both types, in percentage points."""
     dataset = shapes_dataset(images, EVALUATION)
     points = {}
     for dtype in ("float32", "mixed_bfloat16"):

@@ -1,12 +1,11 @@
-"""Rows 6 and 7: memory and start, each measured in a process of its own, as is row 5.
+"""Rows 6 and 7: memory and start-up time, each measured in a separate process. Also runs row 5 in one.
 
-python benchmarks/rows/processes.py peak 1024        what the benchmark starts; prints one line of JSON
+python benchmarks/rows/processes.py peak 1024        what the benchmark runs; prints one line of JSON
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from dataclasses import asdict
@@ -15,6 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.child import in_process
 from benchmarks.timing import Row, meets, peak_mb, resident_mb
 
 
@@ -54,15 +54,7 @@ def start(quick: bool) -> list[Row]:
     ]  # fmt: skip
 
 
-def in_process(what: str, number: int) -> dict:
-    """Runs this file with these arguments, and reads the line that it prints last."""
-    done = subprocess.run([sys.executable, __file__, what, str(number)], capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"benchmarks/rows/processes.py {what} {number} failed:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
-
-
-# ---- What the processes do -------------------------------------------------------------------------------------------
+# ---- Run in the separate processes -----------------------------------------------------------------------------------
 def peak(side: int) -> dict:
     from benchmarks.workloads import network, photo
 
@@ -80,7 +72,7 @@ def peak(side: int) -> dict:
 
 
 def growth(detects: int) -> dict:
-    """With the trained network of samples/shapes.py, for it is small, and finds something."""
+    """Uses the trained network of samples/shapes.py: it is small and detects objects."""
     import numpy as np
 
     from mrcnn.model import MaskRCNN
@@ -118,7 +110,7 @@ def start_up(side: int) -> dict:
 
 
 def traces_of(model, keras) -> int:
-    """How often the detector's graph has been traced; only TensorFlow counts it."""
+    """Number of times the detector's graph was traced; always 0 on backends other than TensorFlow."""
     if keras.backend.backend() != "tensorflow":
         return 0
     return model.detector().predict_function.experimental_get_tracing_count()

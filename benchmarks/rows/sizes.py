@@ -1,4 +1,4 @@
-"""Row 8: what detecting, training and loading cost against pixels, batch, true objects and detections."""
+"""Row 8: time of detection, training and loading as a function of pixels, batch size, objects and detections."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.timing import Row, meets, take_turns
 from benchmarks.workloads import compiled, made_up_dataset, network, network_config, photo, tensors, training_batch
 from mrcnn.inference.molding import place_on_photo, resize_inputs
 
-LINEAR = "<= 1.1 exponent"  # 1 is linear; the rest is for noise
+LINEAR = "<= 1.1 exponent"  # 1 is linear; 0.1 allows for noise
 
 
 def curves(quick: bool) -> list[Row]:
@@ -27,7 +27,7 @@ def curves(quick: bool) -> list[Row]:
 
 
 def pixels(sides, rounds: int) -> Row:
-    """detect() and its steps on photos of side x side."""
+    """Times detect() and its steps on photos of side x side."""
 
     def at(side):
         model, image = network("inference", side), photo(side, side)

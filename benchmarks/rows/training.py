@@ -64,7 +64,7 @@ def step_and_forward(quick: bool) -> list[Row]:
 
 
 class StepTimes(keras.callbacks.Callback):
-    """Seconds of every step of `fit` but the first ones, with the time that it waited for its batch."""
+    """Records the seconds of each step of `fit`, including the wait for its batch; skips the first steps."""
 
     def __init__(self, skip: int = 1):
         super().__init__()
@@ -81,7 +81,7 @@ class StepTimes(keras.callbacks.Callback):
 
 
 class Ready(keras.utils.PyDataset):
-    """Batches that were loaded before."""
+    """Batches that are already in memory."""
 
     def __init__(self, batches):
         super().__init__()
@@ -95,7 +95,7 @@ class Ready(keras.utils.PyDataset):
 
 
 def waiting(quick: bool) -> list[Row]:
-    """Row 9: `fit` from photos against `fit` from batches that lie ready, epoch by epoch in turns."""
+    """Row 9: `fit` that loads photos versus `fit` on batches in memory, in alternating epochs."""
     from mrcnn.data.generator import DataGenerator
 
     side, steps, rounds = (256, 6, 2) if quick else (512, 12, 6)

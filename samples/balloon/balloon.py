@@ -1,7 +1,7 @@
-"""Where matterport's scripts look for this sample; the page itself is ../balloon.py.
+"""Location where matterport's scripts expect this sample; this file runs ../balloon.py.
 
 `sys.path.append("samples/balloon"); import balloon`, `from samples.balloon import balloon` and
-`python samples/balloon/balloon.py` all end here.
+`python samples/balloon/balloon.py` all load this file.
 """
 
 import importlib.util
@@ -9,11 +9,11 @@ import runpy
 import sys
 from pathlib import Path
 
-PAGE = Path(__file__).resolve().parents[1] / "balloon.py"
+SAMPLE = Path(__file__).resolve().parents[1] / "balloon.py"
 
 if __name__ == "__main__":
-    runpy.run_path(str(PAGE), run_name="__main__")
+    runpy.run_path(str(SAMPLE), run_name="__main__")
 else:
-    spec = importlib.util.spec_from_file_location(__name__, PAGE)
+    spec = importlib.util.spec_from_file_location(__name__, SAMPLE)
     sys.modules[__name__] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules[__name__])

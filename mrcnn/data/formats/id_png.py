@@ -1,12 +1,12 @@
-"""One PNG whose pixel values are the objects' numbers: Penn-Fudan's pedestrians, and any set of that form.
+"""One PNG for each image whose pixel values are object numbers: the Penn-Fudan pedestrians, and similar datasets.
 
     dataset = PennFudanDataset()
     dataset.load_penn_fudan("PennFudanPed")
     dataset.prepare()
 
-What lies in the folders:
+The folders:
     PNGImages/<name>.png       the image
-    PedMasks/<name>_mask.png   of the image's size: 0 is background, 1, 2, ... are the objects (grey or palette PNG)
+    PedMasks/<name>_mask.png   of the image's size: 0 is background, 1, 2, ... are the objects (grey or palette)
 
 Shapes:
     N     objects of an image
@@ -15,9 +15,11 @@ Shapes:
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.formats.image_files import check_size, choose, image_files, read_values
@@ -26,25 +28,41 @@ from mrcnn.data.formats.recognition import Format, OpenOptions, Place, only_clas
 
 
 class IdPngDataset(Dataset):
-    """Images with one mask file each. `load_id_pngs` as often as needed, then `prepare()`."""
+    """Images with one mask file each. Call `load_id_pngs` once or more, then `prepare`.
 
-    def load_id_pngs(self, images_dir, masks_dir, mask_suffix="", source="id_png", class_name="object", ignore=(),
-                     skip_broken=False, image_names=None):  # fmt: skip
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("images", "masks"):
+        ...         (Path(folder) / name).mkdir()
+        ...         Image.fromarray(np.diag([1, 1, 2, 2]).astype(np.uint8)).save(Path(folder) / name / "a.png")
+        ...     dataset = IdPngDataset()
+        ...     dataset.load_id_pngs(Path(folder) / "images", Path(folder) / "masks", class_name="cell")
+        ...     dataset.prepare()
+        ...     masks, class_ids = dataset.load_mask(0)
+        >>> masks.shape, class_ids.tolist(), dataset.class_names
+        ((4, 4, 2), [1, 1], ['BG', 'cell'])
+    """
+
+    def load_id_pngs(self, images_dir: str | Path, masks_dir: str | Path, mask_suffix: str = "",
+                     source: str = "id_png", class_name: str = "object", ignore: Sequence[int] = (),
+                     skip_broken: bool = False, image_names: Iterable[str] | None = None) -> None:  # fmt: skip
         """Adds the images of a folder; the mask of `<name>.jpg` is `<name><mask_suffix>.png` in the other folder.
 
         Args:
             images_dir, masks_dir: the two folders.
-            mask_suffix: str, what a mask's name has behind the image's.
-            source: str, see `Dataset.add_class`.
-            class_name: str, the class of all objects.
-            ignore: values that are no objects, besides 0; such as 255, which other sets have for borders.
-            skip_broken: bool. Leave broken images out and warn, instead of raising.
-            image_names: names of the images that are wanted, without ".png"; None: all.
+            mask_suffix: what follows the image's name in a mask's name.
+            source: see `Dataset.add_class`.
+            class_name: the class of all objects.
+            ignore: values besides 0 that aren't objects, such as 255 if it marks borders.
+            skip_broken: leave broken images out with a warning, instead of raising.
+            image_names: names of the images wanted, without ".png"; None: all.
 
         Raises:
-            FileNotFoundError: a folder isn't there, has no image, or not all that are wanted.
-            BrokenAnnotation: says folder, entry, field, what was expected, what is there. So for an image without mask
-                and for a mask without image.
+            FileNotFoundError: a folder isn't there, has no image, or lacks one that is wanted.
+            BrokenAnnotation: names the folder, the entry, its field, what was expected and what is there. An image
+                without a mask is broken, and so is a mask without an image.
         """
         images = {file.stem: file for file in image_files(images_dir)}
         masks = {file.stem: file for file in image_files(masks_dir)}
@@ -52,7 +70,7 @@ class IdPngDataset(Dataset):
         if not found:
             raise FileNotFoundError(f"{images_dir} and {masks_dir} have no images.")
 
-        def parse(name):
+        def parse(name: str) -> tuple[str, Path, tuple[int, int], str]:
             where = (images_dir, name)
             if name not in images:
                 raise BrokenAnnotation(*where, "image", f"an image for the mask {name}{mask_suffix}", "nothing there")
@@ -68,8 +86,13 @@ class IdPngDataset(Dataset):
         for name, image, (height, width), mask in parse_all(names, parse, skip_broken):
             self.add_image(source, name, str(image), height=height, width=width, mask=mask, ignore=(0, *ignore))
 
-    def load_mask(self, image_id):
-        """[H, W, N] bool, in the order of the values, and [N] int32 class ids."""
+    def load_mask(self, image_id: int) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
+        """Loads the masks of an image.
+
+        Returns:
+            masks: [H, W, N] bool, in the order of their values.
+            class_ids: [N] int32.
+        """
         info = self.image_info[image_id]
         if "mask" not in info:
             return super().load_mask(image_id)
@@ -81,14 +104,35 @@ class IdPngDataset(Dataset):
 
 
 class PennFudanDataset(IdPngDataset):
-    """The Penn-Fudan set of pedestrians. `load_penn_fudan` as often as needed, then `prepare()`."""
+    """The Penn-Fudan pedestrians. Call `load_penn_fudan` once or more, then `prepare`.
 
-    def load_penn_fudan(self, folder, source="penn_fudan", class_name="person", skip_broken=False, image_names=None):
-        """Adds the images of the set.
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("PNGImages/a.png", "PedMasks/a_mask.png"):
+        ...         (Path(folder) / name).parent.mkdir()
+        ...         Image.fromarray(np.eye(4, dtype=np.uint8)).save(Path(folder) / name)
+        ...     dataset = PennFudanDataset()
+        ...     dataset.load_penn_fudan(folder)
+        >>> dataset.prepare()
+        >>> dataset.num_images, dataset.class_names
+        (1, ['BG', 'person'])
+    """
+
+    def load_penn_fudan(
+        self,
+        folder: str | Path,
+        source: str = "penn_fudan",
+        class_name: str = "person",
+        skip_broken: bool = False,
+        image_names: Iterable[str] | None = None,
+    ) -> None:
+        """Adds the images of the dataset.
 
         Args:
             folder: the folder that holds PNGImages and PedMasks, or the one above it.
-            source, class_name, skip_broken, image_names: as for `load_id_pngs`.
+            source, class_name, skip_broken, image_names: as in `load_id_pngs`.
 
         Raises:
             Exception: those of `load_id_pngs`.
@@ -128,6 +172,6 @@ FORMAT = Format(
 # ---- Names -----------------------------------------------------------------------------------------------------------
 
 
-def _image_of(stem, mask_suffix):
-    """The name of the image that a mask is of; None if it doesn't end like a mask."""
+def _image_of(stem: str, mask_suffix: str) -> str | None:
+    """The name of a mask's image; None if the name doesn't end like a mask's."""
     return stem[: len(stem) - len(mask_suffix)] if stem.endswith(mask_suffix) else None

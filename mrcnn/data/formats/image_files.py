@@ -1,19 +1,20 @@
-"""Masks kept as pictures: finding the files, and reading the numbers that their pixels stand for."""
+"""Folders of images, and masks stored as images: finding the files, and reading the numbers in their pixels."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from mrcnn.data.formats.parsing import BrokenAnnotation
+from mrcnn.data.formats.parsing import BrokenAnnotation, Where
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 
-def image_files(folder):
-    """The image files of a folder, sorted by name; hidden ones are left out.
+def image_files(folder: str | Path) -> list[Path]:
+    """The image files of a folder, sorted by name, without hidden ones.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -24,16 +25,16 @@ def image_files(folder):
     return sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
 
 
-def choose(names, wanted, folder):
-    """The names that are wanted, in their order in the folder.
+def choose(names: Sequence[str], wanted: Iterable[str] | None, folder: str | Path) -> list[str]:
+    """The names wanted, in their order in the folder.
 
     Args:
-        names: list of str, those there are.
-        wanted: names, or None for all.
+        names: those in the folder.
+        wanted: some of them; None: all.
         folder: for the error.
 
     Raises:
-        FileNotFoundError: one isn't there, or there is none at all.
+        FileNotFoundError: one of those wanted isn't in the folder.
     """
     if wanted is None:
         return list(names)
@@ -45,26 +46,26 @@ def choose(names, wanted, folder):
     return [name for name in names if name in wanted]
 
 
-def read_values(path, where, size=None):
-    """The numbers stored in a picture: of a palette the indices, of equal red, green and blue the one value.
+def read_values(path: str | Path, where: Where, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Reads the number of each pixel of an image: of a palette image the index, of a grey image the value.
 
     Args:
         path: of the file.
-        where: (annotation file, entry's name), for the error.
-        size: (height, width) in pixels that it must have, or None.
+        where: (annotation file, name of the entry), for the error.
+        size: (height, width) in pixels that it must have; None: any.
 
     Returns:
         [H, W] bool or integers, as stored; alpha is dropped.
 
     Raises:
-        BrokenAnnotation: no picture, of another size, or in colours.
+        BrokenAnnotation: the file isn't an image, has another size, or colours.
     """
     try:
         with Image.open(path) as picture:
             values = np.asarray(picture)
     except FileNotFoundError as error:
         raise BrokenAnnotation(*where, "mask", f"to find {path}", "nothing there") from error
-    except (OSError, SyntaxError) as error:  # Pillow's word for a PNG whose parts are damaged
+    except (OSError, SyntaxError) as error:  # what Pillow raises for some damaged PNGs
         raise BrokenAnnotation(*where, "mask", f"{path} to be an image", str(error)) from error
     if values.ndim == 3:
         colors = values[..., : 1 if values.shape[-1] == 2 else 3]
@@ -77,8 +78,8 @@ def read_values(path, where, size=None):
     return values
 
 
-def check_size(path, where, found, expected):
-    """Raises BrokenAnnotation if a mask's (height, width) isn't the expected one (None: any)."""
+def check_size(path: str | Path, where: Where, found: tuple[int, ...], expected: tuple[int, int] | None) -> None:
+    """Raises BrokenAnnotation if a mask's (height, width) isn't the expected one; None: any."""
     if expected is not None and tuple(found) != tuple(expected):
         expected = f"{Path(path).name} to be {expected[0]} x {expected[1]} (height x width), as its image"
         raise BrokenAnnotation(*where, "mask", expected, f"{found[0]} x {found[1]}")

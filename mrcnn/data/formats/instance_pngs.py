@@ -1,14 +1,14 @@
-"""One PNG for each object: the nuclei of the Data Science Bowl 2018.
+"""One PNG for each object: the nuclei of the Data Science Bowl 2018, and similar datasets.
 
     dataset = NucleiDataset()
     dataset.load_nuclei("nuclei/stage1_train")
     dataset.prepare()
 
-What lies in the folder:
+The folder:
     <id>/images/<id>.png   the image
-    <id>/masks/*.png       one file an object, of the image's size; its pixels are those that aren't 0
-A folder <id> without masks/ is an image whose truth isn't known, as in stage1_test; one whose masks/ is empty shows no
-object. For both `load_mask` gives none; `image_info[i]["masks"]` is None for the first.
+    <id>/masks/*.png       one file for each object, of the image's size; its pixels are those that aren't 0
+A folder <id> without masks/ is an image that isn't annotated, as in stage1_test; one whose masks/ is empty shows no
+object. `load_mask` returns no object for either; `image_info[i]["masks"]` is None for the first.
 
 Shapes:
     N     objects of an image that have a pixel
@@ -18,9 +18,11 @@ Shapes:
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.formats.image_files import check_size, choose, image_files, read_values
@@ -29,21 +31,43 @@ from mrcnn.data.formats.recognition import FOLDERS_READ, Format, OpenOptions, Pl
 
 
 class NucleiDataset(Dataset):
-    """Images with one mask file an object. `load_nuclei` as often as needed, then `prepare()`."""
+    """Images with one mask file for each object. Call `load_nuclei` once or more, then `prepare`.
 
-    def load_nuclei(self, folder, source="nuclei", class_name="nucleus", skip_broken=False, image_names=None):
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("images/a.png", "masks/1.png", "masks/2.png"):
+        ...         (Path(folder) / "a" / name).parent.mkdir(parents=True, exist_ok=True)
+        ...         Image.fromarray(np.eye(4, dtype=np.uint8)).save(Path(folder) / "a" / name)
+        ...     dataset = NucleiDataset()
+        ...     dataset.load_nuclei(folder)
+        ...     dataset.prepare()
+        ...     masks, class_ids = dataset.load_mask(0)
+        >>> masks.shape, class_ids.tolist(), dataset.class_names
+        ((4, 4, 2), [1, 1], ['BG', 'nucleus'])
+    """
+
+    def load_nuclei(
+        self,
+        folder: str | Path,
+        source: str = "nuclei",
+        class_name: str = "nucleus",
+        skip_broken: bool = False,
+        image_names: Iterable[str] | None = None,
+    ) -> None:
         """Adds the images of a folder.
 
         Args:
-            folder: the folder that holds one folder an image.
-            source: str, see `Dataset.add_class`.
-            class_name: str, the class of all objects.
-            skip_broken: bool. Leave broken images out and warn, instead of raising.
-            image_names: names of the images' folders that are wanted; None: all.
+            folder: the folder that holds a folder for each image.
+            source: see `Dataset.add_class`.
+            class_name: the class of all objects.
+            skip_broken: leave broken images out with a warning, instead of raising.
+            image_names: names of the images' folders wanted; None: all.
 
         Raises:
-            FileNotFoundError: no such folder, no image in it, or not all that are wanted.
-            BrokenAnnotation: says folder, entry, field, what was expected, what is there.
+            FileNotFoundError: no such folder, no image in it, or one that is wanted is missing.
+            BrokenAnnotation: names the folder, the entry, its field, what was expected and what is there.
         """
         folder = Path(folder)
         names = choose(image_folders(folder), image_names, folder)
@@ -56,13 +80,17 @@ class NucleiDataset(Dataset):
             shown = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
             warnings.warn(
                 f"{folder}: {len(unknown)} of {len(parsed)} images have no masks folder and count as images without"
-                f" an object: {shown}. Name those with truth in image_names to leave them out.",
+                f" an object: {shown}. Name the others in image_names to leave them out.",
                 stacklevel=2,
             )
 
-    def load_mask(self, image_id):
-        """[H, W, N] bool, one a file, in the order of the files' names, and [N] int32 class ids. Empty masks are left
-        out."""
+    def load_mask(self, image_id: int) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
+        """Loads the masks of an image.
+
+        Returns:
+            masks: [H, W, N] bool, in the order of the files' names. Empty ones are left out.
+            class_ids: [N] int32.
+        """
         info = self.image_info[image_id]
         if "masks" not in info:
             return super().load_mask(image_id)
@@ -107,8 +135,8 @@ FORMAT = Format(
 # ---- Files -----------------------------------------------------------------------------------------------------------
 
 
-def image_folders(folder):
-    """Names of the folders in `folder` that are images, or broken ones: all but hidden ones and those that macOS adds.
+def image_folders(folder: str | Path) -> list[str]:
+    """Names of the folders of images in a folder: all of its folders except hidden ones and those that macOS adds.
 
     Raises:
         FileNotFoundError: there is no such folder, or none in it has an images/.
@@ -123,7 +151,7 @@ def image_folders(folder):
     return found
 
 
-def _parse_image(folder, name):
+def _parse_image(folder: Path, name: str) -> tuple[str, Path, tuple[int, int], list[str] | None]:
     """(name, image file, (height, width), mask files or None)."""
     where = (folder, name)
     if not (folder / name / "images").is_dir():

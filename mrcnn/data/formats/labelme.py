@@ -61,15 +61,15 @@ class LabelmeDataset(UprightDataset):
             path: folder whose *.json are labelme's, or one such file. Photos without a file aren't added: labelme
                 doesn't tell whether someone looked at them.
             images_dir: folder of the images; None: as imagePath says, seen from the file.
-            source: str, see `Dataset.add_class`.
+            source: see `Dataset.add_class`.
             classes: list of class names, in the order of their ids 1, 2, ...; None: those found, sorted. Give it if
                 training and validation files needn't have the same ones. Objects of other classes are left out, with a
                 warning that counts them.
-            skip_broken: bool. Leave broken images out and warn, instead of raising.
+            skip_broken: leave broken images out with a warning, instead of raising.
 
         Raises:
             FileNotFoundError: no such file, or none in the folder.
-            BrokenAnnotation: says file, entry, field, what was expected, what is there.
+            BrokenAnnotation: names the file, the entry, its field, what was expected and what is there.
         """
         path = Path(path)
         files = sorted(path.glob("*.json")) if path.is_dir() else [path]

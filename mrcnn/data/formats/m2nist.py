@@ -54,13 +54,13 @@ class M2nistDataset(Dataset):
         Args:
             path: the folder, the zip file, or combined.npy with the other files beside it.
             start, stop: int; stop None: up to the last one.
-            source: str, see `Dataset.add_class`.
+            source: see `Dataset.add_class`.
             skip_broken: bool. Leave images out whose boxes are broken, and warn, instead of raising.
 
         Raises:
             FileNotFoundError: a file isn't there.
             ValueError: there are no images start to stop.
-            BrokenAnnotation: says file, entry, field, what was expected, what is there.
+            BrokenAnnotation: names the file, the entry, its field, what was expected and what is there.
         """
         folder = _folder_of(path)
         images, digits = _read_arrays(folder, start, stop)

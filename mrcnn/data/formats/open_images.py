@@ -60,14 +60,14 @@ class OpenImagesDataset(Dataset):
             images_dir, masks_dir: folders of the photos and of the masks; None: see above.
             annotations: CSV of the masks; None: the only one in the folder. Needed where several subsets lie there.
             descriptions: CSV of the classes' names; None: the one in the folder.
-            source: str, see `Dataset.add_class`.
-            skip_broken: bool. Leave broken images out and warn, instead of raising. Broken are also those whose photo
+            source: see `Dataset.add_class`.
+            skip_broken: leave broken images out with a warning, instead of raising. Broken are also those whose photo
                 or mask wasn't downloaded.
             limit: int, the most photos to add; None: all.
 
         Raises:
             FileNotFoundError: a file or folder isn't there.
-            BrokenAnnotation: says file, entry, field, what was expected, what is there.
+            BrokenAnnotation: names the file, the entry, its field, what was expected and what is there.
         """
         folder = Path(folder)
         annotations = _find_file(folder, ANNOTATIONS, "annotations", annotations)

@@ -52,16 +52,16 @@ class ViaDataset(Dataset):
         Args:
             path: the JSON file, or a folder that holds `via_region_data.json` or only one JSON file.
             images_dir: folder of the images; None: that of the file.
-            source: str, see `Dataset.add_class`.
+            source: see `Dataset.add_class`.
             class_name: str, the class of all regions; or None.
             attribute: str, the name of the region attribute that tells the class; or None.
             classes: list of class names, in the order of their ids 1, 2, ...; None: those of the project, else those
                 in the file, sorted. Give it if training and validation files needn't have the same ones.
-            skip_broken: bool. Leave broken images out and warn, instead of raising.
+            skip_broken: leave broken images out with a warning, instead of raising.
 
         Raises:
             FileNotFoundError: no such file.
-            BrokenAnnotation: says file, entry, field, what was expected, what is there.
+            BrokenAnnotation: names the file, the entry, its field, what was expected and what is there.
         """
         path = find_file(path)
         images_dir = path.parent if images_dir is None else Path(images_dir)

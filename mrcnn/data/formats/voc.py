@@ -53,17 +53,17 @@ class VocDataset(UprightDataset):
             annotations_dir: the folder of the *.xml, the one above if it has Annotations/, or one XML file.
             images_dir: folder of the images; None: JPEGImages or images beside the folder, if there is one, else the
                 folder itself.
-            source: str, see `Dataset.add_class`.
+            source: see `Dataset.add_class`.
             classes: list of class names, in the order of their ids 1, 2, ...; None: those found, sorted. Give it if
                 training and validation files needn't have the same ones. Objects of other classes are left out, with a
                 warning that counts them.
-            skip_broken: bool. Leave broken images out and warn, instead of raising.
+            skip_broken: leave broken images out with a warning, instead of raising.
             keep_difficult: bool. Whether objects marked as difficult to recognise count.
             subset: "train", "val", ...: the images that ImageSets/Main/<subset>.txt names; None: all.
 
         Raises:
             FileNotFoundError: no such file or folder, or none in it.
-            BrokenAnnotation: says file, entry, field, what was expected, what is there.
+            BrokenAnnotation: names the file, the entry, its field, what was expected and what is there.
         """
         files, folder = _annotation_files(Path(annotations_dir), subset)
         images_dir = _images_folder(folder) if images_dir is None else Path(images_dir)

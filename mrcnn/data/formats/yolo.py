@@ -63,7 +63,7 @@ class YoloSegDataset(UprightDataset):
                 them. Where neither does: the names of the numbers 0, 1, ... . None: all, of names "0", "1", ... where
                 they aren't told.
             split: "train", "val" or "test" of data.yaml; None: "train". Of a folder of labels: a folder in it.
-            source: str, see `Dataset.add_class`.
+            source: see `Dataset.add_class`.
             skip_broken: leave broken images out with a warning, instead of raising.
             number_names: names of the numbers 0, 1, ... where neither data.yaml nor classes.txt tells them, as
                 `classes`, but without an effect where one of them does.

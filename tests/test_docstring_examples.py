@@ -34,6 +34,12 @@ MUST_HAVE_ONE = (
     "data.summary.DatasetSummary",
     "data.class_names.check_same_classes",
     "data.class_names.number_classes",
+    "data.format_detection.open_dataset",
+    "data.formats.coco.CocoDataset",
+    "data.formats.coco.save_coco",
+    "data.formats.id_png.PennFudanDataset",
+    "data.formats.instance_pngs.NucleiDataset",
+    "ops.rle.to_rle",
 )
 
 

@@ -329,22 +329,26 @@ def save_coco(
         name = writers.relative_path(file, path.parent)
         images.append({"id": source_id, "file_name": name, "height": height, "width": width})
         for rle, class_id in zip(encode_masks(masks), class_ids.tolist()):
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": source_id,
-                    "category_id": category_ids[abs(class_id) - 1],
-                    "segmentation": {"size": [height, width], "counts": rle["counts"].decode()},
-                    "area": int(coco_mask.area(rle)),
-                    "bbox": coco_mask.toBbox(rle).tolist(),
-                    "iscrowd": int(class_id < 0),
-                }
-            )
+            ids = {
+                "id": len(annotations) + 1,
+                "image_id": source_id,
+                "category_id": category_ids[abs(class_id) - 1],
+            }
+            annotations.append({**ids, **_as_annotation(rle), "iscrowd": int(class_id < 0)})
     categories = [
         {"id": category_id, "name": str(info["name"]), "supercategory": info["source"]}
         for category_id, info in zip(category_ids, dataset.class_info[1:])
     ]
     return writers.write_json({"images": images, "annotations": annotations, "categories": categories}, path, indent)
+
+
+def _as_annotation(rle: dict) -> dict[str, Any]:
+    """The fields of an annotation that its mask gives."""
+    return {
+        "segmentation": {"size": list(rle["size"]), "counts": rle["counts"].decode()},
+        "area": int(coco_mask.area(rle)),
+        "bbox": coco_mask.toBbox(rle).tolist(),
+    }
 
 
 def _increasing(ids: Sequence[Any]) -> list[int]:

@@ -97,14 +97,17 @@ class LabelmeDataset(UprightDataset):
         info = self.image_info[image_id]
         if "objects" not in info:
             return super().load_mask(image_id)
-        height, width, objects = info["height"], info["width"], info["objects"]
-        masks, class_ids = np.zeros((len(objects), height, width), bool), np.zeros(len(objects), np.int32)
-        for i, (own_id, crowd, shapes) in enumerate(objects):
-            masks[i] = merge([draw(shape, height, width) for shape in shapes], [s["kind"] not in THIN for s in shapes])
-            class_id = self.map_source_class_id(f"{info['source']}.{own_id}")
-            class_ids[i] = -class_id if crowd else class_id
-        kept = masks.any(axis=(1, 2))
-        return np.moveaxis(masks[kept], 0, -1), class_ids[kept]
+        height, width = info["height"], info["width"]
+        masks, class_ids = [], []
+        for source_id, crowd, shapes in info["objects"]:
+            parts = [draw(shape, height, width) for shape in shapes]
+            mask = merge(parts, [shape["kind"] not in THIN for shape in shapes])
+            if mask.any():
+                class_id = self.map_source_class_id(f"{info['source']}.{source_id}")
+                masks.append(mask)
+                class_ids.append(-class_id if crowd else class_id)
+        layers = np.stack(masks) if masks else np.zeros((0, height, width), bool)
+        return np.moveaxis(layers, 0, -1), np.array(class_ids, np.int32)
 
 
 # ---- Recognising and opening -----------------------------------------------------------------------------------------

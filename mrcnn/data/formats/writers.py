@@ -8,10 +8,12 @@ import re
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from mrcnn.data.dataset import is_url
+from mrcnn.data.dataset import Dataset, is_url
 from mrcnn.data.formats.exif import orientation
+from mrcnn.data.ground_truth import check_class_ids, load_masks
 from mrcnn.io import replacing
 
 
@@ -30,31 +32,21 @@ def chosen_images(dataset, image_ids):
     return wanted
 
 
-def read_objects(dataset, image_id):
-    """The objects of an image that have a pixel.
+def read_objects(dataset: Dataset, image_id: int) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
+    """Loads the objects of an image that have a pixel.
 
     Returns:
         masks: [H, W, N] bool.
-        class_ids: [N] int, negative for crowds.
+        class_ids: [N] int32, negative for crowds.
 
     Raises:
-        ValueError: masks and class ids don't fit, or a class isn't the data set's.
+        ValueError: masks and class ids don't fit together, or a class id isn't one of the dataset's.
     """
-    masks, class_ids = (np.asarray(part) for part in dataset.load_mask(image_id))
-    name = f"image {image_id} ({dataset.image_info[image_id]['path']})"
-    if masks.ndim != 3 or masks.shape[-1] != len(class_ids):
-        raise ValueError(
-            f"load_mask gave masks of shape {masks.shape} and {len(class_ids)} class ids for {name}; expected masks"
-            " [height, width, N] and N class ids."
-        )
-    if 0 in masks.shape[:2]:  # matterport's base class gave [0, 0, 0] where there is no object
-        masks = np.zeros((*dataset.load_image(image_id).shape[:2], 0), bool)
-    wrong = [i for i in class_ids.tolist() if not 0 < abs(i) < dataset.num_classes]
-    if wrong:
-        raise ValueError(f"load_mask gave class id {wrong[0]} for {name}; expected 1..{dataset.num_classes - 1}.")
+    masks, class_ids = load_masks(dataset, image_id)
+    check_class_ids(class_ids, dataset, image_id)
     masks = masks != 0
     kept = masks.any(axis=(0, 1))
-    return masks[..., kept], class_ids[kept].astype(int)
+    return masks[..., kept], class_ids[kept]
 
 
 def file_stem(dataset, image_id, taken):

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Atomic writes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,22 @@ from pathlib import Path
 
 
 @contextmanager
-def replacing(path) -> Iterator[Path]:
-    """Gives a temporary path beside `path` to write to, and renames it to `path` at the end.
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """Yields a temporary path in the same folder to write to, and renames it to `path` at the end.
 
-    After an error the temporary file is gone and what was at `path` is still there. Missing folders are made. The
-    temporary name ends in ".part": where a library tells the format by the ending, name the format.
+    After an error the temporary file is deleted and the previous file at `path` is unchanged. Missing folders are
+    created. The temporary name ends in ".part", so libraries that infer the format from the extension must be told it.
+
+    Raises:
+        FileNotFoundError: Nothing was written to the temporary path.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with replacing(f"{folder}/results/a.txt") as unfinished:
+        ...         _ = unfinished.write_text("done")
+        ...     Path(f"{folder}/results/a.txt").read_text()
+        'done'
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

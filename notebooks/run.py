@@ -17,6 +17,8 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
+from mrcnn.io import replacing
+
 FOLDER = Path(__file__).resolve().parent
 # Pictures go into the notebook, whatever the environment says of matplotlib.
 ENVIRONMENT = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -68,9 +70,8 @@ def main(arguments=None) -> None:
     for name in names:
         start, path = time.perf_counter(), FOLDER / f"{name}.ipynb"
         notebook = execute(path)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        nbformat.write(notebook, unfinished)
-        os.replace(unfinished, path)
+        with replacing(path) as unfinished:
+            nbformat.write(notebook, unfinished)
         print(f"{path.name}: {time.perf_counter() - start:.0f} s, {path.stat().st_size / 1000:.0f} kB")
 
 

@@ -52,7 +52,6 @@ from samples.common import (
     find_weights,
     load_weights,
     warm_up_and_cosine,
-    write_class_names,
 )
 
 DEFAULT_YEAR = "2014"  # matterport's
@@ -225,7 +224,6 @@ def train(model, training, validation, schedule: str = "matterport") -> None:
     """Trains through the stages of a schedule; half of the images are flipped left to right."""
     from imgaug import augmenters  # on NumPy 2 only after mrcnn: that gives back what imgaug misses there
 
-    write_class_names(model, training.class_names)
     flip = augmenters.Fliplr(0.5)
     for epochs, layers, rate in SCHEDULES[schedule](model.config):
         print(f"Training {layers} until epoch {epochs}")
@@ -246,7 +244,7 @@ def coco_config(path, num_classes: int = len(CLASS_NAMES)) -> CocoConfig:
 
 
 def trained_model(weights: str, logs) -> MaskRCNN:
-    """A model to detect with, of COCO's classes or of those that were noted beside the checkpoint."""
+    """A model to detect with, of COCO's classes or of those stored in the checkpoint."""
     path = find_weights(weights, CocoConfig.NAME, logs)
     config = coco_config(path, len(class_names_of(path) or CLASS_NAMES))
     model = MaskRCNN("inference", config, str(logs))

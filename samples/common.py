@@ -13,12 +13,11 @@ import keras
 import matplotlib.pyplot as plt
 
 from mrcnn import visualize, weights
-from mrcnn.io import replacing
 from mrcnn.nn.heads import CLASS_DEPENDENT_LAYERS
 
 ROOT = Path(__file__).resolve().parents[1]
 LOGS = ROOT / "logs"
-CLASSES_FILE = "classes.txt"  # beside the checkpoints of a run
+CLASSES_FILE = "classes.txt"  # beside the checkpoints of runs from before checkpoints stored class names
 
 
 class SmallNetwork:
@@ -129,16 +128,12 @@ def augmentation():
     )
 
 
-def write_class_names(model, class_names) -> None:
-    """Writes the class names to the run folder, for `class_names_of`."""
-    with replacing(Path(model.log_dir) / CLASSES_FILE) as unfinished:
-        unfinished.write_text("".join(f"{name}\n" for name in class_names), encoding="utf-8")
-
-
 def class_names_of(checkpoint) -> list[str] | None:
-    """Class names that `write_class_names` wrote beside a checkpoint, "BG" first; None if there are none."""
+    """Class names stored in a checkpoint, or beside it in older runs, "BG" first; None if unknown."""
     path = Path(checkpoint).parent / CLASSES_FILE
-    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else None
+    if path.is_file():
+        return path.read_text(encoding="utf-8").splitlines()
+    return weights.read_class_names(checkpoint)
 
 
 def evaluate(model, dataset, image_ids=None):

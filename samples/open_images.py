@@ -67,7 +67,6 @@ from samples.common import (
     find_weights,
     load_weights,
     warm_up_and_cosine,
-    write_class_names,
 )
 
 TABLES = MASKS = "https://storage.googleapis.com/openimages/v5"
@@ -280,7 +279,6 @@ def train(training, validation, word: str, logs, epochs: int | None = None) -> N
     config.STEPS_PER_EPOCH = math.ceil(training.num_images / config.BATCH_SIZE)
     model = MaskRCNN("training", config, str(logs))
     load_weights(model, word, path)
-    write_class_names(model, training.class_names)
     epochs = epochs or config.EPOCHS
     model.train(
         training,
@@ -341,7 +339,7 @@ def main(arguments=None) -> None:
     path = find_weights(args.weights, OpenImagesConfig.NAME, args.logs)
     class_names = ["BG", *args.classes] if args.classes else class_names_of(path)
     if class_names is None:
-        raise ValueError(f"No classes.txt lies beside {path}; say with --classes what it was trained for.")
+        raise ValueError(f"{path} stores no class names; pass --classes, the classes that it was trained for.")
     model = trained_model(path, args.logs)
     if args.command == "evaluate":
         evaluate(model, open_images_dataset(args.dataset, VALIDATION, class_names[1:], args.skip_broken))

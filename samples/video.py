@@ -241,7 +241,7 @@ def open_model(word: str, sample: str | None = None, class_names=None, logs=LOGS
     Args:
         word: `--weights`.
         sample: one of `SAMPLES`; None: told by the weights' name.
-        class_names: without the background; None: those noted beside the checkpoint, or else the sample's.
+        class_names: without the background; None: those stored in the checkpoint, or else the sample's.
         logs: folder of the run folders, for "last".
 
     Returns:

@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import cv2
+import h5py
 import numpy as np
 import pytest
 
@@ -92,7 +93,6 @@ def test_each_stage_is_trained(tmp_path, schedule, until, optimizer):
     assert (used and type(used).__name__) == optimizer
     if used:
         assert used.global_clipnorm == model.config.GRADIENT_CLIP_NORM
-    assert common.class_names_of(tmp_path / "run" / "mask_rcnn_coco_0001.h5") == ["BG", "cat"]
 
 
 # ---- Download --------------------------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ def test_files_of_ones_own_are_trained_and_evaluated(tmp_path, monkeypatch):
         NUM_CLASSES, IMAGES_PER_GPU, VALIDATION_STEPS = 2, 2, 0
 
     evaluated, start, logs = [], tmp_path / "start.h5", tmp_path / "logs"
-    start.touch()
+    h5py.File(start, "w").close()
     monkeypatch.setattr(coco, "coco_config", lambda path, num_classes=0: Tiny())
     monkeypatch.setattr(coco, "load_weights", lambda model, word, path: None)
     monkeypatch.setattr(coco, "evaluate", lambda model, dataset, image_ids: evaluated.append(list(image_ids)))
@@ -175,7 +175,7 @@ def test_files_of_ones_own_are_trained_and_evaluated(tmp_path, monkeypatch):
     coco.main(["train", *words, "--schedule", "short", "--epochs", "2"])
     coco.main(["evaluate", *words, "--limit", "1"])
     (run,) = logs.iterdir()
-    assert (run / "classes.txt").read_text().split() == ["BG", "tile"]
+    assert common.class_names_of(run / "mask_rcnn_coco_0002.h5") == ["BG", "tile"]
     assert (run / "mask_rcnn_coco_0002.h5").is_file()
     assert len((run / "losses.csv").read_text().splitlines()) == 3
     assert evaluated == [[0, 1, 2], [0]]

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 from mrcnn import weights
-from mrcnn.weights import matterport_h5, readers
+from mrcnn.nn.heads import CLASS_DEPENDENT_LAYERS
+from mrcnn.weights import matterport_h5
+from mrcnn.weights.readers import keras_archive
 
 layers = keras.layers
-HEADS = ["mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask"]
+HEADS = list(CLASS_DEPENDENT_LAYERS)
 
 
 def small_model(classes=3, channels=3, ratios=2, extra=False):
@@ -113,7 +115,7 @@ def unchanged(model):
 
 # ---- Nothing there -----------------------------------------------------------------------------------------------
 def test_a_file_that_is_not_there_is_named_with_what_lies_beside_it(tmp_path, unchanged):
-    with pytest.raises(FileNotFoundError, match=r"no file .*gone\.h5.*No weight file lies in"):
+    with pytest.raises(FileNotFoundError, match=r"no file .*gone\.h5.*No weight file is in"):
         weights.load_weights_by_name(unchanged, tmp_path / "gone.h5")
     (tmp_path / "other.h5").write_bytes(b"")
     with pytest.raises(FileNotFoundError, match=r"other\.h5"):
@@ -483,11 +485,83 @@ def test_require_all_refuses_a_file_that_lacks_a_layer(tmp_path, trained):
     weights.load_weights_by_name(bigger, tmp_path / "a.h5", exclude=["mrcnn_mask_extra"], require_all=True)
 
 
-def test_issue_2846_nan_weights_of_a_diverged_training_are_reported(tmp_path, trained, model):
+def test_issue_2846_nan_weights_of_a_diverged_training_warn(tmp_path, trained, model):
     groups = matterport_groups(trained)
     groups["conv1"][1][1][0] = np.nan
-    report = weights.load_weights_by_name(model, matterport_file(tmp_path / "a.h5", groups))
+    path = matterport_file(tmp_path / "a.h5", groups)
+    with pytest.warns(UserWarning, match=r"1 layers have NaN or infinite weights.*diverged: conv1\."):
+        report = weights.load_weights_by_name(model, path)
     assert report.not_finite == ["conv1"] and "diverged" in str(report)
+
+
+@pytest.mark.parametrize("name", ["ours.h5", "keras.weights.h5", "keras.keras"])
+def test_skip_mismatch_leaves_layers_of_other_shapes_alone_and_reports_them(tmp_path, model, name):
+    other = small_model(classes=81)
+    SAVERS[name](other, tmp_path / name)
+    before = by_layer(model)
+    report = weights.load_weights_by_name(model, tmp_path / name, require_all=True, skip_mismatch=True)
+    assert report.mismatched == ["mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_mask"] and len(report.loaded) == 7
+    assert "3 have other shapes in the file, and keep their values: mrcnn_class_logits" in str(report)
+    for layer, arrays in by_layer(model).items():
+        expected = before if layer in HEADS else by_layer(other)
+        for a, b in zip(arrays, expected[layer], strict=True):
+            np.testing.assert_array_equal(a, b, err_msg=layer)
+
+
+def test_skip_mismatch_as_in_keras_takes_a_file_that_lacks_layers(tmp_path, trained):
+    weights.save_matterport_h5(trained, tmp_path / "a.h5")
+    bigger = small_model(extra=True)
+    report = weights.load_weights_by_name(bigger, tmp_path / "a.h5", require_all=True, skip_mismatch=True)
+    assert report.missing == ["mrcnn_mask_extra"]
+
+
+def test_skip_mismatch_does_not_take_a_file_of_which_nothing_fits(tmp_path):
+    def build(width):
+        image = layers.Input((width,))
+        return keras.Model(image, layers.Dense(width, name="fc")(image))
+
+    weights.save_matterport_h5(build(2), tmp_path / "a.h5")
+    with pytest.raises(ValueError, match="does not fit the model; nothing was loaded"):
+        weights.load_weights_by_name(build(3), tmp_path / "a.h5", skip_mismatch=True)
+
+
+def test_the_report_is_one_line_unless_printed(tmp_path, trained):
+    weights.save_matterport_h5(trained, tmp_path / "a.h5")
+    report = weights.load_weights_by_name(small_model(extra=True), tmp_path / "a.h5", exclude=["conv1"])
+    assert repr(report) == f"<LoadReport {tmp_path / 'a.h5'}: 9 layers loaded, 1 missing, 1 excluded>"
+    assert len(str(report).splitlines()) == 3
+
+
+# ---- Class names -------------------------------------------------------------------------------------------------
+class NamedModel(keras.Model):
+    """A model that knows its classes, as `MaskRCNN` does."""
+
+    class_names = None
+
+    @classmethod
+    def build_with(cls, class_names):
+        image = layers.Input((2,))
+        model = cls(image, layers.Dense(2, name="mrcnn_class_logits")(image))
+        model.class_names = class_names
+        return model
+
+
+@pytest.mark.parametrize(
+    "names", [["BG", "cat"], ["BG", "Straße, naß"], ["BG", *(f"class {i} " * 9 for i in range(1500))]]
+)
+def test_class_names_are_stored_with_the_weights(tmp_path, names):
+    model = NamedModel.build_with(names)
+    weights.save_matterport_h5(model, tmp_path / "a.h5")
+    assert weights.read_class_names(tmp_path / "a.h5") == names
+    plain = keras.Model(model.inputs, model.outputs)
+    plain.load_weights(tmp_path / "a.h5")  # Keras's reader takes no notice
+    np.testing.assert_array_equal(plain.get_weights()[0], model.get_weights()[0])
+
+
+@pytest.mark.parametrize("name", SAVERS)
+def test_a_file_without_class_names_has_none(tmp_path, trained, name):
+    SAVERS[name](trained, tmp_path / name)
+    assert weights.read_class_names(tmp_path / name) is None
 
 
 # ---- Broken and hostile files ------------------------------------------------------------------------------------
@@ -630,7 +704,7 @@ def test_a_hostile_or_broken_file_of_keras_is_refused(tmp_path, trained, unchang
 
 
 def test_a_zip_bomb_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(readers, "MAX_BYTES", 1000)
+    monkeypatch.setattr(keras_archive, "MAX_BYTES", 1000)
     with zipfile.ZipFile(tmp_path / "a.keras", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("model.weights.h5", bytes(100_000))
     with pytest.raises(ValueError, match="would unpack to 100,000 bytes; refused"):

@@ -165,6 +165,23 @@ def test_a_model_begins_with_a_word(tmp_path):
     for got, want in zip(model.get_layer("mrcnn_class_logits").get_weights(), expected, strict=True):
         np.testing.assert_array_equal(got, want)
 
+    # The class names travel with the weights.
+    model.class_names = ["BG", "square", "circle", "triangle"]
+    for name in ("a.h5", "a.keras"):
+        (model.save if name == "a.keras" else model.save_weights)(tmp_path / name)
+        assert weights.read_class_names(tmp_path / name) == model.class_names
+    other = MaskRCNN("inference", ShapesConfig(), str(tmp_path))
+    other.load_weights(tmp_path / "a.h5", by_name=True, exclude=["mrcnn_class_logits"])
+    assert other.class_names is None  # the classes of its own class head are still unknown
+    other.load_weights(tmp_path / "a.h5", skip_mismatch=True)
+    assert other.class_names == model.class_names
+
+
+def test_an_unknown_word_lists_the_words(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="'cocos'.*one of the words coco, balloon, imagenet, shapes"):
+        weights.find_pretrained("cocos")
+
 
 def test_a_file_called_like_a_word_is_that_file(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)

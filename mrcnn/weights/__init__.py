@@ -1,10 +1,11 @@
 """Weight files: read, load by layer name, write, download, and find the last checkpoint.
 
-readers         any of the three file layouts -> layer name -> arrays
-load_by_name    a file -> a model, by layer name; reports what matched, and changes nothing on an error
-matterport_h5   a model -> matterport's `.h5` layout
-downloads       "coco", "balloon", "imagenet", "shapes" -> a verified file
-checkpoints     run folders and checkpoint names, and which is the newest
+readers         reads matterport's `.h5`, Keras's `.weights.h5` and `.keras`
+load_by_name    loads a file into a model by layer name, and reports what matched
+matterport_h5   writes matterport's `.h5`
+metadata        class names and settings stored with the weights
+downloads       "coco", "balloon", "imagenet", "shapes": downloads and verifies files
+checkpoints     names of run folders and checkpoints; finds the newest
 """
 
 from __future__ import annotations

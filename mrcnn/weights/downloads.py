@@ -77,9 +77,24 @@ def pretrained(word: str, cache_dir: str | os.PathLike | None = None) -> str:
 
 
 def find_pretrained(path_or_word: str | os.PathLike) -> str:
-    """The path itself, or, where it is one of `WORDS` and no file is called so, that of the `pretrained` weights."""
+    """Returns the path itself, or that of the `pretrained` weights if it is one of `WORDS` and no such file exists.
+
+    Raises:
+        FileNotFoundError: Neither a path nor one of the words: there is no such file, and the name has no folder and no
+            extension.
+
+    Example:
+        >>> find_pretrained("logs/mask_rcnn_cats_0010.h5")
+        'logs/mask_rcnn_cats_0010.h5'
+    """
     path = os.fspath(path_or_word)
-    return pretrained(path) if path in WORDS and not os.path.exists(path) else path
+    if os.path.exists(path):
+        return path
+    if path in WORDS:
+        return pretrained(path)
+    if os.path.basename(path) == path and "." not in path:
+        raise FileNotFoundError(f"No file {path!r}; expected a path or one of the words {', '.join(WORDS)}.")
+    return path
 
 
 def _shipped(file: str, sha256: str) -> str:

@@ -1,10 +1,10 @@
 """Writes matterport's `.h5` layout, which every version of `mrcnn` reads.
 
-    attributes of the file      layer_names, backend, keras_version
+    attributes of the file      layer_names, backend, keras_version, and those of `metadata`
     /<layer>                    a group for each layer of the model, with the attribute weight_names
     /<layer>/<weight name>      an array; its name is "<layer>/kernel:0", in a nested model "<inner layer>/kernel:0"
 
-A wrapper (TimeDistributed) gives its own name to what it wraps.
+The layer in a wrapper (TimeDistributed) is stored under the wrapper's name.
 """
 
 from __future__ import annotations
@@ -16,27 +16,37 @@ import keras
 import numpy as np
 
 from mrcnn.io import replacing
-from mrcnn.weights.metadata import write_metadata
 
-ATTRIBUTE_BYTES = 64512  # HDF5 takes no larger attribute; Keras cuts a longer list of names into pieces
+from .metadata import write_metadata
+
+ATTRIBUTE_BYTES = 64512  # HDF5 has no larger attributes; Keras splits longer lists of names
 
 
 def save_matterport_h5(model: keras.Model, path: str | os.PathLike) -> None:
-    """Writes the weights of `model` to `path`, through a temporary file: it is either whole or not there.
+    """Writes the weights of `model` to `path`: after an error, the previous file is still there.
 
-    The optimizer's state is not part of this layout. Numbers are stored as they are, so a round trip is exact;
-    bfloat16, which old readers don't know, is stored as float32.
+    Values are stored exactly, except bfloat16, which old readers don't know and which is stored as float32. The
+    optimizer's state is not stored; the class names and settings of a `MaskRCNN` are, if known.
 
     Args:
-        model: a built Keras model; the names of its layers become those of the file.
-        path: of any ending; matterport's is `.h5`. Missing folders are made.
+        model: Built Keras model.
+        path: Usually `*.h5`. Missing folders are created.
+
+    Example:
+        >>> import tempfile
+        >>> from mrcnn.weights import read_weights
+        >>> model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(3, name="fc")])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_matterport_h5(model, f"{folder}/model.h5")
+        ...     stored = read_weights(f"{folder}/model.h5")
+        >>> [array.shape for array in stored["fc"]]
+        [(2, 3), (3,)]
     """
-    path = os.fspath(path)
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    with replacing(path) as unfinished, h5py.File(unfinished, "w") as file:
         file.attrs["backend"] = np.bytes_(keras.backend.backend())
         file.attrs["keras_version"] = np.bytes_(keras.__version__)
-        _write_names(file, "layer_names", [layer.name for layer in model.layers])
         write_metadata(file, model)
+        _write_names(file, "layer_names", [layer.name for layer in model.layers])
         for layer in model.layers:
             _write_layer(file.create_group(layer.name), layer)
 
@@ -50,7 +60,7 @@ def _write_layer(group: h5py.Group, layer: keras.Layer) -> None:
 
 
 def _named_variables(layer: keras.Layer) -> dict[str, keras.Variable]:
-    """{weight name: variable}, in the order of `layer.weights`. Equal names in a layer are told apart by _1, _2, ..."""
+    """Returns {weight name: variable}, in the order of `layer.weights`. Repeated names get the suffix _1, _2, ..."""
     if isinstance(layer, keras.Model):
         return {name: variable for inner in layer.layers for name, variable in _named_variables(inner).items()}
     named = {}

@@ -1,21 +1,26 @@
-"""What a weight file says about its model: class names and settings, as attributes that other readers ignore."""
+"""Class names and settings stored with the weights, in attributes that other readers of `.h5` files ignore."""
 
 from __future__ import annotations
 
 import json
 import os
+import zipfile
+from typing import Any
 
 import h5py
+import keras
 
 from mrcnn.config import Config
-from mrcnn.weights.downloads import find_pretrained
+
+from .downloads import find_pretrained
+from .readers import keras_archive
 
 CLASS_NAMES = "mrcnn_class_names"
 SETTINGS = "mrcnn_config"
 
 
-def write_metadata(file: h5py.File, model) -> None:
-    """Writes the class names of a `MaskRCNN`, if known, and its settings, if JSON can hold them."""
+def write_metadata(file: h5py.File, model: keras.Model) -> None:
+    """Writes the class names of a `MaskRCNN`, if known, and its settings, if JSON can represent them."""
     class_names = getattr(model, "class_names", None)
     if class_names:
         file.attrs[CLASS_NAMES] = json.dumps(class_names)
@@ -25,33 +30,43 @@ def write_metadata(file: h5py.File, model) -> None:
 
 
 def read_class_names(path: str | os.PathLike) -> list[str] | None:
-    """The classes that the file's network tells apart, "BG" first; None: the file does not say."""
-    return _read(path, CLASS_NAMES)
+    """Reads the class names stored in a weight file.
+
+    Args:
+        path: An `.h5` file of `save_matterport_h5`, or a `.keras` file of `MaskRCNN.save`.
+
+    Returns:
+        Names in the order of the class ids, "BG" first; None if the file has none.
+    """
+    return _read(path, CLASS_NAMES, "class_names")
 
 
 def read_settings(path: str | os.PathLike) -> dict | None:
-    """The settings of the file's network, for `Config.from_json`; None: the file does not have them."""
-    return _read(path, SETTINGS)
+    """Reads the settings stored in a weight file, for `Config.from_json`; None if the file has none."""
+    return _read(path, SETTINGS, "config")
 
 
-def _read(path: str | os.PathLike, attribute: str):
+def _read(path: str | os.PathLike, attribute: str, key: str) -> Any:
+    path = os.fspath(path)
+    if zipfile.is_zipfile(path):
+        return keras_archive.read_model_config(path).get(key)
     if not h5py.is_hdf5(path):
         return None
-    with h5py.File(path) as file:
+    with h5py.File(path, "r", locking=False) as file:
         return json.loads(file.attrs[attribute]) if attribute in file.attrs else None
 
 
 def config_of(path_or_word: str | os.PathLike | None) -> Config:
-    """The settings that a weight file was written with.
+    """Returns the settings that a weight file was written with.
 
     Raises:
-        ValueError: the file has none, or there is no file.
+        ValueError: The file has none, or no file is given.
     """
     path = None if path_or_word is None else find_pretrained(path_or_word)
     settings = path and read_settings(path)
     if not settings:
         raise ValueError(
-            f"MaskRCNN got no config, and weights={path_or_word!r} has no settings in it. Pass the config that the"
-            " weights were trained with."
+            f"MaskRCNN got no config, and weights={path_or_word!r} stores no settings. Pass the config that the weights"
+            " were trained with."
         )
     return Config.from_json(settings)

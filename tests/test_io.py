@@ -1,4 +1,4 @@
-"""Files are whole or not there."""
+"""Atomic writes: after an error the previous file is unchanged."""
 
 from __future__ import annotations
 

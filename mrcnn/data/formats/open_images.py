@@ -4,7 +4,7 @@
     dataset.load_open_images("open_images", ["Pumpkin"])
     dataset.prepare()
 
-What lies in the folder, as downloaded (or as FiftyOne sorts it: data/, labels/masks/, labels/segmentations.csv):
+The folder, as downloaded (or as FiftyOne sorts it: data/, labels/masks/, labels/segmentations.csv):
     class-descriptions-boxable.csv                 LabelName,DisplayName: /m/05zsy,Pumpkin
     train-annotations-object-segmentation.csv      a line an object: MaskPath,ImageID,LabelName,...
     train-masks-0/ ..., or masks/                  the PNGs of MaskPath, unpacked; other than 0 is the object
@@ -25,6 +25,7 @@ import csv
 import difflib
 import warnings
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -48,10 +49,12 @@ STRETCH = 0.02  # how far a mask's sides may be from the photo's proportions; ro
 
 
 class OpenImagesDataset(Dataset):
-    """Photos and masks of some classes. `load_open_images` as often as needed, then `prepare()`."""
+    """Photos and masks of some classes. Call `load_open_images` once or more, then `prepare`."""
 
-    def load_open_images(self, folder, classes, images_dir=None, masks_dir=None, annotations=None, descriptions=None,
-                         source="open_images", skip_broken=False, limit=None):  # fmt: skip
+    def load_open_images(self, folder: str | Path, classes: Sequence[str] | str, images_dir: str | Path | None = None,
+                         masks_dir: str | Path | None = None, annotations: str | Path | None = None,
+                         descriptions: str | Path | None = None, source: str = "open_images",
+                         skip_broken: bool = False, limit: int | None = None) -> None:  # fmt: skip
         """Adds the photos that have a mask of one of the classes.
 
         Args:
@@ -94,7 +97,7 @@ class OpenImagesDataset(Dataset):
             own = [(ids[names[label]], str(mask)) for label, mask in objects]
             self.add_image(source, image_id, str(photo), height=height, width=width, objects=own)
 
-    def load_mask(self, image_id):
+    def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
         """[H, W, N] bool, in the order of the file, and [N] int32 class ids. Masks without a pixel are left out."""
         info = self.image_info[image_id]
         if "objects" not in info:
@@ -108,7 +111,7 @@ class OpenImagesDataset(Dataset):
         return np.moveaxis(masks[kept], 0, -1), class_ids[kept]
 
 
-def resize(mask, height, width):
+def resize(mask: np.ndarray, height: int, width: int) -> np.ndarray:
     """A mask [h, w] bool in another size, [height, width] bool: what is covered by half or more."""
     if mask.shape == (height, width):
         return mask
@@ -188,7 +191,7 @@ def _rows(path):
         raise BrokenAnnotation(path, "the file", "text", "CSV in UTF-8", str(error)) from error
 
 
-def class_labels(path, classes):
+def class_labels(path: str | Path, classes: Sequence[str] | str) -> dict[str, str]:
     """{label: name} of the classes wanted."""
     names = {}
     for line, row in _rows(path):

@@ -10,13 +10,15 @@ Shapes:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
 CORNERS_OF_ELLIPSE = 360  # enough to be within a tenth of a pixel of one of 1000 pixels
 
 
-def polygon(height, width, ys, xs):
+def polygon(height: int, width: int, ys: Sequence[float], xs: Sequence[float]) -> np.ndarray:
     """The inside of a polygon; where it crosses itself, by the even-odd rule.
 
     Args:
@@ -29,7 +31,7 @@ def polygon(height, width, ys, xs):
     return rings(height, width, [(ys, xs)])
 
 
-def rings(height, width, polygons):
+def rings(height: int, width: int, polygons: Sequence[tuple[Sequence[float], Sequence[float]]]) -> np.ndarray:
     """What lies in an odd number of polygons, or on the border of one: a polygon within another is a hole.
 
     Args:
@@ -91,14 +93,14 @@ def _draw_level_edges(inside, y1, x1, y2, x2):
         inside[int(y1[i]), max(int(np.ceil(low)), 0) : max(int(np.floor(high)) + 1, 0)] = True
 
 
-def line(height, width, ys, xs):
+def line(height: int, width: int, ys: Sequence[float], xs: Sequence[float]) -> np.ndarray:
     """An open line through points, one pixel thin: [height, width] bool. ys, xs: [V] numbers."""
     mask = np.zeros((height, width), np.uint8)
     points = np.around(np.stack([xs, ys], axis=-1)).astype(np.int32)
     return cv2.polylines(mask, [points], isClosed=False, color=1).astype(bool)
 
 
-def rectangle(height, width, y, x, h, w):
+def rectangle(height: int, width: int, y: float, x: float, h: float, w: float) -> np.ndarray:
     """A rectangle from its upper left corner (y, x), h x w pixels large: [height, width] bool."""
     mask = np.zeros((height, width), bool)
     (y1, y2), (x1, x2) = ((max(round(low), 0), max(round(low + size), 0)) for low, size in ((y, h), (x, w)))
@@ -106,7 +108,7 @@ def rectangle(height, width, y, x, h, w):
     return mask
 
 
-def ellipse(height, width, y, x, ry, rx, angle=0.0):
+def ellipse(height: int, width: int, y: float, x: float, ry: float, rx: float, angle: float = 0.0) -> np.ndarray:
     """An ellipse around (y, x) with half axes ry and rx, turned by angle (radians, clockwise): [height, width] bool."""
     t = np.linspace(0, 2 * np.pi, CORNERS_OF_ELLIPSE, endpoint=False)
     along, across = rx * np.cos(t), ry * np.sin(t)
@@ -114,6 +116,6 @@ def ellipse(height, width, y, x, ry, rx, angle=0.0):
     return polygon(height, width, y + ys, x + xs)
 
 
-def point(height, width, y, x):
+def point(height: int, width: int, y: float, x: float) -> np.ndarray:
     """The pixel at (y, x): [height, width] bool."""
     return rectangle(height, width, y, x, 1, 1)

@@ -4,7 +4,7 @@
     dataset.load_via("balloon/train/via_region_data.json", class_name="balloon")
     dataset.prepare()
 
-What may stand in the file:
+The file, in one of these forms:
     1.x              {key: entry, ...}, regions of an entry as {"0": region, ...}
     2.x              {key: entry, ...}, regions as a list
     2.x project      {"_via_img_metadata": {key: entry, ...}, "_via_attributes": ..., ...}
@@ -18,6 +18,7 @@ Shapes become masks: polygon, polyline (closed), rect, circle, ellipse, point (o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,11 @@ SHAPES = ("polygon", "polyline", *NUMBERS)
 
 
 class ViaDataset(Dataset):
-    """Images annotated with VIA. `load_via` as often as needed, then `prepare()`."""
+    """Images annotated with VIA. Call `load_via` once or more, then `prepare`."""
 
-    def load_via(self, path, images_dir=None, source="via", class_name=None, attribute=None, classes=None,
-                 skip_broken=False):  # fmt: skip
+    def load_via(self, path: str | Path, images_dir: str | Path | None = None, source: str = "via",
+                 class_name: str | None = None, attribute: str | None = None, classes: Sequence[str] | None = None,
+                 skip_broken: bool = False) -> None:  # fmt: skip
         """Adds the images of a VIA file.
 
         The class of a region is `class_name` for all of them, or the value of one of its attributes. If neither is
@@ -53,10 +55,10 @@ class ViaDataset(Dataset):
             path: the JSON file, or a folder that holds `via_region_data.json` or only one JSON file.
             images_dir: folder of the images; None: that of the file.
             source: see `Dataset.add_class`.
-            class_name: str, the class of all regions; or None.
-            attribute: str, the name of the region attribute that tells the class; or None.
-            classes: list of class names, in the order of their ids 1, 2, ...; None: those of the project, else those
-                in the file, sorted. Give it if training and validation files needn't have the same ones.
+            class_name: the class of all regions; or None.
+            attribute: the name of the region attribute that tells the class; or None.
+            classes: class names, in the order of their ids 1, 2, ...; None: those of the project, else those
+                in the file, sorted. Give it if training and validation files may have different ones.
             skip_broken: leave broken images out with a warning, instead of raising.
 
         Raises:
@@ -84,7 +86,7 @@ class ViaDataset(Dataset):
         for filename, file, size, shapes in parse_all(entries, parse, skip_broken):
             self.add_image(source, filename, str(file), height=size[0], width=size[1], shapes=shapes)
 
-    def load_mask(self, image_id):
+    def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
         """[H, W, N] bool, one a region, and [N] int32 class ids."""
         info = self.image_info[image_id]
         if "shapes" not in info:
@@ -97,7 +99,7 @@ class ViaDataset(Dataset):
         return np.moveaxis(masks, 0, -1), np.array(class_ids, np.int32)
 
 
-def draw(shape, height, width):
+def draw(shape: dict[str, Any], height: int, width: int) -> np.ndarray:
     """A VIA shape (its "shape_attributes") as a mask [height, width] bool."""
     kind = shape["name"]
     if kind in ("polygon", "polyline"):
@@ -111,7 +113,7 @@ def draw(shape, height, width):
     return rasterize.ellipse(height, width, y, x, ry, rx, float(shape.get("theta", 0)))
 
 
-def find_file(path):
+def find_file(path: str | Path) -> Path:
     """The annotation file that a path means: itself, or the one in the folder."""
     path = Path(path)
     if not path.is_dir():

@@ -5,7 +5,7 @@
     dataset.load_voc("my/photos")                            # *.xml beside the images, as labelImg saves them
     dataset.prepare()
 
-What stands in a file:
+A file:
     <annotation>
         <filename>a.jpg</filename>
         <size><width>500</width><height>375</height><depth>3</depth></size>
@@ -26,6 +26,7 @@ Shapes:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
 from xml.etree import ElementTree
 
@@ -43,10 +44,11 @@ DIFFICULT = {"0": False, "1": True, "": False, "false": False, "true": True}
 
 
 class VocDataset(UprightDataset):
-    """Images annotated in Pascal VOC's form. `load_voc` as often as needed, then `prepare()`."""
+    """Images annotated in Pascal VOC's form. Call `load_voc` once or more, then `prepare`."""
 
-    def load_voc(self, annotations_dir, images_dir=None, source="voc", classes=None, skip_broken=False,
-                 keep_difficult=True, subset=None):  # fmt: skip
+    def load_voc(self, annotations_dir: str | Path, images_dir: str | Path | None = None, source: str = "voc",
+                 classes: Sequence[str] | None = None, skip_broken: bool = False, keep_difficult: bool = True,
+                 subset: str | None = None) -> None:  # fmt: skip
         """Adds the images of a folder of XML files.
 
         Args:
@@ -54,11 +56,11 @@ class VocDataset(UprightDataset):
             images_dir: folder of the images; None: JPEGImages or images beside the folder, if there is one, else the
                 folder itself.
             source: see `Dataset.add_class`.
-            classes: list of class names, in the order of their ids 1, 2, ...; None: those found, sorted. Give it if
-                training and validation files needn't have the same ones. Objects of other classes are left out, with a
+            classes: class names, in the order of their ids 1, 2, ...; None: those found, sorted. Give it if
+                training and validation files may have different ones. Objects of other classes are left out, with a
                 warning that counts them.
             skip_broken: leave broken images out with a warning, instead of raising.
-            keep_difficult: bool. Whether objects marked as difficult to recognise count.
+            keep_difficult: whether objects marked as difficult to recognise count.
             subset: "train", "val", ...: the images that ImageSets/Main/<subset>.txt names; None: all.
 
         Raises:
@@ -76,7 +78,7 @@ class VocDataset(UprightDataset):
             own = [(ids[name], box) for name, box, _ in objects if name in ids]
             self.add_image(source, file.stem, str(photo), height=height, width=width, boxes=own)
 
-    def load_mask(self, image_id):
+    def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
         """[H, W, N] bool, each the whole box, and [N] int32 class ids."""
         info = self.image_info[image_id]
         if "boxes" not in info:

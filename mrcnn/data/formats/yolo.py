@@ -5,7 +5,7 @@
     dataset.load_yolo("crack-seg/labels/train")
     dataset.prepare()
 
-What stands in a file, x and y being shares of the image's width and height:
+A file, x and y being shares of the image's width and height:
     <class> <x> <y> <x> <y> <x> <y> ...           the corners of a polygon, three or more
     <class> <centre x> <centre y> <width> <height>  a box; its mask is the whole box
 The labels of `.../images/a.jpg` are in `.../labels/a.txt`: the last folder `images` of the path becomes `labels`. Where
@@ -48,7 +48,7 @@ DECIMALS = 2  # of coordinates in pixels: files have some six digits, so whole p
 
 
 class YoloSegDataset(UprightDataset):
-    """Images annotated in YOLO's form. `load_yolo` as often as needed, then `prepare()`."""
+    """Images annotated in YOLO's form. Call `load_yolo` once or more, then `prepare`."""
 
     def load_yolo(self, path: str | Path, images_dir: str | Path | None = None,
                   classes: Sequence[str] | str | None = None, split: str | None = None, source: str = "yolo",
@@ -93,7 +93,7 @@ class YoloSegDataset(UprightDataset):
             own = [(ids[names[number]], values) for number, values in rows if names[number] in ids]
             self.add_image(source, photo.name, str(photo), height=height, width=width, rows=own)
 
-    def load_mask(self, image_id):
+    def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
         """[H, W, N] bool, one a line, and [N] int32 class ids. Objects without a pixel are left out."""
         info = self.image_info[image_id]
         if "rows" not in info:

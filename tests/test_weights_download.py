@@ -328,6 +328,16 @@ def test_a_given_checksum_must_be_met(server, path):
     assert path.exists()
 
 
+def test_the_pinned_md5_of_imagenet_must_be_met(server, tmp_path, monkeypatch):
+    monkeypatch.setitem(weights.PRETRAINED, "imagenet", server.url)
+    with pytest.raises(ValueError, match=r"the one asked for is md5:a268eb85"):
+        weights.pretrained("imagenet", tmp_path)
+    assert not list(tmp_path.glob("*.h5"))
+    digest = hashlib.md5(server.content).hexdigest()
+    monkeypatch.setitem(downloads.PINNED, "imagenet", f"md5:{digest}")
+    assert os.path.isfile(weights.pretrained("imagenet", tmp_path))
+
+
 def test_a_file_that_changed_since_its_first_use_is_refused(server, path):
     weights.download(server.url, path, progress=False)
     path.write_bytes(h5_bytes(seed=5))

@@ -1,14 +1,13 @@
-"""Downloads weight files: once, whole or not at all, and the same bytes every time.
+"""Downloads weight files once, and checks that they are complete and unchanged.
 
-What lies beside a file while it comes, and after:
-
-    <path>.part         what has arrived; a download that broke off goes on from here
-    <path>.etag.part    which version of the server's file that is; another version starts from zero
-    <path>.lock.part    held by the process that downloads; others wait, then find the file there
+    <path>.part         the bytes received so far; an interrupted download is resumed from here
+    <path>.etag.part    the server's version of the file; another version starts from zero
+    <path>.lock.part    locked by the process that downloads; other processes wait for it
     <path>              the file, once it is complete and checked
-    <path>.sha256       its checksum, written on first use and compared ever after; `sha256sum -c` reads it too
+    <path>.sha256       its checksum, written on first use if none is pinned; `sha256sum -c` reads it
 
-Nothing of it has to be cleared away by hand.
+`pooch` would replace this module, but it can't resume a download, and processes that start together would each fetch
+the file. For the same reason `<path>.part` isn't a file of `mrcnn.io.replacing`, which deletes it after an error.
 """
 
 from __future__ import annotations
@@ -43,6 +42,8 @@ PRETRAINED = {
 SHIPPED = {"shapes": ("shapes.h5", "775089bfe3bd737b0e19cdd0ba27509de8bcf43a9f11a8e6f83e935e264f99bd")}
 SHIPPED_FOLDER = Path(__file__).resolve().parent  # package data
 WORDS = (*PRETRAINED, *SHIPPED)
+# Published with the file: keras-applications and matterport pass it to `get_file`. None is known for "coco", "balloon".
+PINNED = {"imagenet": "md5:a268eb855778b3df3c7506639542a6af"}
 ATTEMPTS = 5  # of one download; each goes on where the one before broke off
 WAIT_SECONDS = 1.0  # between attempts
 TIMEOUT_SECONDS = 30.0  # without a byte from the server
@@ -73,7 +74,7 @@ def pretrained(word: str, cache_dir: str | os.PathLike | None = None) -> str:
     if cache_dir is None and os.path.isfile(os.path.join("weights", file)):
         cache_dir = "weights"
     folder = cache_dir or os.environ.get("MRCNN_CACHE") or os.path.join(os.path.expanduser("~"), ".cache", "mrcnn")
-    return download(url, os.path.join(folder, file))
+    return download(url, os.path.join(folder, file), PINNED.get(word))
 
 
 def find_pretrained(path_or_word: str | os.PathLike) -> str:
@@ -111,7 +112,8 @@ def download(url: str, path: str | os.PathLike, sha256: str | None = None, progr
     Args:
         url: http or https.
         path: where to. Missing folders are made.
-        sha256: the checksum that the file must have. None: the one recorded beside the file on first use.
+        sha256: the checksum that the file must have; "md5:<checksum>" where only an MD5 is published. None: the one
+            recorded beside the file on first use.
         progress: show a bar.
 
     Returns:
@@ -253,12 +255,12 @@ def _check(file: str, path: str, sha256: str | None) -> None:
         _check_is_whole(file, path)
     recorded = _read(path + ".sha256").split()
     expected = sha256 or (recorded[0] if recorded else None)
-    found = _checksum(file)
+    found = _checksum(file, "md5" if (expected or "").startswith("md5:") else "sha256")
     if expected is None:
         if not os.access(os.path.dirname(path) or ".", os.W_OK):
             return  # a folder that nobody can write to needs no record
         _write(path + ".sha256", f"{found}  {os.path.basename(path)}\n")
-    elif found != expected.lower():
+    elif found != expected.lower().removeprefix("md5:"):
         whose = "the one asked for" if sha256 else "the one recorded on first use"
         raise ValueError(
             f"{path} has the checksum {found}, and {whose} is {expected}: another version, changed or damaged."
@@ -281,8 +283,8 @@ def _check_is_whole(file: str, path: str) -> None:
         raise ValueError(f"{path} can't be read as weights: {what_broke(error)}") from error
 
 
-def _checksum(file: str) -> str:
-    digest = hashlib.sha256()
+def _checksum(file: str, algorithm: str) -> str:
+    digest = hashlib.new(algorithm, usedforsecurity=False)
     with open(file, "rb") as opened:
         while chunk := opened.read(CHUNK):
             digest.update(chunk)

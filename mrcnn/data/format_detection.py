@@ -114,9 +114,16 @@ def open_splits(
         Exception: those of `open_dataset`.
 
     Example:
-        >>> train, val = open_splits("samples/data/balloon")  # doctest: +SKIP
-        >>> train.class_names == val.class_names  # doctest: +SKIP
-        True
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("train/a/images", "train/a/masks", "valid/b/images", "valid/b/masks"):
+        ...         (Path(folder) / name).mkdir(parents=True)
+        ...         Image.fromarray(np.eye(6, 8, dtype=np.uint8)).save(Path(folder) / name / "a.png")
+        ...     train, val = open_splits(folder, classes=["cell"])
+        >>> train.class_names == val.class_names, val.image_info[0]["id"]
+        (True, 'b')
     """
     path = Path(path)
     if not path.exists():

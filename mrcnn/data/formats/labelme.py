@@ -54,7 +54,21 @@ CROWD = "iscrowd"
 
 
 class LabelmeDataset(UprightDataset):
-    """Images annotated with labelme. Call `load_labelme` once or more, then `prepare`."""
+    """Images annotated with labelme. Call `load_labelme` once or more, then `prepare`.
+
+    Example:
+        >>> import json, tempfile
+        >>> shape = {"label": "cat", "points": [[2, 1], [5, 1], [5, 3], [2, 3]], "shape_type": "polygon"}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("RGB", (8, 6)).save(Path(folder) / "a.png")
+        ...     _ = (Path(folder) / "a.json").write_text(json.dumps({"imagePath": "a.png", "shapes": [shape]}))
+        ...     dataset = LabelmeDataset()
+        ...     dataset.load_labelme(folder)
+        >>> dataset.prepare()
+        >>> masks, class_ids = dataset.load_mask(0)
+        >>> masks.shape, int(masks.sum()), dataset.class_names
+        ((6, 8, 1), 12, ['BG', 'cat'])
+    """
 
     def load_labelme(
         self,
@@ -236,6 +250,26 @@ def save_labelme(dataset: Dataset, folder: str | Path, image_ids: Iterable[int] 
 
     Raises:
         ValueError: the data set isn't prepared, or its masks don't fit their images.
+
+    Example:
+        >>> import json, tempfile
+        >>> class Square(Dataset):
+        ...     def load_image(self, image_id):
+        ...         return np.zeros((6, 8, 3), np.uint8)
+        ...
+        ...     def load_mask(self, image_id):
+        ...         masks = np.zeros((6, 8, 1), bool)
+        ...         masks[1:4, 2:6] = True
+        ...         return masks, np.array([1])
+        >>> dataset = Square()
+        >>> dataset.add_class("drawn", 1, "square")
+        >>> dataset.add_image("drawn", 1, path=None)
+        >>> dataset.prepare()
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     (file,) = save_labelme(dataset, folder)
+        ...     content = json.loads(file.read_text())
+        >>> content["shapes"][0]["label"], content["shapes"][0]["points"]
+        ('square', [[2.0, 1.0], [2.0, 3.0], [5.0, 3.0], [5.0, 1.0]])
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

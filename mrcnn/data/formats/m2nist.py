@@ -46,7 +46,22 @@ MARGIN = 2  # pixels between a digit and its box in bbox.txt
 
 
 class M2nistDataset(Dataset):
-    """Images with digits, classes "0" to "9" with ids 1 to 10. Call `load_m2nist` once or more, then `prepare`."""
+    """Images with digits, classes "0" to "9" with ids 1 to 10. Call `load_m2nist` once or more, then `prepare`.
+
+    Example:
+        >>> import tempfile
+        >>> labels = np.full((1, 8, 8), 10)
+        >>> labels[0, 2:6, 3:5] = 7
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.save(Path(folder) / "combined.npy", np.zeros((1, 8, 8), np.uint8))
+        ...     np.save(Path(folder) / "segmented.npy", labels)
+        ...     dataset = M2nistDataset()
+        ...     dataset.load_m2nist(folder)
+        >>> dataset.prepare()
+        >>> masks, class_ids = dataset.load_mask(0)
+        >>> masks.shape, dataset.class_names[class_ids[0]]
+        ((8, 8, 1), '7')
+    """
 
     def load_m2nist(
         self,

@@ -49,7 +49,25 @@ STRETCH = 0.02  # how far a mask's sides may be from the photo's proportions; ro
 
 
 class OpenImagesDataset(Dataset):
-    """Photos and masks of some classes. Call `load_open_images` once or more, then `prepare`."""
+    """Photos and masks of some classes. Call `load_open_images` once or more, then `prepare`.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("images/0a.jpg", "masks/0a_m.png"):
+        ...         (Path(folder) / name).parent.mkdir()
+        ...         Image.new("L", (8, 6), 255).save(Path(folder) / name)
+        ...     _ = (Path(folder) / "class-descriptions-boxable.csv").write_text("/m/05zsy,Pumpkin")
+        ...     rows = "MaskPath,ImageID,LabelName\\n0a_m.png,0a,/m/05zsy"
+        ...     _ = (Path(folder) / "train-annotations-object-segmentation.csv").write_text(rows)
+        ...     dataset = OpenImagesDataset()
+        ...     dataset.load_open_images(folder, ["Pumpkin"])
+        ...     dataset.prepare()
+        ...     masks, class_ids = dataset.load_mask(0)
+        >>> masks.shape, dataset.class_names
+        ((6, 8, 1), ['BG', 'Pumpkin'])
+    """
 
     def load_open_images(self, folder: str | Path, classes: Sequence[str] | str, images_dir: str | Path | None = None,
                          masks_dir: str | Path | None = None, annotations: str | Path | None = None,

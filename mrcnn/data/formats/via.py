@@ -41,7 +41,23 @@ SHAPES = ("polygon", "polyline", *NUMBERS)
 
 
 class ViaDataset(Dataset):
-    """Images annotated with VIA. Call `load_via` once or more, then `prepare`."""
+    """Images annotated with VIA. Call `load_via` once or more, then `prepare`.
+
+    Example:
+        >>> import json, tempfile
+        >>> from PIL import Image
+        >>> shape = {"name": "rect", "x": 2, "y": 1, "width": 4, "height": 3}
+        >>> entry = {"filename": "a.png", "regions": [{"shape_attributes": shape, "region_attributes": {}}]}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("RGB", (8, 6)).save(Path(folder) / "a.png")
+        ...     _ = (Path(folder) / "via.json").write_text(json.dumps({"a": entry}))
+        ...     dataset = ViaDataset()
+        ...     dataset.load_via(folder, class_name="balloon")
+        >>> dataset.prepare()
+        >>> masks, class_ids = dataset.load_mask(0)
+        >>> masks.shape, int(masks.sum()), dataset.class_names
+        ((6, 8, 1), 12, ['BG', 'balloon'])
+    """
 
     def load_via(self, path: str | Path, images_dir: str | Path | None = None, source: str = "via",
                  class_name: str | None = None, attribute: str | None = None, classes: Sequence[str] | None = None,

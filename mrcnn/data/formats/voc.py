@@ -44,7 +44,23 @@ DIFFICULT = {"0": False, "1": True, "": False, "false": False, "true": True}
 
 
 class VocDataset(UprightDataset):
-    """Images annotated in Pascal VOC's form. Call `load_voc` once or more, then `prepare`."""
+    """Images annotated in Pascal VOC's form. Call `load_voc` once or more, then `prepare`.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> box = "<bndbox><xmin>3</xmin><ymin>2</ymin><xmax>6</xmax><ymax>4</ymax></bndbox>"
+        >>> text = f"<annotation><filename>a.png</filename><object><name>cat</name>{box}</object></annotation>"
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("RGB", (8, 6)).save(Path(folder) / "a.png")
+        ...     _ = (Path(folder) / "a.xml").write_text(text)
+        ...     dataset = VocDataset()
+        ...     dataset.load_voc(folder)
+        >>> dataset.prepare()
+        >>> masks, class_ids = dataset.load_mask(0)
+        >>> masks.shape, int(masks.sum()), dataset.class_names
+        ((6, 8, 1), 12, ['BG', 'cat'])
+    """
 
     def load_voc(self, annotations_dir: str | Path, images_dir: str | Path | None = None, source: str = "voc",
                  classes: Sequence[str] | None = None, skip_broken: bool = False, keep_difficult: bool = True,

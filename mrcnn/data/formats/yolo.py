@@ -48,7 +48,21 @@ DECIMALS = 2  # of coordinates in pixels: files have some six digits, so whole p
 
 
 class YoloSegDataset(UprightDataset):
-    """Images annotated in YOLO's form. Call `load_yolo` once or more, then `prepare`."""
+    """Images annotated in YOLO's form. Call `load_yolo` once or more, then `prepare`.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("RGB", (8, 6)).save(Path(folder) / "a.png")
+        ...     _ = (Path(folder) / "a.txt").write_text("0 0.5 0.5 0.5 0.5")  # a box: centre x, y, width, height
+        ...     dataset = YoloSegDataset()
+        ...     dataset.load_yolo(folder, images_dir=folder, classes=["cat"])
+        >>> dataset.prepare()
+        >>> masks, class_ids = dataset.load_mask(0)
+        >>> masks.shape, class_ids.tolist(), dataset.class_names
+        ((6, 8, 1), [1], ['BG', 'cat'])
+    """
 
     def load_yolo(self, path: str | Path, images_dir: str | Path | None = None,
                   classes: Sequence[str] | str | None = None, split: str | None = None, source: str = "yolo",

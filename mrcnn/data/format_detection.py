@@ -27,6 +27,7 @@ from mrcnn.data.formats.recognition import FOLDERS_READ, Format, OpenOptions, Pl
 
 SPLIT_NAMES = (("train", "training"), ("val", "valid", "validation"), ("test", "testing"))  # of one meaning each
 Found = list[tuple[Format, Path]]
+Target = tuple[Format, Path, str | None]  # the last one is the name of the split in the path, if it lists them
 
 
 def open_dataset(
@@ -135,6 +136,25 @@ def open_splits(
     targets = [_find_split(place, found, split) for split in splits]
     if classes is not None and not isinstance(classes, Dataset):
         return _open_chosen(path, targets, class_list(classes), skip_broken)
+    return _open_alike(splits, targets, classes, skip_broken)
+
+
+@cache
+def known_formats() -> tuple[Format, ...]:
+    """The formats of `mrcnn.data.formats.MODULES`."""
+    return tuple(import_module(f"{formats.__name__}.{module}").FORMAT for module in formats.MODULES)
+
+
+def recognise(place: Place) -> Found:
+    """(format, path that it opens) of everything in a place that fits a format."""
+    return [(form, target) for form in place.formats for target in form.find(place)]
+
+
+# ---- Class ids -------------------------------------------------------------------------------------------------------
+def _open_alike(
+    splits: Sequence[str], targets: list[Target], classes: Dataset | None, skip_broken: bool
+) -> tuple[Dataset, ...]:
+    """Opens several datasets with the class ids of `classes`, or else of the first one."""
     datasets: list[Dataset] = []
     for split, (form, target, own_split) in zip(splits, targets):
         names = None if classes is None else class_list(classes)
@@ -152,18 +172,6 @@ def open_splits(
     return tuple(datasets)
 
 
-@cache
-def known_formats() -> tuple[Format, ...]:
-    """The formats of `mrcnn.data.formats.MODULES`."""
-    return tuple(import_module(f"{formats.__name__}.{module}").FORMAT for module in formats.MODULES)
-
-
-def recognise(place: Place) -> Found:
-    """(format, path that it opens) of everything in a place that fits a format."""
-    return [(form, target) for form in place.formats for target in form.find(place)]
-
-
-# ---- Class ids -------------------------------------------------------------------------------------------------------
 def _open_numbered(form: Format, target: Path, options: OpenOptions) -> Dataset:
     """Opens all classes of a dataset, with the ids 1, 2, ... of `options.names` if there are some."""
     dataset = form.open(target, options)
@@ -173,9 +181,7 @@ def _open_numbered(form: Format, target: Path, options: OpenOptions) -> Dataset:
     return dataset
 
 
-def _open_chosen(
-    path: Path, targets: list[tuple[Format, Path, str | None]], names: list[str], skip_broken: bool
-) -> tuple[Dataset, ...]:
+def _open_chosen(path: Path, targets: list[Target], names: list[str], skip_broken: bool) -> tuple[Dataset, ...]:
     """Opens several datasets with these classes. Each must be in one of the datasets, but not in all of them."""
     datasets, found = [], set()
     for form, target, split in targets:
@@ -197,7 +203,7 @@ def _open_chosen(
 
 
 # ---- Splits ----------------------------------------------------------------------------------------------------------
-def _find_split(place: Place, found: Found, split: str) -> tuple[Format, Path, str | None]:
+def _find_split(place: Place, found: Found, split: str) -> Target:
     """(format, path that it opens, name of the split in it or None)."""
     words = _same_split(split)
     if len(found) == 1:

@@ -329,11 +329,7 @@ def save_coco(
         name = writers.relative_path(file, path.parent)
         images.append({"id": source_id, "file_name": name, "height": height, "width": width})
         for rle, class_id in zip(encode_masks(masks), class_ids.tolist()):
-            ids = {
-                "id": len(annotations) + 1,
-                "image_id": source_id,
-                "category_id": category_ids[abs(class_id) - 1],
-            }
+            ids = {"id": len(annotations) + 1, "image_id": source_id, "category_id": category_ids[abs(class_id) - 1]}
             annotations.append({**ids, **_as_annotation(rle), "iscrowd": int(class_id < 0)})
     categories = [
         {"id": category_id, "name": str(info["name"]), "supercategory": info["source"]}

@@ -278,14 +278,7 @@ def save_labelme(dataset: Dataset, folder: str | Path, image_ids: Iterable[int] 
         masks, class_ids = writers.read_objects(dataset, image_id)
         name = writers.file_stem(dataset, image_id, taken)
         photo = writers.image_file(dataset, image_id, masks.shape[:2], folder / f"{name}.png")
-        shapes = []
-        for i, class_id in enumerate(class_ids.tolist()):
-            own = {
-                "label": str(dataset.class_info[abs(class_id)]["name"]),
-                "flags": {CROWD: True} if class_id < 0 else {},
-                "description": "",
-            }
-            shapes += [{**own, **shape} for shape in shapes_of(masks[..., i], group_id=i + 1)]
+        shapes = _shapes_of_objects(dataset, masks, class_ids)
         content = {
             "version": "5.5.0",
             "flags": {},
@@ -297,3 +290,15 @@ def save_labelme(dataset: Dataset, folder: str | Path, image_ids: Iterable[int] 
         }
         paths.append(writers.write_json(content, folder / f"{name}.json", indent=2))
     return paths
+
+
+def _shapes_of_objects(dataset: Dataset, masks: np.ndarray, class_ids: np.ndarray) -> list[dict[str, Any]]:
+    shapes = []
+    for i, class_id in enumerate(class_ids.tolist()):
+        common = {
+            "label": str(dataset.class_info[abs(class_id)]["name"]),
+            "flags": {CROWD: True} if class_id < 0 else {},
+            "description": "",
+        }
+        shapes += [{**common, **shape} for shape in shapes_of(masks[..., i], group_id=i + 1)]
+    return shapes

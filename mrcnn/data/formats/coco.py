@@ -299,21 +299,16 @@ def save_coco(
 
     Example:
         >>> import json, tempfile
-        >>> class Square(Dataset):
-        ...     def load_image(self, image_id):
-        ...         return np.zeros((6, 8, 3), np.uint8)
-        ...     def load_mask(self, image_id):
-        ...         masks = np.zeros((6, 8, 1), bool)
-        ...         masks[1:4, 2:6] = True
-        ...         return masks, np.array([1])
-        >>> dataset = Square()
+        >>> dataset = Dataset()
+        >>> dataset.load_image = lambda image_id: np.zeros((6, 8, 3), np.uint8)
+        >>> dataset.load_mask = lambda image_id: (np.ones((6, 8, 1), bool), np.array([1]))
         >>> dataset.add_class("drawn", 1, "square")
         >>> dataset.add_image("drawn", 1, path=None)
         >>> dataset.prepare()
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     content = json.loads(save_coco(dataset, Path(folder) / "squares.json").read_text())
         >>> content["annotations"][0]["bbox"], content["categories"][0]["name"]
-        ([2.0, 1.0, 4.0, 3.0], 'square')
+        ([0.0, 0.0, 8.0, 6.0], 'square')
     """
     path = Path(path)
     taken: set[str] = set()

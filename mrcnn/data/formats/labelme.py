@@ -253,15 +253,9 @@ def save_labelme(dataset: Dataset, folder: str | Path, image_ids: Iterable[int] 
 
     Example:
         >>> import json, tempfile
-        >>> class Square(Dataset):
-        ...     def load_image(self, image_id):
-        ...         return np.zeros((6, 8, 3), np.uint8)
-        ...
-        ...     def load_mask(self, image_id):
-        ...         masks = np.zeros((6, 8, 1), bool)
-        ...         masks[1:4, 2:6] = True
-        ...         return masks, np.array([1])
-        >>> dataset = Square()
+        >>> dataset = Dataset()
+        >>> dataset.load_image = lambda image_id: np.zeros((6, 8, 3), np.uint8)
+        >>> dataset.load_mask = lambda image_id: (np.ones((6, 8, 1), bool), np.array([1]))
         >>> dataset.add_class("drawn", 1, "square")
         >>> dataset.add_image("drawn", 1, path=None)
         >>> dataset.prepare()
@@ -269,7 +263,7 @@ def save_labelme(dataset: Dataset, folder: str | Path, image_ids: Iterable[int] 
         ...     (file,) = save_labelme(dataset, folder)
         ...     content = json.loads(file.read_text())
         >>> content["shapes"][0]["label"], content["shapes"][0]["points"]
-        ('square', [[2.0, 1.0], [2.0, 3.0], [5.0, 3.0], [5.0, 1.0]])
+        ('square', [[0.0, 0.0], [0.0, 5.0], [7.0, 5.0], [7.0, 0.0]])
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -160,6 +160,9 @@ class MaskRCNN(keras.Model):
     def fit(self, x=None, *args, **kwargs):
         x = training.fit_arguments(x, kwargs, self.devices)
         with self.devices.scope():
+            # TensorFlow would trace the training step again after a first trace that created variables.
+            if self.optimizer is not None and not self.optimizer.built:
+                self.optimizer.build(self.trainable_variables)
             return super().fit(x, *args, **kwargs)
 
     @_follows_settings

@@ -50,7 +50,7 @@ def test_layers_golden_data_and_results_agree_on(backend, reference, request):
     if backend == "jax":  # some tests share a batch between two devices
         flags = os.environ.get("XLA_FLAGS", "")
         environment["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count=2"
-    networks = [] if request.config.getoption("--slow") else ["-k", "not resnet101 and not full"]
+    networks = [] if request.config.getoption("--slow") else ["-k", "not (test_golden and (resnet101 or full))"]
     files = [*(TESTS / name for name in FILES), *sorted(TESTS.glob("test_nn_*.py"))]
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *networks, *map(str, files)]
     done = subprocess.run(command, cwd=TESTS.parent, env=environment, text=True, timeout=1800,

@@ -272,7 +272,6 @@ def test_results_do_not_depend_on_the_number_of_threads():
         assert_same(a, b)
 
 
-@pytest.mark.slow
 def test_issue_287_worker_processes_give_the_same_batches_and_end(tmp_path):
     """In a separate program that must end by itself, with processes that end with it."""
     script = (

@@ -106,7 +106,6 @@ def shown(generator, batches):
 
 
 # ---- 3.2 Training data ----------------------------------------------------------------------------------------------
-@pytest.mark.slow
 def test_issue_287_worker_processes_end_and_give_the_batches_that_one_thread_gives():
     arguments = {"dataset": Squares(4), "config": TinyConfig(), "steps": 2, "seed": 5}
     alone = DataGenerator(**arguments)

@@ -418,7 +418,6 @@ def test_one_source(capsys):
     assert video.parse(["--webcam", "0", "--weights", "coco"]).webcam == 0
 
 
-@pytest.mark.slow
 def test_from_a_video_to_a_video(tmp_path, monkeypatch, capsys):
     """The whole command, with the model that is shipped."""
     monkeypatch.chdir(tmp_path)

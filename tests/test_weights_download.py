@@ -374,7 +374,6 @@ def test_threads_that_want_the_same_file_fetch_it_once(server, path):
     assert beside(path) == ["mask_rcnn_coco.h5", "mask_rcnn_coco.h5.sha256"]
 
 
-@pytest.mark.slow
 def test_processes_that_want_the_same_file_fetch_it_once(server, path):
     server.content = h5_bytes(20_000_000)
     context = multiprocessing.get_context("spawn")

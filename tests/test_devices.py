@@ -21,8 +21,7 @@ only_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", re
 
 
 # ---- The same training -----------------------------------------------------------------------------------------------
-@pytest.mark.slow
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+@pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=pytest.mark.slow)])
 def test_two_devices_train_and_detect_as_one(backend, tmp_path_factory):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")

@@ -1,21 +1,21 @@
-"""COCO: 80 classes, matterport's three stages or the paper's schedule; and any set annotated in COCO's format.
+"""COCO: 80 classes with matterport's or the paper's schedule; also trains on any data set in COCO's format.
 
     python samples/coco.py train --dataset DIR --weights imagenet                    matterport's stages, for a GPU
     python samples/coco.py train --dataset DIR --weights imagenet --schedule paper   the paper's; 1x: Detectron's
     python samples/coco.py evaluate --dataset DIR --weights coco --limit 500
     python samples/coco.py train --annotations my.json --images photos/ --weights mobilenet.h5 --schedule short
 
-The last one, with --epochs 14, on 206 photos of val2017 from ImageNet's MobileNetV2, takes 17 minutes on 3 busy CPU
-cores and ends with
+The last command, with --epochs 14, on 206 photos of val2017 from ImageNet's MobileNetV2, takes 17 minutes on 3 busy
+CPU cores and ends with
 
     mask AP50 = 0.365 (206 images)
 
-(mask AP 0.179, box AP 0.255). It shows that training and evaluation are in place, and no more: these are the photos
-that it was trained on (for others give --val-annotations). The GPU lines were not run: there was none, nor all of COCO.
+(mask AP 0.179, box AP 0.255). This only shows that training and evaluation work: it evaluates on the training photos
+(use --val-annotations for others). The GPU commands were not run, for lack of a GPU and of the full COCO data set.
 
-DIR is COCO's own layout: `annotations/instances_<subset><year>.json` and `<subset><year>/*.jpg`; `--download` fetches
-it first (2017: 19 GB). `--weights` (matterport's `--model`): coco, imagenet, last, or a file; the network follows them,
-and a file of MobileNetV2 layers gives the small one, for a CPU.
+DIR has COCO's layout: `annotations/instances_<subset><year>.json` and `<subset><year>/*.jpg`; `--download` fetches
+it first (2017: 19 GB). `--weights` (matterport's `--model`) is coco, imagenet, last, or a file. The architecture
+follows the weights: a file with MobileNetV2 layers selects the small network, for a CPU.
 """
 
 from __future__ import annotations
@@ -25,16 +25,18 @@ import math
 import os
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's notes would hide the progress
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's log messages would clutter the progress bars
 __path__ = [str(Path(__file__).with_suffix(""))]  # `from samples.coco import coco`, as in matterport's notebooks
 
 import keras
 import numpy as np
 from pycocotools import mask as rle
+from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tqdm import tqdm
 
@@ -78,28 +80,28 @@ class CocoConfig(Config):
     IMAGES_PER_GPU = 2
     NUM_CLASSES = len(CLASS_NAMES)
 
-    # Of the schedule "short"; not read by the model.
+    # Options of the schedule "short"; the model does not read them.
     EPOCHS = 12
     ADAM_RATE = 0.0005
 
 
 class SmallCocoConfig(SmallNetwork, CocoConfig):
-    """MobileNetV2 and small images: a CPU can show with it that all is in place; it is no way to a good COCO model."""
+    """MobileNetV2 and small images: a functional check on a CPU, not a way to a good COCO model."""
 
     IMAGES_PER_GPU = 4
     IMAGE_MIN_DIM = 256
     IMAGE_MAX_DIM = 256
     RPN_ANCHOR_SCALES = (12, 24, 48, 96, 192)
     TRAIN_ROIS_PER_IMAGE = 32
-    WEIGHT_DECAY = 0  # Adam makes too much of a decay that is part of the loss
+    WEIGHT_DECAY = 0  # Adam amplifies weight decay that is part of the loss
     VALIDATION_STEPS = 5
 
 
 class CocoDataset(coco_format.CocoDataset):
-    """COCO, or a subset of its classes, that can fetch itself. `load_coco` or `load_coco_format`, then `prepare`."""
+    """COCO, or a subset of its classes, with download. Call `load_coco` or `load_coco_format`, then `prepare`."""
 
-    def auto_download(self, dataset_dir, subset, year) -> None:
-        """Fetches and unpacks the photos and annotations of one subset where they are missing."""
+    def auto_download(self, dataset_dir: str | Path, subset: str, year: str) -> None:
+        """Downloads and unpacks the photos and annotations of one subset if they are missing."""
         annotations, images = coco_layout(dataset_dir, subset, year)
         _fetch(f"{ZIPS}/zips/{images.name}.zip", images, Path(dataset_dir))
         if subset in OTHER_ANNOTATIONS:
@@ -109,7 +111,7 @@ class CocoDataset(coco_format.CocoDataset):
 
 
 def _fetch(url: str, wanted: Path, folder: Path) -> None:
-    """Downloads an archive that holds `wanted` and unpacks it into `folder`, if `wanted` isn't there."""
+    """Downloads an archive that contains `wanted` and unpacks it into `folder`, unless `wanted` exists."""
     if wanted.exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -118,18 +120,18 @@ def _fetch(url: str, wanted: Path, folder: Path) -> None:
     with zipfile.ZipFile(archive) as file:
         file.extractall(folder)
     if not wanted.exists():
-        raise FileNotFoundError(f"{archive} was unpacked and {wanted} is not in it; fetch that by hand.")
+        raise FileNotFoundError(f"{archive} was unpacked but does not contain {wanted}; download that file manually.")
     archive.unlink()
 
 
 # ---- COCO's own evaluation -------------------------------------------------------------------------------------------
-def build_coco_results(dataset, image_ids, rois, class_ids, scores, masks) -> list[dict]:
-    """Detections of one image in COCO's results format.
+def build_coco_results(dataset: CocoDataset, image_ids, rois, class_ids, scores, masks) -> list[dict]:
+    """Converts the detections of one image to COCO's results format.
 
     Args:
         dataset: prepared `CocoDataset`.
-        image_ids: COCO's image ids that the detections belong to, usually one.
-        rois: [n, (y1, x1, y2, x2)] pixels, or None: no detections.
+        image_ids: COCO's ids of the image, usually a list of one.
+        rois: [n, (y1, x1, y2, x2)] pixels; None if there are no detections.
         class_ids, scores: [n].
         masks: [H, W, n] bool.
 
@@ -152,19 +154,26 @@ def build_coco_results(dataset, image_ids, rois, class_ids, scores, masks) -> li
     ]
 
 
-def evaluate_coco(model, dataset, coco, eval_type="bbox", limit=0, image_ids=None) -> COCOeval:
-    """Prints the twelve COCO numbers. `model.evaluate_dataset` gives these and more; this is matterport's form.
+def evaluate_coco(
+    model: MaskRCNN,
+    dataset: CocoDataset,
+    coco: COCO,
+    eval_type: str = "bbox",
+    limit: int = 0,
+    image_ids: Sequence[int] | None = None,
+) -> COCOeval:
+    """Prints COCO's twelve metrics. Kept for matterport's scripts; `model.evaluate_dataset` returns these and more.
 
     Args:
         model: `MaskRCNN`.
         dataset: prepared `CocoDataset`.
-        coco: the truth, as `load_coco(return_coco=True)` returns it.
+        coco: ground truth, as returned by `load_coco(return_coco=True)`.
         eval_type: "bbox" or "segm".
-        limit: evaluate the first so many images; 0: all.
-        image_ids: of the data set; None: all.
+        limit: number of images to evaluate; 0 means all.
+        image_ids: ids in `dataset`; None means all.
 
     Returns:
-        The `COCOeval` with its `stats`.
+        The `COCOeval` object; the metrics are in its `stats`.
     """
     image_ids = list(dataset.image_ids if image_ids is None else image_ids)[: limit or None]
     source_ids = [dataset.image_info[image_id]["id"] for image_id in image_ids]
@@ -182,37 +191,37 @@ def evaluate_coco(model, dataset, coco, eval_type="bbox", limit=0, image_ids=Non
 
 
 # ---- Schedules -------------------------------------------------------------------------------------------------------
-def matterport_stages(config) -> list[tuple[int, str, float]]:
-    """(until epoch, layers, learning rate): the heads, then ResNet's stage 4 and up, then all at a tenth."""
+def matterport_stages(config: Config) -> list[tuple[int, str, float]]:
+    """Returns (last epoch, layers, learning rate): heads, then ResNet stage 4 and up, then all layers at a tenth."""
     rate = config.LEARNING_RATE
     return [(40, "heads", rate), (120, "4+", rate), (160, "all", rate / 10)]
 
 
-def paper_stages(config) -> list[tuple[int, str, float]]:
-    """(until epoch, layers, learning rate): 160,000 steps of 16 images, a tenth of the rate after 120,000.
+def paper_stages(config: Config) -> list[tuple[int, str, float]]:
+    """Returns (last epoch, layers, learning rate): 160,000 steps of 16 images, divided by 10 after 120,000.
 
     Reference: He et al., "Mask R-CNN", section 3.1.
     """
     return _falling_stages(config, 120_000, 160_000)
 
 
-def once_stages(config) -> list[tuple[int, str, float]]:
-    """The same in 90,000 steps, a tenth after 60,000 and again after 80,000: Detectron's "1x", which papers compare."""
+def once_stages(config: Config) -> list[tuple[int, str, float]]:
+    """Returns Detectron's "1x" schedule, common in papers: 90,000 steps, divided by 10 after 60,000 and 80,000."""
     return _falling_stages(config, 60_000, 80_000, 90_000)
 
 
 def _falling_stages(config, *ends: int) -> list[tuple[int, str, float]]:
-    """Stages that end after so many steps of 16 images, at 0.02, 0.002 ...; other batches in proportion.
+    """Returns stages that end after `ends` steps of 16 images, with rates 0.02, 0.002, ...
 
-    Rate and number of steps follow the batch: Goyal et al., "Accurate, Large Minibatch SGD".
+    Rates and steps are scaled with the batch size: Goyal et al., "Accurate, Large Minibatch SGD".
     """
     scale = config.BATCH_SIZE / 16
     epochs = [round(steps / scale / config.STEPS_PER_EPOCH) for steps in ends]
     return [(epoch, "all", 0.02 * scale / 10**i) for i, epoch in enumerate(epochs)]
 
 
-def short_stages(config) -> list[tuple[int, str, float]]:
-    """For a small set of one's own: all layers by Adam, a rate that warms up for an epoch and sinks along a cosine."""
+def short_stages(config: Config) -> list[tuple[int, str, float]]:
+    """Returns a schedule for small data sets: all layers, Adam, one epoch of warm-up, then cosine decay."""
     return [(config.EPOCHS, "all", warm_up_and_cosine(config.ADAM_RATE, config.EPOCHS, config))]
 
 
@@ -220,14 +229,14 @@ SCHEDULES = {"matterport": matterport_stages, "paper": paper_stages, "1x": once_
 
 
 # ---- Commands --------------------------------------------------------------------------------------------------------
-def train(model, training, validation, schedule: str = "matterport") -> None:
-    """Trains through the stages of a schedule; half of the images are flipped left to right."""
-    from imgaug import augmenters  # on NumPy 2 only after mrcnn: that gives back what imgaug misses there
+def train(model: MaskRCNN, training: CocoDataset, validation: CocoDataset, schedule: str = "matterport") -> None:
+    """Trains through the stages of a schedule; flips half of the images horizontally."""
+    from imgaug import augmenters  # after mrcnn, which makes imgaug work on NumPy 2
 
     flip = augmenters.Fliplr(0.5)
     for epochs, layers, rate in SCHEDULES[schedule](model.config):
         print(f"Training {layers} until epoch {epochs}")
-        optimizer = None  # SGD, as the paper
+        optimizer = None  # SGD, as in the paper
         if schedule == "short":
             optimizer = keras.optimizers.Adam(rate, global_clipnorm=model.config.GRADIENT_CLIP_NORM)
         model.train(
@@ -236,15 +245,15 @@ def train(model, training, validation, schedule: str = "matterport") -> None:
         )  # fmt: skip
 
 
-def coco_config(path, num_classes: int = len(CLASS_NAMES)) -> CocoConfig:
-    """Settings for the network that a weight file belongs to."""
+def coco_config(path: str | Path | None, num_classes: int = len(CLASS_NAMES)) -> CocoConfig:
+    """Returns the settings that match a weight file."""
     config = config_for(path, CocoConfig, SmallCocoConfig)
     config.NUM_CLASSES = num_classes
     return config
 
 
-def trained_model(weights: str, logs) -> MaskRCNN:
-    """A model to detect with, of COCO's classes or of those stored in the checkpoint."""
+def trained_model(weights: str, logs: str | Path) -> MaskRCNN:
+    """Returns a model for detection, with COCO's classes or those saved next to the checkpoint."""
     path = find_weights(weights, CocoConfig.NAME, logs)
     config = coco_config(path, len(class_names_of(path) or CLASS_NAMES))
     model = MaskRCNN("inference", config, str(logs))
@@ -252,8 +261,8 @@ def trained_model(weights: str, logs) -> MaskRCNN:
     return model
 
 
-def open_data(args, subset: str) -> CocoDataset:
-    """The prepared data set that the options ask for: COCO's `subset`, or the user's own files."""
+def open_data(args: argparse.Namespace, subset: str) -> CocoDataset:
+    """Returns the prepared data set selected by the options: COCO's `subset`, or the user's files."""
     dataset = CocoDataset()
     own = args.val_annotations if subset != "train" and args.val_annotations else args.annotations
     if own:
@@ -268,34 +277,36 @@ def open_data(args, subset: str) -> CocoDataset:
 
 
 def yes_or_no(text: str) -> bool:
-    """`--download`, `--download=True`, `--download no`: what was meant."""
+    """Parses the value of `--download`, `--download=True` or `--download no`."""
     words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
     if text.lower() not in words:
         raise argparse.ArgumentTypeError(f"{text!r}; expected one of {', '.join(words)}")
     return words[text.lower()]
 
 
-def parse(arguments=None) -> argparse.Namespace:
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("command", choices=("train", "evaluate"))
-    parser.add_argument("--dataset", help="folder of COCO's layout")
+    parser.add_argument("--dataset", help="folder in COCO's layout")
     parser.add_argument("--year", default=DEFAULT_YEAR, help="2014 or 2017 (%(default)s)")
     parser.add_argument("--weights", "--model", dest="weights", required=True, help="coco, imagenet, last, or a file")
     parser.add_argument("--logs", default=str(LOGS), help="folder for runs and checkpoints (%(default)s)")
     parser.add_argument("--limit", type=int, default=500, help="images to evaluate, 0 for all (%(default)s)")
-    parser.add_argument("--download", type=yes_or_no, nargs="?", const=True, default=False, help="fetch COCO first")
-    parser.add_argument("--schedule", choices=SCHEDULES, default="matterport", help="of train (%(default)s)")
-    parser.add_argument("--epochs", type=int, default=CocoConfig.EPOCHS, help="of --schedule short (%(default)s)")
-    parser.add_argument("--annotations", help="a file of your own in COCO's format, instead of --dataset")
-    parser.add_argument("--val-annotations", help="the same for validation (as --annotations)")
-    parser.add_argument("--images", help="folder of its photos (the file's own)")
+    parser.add_argument("--download", type=yes_or_no, nargs="?", const=True, default=False, help="download COCO first")
+    parser.add_argument("--schedule", choices=SCHEDULES, default="matterport", help="schedule for train (%(default)s)")
+    parser.add_argument(
+        "--epochs", type=int, default=CocoConfig.EPOCHS, help="number of epochs, for --schedule short (%(default)s)"
+    )
+    parser.add_argument("--annotations", help="annotations in COCO's format, instead of --dataset")
+    parser.add_argument("--val-annotations", help="annotations for validation (default: --annotations)")
+    parser.add_argument("--images", help="folder of the photos (default: that of the annotations)")
     args = parser.parse_args(arguments)
     if bool(args.dataset) == bool(args.annotations):
-        parser.error("give one of --dataset and --annotations")
+        parser.error("give either --dataset or --annotations")
     return args
 
 
-def main(arguments=None) -> None:
+def main(arguments: list[str] | None = None) -> None:
     args = parse(arguments)
     validation = open_data(args, "minival" if args.year == "2014" else "val")
     path = find_weights(args.weights, CocoConfig.NAME, args.logs)

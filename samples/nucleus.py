@@ -1,19 +1,19 @@
-"""Cell nuclei under the microscope: many small objects; detections as a submission to Kaggle's Data Science Bowl 2018.
+"""Cell nuclei in microscope images: many small objects; writes a submission to Kaggle's Data Science Bowl 2018.
 
     python samples/nucleus.py train --dataset DIR --weights imagenet       ResNet-50, matterport's recipe, for a GPU
     python samples/nucleus.py train --dataset DIR --weights mobilenet.h5   MobileNetV2, for a CPU: 11 minutes
     python samples/nucleus.py evaluate --dataset DIR --weights last        mask AP50 = 0.735 (11 images)
     python samples/nucleus.py detect --dataset DIR --subset stage1_test --weights last
 
-DIR holds the bowl's folders: `stage1_train/<id>/images/*.png` and `<id>/masks/*.png`, one a nucleus; `stage1_test`...
-A sixth of stage1_train is kept for validation, drawn by the images' ids, so that none changes sides when others come.
-`detect` writes `submit.csv` and a picture of each image into `results/nucleus/submit_<time>`. `--weights`: coco,
-imagenet, last, or a file. The network follows the weights: a file of MobileNetV2 layers (keras.applications, ImageNet,
-without top) gives the small one.
+DIR contains the competition's folders: `stage1_train/<id>/images/*.png` and `<id>/masks/*.png` (one file per nucleus),
+`stage1_test`, ... A sixth of stage1_train is used for validation. The split is a hash of the image id, so adding images
+does not change it. `detect` writes `submit.csv` and a figure per image to `results/nucleus/submit_<time>`. `--weights`
+is coco, imagenet, last, or a file. The architecture follows the weights: a file with MobileNetV2 layers
+(keras.applications, ImageNet, without top) selects the small network.
 
-The AP50 is that of the second line on 48 images of the bowl: 37 to train, for 8 epochs of 75 steps of 4 crops, and 11
-with 285 nuclei to evaluate (mask AP 0.440). It was 0.719 before we let more proposals through, seeing the same 11. A
-third of what is missed is in one image that is out of focus. docs/nucleus.png has 8 of the 11.
+The AP50 above is from the second command on 48 images: 37 for training (8 epochs of 75 steps of 4 crops) and 11 with
+285 nuclei for evaluation (mask AP 0.440). It was 0.719 before the number of proposals was raised, a choice made on the
+same 11 images. A third of the missed nuclei are in one out-of-focus image. docs/nucleus.png shows 8 of the 11.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's notes would hide the progress
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's log messages would clutter the progress bars
 __path__ = [str(Path(__file__).with_suffix(""))]  # `from samples.nucleus import nucleus`, as in matterport's notebooks
 
 import numpy as np
@@ -54,44 +54,44 @@ RESULTS_DIR = ROOT / "results" / "nucleus"
 TRAINING_FOLDER = "stage1_train"
 VALIDATION_SHARE = 1 / 6
 OUTLINES = {"show_bbox": False, "captions": [""] * 400}  # boxes and captions would hide the nuclei
-FAINTEST, BRIGHTEST = 0.5, 99.8  # percent of the values that become black and white; see `stretch_contrast`
+FAINTEST, BRIGHTEST = 0.5, 99.8  # percentiles that map to black and white in `stretch_contrast`
 
 
 # ---- Settings and data -----------------------------------------------------------------------------------------------
 class NucleusConfig(Config):
-    """matterport's settings: ResNet-50, images scaled up twice and cut to 512 pixels."""
+    """matterport's settings: ResNet-50, images enlarged twice and cropped to 512 pixels."""
 
     NAME = "nucleus"
     NUM_CLASSES = len(CLASS_NAMES)
     BACKBONE = "resnet50"
     IMAGES_PER_GPU = 6
-    STEPS_PER_EPOCH = 100  # some 550 images
+    STEPS_PER_EPOCH = 100  # about 550 images
     VALIDATION_STEPS = 5
 
-    IMAGE_RESIZE_MODE = "crop"  # to train; `detect` looks at the whole image, scaled alike
+    IMAGE_RESIZE_MODE = "crop"  # for training; `detect` uses the whole image at the same scale
     IMAGE_MIN_DIM = 512
     IMAGE_MAX_DIM = 512
     IMAGE_MIN_SCALE = 2.0
     MEAN_PIXEL = np.array([43.53, 39.56, 48.22])
 
     RPN_ANCHOR_SCALES = (8, 16, 32, 64, 128)
-    RPN_NMS_THRESHOLD = 0.9  # nuclei touch: keep what overlaps, the second stage decides
+    RPN_NMS_THRESHOLD = 0.9  # nuclei touch: keep overlapping proposals for the second stage
     RPN_TRAIN_ANCHORS_PER_IMAGE = 64
     POST_NMS_ROIS_TRAINING = 1000
     POST_NMS_ROIS_INFERENCE = 2000
     TRAIN_ROIS_PER_IMAGE = 128
     MAX_GT_INSTANCES = 200
     DETECTION_MAX_INSTANCES = 400
-    DETECTION_MIN_CONFIDENCE = 0  # of two classes the likelier one is taken, so no score is below 0.5 anyhow
+    DETECTION_MIN_CONFIDENCE = 0  # with two classes, scores are at least 0.5
 
-    # How `train` goes; not read by the model.
-    STAGES = ((20, "heads"), (40, "all"))  # (until epoch, layers)
-    COSINE = False  # warm up, then lower the learning rate to nothing along a cosine
+    # Options of `train`; the model does not read them.
+    STAGES = ((20, "heads"), (40, "all"))  # (last epoch, layers)
+    COSINE = False  # warm up, then decay the learning rate to zero along a cosine
     STRETCH = False  # give all images the same contrast
 
 
 class NucleusInferenceConfig(NucleusConfig):
-    """matterport's settings to detect with: one image at a time, and less that overlaps."""
+    """matterport's settings for detection: one image at a time, fewer overlapping proposals."""
 
     IMAGES_PER_GPU = 1
     IMAGE_RESIZE_MODE = "pad64"
@@ -99,7 +99,7 @@ class NucleusInferenceConfig(NucleusConfig):
 
 
 class SmallNucleusConfig(SmallNetwork, NucleusConfig):
-    """MobileNetV2 and crops of 256 pixels: trains on a CPU."""
+    """MobileNetV2 and crops of 256 pixels; trains on a CPU."""
 
     IMAGES_PER_GPU = 4
     STEPS_PER_EPOCH = 75
@@ -108,7 +108,7 @@ class SmallNucleusConfig(SmallNetwork, NucleusConfig):
     IMAGE_MAX_DIM = 256
     RPN_NMS_THRESHOLD = 0.7
     RPN_TRAIN_ANCHORS_PER_IMAGE = 128
-    PRE_NMS_LIMIT = 4000  # as SmallNetwork's, they wouldn't reach for hundreds of nuclei
+    PRE_NMS_LIMIT = 4000  # SmallNetwork's limits are too low for hundreds of nuclei
     POST_NMS_ROIS_INFERENCE = 1000
     TRAIN_ROIS_PER_IMAGE = 32
     DETECTION_MAX_INSTANCES = 200
@@ -119,18 +119,18 @@ class SmallNucleusConfig(SmallNetwork, NucleusConfig):
 
 
 class NucleusDataset(NucleiDataset):
-    """The images of the bowl. `load_nucleus`, then `prepare`."""
+    """The competition's images. Call `load_nucleus`, then `prepare`."""
 
     stretch = False
 
-    def load_nucleus(self, dataset_dir, subset: str, stretch: bool = False) -> None:
+    def load_nucleus(self, dataset_dir: str | Path, subset: str, stretch: bool = False) -> None:
         """Adds the images of one subset.
 
         Args:
-            dataset_dir: folder that holds `stage1_train` and the like.
-            subset: "val": those of stage1_train that are kept for validation; "train": the others; or the name of a
+            dataset_dir: folder that contains `stage1_train` etc.
+            subset: "val" (the validation part of stage1_train), "train" (the rest of it), or the name of a
                 folder, such as "stage1_train" or "stage1_test".
-            stretch: see `stretch_contrast`; for all images of the set.
+            stretch: whether to apply `stretch_contrast` to all images.
         """
         self.stretch = stretch
         folder, names = Path(dataset_dir) / subset, None
@@ -140,36 +140,36 @@ class NucleusDataset(NucleiDataset):
         self.load_nuclei(folder, source="nucleus", image_names=names)
 
     def load_image(self, image_id: int) -> np.ndarray:
-        """[H, W, 3] uint8, RGB."""
+        """Returns the image, [H, W, 3] uint8 RGB."""
         image = super().load_image(image_id)
         return stretch_contrast(image) if self.stretch else image
 
     def image_reference(self, image_id: int) -> str:
-        """The id that the bowl gave the image."""
+        """Returns the competition's id of the image."""
         return self.image_info[image_id]["id"]
 
 
 def for_validation(name: str) -> bool:
-    """Whether an image of stage1_train is kept for validation: drawn from its id alone."""
+    """Returns whether an image of stage1_train is used for validation, by a hash of its id."""
     return zlib.crc32(name.encode()) < VALIDATION_SHARE * 2**32
 
 
 def stretch_contrast(image: np.ndarray) -> np.ndarray:
-    """[H, W, 3] uint8, its faintest values black and its brightest white: some of the images are all but black."""
+    """Stretches the values of an image [H, W, 3] uint8 to the full range; some images are nearly black."""
     low, high = np.percentile(image, (FAINTEST, BRIGHTEST))
     return np.clip((image - low) * (255 / max(high - low, 1)), 0, 255).astype(np.uint8)
 
 
-def nucleus_dataset(dataset_dir, subset: str, config) -> NucleusDataset:
-    """The prepared images of one subset, as the network of `config` wants to see them."""
+def nucleus_dataset(dataset_dir: str | Path, subset: str, config: NucleusConfig) -> NucleusDataset:
+    """Returns the prepared data set of one subset, with the contrast setting of `config`."""
     dataset = NucleusDataset()
     dataset.load_nucleus(dataset_dir, subset, stretch=config.STRETCH)
     dataset.prepare()
     return dataset
 
 
-def nucleus_model(mode: str, weights: str, logs) -> MaskRCNN:
-    """A model with the weights that `--weights` stands for; its network is the one they belong to."""
+def nucleus_model(mode: str, weights: str, logs: str | Path) -> MaskRCNN:
+    """Builds a model and loads the weights given by `--weights`; the architecture follows the weights."""
     path = find_weights(weights, NucleusConfig.NAME, logs)
     large = NucleusConfig if mode == "training" else NucleusInferenceConfig
     config = config_for(path, large, SmallNucleusConfig)
@@ -178,25 +178,25 @@ def nucleus_model(mode: str, weights: str, logs) -> MaskRCNN:
     return model
 
 
-def trained_model(weights: str, logs) -> MaskRCNN:
-    """A model that detects."""
+def trained_model(weights: str, logs: str | Path) -> MaskRCNN:
+    """Returns a model for detection."""
     return nucleus_model("inference", weights, logs)
 
 
 # ---- Run lengths -----------------------------------------------------------------------------------------------------
 def rle_encode(mask: np.ndarray) -> str:
-    """A mask [H, W] as the bowl wants it: "start length start length ...", down the columns, the first pixel is 1."""
+    """Encodes a mask [H, W] as "start length start length ...", column by column; the first pixel is 1."""
     pixels = np.asarray(mask).astype(bool).ravel(order="F")
-    turns = np.flatnonzero(np.diff(pixels, prepend=False, append=False)) + 1  # where runs begin and end, in turns
+    turns = np.flatnonzero(np.diff(pixels, prepend=False, append=False)) + 1  # alternating starts and ends of runs
     starts, ends = turns[::2], turns[1::2]
     return " ".join(map(str, np.column_stack([starts, ends - starts]).ravel()))
 
 
-def rle_decode(rle: str, shape) -> np.ndarray:
-    """The inverse of `rle_encode`: a mask [H, W] bool of the shape (H, W).
+def rle_decode(rle: str, shape: tuple[int, int]) -> np.ndarray:
+    """Inverse of `rle_encode`: returns a mask [H, W] bool.
 
     Raises:
-        ValueError: a start without its length, or runs that aren't in the image.
+        ValueError: a start without a length, or a run outside the image.
     """
     numbers = np.array(rle.split(), int)
     pixels = np.zeros(shape[0] * shape[1], bool)
@@ -209,7 +209,7 @@ def rle_decode(rle: str, shape) -> np.ndarray:
 
 
 def without_overlaps(masks: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """masks [H, W, n] bool, each pixel left to the mask with the highest score [n] of those that hold it."""
+    """Returns masks [H, W, n] bool in which each pixel belongs only to its mask with the highest score [n]."""
     if masks.shape[-1] == 0:
         return masks
     order = np.argsort(-np.asarray(scores), kind="stable")
@@ -219,12 +219,12 @@ def without_overlaps(masks: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def mask_to_rle(image_id: str, mask: np.ndarray, scores: np.ndarray) -> str:
-    """Lines "image_id,run lengths" of a submission, one a nucleus, the best first; without nuclei the id alone.
+    """Returns the lines "image_id,run lengths" of a submission, best nucleus first; an empty one without nuclei.
 
     Args:
-        image_id: the bowl's id.
+        image_id: the competition's id.
         mask: [H, W, n] bool.
-        scores: [n]; where masks overlap the higher one gets the pixel.
+        scores: [n]; overlapping pixels go to the mask with the higher score.
     """
     order = np.argsort(-np.asarray(scores), kind="stable")
     layers = np.moveaxis(without_overlaps(mask, scores), -1, 0)[order]
@@ -254,8 +254,8 @@ def train(model, dataset_dir, subset: str = "train") -> None:
 
 
 def augmentation():
-    """No side of a microscope image is its top, so every flip and quarter turn will do; and light and focus vary."""
-    from imgaug import augmenters as iaa  # after mrcnn, which mends it for NumPy 2
+    """Returns the augmentation: flips, quarter turns (microscope images have no up), brightness, contrast and blur."""
+    from imgaug import augmenters as iaa  # after mrcnn, which makes imgaug work on NumPy 2
 
     return iaa.Sequential(
         [
@@ -267,20 +267,20 @@ def augmentation():
 
 
 def draw(model, dataset, path) -> None:
-    """Draws what the model finds on the first images."""
+    """Draws the detections on the first 8 images."""
     print("picture:", draw_detections(model, dataset, dataset.image_ids[:8], path, **OUTLINES))
 
 
-def detect(model, dataset_dir, subset: str, results=RESULTS_DIR) -> Path:
-    """Detects on one subset, and writes the submission and a picture of each image.
+def detect(model: MaskRCNN, dataset_dir: str | Path, subset: str, results: str | Path = RESULTS_DIR) -> Path:
+    """Runs detection on one subset and writes the submission and a figure for each image.
 
     Args:
         model: `MaskRCNN`.
         dataset_dir, subset: see `NucleusDataset.load_nucleus`.
-        results: folder; a folder `submit_<time>` is made in it.
+        results: output folder; a subfolder `submit_<time>` is created in it.
 
     Returns:
-        Path of `submit.csv`: "ImageId,EncodedPixels", one line a nucleus.
+        Path of `submit.csv`: "ImageId,EncodedPixels", one line per nucleus.
     """
     folder = Path(results) / f"submit_{datetime.datetime.now():%Y%m%dT%H%M%S}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -301,14 +301,14 @@ def detect(model, dataset_dir, subset: str, results=RESULTS_DIR) -> Path:
     return submission
 
 
-def main(arguments=None) -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("command", choices=("train", "evaluate", "detect"))
-    parser.add_argument("--dataset", required=True, help="folder that holds stage1_train/ and the like")
+    parser.add_argument("--dataset", required=True, help="folder that contains stage1_train/ etc.")
     parser.add_argument("--weights", required=True, help="coco, imagenet, last, or a file")
     parser.add_argument("--logs", default=str(LOGS), help="folder for runs and checkpoints (%(default)s)")
-    parser.add_argument("--subset", help="train, val, or a folder (train: train, else: val)")
-    parser.add_argument("--results", default=str(RESULTS_DIR), help="folder that detect writes to (%(default)s)")
+    parser.add_argument("--subset", help="train, val, or a folder (default: train for train, otherwise val)")
+    parser.add_argument("--results", default=str(RESULTS_DIR), help="output folder of detect (%(default)s)")
     args = parser.parse_args(arguments)
 
     model = nucleus_model("training" if args.command == "train" else "inference", args.weights, args.logs)

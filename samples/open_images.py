@@ -1,4 +1,4 @@
-"""Any class of Open Images V6, by its name: from the downloads to a trained model. In the story: pumpkins.
+"""Open Images V6: download any class by name and train on it. The example class is pumpkins.
 
     python samples/open_images.py download --dataset DIR --classes Pumpkin --limit 300
     python samples/open_images.py train --dataset DIR --classes Pumpkin --weights coco           ResNet-101, for a GPU
@@ -6,25 +6,25 @@
     python samples/open_images.py evaluate --dataset DIR --weights last
     python samples/open_images.py detect --weights last --image photo.jpg                        photo_detected.png
 
-Measured without Open Images, which could not be downloaded where this was written: on the 61 + 13 photos of balloon.py,
-written in its layout with masks of 400 pixels (tests/test_samples_open_images.py does that), `train --classes Balloon`
-from ImageNet's MobileNetV2 ends after 17 minutes on 3 busy CPU cores with
+Measured on a substitute, because Open Images could not be downloaded: on the 61 + 13 photos of balloon.py, converted to
+its layout with masks of 400 pixels (see tests/test_samples_open_images.py), `train --classes Balloon` from ImageNet's
+MobileNetV2 ends after 17 minutes on 3 busy CPU cores with
 
     mask AP50 = 0.554 (13 images)
 
 (mask AP 0.357, box AP 0.307.) docs/open_images.png shows parts of two of the 13, from https://www.flickr.com/photo.gne
-with ?id=5603212091 and ?id=3825919971. The downloads are tested against a server of our own that is laid out as theirs.
+with ?id=5603212091 and ?id=3825919971. The downloads are tested against a local server with the same layout.
 
-`download` brings what the classes need, of the subsets train and validation, and no more: the photos one by one, and
-of the archives of masks only the masks that are wanted. By hand, the same comes from
+`download` fetches only what the classes need from the subsets train and validation: single photos, and single masks
+from within the archives. To download manually, use
 
     https://storage.googleapis.com/openimages/v5/class-descriptions-boxable.csv
     https://storage.googleapis.com/openimages/v5/SUBSET-annotations-object-segmentation.csv
-    https://storage.googleapis.com/openimages/v5/SUBSET-masks/SUBSET-masks-X.zip     X: what the image's id begins with
+    https://storage.googleapis.com/openimages/v5/SUBSET-masks/SUBSET-masks-X.zip     X: first character of the image id
     https://open-images-dataset.s3.amazonaws.com/SUBSET/ID.jpg
 
-(V6 kept the masks of V5), with the two CSV files in DIR, masks unpacked in DIR/SUBSET-masks, photos in DIR/SUBSET. 350
-of the classes have masks; not every object of a photo has one. Several classes: --classes Pumpkin Balloon.
+(V6 uses the masks of V5). Put the CSV files in DIR, unpacked masks in DIR/SUBSET-masks and photos in DIR/SUBSET. 350
+classes have masks; not every object in a photo has one. Several classes: --classes Pumpkin Balloon.
 """
 
 from __future__ import annotations
@@ -40,12 +40,13 @@ import urllib.error
 import urllib.request
 import zipfile
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's notes would hide the progress
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's log messages would clutter the progress bars
 
 from tqdm import tqdm
 
@@ -74,25 +75,25 @@ PHOTOS = "https://open-images-dataset.s3.amazonaws.com"
 DESCRIPTIONS = "class-descriptions-boxable.csv"
 ANNOTATIONS = "{}-annotations-object-segmentation.csv"
 TRAINING, VALIDATION = SUBSETS = "train", "validation"
-CONNECTIONS = 8  # photos at a time
-ATTEMPTS = 4  # of one request
-PARTIAL_CONTENT = 206  # the answer of a server that gives pieces
+CONNECTIONS = 8  # parallel downloads of photos
+ATTEMPTS = 4  # attempts per request
+PARTIAL_CONTENT = 206  # HTTP status of a response to a range request
 TIMEOUT = 30  # seconds without a byte
-PIECE = 1 << 16  # bytes that are asked for at once of an archive; most masks are smaller
+PIECE = 1 << 16  # bytes per request from an archive; most masks are smaller
 
 
 # ---- Download --------------------------------------------------------------------------------------------------------
-def download(folder, classes, limit: int | None = None) -> None:
-    """Brings the photos and masks of some classes; what is there already is not asked for again.
+def download(folder: str | Path, classes: Sequence[str], limit: int | None = None) -> None:
+    """Downloads the photos and masks of some classes; existing files are not downloaded again.
 
     Args:
-        folder: where to, see the top of this page.
+        folder: output folder; for its layout see the top of this file.
         classes: names or labels.
-        limit: photos of each subset, the first ones by their ids (so that few archives are asked); None: all.
+        limit: number of photos per subset, the first by id (so that few archives are needed); None means all.
 
     Raises:
-        ConnectionError, FileNotFoundError: names the address.
-        BrokenAnnotation: no such class; names those that are spelled alike.
+        ConnectionError, FileNotFoundError: a download failed; the message has the URL.
+        BrokenAnnotation: unknown class; the message lists similar names.
     """
     folder = Path(folder)
     labels = class_labels(weights.download(f"{TABLES}/{DESCRIPTIONS}", folder / DESCRIPTIONS), classes)
@@ -105,18 +106,18 @@ def download(folder, classes, limit: int | None = None) -> None:
         print(f"{subset}: {len(chosen)} photos, {len(rows)} masks of {', '.join(labels.values())}")
         _fetch_photos(subset, sorted(chosen), folder / subset)
         _fetch_masks(subset, sorted(row["MaskPath"] for row in rows), folder / f"{subset}-masks")
-        _write_rows(folder / name, header, rows)  # last: it lists what is there
+        _write_rows(folder / name, header, rows)  # last, so that it only lists existing files
 
 
 def _rows_of(path, labels) -> tuple[list[str], list[dict]]:
-    """Header and rows of a table of masks, of some labels."""
+    """Returns the header of a table of masks and its rows with the given labels."""
     with open(path, newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         return reader.fieldnames, [row for row in reader if row["LabelName"] in labels]
 
 
 def _write_rows(path: Path, header, rows) -> None:
-    """Writes a table of masks, or adds to it what it lacks: so that classes can be downloaded one after the other."""
+    """Writes a table of masks or adds new rows to it, so that classes can be downloaded one after another."""
     by_mask = {}
     if path.exists():
         with open(path, newline="", encoding="utf-8") as file:
@@ -154,16 +155,18 @@ def _fetch_masks(subset: str, names, folder: Path) -> None:
                 places = {Path(place).name: place for place in archive.namelist()}
                 for name in wanted:
                     if name not in places:
-                        raise FileNotFoundError(f"{url} holds no {name}, which {ANNOTATIONS.format(subset)} lists.")
+                        raise FileNotFoundError(
+                            f"{url} does not contain {name}, which {ANNOTATIONS.format(subset)} lists."
+                        )
                     _write(folder / name, archive.read(places[name]))
                     bar.update()
 
 
 class RemoteFile(io.RawIOBase):
-    """A file on a web server, of which only those pieces are fetched that are read.
+    """A file on a web server; only the ranges that are read are downloaded.
 
     Args:
-        url: of a server that gives pieces ("Range").
+        url: of a file on a server that supports range requests.
     """
 
     def __init__(self, url: str):
@@ -171,7 +174,9 @@ class RemoteFile(io.RawIOBase):
         _, headers = _request(url, 0, 1)
         length = headers.get("Content-Range", "").rpartition("/")[2]
         if not length.isdecimal():
-            raise ConnectionError(f"{url}: the server gives no pieces of files. Download it, and unpack it by hand.")
+            raise ConnectionError(
+                f"{url}: the server does not support range requests. Download and unpack the file manually."
+            )
         self._length = int(length)
 
     def readable(self) -> bool:
@@ -198,7 +203,7 @@ class RemoteFile(io.RawIOBase):
 
 
 def _request(url: str, start: int | None = None, size: int = 0, attempts: int = ATTEMPTS):
-    """(content, headers) of an address, or of a piece of it; nothing, if the server gives no pieces."""
+    """Returns (content, headers) of a URL or a range of it; both empty if the server does not support ranges."""
     headers = {"User-Agent": "mrcnn"}
     if start is not None:
         headers["Range"] = f"bytes={start}-{start + size - 1}"
@@ -209,10 +214,10 @@ def _request(url: str, start: int | None = None, size: int = 0, attempts: int = 
             return answer.read(), answer.headers
     except urllib.error.HTTPError as error:
         if error.code < 500 or attempts == 1:
-            raise ConnectionError(f"{url}: the server answers {error.code} {error.reason}.") from error
+            raise ConnectionError(f"{url}: the server answered {error.code} {error.reason}.") from error
     except (OSError, http.client.HTTPException) as error:
         if attempts == 1:
-            raise ConnectionError(f"{url} can't be fetched ({error}); run again to go on from here.") from error
+            raise ConnectionError(f"{url} cannot be downloaded ({error}); run again to continue.") from error
     return _request(url, start, size, attempts - 1)
 
 
@@ -228,11 +233,11 @@ class OpenImagesConfig(Config):
     NAME = "open_images"
     IMAGES_PER_GPU = 2
     VALIDATION_STEPS = 5
-    EPOCHS = 12  # each photo once in each; not read by the model
+    EPOCHS = 12  # each epoch uses every photo once; the model does not read this
 
 
 class SmallOpenImagesConfig(SmallNetwork, OpenImagesConfig):
-    """MobileNetV2 and smaller photos: trains on a CPU."""
+    """MobileNetV2 and smaller images; trains on a CPU."""
 
     IMAGES_PER_GPU = 4
     IMAGE_MIN_DIM = 384
@@ -242,8 +247,10 @@ class SmallOpenImagesConfig(SmallNetwork, OpenImagesConfig):
     EPOCHS = 24
 
 
-def open_images_dataset(folder, subset: str, classes, skip_broken: bool = False) -> OpenImagesDataset:
-    """The prepared photos of one subset that show the classes."""
+def open_images_dataset(
+    folder: str | Path, subset: str, classes: Sequence[str], skip_broken: bool = False
+) -> OpenImagesDataset:
+    """Returns the prepared data set of the photos in one subset that show the classes."""
     dataset = OpenImagesDataset()
     dataset.load_open_images(
         folder,
@@ -256,15 +263,15 @@ def open_images_dataset(folder, subset: str, classes, skip_broken: bool = False)
     return dataset
 
 
-def open_images_config(path, num_classes: int) -> OpenImagesConfig:
-    """Settings for the network that a weight file belongs to."""
+def open_images_config(path: str | Path | None, num_classes: int) -> OpenImagesConfig:
+    """Returns the settings that match a weight file."""
     config = config_for(path, OpenImagesConfig, SmallOpenImagesConfig)
     config.NUM_CLASSES = num_classes
     return config
 
 
-def trained_model(weights: str, logs) -> MaskRCNN:
-    """A model to detect with, of the classes that it was trained for."""
+def trained_model(weights: str, logs: str | Path) -> MaskRCNN:
+    """Returns a model for detection, with the classes it was trained on."""
     path = find_weights(weights, OpenImagesConfig.NAME, logs)
     model = MaskRCNN("inference", open_images_config(path, classes_in(path)), str(logs))
     load_weights(model, weights, path)
@@ -272,8 +279,14 @@ def trained_model(weights: str, logs) -> MaskRCNN:
 
 
 # ---- Commands --------------------------------------------------------------------------------------------------------
-def train(training, validation, word: str, logs, epochs: int | None = None) -> None:
-    """Trains the heads for the classes of a data set; then evaluates, and draws detections beside the checkpoints."""
+def train(
+    training: OpenImagesDataset,
+    validation: OpenImagesDataset,
+    word: str,
+    logs: str | Path,
+    epochs: int | None = None,
+) -> None:
+    """Trains the heads, then evaluates and draws detections next to the checkpoints."""
     path = find_weights(word, OpenImagesConfig.NAME, logs)
     config = open_images_config(path, training.num_classes)
     config.STEPS_PER_EPOCH = math.ceil(training.num_images / config.BATCH_SIZE)
@@ -292,8 +305,8 @@ def train(training, validation, word: str, logs, epochs: int | None = None) -> N
     draw_detections(model, validation, validation.image_ids[:8], Path(model.log_dir) / "detections.png")
 
 
-def detect(model, class_names, photos) -> list[Path]:
-    """Writes a picture <photo>_detected.png of what a model finds, beside each photo."""
+def detect(model: MaskRCNN, class_names: Sequence[str], photos: Iterable[str | Path]) -> list[Path]:
+    """Writes the detections on each photo to <photo>_detected.png in the same folder."""
     written = []
     for photo in map(Path, photos):
         image = read_image(photo)
@@ -307,16 +320,16 @@ def detect(model, class_names, photos) -> list[Path]:
     return written
 
 
-def parse(arguments=None) -> argparse.Namespace:
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("command", choices=("download", "train", "evaluate", "detect"))
     parser.add_argument("--dataset", help="folder of the downloaded files")
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="as in class-descriptions-boxable.csv")
-    parser.add_argument("--limit", type=int, help="photos of each subset to download (all)")
+    parser.add_argument("--limit", type=int, help="number of photos to download per subset (default: all)")
     parser.add_argument("--weights", help="coco, imagenet, last, or a file")
     parser.add_argument("--logs", default=str(LOGS), help="folder for runs and checkpoints (%(default)s)")
-    parser.add_argument("--epochs", type=int, help="in all, for train")
-    parser.add_argument("--skip-broken", action="store_true", help="leave out photos that lack or have broken files")
+    parser.add_argument("--epochs", type=int, help="total number of epochs, for train")
+    parser.add_argument("--skip-broken", action="store_true", help="skip photos whose files are missing or broken")
     parser.add_argument("--image", nargs="+", metavar="PHOTO", help="photos for detect")
     args = parser.parse_args(arguments)
     needed = {"download": ("dataset", "classes"), "train": ("dataset", "classes", "weights"),
@@ -327,7 +340,7 @@ def parse(arguments=None) -> argparse.Namespace:
     return args
 
 
-def main(arguments=None) -> None:
+def main(arguments: list[str] | None = None) -> None:
     args = parse(arguments)
     if args.command == "download":
         download(args.dataset, args.classes, args.limit)

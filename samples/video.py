@@ -1,19 +1,19 @@
-"""Any model on a video, a folder of frames or a webcam: masks, boxes, scores, and a colour that stays with its object.
+"""Run a model on a video, a folder of frames or a webcam; each tracked object keeps its color.
 
     python samples/video.py clip.mp4 --weights shapes          writes clip_detected.mp4; 10 frames per second
-    python samples/video.py frames/ --weights last --fps 12    writes frames_detected.mp4; last: of all samples' runs
+    python samples/video.py frames/ --weights last --fps 12    writes frames_detected.mp4; last: newest run
     python samples/video.py --webcam 0 --weights coco          writes webcam0_detected.mp4, until Ctrl-C
 
-The 10 are of a clip of 384 x 384 pixels on 3 busy CPU cores (60 frames in 14 s, half of which go by before the first);
-the small network of balloon.py, at 512 pixels, does 2. docs/video.png shows four frames of that clip.
+The 10 frames per second are for a clip of 384 x 384 pixels on 3 busy CPU cores (60 frames in 14 s, half of it start-up
+time); the small network of balloon.py, at 512 pixels, reaches 2. docs/video.png shows four frames of that clip.
 
-`--weights`: coco, balloon, shapes, last, or a file. Which sample it belongs to (classes and settings) is told by its
-name, mask_rcnn_<sample>_0014.h5; for other names say `--sample`. For a model of your own, in Python:
+`--weights` is coco, balloon, shapes, last, or a file. The sample it belongs to (classes and settings) is read from the
+file name, mask_rcnn_<sample>_0014.h5; for other names use `--sample`. To use any other model, in Python:
 
     from samples.video import annotate_video
     annotate_video(model, "clip.mp4", "found.mp4", dataset.class_names)
 
-Shapes: H x W pixels of a frame, n detections on it, T objects that are being tracked; boxes (y1, x1, y2, x2) pixels.
+Shapes: H x W pixels of a frame, n detections on it, T tracked objects; boxes (y1, x1, y2, x2) pixels.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's notes would hide the progress
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's log messages would clutter the progress bars
 
 import cv2
 import matplotlib
@@ -40,6 +40,7 @@ from tqdm import tqdm
 
 from mrcnn import weights
 from mrcnn.drawing import figures, palette
+from mrcnn.model import MaskRCNN
 from mrcnn.ops.boxes import compute_overlaps
 from samples.common import LOGS, class_names_of, find_weights
 from samples.frames import VideoFile, read_video
@@ -47,28 +48,28 @@ from samples.frames import VideoFile, read_video
 SAMPLES = ("balloon", "coco", "digits", "nucleus", "open_images", "pedestrians", "shapes")
 PROGRESS = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}]"  # always frames per second
 PROGRESS_TO_NO_END = "{n_fmt} frames [{elapsed}, {rate_noinv_fmt}]"
-FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"  # comes with matplotlib
-TEXT_HEIGHT = 1 / 36  # of the frame's shorter side
+FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"  # shipped with matplotlib
+TEXT_HEIGHT = 1 / 36  # fraction of the frame's shorter side
 SMALLEST_TEXT = 10  # pixels
 MASK_ALPHA = 0.45
 
 
 # ---- Which object is which -------------------------------------------------------------------------------------------
 class Tracker:
-    """Numbers the objects of a video: the same object has the same number from frame to frame.
+    """Assigns a number to each object of a video that stays the same from frame to frame.
 
-    Each object is expected where its last motion takes it. Detections are given to objects of the same class so that
-    the sum of the IoUs of boxes is largest (the Hungarian method); those that are left over are new objects. An object
-    that isn't found keeps its number for some frames, and is forgotten then.
+    The position of each object is extrapolated from its last motion. Detections are assigned to objects of the same
+    class so that the sum of box IoUs is maximal (Hungarian method); unassigned detections become new objects. An object
+    that is not detected keeps its number for some frames and is then dropped.
 
     Args:
-        min_iou: with the expected box, from which on a detection can be the object.
-        max_missed: frames in a row without the object, after which it is forgotten.
+        min_iou: least IoU of a detection with the expected box of its object.
+        max_missed: number of consecutive frames without the object before it is dropped.
 
-    Reference: Bewley et al., "Simple Online and Realtime Tracking", which predicts by a Kalman filter.
+    Reference: Bewley et al., "Simple Online and Realtime Tracking", which predicts with a Kalman filter.
     """
 
-    SMOOTHING = 0.5  # share of the newest step in the motion; less: calmer, and slower to turn
+    SMOOTHING = 0.5  # weight of the newest step in the motion; lower is smoother but slower to react
 
     def __init__(self, min_iou: float = 0.3, max_missed: int = 10):
         self.min_iou, self.max_missed = min_iou, max_missed
@@ -80,14 +81,14 @@ class Tracker:
         self._missed = np.zeros(0, int)  # [T] frames since
 
     def update(self, boxes, class_ids) -> np.ndarray:
-        """The numbers of the detections of the next frame.
+        """Returns the numbers of the detections in the next frame.
 
         Args:
-            boxes: [n, 4]; none: an empty list will do.
+            boxes: [n, 4]; may be an empty list.
             class_ids: [n].
 
         Returns:
-            [n] int, from 1 on, each number once.
+            [n] int, starting at 1; no number occurs twice.
         """
         boxes, class_ids = np.asarray(boxes, float).reshape(-1, 4), np.asarray(class_ids, int).reshape(-1)
         objects, found = self._match(boxes, class_ids)
@@ -103,7 +104,7 @@ class Tracker:
         return numbers
 
     def _match(self, boxes, class_ids) -> tuple[np.ndarray, np.ndarray]:
-        """Indices of objects, and of the detections that are theirs."""
+        """Returns indices of objects and of the detections assigned to them."""
         expected = self._boxes + self._steps * (self._missed + 1)[:, np.newaxis]
         ious = compute_overlaps(expected, boxes)  # [T, n]
         ious[(ious < self.min_iou) | (self._class_ids[:, np.newaxis] != class_ids)] = 0
@@ -129,15 +130,15 @@ class Tracker:
         self._missed = np.concatenate([self._missed, np.zeros(len(boxes), int)])
 
 
-# ---- What a frame looks like -----------------------------------------------------------------------------------------
+# ---- Drawing ---------------------------------------------------------------------------------------------------------
 def draw_frame(frame: np.ndarray, found: dict, numbers, class_names) -> np.ndarray:
-    """A frame with masks, outlines, boxes and captions "name score", in the colours of the objects' numbers.
+    """Draws masks, outlines, boxes and captions "name score", in a color for each object number.
 
-    `visualize.display_instances` draws finer, on a figure; this is some hundred times faster.
+    `visualize.display_instances` draws in higher quality on a figure; this is about a hundred times faster.
 
     Args:
-        frame: [H, W, 3] uint8 RGB; is not changed.
-        found: as `MaskRCNN.detect` returns it; best score first, so the best is drawn last.
+        frame: [H, W, 3] uint8 RGB; not modified.
+        found: one result of `MaskRCNN.detect`; sorted by score, so the best is drawn last.
         numbers: [n] int, of `Tracker`.
         class_names: names by class id, "BG" first.
 
@@ -158,7 +159,7 @@ def draw_frame(frame: np.ndarray, found: dict, numbers, class_names) -> np.ndarr
 
 
 def _paint(part: np.ndarray, mask: np.ndarray, color) -> None:
-    """Fills a mask in its part of the picture, and draws its outline; both in place."""
+    """Fills a mask and draws its outline, in place."""
     figures.paint(part, mask, color, MASK_ALPHA)
     outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     for outline in outlines:
@@ -166,7 +167,7 @@ def _paint(part: np.ndarray, mask: np.ndarray, color) -> None:
 
 
 def _write(pen, font, text: str, corner, color) -> None:
-    """A caption on a tag of the colour: above its corner, below it where the frame ends; never beside the frame."""
+    """Draws a caption on a colored tag above the corner, or below it at the top edge; always inside the frame."""
     left, top, right, bottom = font.getbbox(text)
     width, height = right + 4, bottom + 3
     x = max(0, min(corner[0], pen.im.size[0] - width))
@@ -185,26 +186,34 @@ def _bytes(color) -> tuple[int, int, int]:
 
 # ---- A video ---------------------------------------------------------------------------------------------------------
 def annotate_video(
-    model, source, output, class_names, *, tracker=None, rate=None, limit=None, progress=True
-) -> Path:  # fmt: skip
-    """Writes a video with what a model finds in another one.
+    model: MaskRCNN,
+    source: str | Path | int,
+    output: str | Path,
+    class_names: Sequence[str],
+    *,
+    tracker: Tracker | None = None,
+    rate: float | None = None,
+    limit: int | None = None,
+    progress: bool = True,
+) -> Path:
+    """Writes a video with the detections on another video.
 
     Args:
         model: `MaskRCNN`; detects `config.BATCH_SIZE` frames at a time.
-        source: path of a video, or of a folder of images; int: the number of a camera, filmed until Ctrl-C.
+        source: path of a video or of a folder of images, or the number of a camera (recorded until Ctrl-C).
         output: path that ends in .mp4 or .avi; see `samples.frames`.
         class_names: names by class id, "BG" first, as `Dataset.class_names`.
-        tracker: `Tracker`, or what has its `update`; None: a new one.
-        rate: frames per second; None: the source's.
-        limit: frames at most; None: all.
-        progress: whether to show a bar, with the frames per second.
+        tracker: `Tracker`, or an object with its `update` method; None creates one.
+        rate: frames per second; None uses the rate of the source.
+        limit: maximum number of frames; None means all.
+        progress: whether to show a progress bar with the frames per second.
 
     Returns:
         `output`.
 
     Raises:
-        as `frames.read_video` and `frames.VideoFile`.
-        ValueError: as many class names as the model has classes are expected.
+        ValueError: the number of class names differs from the model's number of classes.
+        See also `frames.read_video` and `frames.VideoFile`.
     """
     if len(class_names) != model.config.NUM_CLASSES:
         raise ValueError(
@@ -235,8 +244,10 @@ def _batches(frames: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarra
 
 
 # ---- Command ---------------------------------------------------------------------------------------------------------
-def open_model(word: str, sample: str | None = None, class_names=None, logs=LOGS):
-    """A model that one of the samples trained, and its class names.
+def open_model(
+    word: str, sample: str | None = None, class_names: Sequence[str] | None = None, logs: str | Path = LOGS
+) -> tuple[MaskRCNN, list[str]]:
+    """Opens a model trained by one of the samples.
 
     Args:
         word: `--weights`.
@@ -245,25 +256,25 @@ def open_model(word: str, sample: str | None = None, class_names=None, logs=LOGS
         logs: folder of the run folders, for "last".
 
     Returns:
-        (`MaskRCNN` for detecting, names by class id).
+        (`MaskRCNN` in inference mode, class names by class id).
 
     Raises:
-        FileNotFoundError: no such weights.
-        ValueError: it can't be told which sample or which classes they belong to.
+        FileNotFoundError: the weights do not exist.
+        ValueError: the sample or the classes are unknown.
     """
     sample, word = (sample, word) if sample else sample_of(word, logs)
-    page = importlib.import_module(f"samples.{sample}")
+    module = importlib.import_module(f"samples.{sample}")
     if class_names:
         names = ["BG", *class_names]
     else:
-        names = class_names_of(find_weights(word, sample, logs)) or getattr(page, "CLASS_NAMES", None)
+        names = class_names_of(find_weights(word, sample, logs)) or getattr(module, "CLASS_NAMES", None)
     if not names:
-        raise ValueError(f"The classes of {word} are written nowhere; give them with --classes, in their order.")
-    return page.trained_model(word, logs), names
+        raise ValueError(f"The classes of {word} are unknown; give them with --classes, in order of their ids.")
+    return module.trained_model(word, logs), names
 
 
-def sample_of(word: str, logs) -> tuple[str, str]:
-    """The sample that weights belong to, and a word that the sample knows; "last" is the newest run of all samples."""
+def sample_of(word: str, logs: str | Path) -> tuple[str, str]:
+    """Returns (sample, weights) for a value of `--weights`; "last" is the newest run of all samples."""
     if word.lower() == "last":
         newest = max(filter(None, (_last(logs, sample) for sample in SAMPLES)), default=None)
         if newest is None:
@@ -272,14 +283,14 @@ def sample_of(word: str, logs) -> tuple[str, str]:
     match = re.fullmatch(rf"(?:mask_rcnn_)?({'|'.join(SAMPLES)})(?:_\d+)?", Path(word).stem.lower())
     if match is None:
         raise ValueError(
-            f"--weights {word}: the name doesn't say which sample it is of, as mask_rcnn_balloon_0014.h5 does; give"
+            f"--weights {word}: the name does not contain a sample, as in mask_rcnn_balloon_0014.h5; give"
             f" --sample with one of {', '.join(SAMPLES)}."
         )
     return match[1], word
 
 
 def _last(logs, sample: str) -> tuple[float, str, str] | None:
-    """(time, sample, path) of its last checkpoint."""
+    """Returns (time, sample, path) of the last checkpoint of a sample, or None."""
     try:
         path = str(weights.find_last(logs, sample))
     except FileNotFoundError:
@@ -287,26 +298,30 @@ def _last(logs, sample: str) -> tuple[float, str, str] | None:
     return os.path.getmtime(path), sample, path
 
 
-def parse(arguments=None) -> argparse.Namespace:
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("source", nargs="?", help="video file, or folder of images")
-    parser.add_argument("--webcam", type=int, metavar="NUMBER", help="film with this camera instead, until Ctrl-C")
+    parser.add_argument("--webcam", type=int, metavar="NUMBER", help="record from this camera instead, until Ctrl-C")
     parser.add_argument("--weights", required=True, help="coco, balloon, shapes, last, or a file")
-    parser.add_argument("--sample", choices=SAMPLES, help="whose weights they are (told by their name)")
-    parser.add_argument("--classes", nargs="+", metavar="NAME", help="their classes (the sample's)")
-    parser.add_argument("--logs", default=str(LOGS), help="folder of runs and checkpoints (%(default)s)")
+    parser.add_argument(
+        "--sample", choices=SAMPLES, help="sample that the weights belong to (default: from the file name)"
+    )
+    parser.add_argument(
+        "--classes", nargs="+", metavar="NAME", help="class names of the weights (default: the sample's)"
+    )
+    parser.add_argument("--logs", default=str(LOGS), help="folder for runs and checkpoints (%(default)s)")
     parser.add_argument("--output", help="video to write, .mp4 or .avi (<source>_detected.mp4)")
     parser.add_argument("--fps", type=float, help="frames per second (the source's; 25 for folders)")
-    parser.add_argument("--limit", type=int, help="frames at most")
-    parser.add_argument("--batch", type=int, help="frames at a time (the sample's IMAGES_PER_GPU)")
-    parser.add_argument("--confidence", type=float, help="least score to be drawn (the sample's)")
+    parser.add_argument("--limit", type=int, help="maximum number of frames")
+    parser.add_argument("--batch", type=int, help="frames per batch (default: the sample's IMAGES_PER_GPU)")
+    parser.add_argument("--confidence", type=float, help="minimum score (default: the sample's)")
     args = parser.parse_args(arguments)
     if (args.source is None) == (args.webcam is None):
-        parser.error("give one of a source and --webcam")
+        parser.error("give either a source or --webcam")
     return args
 
 
-def main(arguments=None) -> None:
+def main(arguments: list[str] | None = None) -> None:
     args = parse(arguments)
     source = args.webcam if args.source is None else Path(args.source)
     name = f"webcam{source}" if args.source is None else source.with_suffix("")

@@ -182,7 +182,7 @@ def test_splash_of_a_video(tmp_path):
 
 
 def test_splash_wants_one_source(tmp_path):
-    with pytest.raises(ValueError, match="one of"):
+    with pytest.raises(ValueError, match="either image_path"):
         balloon.detect_and_color_splash(RedFinder())
     with pytest.raises(OSError, match="no.avi"):
         balloon.detect_and_color_splash(RedFinder(), video_path=tmp_path / "no.avi")

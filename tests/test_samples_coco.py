@@ -130,7 +130,7 @@ def test_auto_download_brings_photos_and_annotations_once(tmp_path, monkeypatch,
 
 def test_an_archive_without_what_is_wanted(tmp_path, monkeypatch):
     monkeypatch.setattr(coco.weights, "download", lambda url, path: Path(path).write_bytes(archive_of("x")))
-    with pytest.raises(FileNotFoundError, match="val2017 is not in it"):
+    with pytest.raises(FileNotFoundError, match="does not contain .*val2017"):
         coco.CocoDataset().auto_download(tmp_path, "val", "2017")
 
 
@@ -139,7 +139,7 @@ def test_an_archive_without_what_is_wanted(tmp_path, monkeypatch):
 def test_one_set_of_files(words, capsys):
     with pytest.raises(SystemExit):
         coco.parse(["evaluate", "--weights", "coco", *words])
-    assert "one of --dataset and --annotations" in capsys.readouterr().err
+    assert "either --dataset or --annotations" in capsys.readouterr().err
 
 
 def write_own_files(folder, count: int = 3):

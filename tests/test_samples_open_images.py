@@ -183,7 +183,7 @@ def test_download_of_a_few_and_then_of_another_class(server, tmp_path):
 def test_download_goes_on_where_it_stopped(server, tmp_path):
     photo = sorted(path for path in server.files if path.startswith("/s3/train"))[1]
     content = server.files.pop(photo)
-    with pytest.raises(ConnectionError, match=f"{photo}: the server answers 404"):
+    with pytest.raises(ConnectionError, match=f"{photo}: the server answered 404"):
         open_images.download(tmp_path / "data", ["Pumpkin"])
     assert not (tmp_path / "data" / "train-annotations-object-segmentation.csv").exists()
     server.files[photo] = content
@@ -196,13 +196,13 @@ def test_download_goes_on_where_it_stopped(server, tmp_path):
 
 def test_a_server_that_gives_no_pieces_and_an_archive_that_lacks_a_mask(server, tmp_path):
     server.pieces = False
-    with pytest.raises(ConnectionError, match="train-masks-0.zip: the server gives no pieces"):
+    with pytest.raises(ConnectionError, match="train-masks-0.zip: the server does not support range requests"):
         open_images.download(tmp_path / "data", ["Pumpkin"])
     server.pieces = True
     empty = io.BytesIO()
     zipfile.ZipFile(empty, "w").close()
     server.files["/v5/train-masks/train-masks-0.zip"] = empty.getvalue()
-    with pytest.raises(FileNotFoundError, match="train-masks-0.zip holds no 0000"):
+    with pytest.raises(FileNotFoundError, match="train-masks-0.zip does not contain 0000"):
         open_images.download(tmp_path / "data", ["Pumpkin"])
 
 

@@ -414,7 +414,7 @@ def test_one_source(capsys):
     for words in ([], ["clip.mp4", "--webcam", "0"]):
         with pytest.raises(SystemExit):
             video.parse([*words, "--weights", "coco"])
-        assert "one of a source and --webcam" in capsys.readouterr().err
+        assert "either a source or --webcam" in capsys.readouterr().err
     assert video.parse(["--webcam", "0", "--weights", "coco"]).webcam == 0
 
 

@@ -36,7 +36,9 @@ def pixels(sides, rounds: int) -> Row:
         found, masks = (output[0] for output in model.detector().predict_on_batch([molded, metas.astype(np.float32)]))
         shapes = (image.shape, molded[0].shape)
         return {
-            "resize and mold": lambda: model._molded(resize_inputs([image], model.config)[0]),
+            "resize and mold": lambda: model._detector.molded(
+                resize_inputs([image], model.config)[0], model.config.MEAN_PIXEL
+            ),
             "network": lambda: forward(inputs),
             "boxes and masks": lambda: place_on_photo(found, masks, *shapes, windows[0]),
             "detect": lambda: model.detect([image]),

@@ -36,6 +36,7 @@ from matplotlib.patches import Polygon
 from skimage.measure import find_contours
 
 from mrcnn import utils
+from mrcnn.data.class_names import is_background
 from mrcnn.drawing import figures, palette
 from mrcnn.ops.images import to_rgb_uint8
 
@@ -45,7 +46,6 @@ GREY = (0.5, 0.5, 0.5)
 GROUND_TRUTH_COLOR = (0.0, 1.0, 0.0, 0.8)
 PREDICTION_COLOR = (1.0, 0.0, 0.0, 1.0)
 ROOM_FOR_NUMBERS = 1200  # plot_overlaps writes zeros too in grids of at most this many cells
-BACKGROUND_NAMES = ("bg", "background", "__background__", "_background_")
 OVERFLOW = 1000  # display_weight_stats flags weights beyond it
 
 
@@ -428,7 +428,7 @@ def _name(class_names, class_id) -> str:
 
 def _warn_without_background(class_names) -> None:
     """Warns if the first name isn't the background's: then each instance is captioned with another class's name."""
-    if isinstance(class_names, (list, tuple)) and str(class_names[0]).strip().lower() not in BACKGROUND_NAMES:
+    if isinstance(class_names, (list, tuple)) and not is_background(class_names[0]):
         warnings.warn(
             f"class_names[0] is {class_names[0]!r}, not the background's name: objects with class id 1 are captioned"
             f' {class_names[1] if len(class_names) > 1 else None!r}. Pass ["BG", *class_names] if {class_names[0]!r}'

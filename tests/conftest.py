@@ -19,7 +19,7 @@ SLOW = "slow: takes minutes; run with --slow"
 
 
 def pytest_addoption(parser):
-    parser.addoption("--slow", action="store_true", help="also run the tests marked slow (some 30 minutes more)")
+    parser.addoption("--slow", action="store_true", help="also run the tests marked slow (about 30 minutes more)")
 
 
 def pytest_collection_modifyitems(config, items):

@@ -1,6 +1,6 @@
 """Boundary IoU: masks compared in a band along their contour.
 
-Mask IoU of a large object hardly notices its edge: a contour 5 pixels too far in costs a disc of 300 pixels only 7 %.
+Mask IoU of a large object says little about its edge: a contour 5 pixels too far in costs a disc of 300 pixels 7 %.
 Boundary IoU counts just the pixels of each mask within a distance d of its contour, d = 2 % of the image's diagonal.
 Matches go by the smaller of mask IoU and boundary IoU: a band alone would let a ring pass for a disc.
 

@@ -300,7 +300,7 @@ class ResultsWriter:
     """Writes detections to a COCO results file, image by image. Use in a `with` block.
 
     Args:
-        path: where the file shall stand when it's whole; None: a temporary file, deleted with this object.
+        path: where the complete file is written; None: a temporary file, deleted with this object.
         names: `Names` of the data set.
     """
 

@@ -9,10 +9,10 @@ Everything is at IoU 0.5 (0.1 separates "badly placed" from "nothing there"), al
     background    overlaps nothing by 0.1
     missed        a true instance that no detection has taken, and that no localisation or class error meant
 
-The AP an error costs is what AP50 would gain if an oracle mended it. A badly placed or misnamed detection becomes a hit
+The AP an error costs is what AP50 would gain if an oracle fixed it. A badly placed or misnamed detection becomes a hit
 if, of these two kinds, it is the best-scored one that means its true instance, and that is still free; else it goes.
-The other false ones go, missed instances don't count. The gains don't add up to 1 - AP50: an error mended alone may
-still stand behind another. Counts and costs (within 0.0005) are those of the authors' tool, tidecv 1.0.1, but for an
+The other false ones go, missed instances don't count. The gains don't add up to 1 - AP50: an error fixed alone may
+still be hidden by another. Counts and costs (within 0.0005) are those of the authors' tool, tidecv 1.0.1, except for an
 IoU of exactly 0.5, which here is a hit.
 
 Reference: Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors", 2020.
@@ -38,7 +38,7 @@ class Errors:
     Attributes:
         ap50: AP at IoU 0.5, what the costs are measured against.
         counts: how many of each kind.
-        costs: AP50 each kind costs, in [0, 1]; also "false positives" and "false negatives", all of them mended.
+        costs: AP50 each kind costs, in [0, 1]; also "false positives" and "false negatives", all of them fixed.
         kind: [D] int, the kind of each detection's error as in `KINDS`; -1: none, it is right or doesn't count.
         meant: [D] int, row in `Truths` of the instance it would have had to fit, or -1.
         missed: [G] bool.
@@ -78,12 +78,12 @@ def break_down(detections: Detections, truths: Truths, matches: Matches, num_cla
 
     base = average()
     costs = {}
-    mendable = _mendable(np.isin(kind, (LOCALISATION, CLASS)), meant, detections.score, untaken)
+    fixable = _fixable(np.isin(kind, (LOCALISATION, CLASS)), meant, detections.score, untaken)
     for i in (LOCALISATION, CLASS):
-        mended = mendable & (kind == i)
+        fixed = fixable & (kind == i)
         right_class = detections.class_id.copy()
-        right_class[mended] = truths.class_id[meant[mended]]
-        costs[KINDS[i]] = average(right_class, hit | mended, counted & ((kind != i) | mended)) - base
+        right_class[fixed] = truths.class_id[meant[fixed]]
+        costs[KINDS[i]] = average(right_class, hit | fixed, counted & ((kind != i) | fixed)) - base
     for i in (DUPLICATE, BOTH, BACKGROUND):
         costs[KINDS[i]] = average(counted=counted & (kind != i)) - base
     for name, gone in (("missed", missed), ("false negatives", untaken)):
@@ -124,15 +124,15 @@ def _best_pair(matches: Matches, chosen: np.ndarray, count: int) -> tuple[np.nda
     return iou, gt
 
 
-def _mendable(wrong: np.ndarray, meant: np.ndarray, score: np.ndarray, untaken: np.ndarray) -> np.ndarray:
+def _fixable(wrong: np.ndarray, meant: np.ndarray, score: np.ndarray, untaken: np.ndarray) -> np.ndarray:
     """[D] bool: the wrong detections that can become hits: the best-scored one of each true instance still untaken."""
     rows = np.flatnonzero(wrong & (meant >= 0))
     rows = rows[untaken[meant[rows]]]
     rows = rows[np.argsort(-score[rows], kind="stable")]
     _, first = np.unique(meant[rows], return_index=True)
-    mended = np.zeros(len(wrong), bool)
-    mended[rows[first]] = True
-    return mended
+    fixed = np.zeros(len(wrong), bool)
+    fixed[rows[first]] = True
+    return fixed
 
 
 def confusion_matrix(

@@ -50,7 +50,7 @@ def weight_decay(variables, config):
     """Scalar: the L2 penalty on trainable weights; gamma and beta of BatchNorm are left alone.
 
     `WEIGHT_DECAY * sum(w ** 2)` for each weight, divided by its number of elements where
-    `Config.WEIGHT_DECAY_PER_SIZE` (matterport does; it leaves hardly any decay).
+    `Config.WEIGHT_DECAY_PER_SIZE` (matterport does, which leaves almost no decay).
     """
     terms = [0.0]
     for variable in variables:

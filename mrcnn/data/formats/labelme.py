@@ -16,11 +16,11 @@ linestrip and point. A file without shapes is an image without objects. Shapes o
 negative.
 
 One object may have several shapes, of one label and one group_id. Their union is its mask, as in labelme's own
-converters, but for holes. labelme has no tool for these; its users draw them in one of three ways, and each is read:
+converters, except for holes. labelme has no tool for these; its users draw them in one of three ways, and each is read:
     a mask shape                         holds what it holds
     one polygon with a cut to the hole   is filled by the even-odd rule
     a second outline in the same group   is cut out if it lies wholly within the first; one within that is filled again
-In a union a shape within another would change nothing, so nobody draws it but for a hole. Outlines that only overlap
+In a union a shape within another would change nothing, so it is only drawn for a hole. Outlines that only overlap
 are parts of the object. Points and lines never cut.
 
 Shapes:

@@ -14,7 +14,7 @@ from kit import tiny_config, tiny_model
 
 from mrcnn import training
 from mrcnn.data.generator import DataGenerator
-from mrcnn.distribution import Devices, _dividing, find_devices
+from mrcnn.distribution import Devices, _largest_divisor, find_devices
 from mrcnn.ops import replicas
 
 only_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of TensorFlow's strategies")
@@ -49,7 +49,7 @@ def test_more_gpus_than_there_are_is_no_error_and_keeps_the_batch(tmp_path):
     ],
 )
 def test_devices_divide_the_batch(gpus, images, available, expected, why):
-    assert _dividing(tiny_config(GPU_COUNT=gpus, IMAGES_PER_GPU=images), available) == expected, why
+    assert _largest_divisor(tiny_config(GPU_COUNT=gpus, IMAGES_PER_GPU=images), available) == expected, why
 
 
 @only_tensorflow

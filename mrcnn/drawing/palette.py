@@ -44,7 +44,7 @@ def class_colors(class_ids: Iterable[int]) -> list[tuple[float, float, float]]:
     Example:
 
     >>> [as_bytes(color) for color in class_colors([1, 2, -1])]
-    [(255, 51, 51), (0, 204, 255), (255, 51, 51)]
+    [(255, 51, 51), (0, 255, 0), (255, 51, 51)]
     """
     colors = palette()
     return [colors[(abs(int(class_id)) - 1) % PALETTE_SIZE] for class_id in class_ids]

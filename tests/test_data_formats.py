@@ -320,7 +320,7 @@ def test_coco_returns_an_object_for_pycocotools(folder):
         (lambda c: c["images"][1].update(width="7"), r"image 2: width: expected pixels.*got '7'"),
         (lambda c: c["annotations"][0].update(image_id=9), r"annotations\[0\]: image_id: expected the id of one"),
         (lambda c: c["annotations"][0].pop("category_id"), r"annotations\[0\]: category_id: .*got 'nothing'"),
-        (lambda c: c["annotations"][0].update(category_id=9), r"\(id 5\): category_id: expected one of .*\[3, 7\]"),
+        (lambda c: c["annotations"][0].update(category_id=9), r"\(id 5\): category_id: expected one of .*\[7, 3\]"),
         (lambda c: c["annotations"][0].update(segmentation=[]), r"segmentation: expected polygons .*got \[\]"),
         (lambda c: c["annotations"][0].pop("segmentation"), r"segmentation: expected polygons .*got None"),
         (lambda c: c["annotations"][0].update(segmentation=[[1, 2, 3]]), r"polygons .*got \[1, 2, 3\]"),

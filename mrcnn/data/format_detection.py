@@ -22,6 +22,7 @@ from pathlib import Path
 from mrcnn.data import formats
 from mrcnn.data.class_names import class_list, number_classes
 from mrcnn.data.dataset import Dataset
+from mrcnn.data.formats.broken import naming
 from mrcnn.data.formats.json_head import describe
 from mrcnn.data.formats.recognition import FOLDERS_READ, Format, OpenOptions, Place, UnknownFormat, indented
 
@@ -82,7 +83,7 @@ def open_dataset(
     ((form, target),) = found
     if isinstance(classes, Dataset):
         return _open_numbered(form, target, OpenOptions(names=names, skip_broken=skip_broken))
-    dataset = form.open(target, OpenOptions(classes=names, skip_broken=skip_broken))
+    dataset = _read(form, target, OpenOptions(classes=names, skip_broken=skip_broken))
     dataset.prepare()
     return dataset
 
@@ -147,7 +148,14 @@ def known_formats() -> tuple[Format, ...]:
 
 def recognise(place: Place) -> Found:
     """(format, path that it opens) of everything in a place that fits a format."""
-    return [(form, target) for form in place.formats for target in form.find(place)]
+    with naming(place.path):
+        return [(form, target) for form in place.formats for target in form.find(place)]
+
+
+def _read(form: Format, target: Path, options: OpenOptions) -> Dataset:
+    """Opens a path of a format. Whatever goes wrong while reading is an error that names the path."""
+    with naming(target):
+        return form.open(target, options)
 
 
 # ---- Class ids -------------------------------------------------------------------------------------------------------
@@ -174,7 +182,7 @@ def _open_alike(
 
 def _open_numbered(form: Format, target: Path, options: OpenOptions) -> Dataset:
     """Opens all classes of a dataset, with the ids 1, 2, ... of `options.names` if there are some."""
-    dataset = form.open(target, options)
+    dataset = _read(form, target, options)
     dataset.prepare()
     if options.names is not None:
         number_classes(dataset, options.names)
@@ -186,14 +194,14 @@ def _open_chosen(path: Path, targets: list[Target], names: list[str], skip_broke
     datasets, found = [], set()
     for form, target, split in targets:
         options = OpenOptions(names=names, skip_broken=skip_broken, split=split)
-        dataset = form.open(target, options)
+        dataset = _read(form, target, options)
         own_names = [info["name"] for info in dataset.class_info[1:]]
         found.update(own_names)
         if not set(own_names) <= set(names):  # read again without the others
             chosen = [name for name in names if name in own_names]
             if not chosen:
                 raise ValueError(f"{target} has the classes {own_names}; expected one of classes={names}.")
-            dataset = form.open(target, OpenOptions(classes=chosen, skip_broken=skip_broken, split=split))
+            dataset = _read(form, target, OpenOptions(classes=chosen, skip_broken=skip_broken, split=split))
         number_classes(dataset, names)
         datasets.append(dataset)
     missing = [name for name in names if name not in found]

@@ -7,7 +7,8 @@ class names), `recognition` (`Format`, `Place`), `image_files`, `exif`, `rasteri
 
 from __future__ import annotations
 
-from mrcnn.data.formats.parsing import BrokenAnnotation, read_json
+from mrcnn.data.formats.broken import BrokenAnnotation
+from mrcnn.data.formats.parsing import read_json
 
 __all__ = ["MODULES", "BrokenAnnotation", "read_json"]
 

@@ -36,6 +36,7 @@ from pycocotools.coco import COCO
 
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.formats import writers
+from mrcnn.data.formats.broken import BrokenAnnotation, names_file, names_image
 from mrcnn.data.formats.coco_file import (
     PARTS,
     CategoryId,
@@ -45,7 +46,7 @@ from mrcnn.data.formats.coco_file import (
     parse_image,
 )
 from mrcnn.data.formats.json_head import find_strings, growing_heads, has_keys
-from mrcnn.data.formats.parsing import BrokenAnnotation, parse_all, read_json
+from mrcnn.data.formats.parsing import parse_all, read_json
 from mrcnn.data.formats.recognition import NAMES_READ, Format, OpenOptions, Place, find_images_folder
 from mrcnn.ops.rle import InvalidRle, draw_rles, encode_masks, to_rle
 
@@ -101,6 +102,7 @@ class CocoDataset(Dataset):
             f"Can't download COCO {subset}{year} to {dataset_dir}; use the CocoDataset of samples/coco.py."
         )
 
+    @names_file
     def load_coco_format(self, annotations: str | Path | COCO, images_dir: str | Path | None = None,
                          category_ids: Iterable[CategoryId] | None = None, source: str = "coco",
                          skip_broken: bool = False, classes: Sequence[str] | None = None) -> COCO:  # fmt: skip
@@ -128,28 +130,33 @@ class CocoDataset(Dataset):
         if classes is not None:
             if category_ids is not None:
                 raise ValueError(
-                    f"category_ids={category_ids!r} and classes={classes!r} are given; expected one of them."
+                    f"{path}: category_ids={category_ids!r} and classes={classes!r} are given; expected one of them."
                 )
             category_ids = ids_of_names(classes, names, path)
-        wanted = sorted(names) if category_ids is None else list(dict.fromkeys(category_ids))
+        # Text ids after numbers, which can't be compared.
+        every = sorted(names, key=lambda category_id: (isinstance(category_id, str), category_id))
+        wanted = every if category_ids is None else list(dict.fromkeys(category_ids))
         for category_id in wanted:
             if category_id not in names:
-                raise BrokenAnnotation(path, "categories", "id", f"to find {category_id!r}", sorted(names))
+                raise BrokenAnnotation(path, "categories", "id", f"to find {category_id!r}", every)
             self.add_class(source, category_id, names[category_id])
 
-        by_image = annotations_by_image(content, path)
+        by_image, wanted_ids = annotations_by_image(content, path), set(wanted)
         images = content["images"]
         if category_ids is not None:
-            shown = {a["image_id"] for a in content["annotations"] if a["category_id"] in set(wanted)}
+            shown = {a["image_id"] for a in content["annotations"] if a["category_id"] in wanted_ids}
             images = [image for image in images if image["id"] in shown]
 
         def parse(image: dict) -> tuple:
-            return parse_image(image, by_image[image["id"]], names, set(wanted), images_dir, path)
+            return parse_image(image, by_image[image["id"]], names, wanted_ids, images_dir, path)
 
-        for image, file, (height, width), kept in parse_all(images, parse, skip_broken):
+        for image, file, (height, width), kept in parse_all(
+            images, parse, skip_broken, lambda image: (path, f"image {image['id']}")
+        ):
             self.add_image(source, image["id"], str(file), height=height, width=width, annotations=kept)
         return annotations if isinstance(annotations, COCO) else _as_coco(content)
 
+    @names_image
     def load_mask(self, image_id: int) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
         """Loads the masks of an image.
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from mrcnn.data.dataset import is_url
-from mrcnn.data.formats.parsing import BrokenAnnotation, Where, field, image_size
+from mrcnn.data.formats import limits
+from mrcnn.data.formats.broken import BrokenAnnotation, Where, brief
+from mrcnn.data.formats.parsing import field, image_size
 
 PARTS = ("images", "annotations", "categories")
 MASK_FORMS = "polygons [[x, y, ...], ...] or run lengths {size, counts}"
@@ -97,12 +99,14 @@ def parse_image(
     if sizes == [None, None]:
         sizes = list(image_size(file, where))
     for side, pixels in zip(("height", "width"), sizes):
-        if not isinstance(pixels, numbers.Real) or pixels < 1 or pixels != int(pixels):
+        if not isinstance(pixels, numbers.Real) or not 1 <= pixels <= limits.MAX_PIXELS or pixels != int(pixels):
             raise BrokenAnnotation(*where, side, "pixels, a whole number of 1 or more", pixels)
     height, width = (int(pixels) for pixels in sizes)
+    limits.check_image_size(height, width, where)
+    limits.check_masks(len(annotations), height, width, where)
     for entry, annotation in annotations:
         if annotation["category_id"] not in names:
-            known = f"one of the categories {sorted(names)}"
+            known = f"one of the categories {brief(list(names))}"
             raise BrokenAnnotation(path, entry, "category_id", known, annotation["category_id"])
         _check_segmentation(annotation.get("segmentation"), height, width, (path, entry))
     kept = [annotation for _, annotation in annotations if annotation["category_id"] in wanted]
@@ -121,8 +125,10 @@ def _check_segmentation(segmentation: Any, height: int, width: int, where: Where
         raise BrokenAnnotation(*where, "segmentation", MASK_FORMS, segmentation)
     else:
         for part in segmentation:
-            if not isinstance(part, list) or len(part) % 2 or not all(isinstance(v, (int, float)) for v in part):
+            if not isinstance(part, list) or len(part) % 2 or not set(map(type, part)) <= {int, float}:
                 raise BrokenAnnotation(*where, "segmentation", "polygons [x, y, x, y, ...]", part)
+            limits.check_coordinates(part, height, width, where, "segmentation")
+            limits.check_outline(part[::2], part[1::2], where, "segmentation")
 
 
 def _check_run_lengths(segmentation: dict, height: int, width: int, where: Where) -> None:

@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 
 from mrcnn.data.dataset import Dataset, is_url
-from mrcnn.data.formats.parsing import BrokenAnnotation, Where, image_size
+from mrcnn.data.formats.broken import BrokenAnnotation, Where
+from mrcnn.data.formats.parsing import image_size
 
 ORIENTATION_TAG = 0x0112
 TO_UPRIGHT = {  # [H, W, 3] as stored -> upright

@@ -22,8 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrcnn.data.dataset import Dataset
+from mrcnn.data.formats import limits
+from mrcnn.data.formats.broken import BrokenAnnotation, names_file, names_image
 from mrcnn.data.formats.image_files import check_size, choose, image_files, read_values
-from mrcnn.data.formats.parsing import BrokenAnnotation, image_size, parse_all
+from mrcnn.data.formats.parsing import image_size, parse_all
 from mrcnn.data.formats.recognition import Format, OpenOptions, Place, only_class
 
 
@@ -45,6 +47,7 @@ class IdPngDataset(Dataset):
         ((4, 4, 2), [1, 1], ['BG', 'cell'])
     """
 
+    @names_file
     def load_id_pngs(self, images_dir: str | Path, masks_dir: str | Path, mask_suffix: str = "",
                      source: str = "id_png", class_name: str = "object", ignore: Sequence[int] = (),
                      skip_broken: bool = False, image_names: Iterable[str] | None = None) -> None:  # fmt: skip
@@ -83,9 +86,10 @@ class IdPngDataset(Dataset):
 
         names = choose(found, image_names, images_dir)
         self.add_class(source, 1, class_name)
-        for name, image, (height, width), mask in parse_all(names, parse, skip_broken):
+        for name, image, (height, width), mask in parse_all(names, parse, skip_broken, lambda name: (images_dir, name)):
             self.add_image(source, name, str(image), height=height, width=width, mask=mask, ignore=(0, *ignore))
 
+    @names_image
     def load_mask(self, image_id: int) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
         """Loads the masks of an image.
 
@@ -98,6 +102,7 @@ class IdPngDataset(Dataset):
             return super().load_mask(image_id)
         values = read_values(info["mask"], (info["path"], info["id"]), (info["height"], info["width"]))
         objects = np.setdiff1d(values, np.array(info["ignore"]))
+        limits.check_masks(len(objects), *values.shape, (info["mask"], "the file"))
         class_id = self.map_source_class_id(f"{info['source']}.1")
         layers = np.moveaxis(values == objects[:, None, None], 0, -1)
         return layers, np.full(len(objects), class_id, np.int32)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mrcnn.data.formats.parsing import BrokenAnnotation, Where
+from mrcnn.data.formats.broken import BrokenAnnotation, Where
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 

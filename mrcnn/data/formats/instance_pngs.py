@@ -25,8 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrcnn.data.dataset import Dataset
+from mrcnn.data.formats import limits
+from mrcnn.data.formats.broken import BrokenAnnotation, names_file, names_image
 from mrcnn.data.formats.image_files import check_size, choose, image_files, read_values
-from mrcnn.data.formats.parsing import BrokenAnnotation, image_size, parse_all
+from mrcnn.data.formats.parsing import image_size, parse_all
 from mrcnn.data.formats.recognition import FOLDERS_READ, Format, OpenOptions, Place, only_class
 
 
@@ -48,6 +50,7 @@ class NucleiDataset(Dataset):
         ((4, 4, 2), [1, 1], ['BG', 'nucleus'])
     """
 
+    @names_file
     def load_nuclei(
         self,
         folder: str | Path,
@@ -72,7 +75,7 @@ class NucleiDataset(Dataset):
         folder = Path(folder)
         names = choose(image_folders(folder), image_names, folder)
         self.add_class(source, 1, class_name)
-        parsed = parse_all(names, lambda name: _parse_image(folder, name), skip_broken)
+        parsed = parse_all(names, lambda name: _parse_image(folder, name), skip_broken, lambda name: (folder, name))
         for name, image, (height, width), masks in parsed:
             self.add_image(source, name, str(image), height=height, width=width, masks=masks)
         unknown = [name for name, *_, masks in parsed if masks is None]
@@ -84,6 +87,7 @@ class NucleiDataset(Dataset):
                 stacklevel=2,
             )
 
+    @names_image
     def load_mask(self, image_id: int) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
         """Loads the masks of an image.
 
@@ -163,6 +167,7 @@ def _parse_image(folder: Path, name: str) -> tuple[str, Path, tuple[int, int], l
     if not (folder / name / "masks").is_dir():
         return name, images[0], size, None
     masks = image_files(folder / name / "masks")
+    limits.check_masks(len(masks), *size, where)
     for mask in masks:
         check_size(mask, where, image_size(mask, where), size)
     return name, images[0], size, [str(mask) for mask in masks]

@@ -38,15 +38,15 @@ def read_head(path: Path, size: int) -> tuple[Any, bool]:
     if is_whole:
         try:
             return json.loads(start.decode("utf-8")), True
-        except ValueError:  # the error of JSON and that of UTF-8
+        except (ValueError, RecursionError):  # no JSON, no UTF-8, or nested too deeply
             return None, True
     builder = ijson.ObjectBuilder()
     try:
         # Digits at the end could be the first ones of a longer number.
         for event, value in ijson.basic_parse(io.BytesIO(start.rstrip(b"0123456789.eE+-")), use_float=True):
             builder.event(event, value)
-    except ijson.JSONError:
-        pass  # here the beginning ends; what was complete is in the builder
+    except (ijson.JSONError, ValueError):
+        pass  # here the beginning ends, or what is no JSON or UTF-8; what was complete is in the builder
     return builder.value, False
 
 

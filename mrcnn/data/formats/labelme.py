@@ -43,10 +43,11 @@ import numpy as np
 from PIL import Image
 
 from mrcnn.data.dataset import Dataset
-from mrcnn.data.formats import writers
+from mrcnn.data.formats import limits, writers
+from mrcnn.data.formats.broken import BrokenAnnotation, names_file, names_image
 from mrcnn.data.formats.exif import UprightDataset, check_told_size, upright_size
 from mrcnn.data.formats.labelme_shapes import THIN, draw, merge, parse_shape, shapes_of
-from mrcnn.data.formats.parsing import BrokenAnnotation, field, name_classes, parse_all, read_json
+from mrcnn.data.formats.parsing import field, name_classes, parse_all, read_json
 from mrcnn.data.formats.recognition import Format, OpenOptions, Place
 
 NO_OBJECT = ("__ignore__", "_background_")
@@ -70,6 +71,7 @@ class LabelmeDataset(UprightDataset):
         ((6, 8, 1), 12, ['BG', 'cat'])
     """
 
+    @names_file
     def load_labelme(
         self,
         path: str | Path,
@@ -108,6 +110,7 @@ class LabelmeDataset(UprightDataset):
                 source, file.stem, str(photo or file), height=height, width=width, embedded=embedded, objects=own
             )
 
+    @names_image
     def load_image(self, image_id: int) -> np.ndarray:
         """[H, W, 3] uint8, RGB, upright."""
         info = self.image_info[image_id]
@@ -115,6 +118,7 @@ class LabelmeDataset(UprightDataset):
             return super().load_image(image_id)
         return np.asarray(_embedded_image(read_json(info["path"]), info["path"]).convert("RGB"))
 
+    @names_image
     def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
         """[H, W, N] bool, and [N] int32 class ids, negative for crowds. Objects without a pixel are left out."""
         info = self.image_info[image_id]
@@ -178,7 +182,7 @@ def _parse_file(file, images_dir):
         check_told_size(told, size, where)
     else:
         size = upright_size(photo, where, told)
-    return file, photo, size, _objects(content["shapes"], file)
+    return file, photo, size, _objects(content["shapes"], size, file)
 
 
 def _find_photo(content, file, images_dir):
@@ -208,8 +212,9 @@ def _embedded_image(content, file):
     return picture
 
 
-def _objects(entries, file):
+def _objects(entries, size, file):
     """[(label, crowd, shapes)] in the order of their first shapes; a group is one object."""
+    limits.check_masks(len(entries), *size, (file, "the image"))
     objects = {}
     for i, entry in enumerate(entries):
         where = (file, f"shapes[{i}]")
@@ -221,7 +226,7 @@ def _objects(entries, file):
             raise BrokenAnnotation(*where, "group_id", "a number, or null", group)
         if not isinstance(flags, dict):
             raise BrokenAnnotation(*where, "flags", "an object", flags)
-        shape = parse_shape(entry, where)
+        shape = parse_shape(entry, size, where)
         if label in NO_OBJECT:
             continue
         key = (label, i) if group is None else (label, "group", group)

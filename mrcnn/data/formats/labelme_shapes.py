@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mrcnn.data.formats import rasterize
-from mrcnn.data.formats.parsing import BrokenAnnotation, Where, field
+from mrcnn.data.formats import limits, rasterize
+from mrcnn.data.formats.broken import BrokenAnnotation, Where
+from mrcnn.data.formats.parsing import field
 
 POINTS = {  # least and most points of each kind of shape
     "polygon": (3, math.inf),
@@ -36,8 +37,8 @@ POINTS = {  # least and most points of each kind of shape
 THIN = ("line", "linestrip", "point")
 
 
-def parse_shape(entry: dict, where: Where) -> dict[str, Any]:
-    """Checks an entry of "shapes".
+def parse_shape(entry: dict, size: tuple[int, int], where: Where) -> dict[str, Any]:
+    """Checks an entry of "shapes" of an image of `size`, (height, width) in pixels.
 
     Returns:
         {"kind": str, "points": [V, (x, y)] float, and for masks "png": bytes}.
@@ -51,13 +52,16 @@ def parse_shape(entry: dict, where: Where) -> dict[str, Any]:
     points = field(entry, "points", list, "a list of [x, y]", where)
     for point in points:
         pair = isinstance(point, list) and len(point) == 2
-        if not pair or not all(isinstance(v, (int, float)) and math.isfinite(v) for v in point):
+        if not pair or not all(isinstance(v, (int, float)) for v in point):
             raise BrokenAnnotation(*where, "points", "points [x, y], two numbers each", point)
     least, most = POINTS[kind]
     if not least <= len(points) <= most:
         count = f"{least}" if least == most else f"{least} or more" if most == math.inf else f"{least} to {most}"
         raise BrokenAnnotation(*where, "points", f"{count} points of a {kind}", points)
+    for axis in range(2):
+        limits.check_coordinates([point[axis] for point in points], *size, where, "points")
     shape = {"kind": kind, "points": np.array(points, np.float64)}
+    limits.check_outline(*shape["points"].T, where, "points")
     if kind == "mask":
         shape["png"] = _check_mask(entry, shape["points"], where)
     return shape

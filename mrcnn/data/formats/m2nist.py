@@ -35,7 +35,8 @@ import cv2
 import numpy as np
 
 from mrcnn.data.dataset import Dataset
-from mrcnn.data.formats.parsing import BrokenAnnotation, parse_all
+from mrcnn.data.formats.broken import BrokenAnnotation, names_file, names_image
+from mrcnn.data.formats.parsing import parse_all
 from mrcnn.data.formats.recognition import Format, OpenOptions, Place
 
 IMAGES, LABELS, BOXES = "combined.npy", "segmented.npy", "bbox.txt"
@@ -63,6 +64,7 @@ class M2nistDataset(Dataset):
         ((8, 8, 1), '7')
     """
 
+    @names_file
     def load_m2nist(
         self,
         path: str | Path,
@@ -97,7 +99,7 @@ class M2nistDataset(Dataset):
         for digit in range(BACKGROUND):
             self.add_class(source, digit + 1, str(digit))
         height, width = images.shape[1:]
-        for i, boxes in parse_all(range(len(images)), parse, skip_broken):
+        for i, boxes in parse_all(range(len(images)), parse, skip_broken, lambda i: (place, f"image {start + i}")):
             self.add_image(
                 source, start + i, str(folder / IMAGES), height=height, width=width, pixels=images[i],
                 digits=digits[i], boxes=boxes,
@@ -110,6 +112,7 @@ class M2nistDataset(Dataset):
             return super().load_image(image_id)
         return np.repeat(info["pixels"][..., None], 3, axis=-1)
 
+    @names_image
     def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
         """[H, W, N] bool and [N] int32 class ids, by digit. Objects without a pixel are left out."""
         info = self.image_info[image_id]

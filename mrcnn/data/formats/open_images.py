@@ -32,8 +32,10 @@ import cv2
 import numpy as np
 
 from mrcnn.data.dataset import Dataset
+from mrcnn.data.formats import limits
+from mrcnn.data.formats.broken import BrokenAnnotation, names_file, names_image
 from mrcnn.data.formats.image_files import SUFFIXES, read_values
-from mrcnn.data.formats.parsing import BrokenAnnotation, image_size, name_classes, parse_all
+from mrcnn.data.formats.parsing import image_size, name_classes, parse_all
 from mrcnn.data.formats.recognition import Format, OpenOptions, Place
 
 FILE_ENDINGS = ("annotations-object-segmentation.csv", "segmentations.csv")
@@ -69,6 +71,7 @@ class OpenImagesDataset(Dataset):
         ((6, 8, 1), ['BG', 'Pumpkin'])
     """
 
+    @names_file
     def load_open_images(self, folder: str | Path, classes: Sequence[str] | str, images_dir: str | Path | None = None,
                          masks_dir: str | Path | None = None, annotations: str | Path | None = None,
                          descriptions: str | Path | None = None, source: str = "open_images",
@@ -109,12 +112,13 @@ class OpenImagesDataset(Dataset):
             added.append(_parse_image(*item, photos, masks, annotations))
             return added[-1]
 
-        parsed = parse_all(wanted(), parse, skip_broken)
+        parsed = parse_all(wanted(), parse, skip_broken, lambda item: (annotations, f"image {item[0]}"))
         ids = name_classes(self, source, (), list(names.values()), annotations)
         for image_id, photo, (height, width), objects in parsed:
             own = [(ids[names[label]], str(mask)) for label, mask in objects]
             self.add_image(source, image_id, str(photo), height=height, width=width, objects=own)
 
+    @names_image
     def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
         """[H, W, N] bool, in the order of the file, and [N] int32 class ids. Masks without a pixel are left out."""
         info = self.image_info[image_id]
@@ -259,6 +263,7 @@ def _parse_image(image_id, rows, photos, masks, annotations):
         expected = f"to find {image_id}.jpg in {photos[0]} (skip_broken=True does without photos not downloaded)"
         raise BrokenAnnotation(*where, "photo", expected, "nothing there")
     height, width = image_size(photo, where)
+    limits.check_masks(len(rows), height, width, where)
     objects = []
     for label, name in rows:
         file = _find([name], masks)

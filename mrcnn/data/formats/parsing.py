@@ -1,4 +1,4 @@
-"""What the readers of all formats share: the error for broken annotations, JSON files, numbers for named classes."""
+"""What the readers of all formats share: JSON files, their fields, numbers for named classes, sizes of images."""
 
 from __future__ import annotations
 
@@ -12,27 +12,11 @@ from typing import Any, TypeVar
 from PIL import Image
 
 from mrcnn.data.dataset import Dataset, is_url
+from mrcnn.data.formats import limits
+from mrcnn.data.formats.broken import BrokenAnnotation, Where, naming
 
 Entry = TypeVar("Entry")
 Parsed = TypeVar("Parsed")
-Where = tuple[Any, str]  # (annotation file, name of the entry in it), for errors
-
-
-class BrokenAnnotation(ValueError):
-    """An annotation that can't be used.
-
-    The message and the attributes say where and why: `file`, `entry` of the file, `field` of the entry, what was
-    `expected`, and what was found instead (`got`).
-    """
-
-    def __init__(self, file: str | Path, entry: str, field: str, expected: str, got: Any) -> None:
-        self.file, self.entry, self.field, self.expected, self.got = str(file), entry, field, expected, got
-        shown = repr(got)
-        shown = shown if len(shown) <= 80 else shown[:77] + "..."
-        super().__init__(f"{file}: {entry}: {field}: expected {expected}, got {shown}.")
-
-    def __reduce__(self) -> tuple:  # exceptions with several arguments need this to be sent between processes
-        return type(self), (self.file, self.entry, self.field, self.expected, self.got)
 
 
 def read_json(path: str | Path) -> Any:
@@ -49,6 +33,8 @@ def read_json(path: str | Path) -> Any:
         raise BrokenAnnotation(path, place, "text", "JSON", error.msg) from error
     except UnicodeDecodeError as error:
         raise BrokenAnnotation(path, f"byte {error.start}", "text", "JSON in UTF-8", str(error)) from error
+    except (RecursionError, ValueError) as error:  # nested too deeply, or a number of thousands of digits
+        raise BrokenAnnotation(path, "the file", "text", "JSON", str(error)) from error
 
 
 def field(entry: dict, name: str, kind: type | tuple[type, ...], expected: str, where: Where) -> Any:
@@ -72,12 +58,32 @@ def field(entry: dict, name: str, kind: type | tuple[type, ...], expected: str, 
     return value
 
 
-def parse_all(entries: Iterable[Entry], parse: Callable[[Entry], Parsed], skip_broken: bool) -> list[Parsed]:
-    """[parse(entry) for entry in entries]; with skip_broken, entries that are broken are left out with a warning."""
+def parse_all(
+    entries: Iterable[Entry],
+    parse: Callable[[Entry], Parsed],
+    skip_broken: bool,
+    where: Callable[[Entry], Where] | None = None,
+) -> list[Parsed]:
+    """Parses entries; with skip_broken, those that are broken are left out with a warning.
+
+    Args:
+        entries: one for each image.
+        parse: what is called with each.
+        skip_broken: bool.
+        where: returns (annotation file, name of the entry), for errors of `parse` that don't name them; None: the
+            entries are paths of annotation files.
+
+    Returns:
+        [parse(entry) for entry in entries].
+
+    Raises:
+        BrokenAnnotation: `parse` failed, in whatever way.
+    """
     parsed, broken = [], []
     for entry in entries:
         try:
-            parsed.append(parse(entry))
+            with naming(entry) if where is None else naming(*where(entry)):
+                parsed.append(parse(entry))
         except BrokenAnnotation as error:
             if not skip_broken:
                 raise
@@ -127,6 +133,7 @@ def image_size(path: str | Path, where: Where) -> tuple[int, int]:
         raise BrokenAnnotation(*where, "height, width", "pixels, as the image is a URL", "nothing")
     try:
         with Image.open(path) as image:
+            limits.check_image_size(image.height, image.width, where)
             return image.height, image.width
     except FileNotFoundError as error:
         raise BrokenAnnotation(*where, "image file", f"to find {path}", "nothing there") from error

@@ -25,9 +25,10 @@ from typing import Any
 import numpy as np
 
 from mrcnn.data.dataset import Dataset, is_url
-from mrcnn.data.formats import rasterize
+from mrcnn.data.formats import limits, rasterize
+from mrcnn.data.formats.broken import BrokenAnnotation, names_file, names_image
 from mrcnn.data.formats.json_head import growing_heads, has_keys
-from mrcnn.data.formats.parsing import BrokenAnnotation, field, image_size, parse_all, read_json
+from mrcnn.data.formats.parsing import field, image_size, parse_all, read_json
 from mrcnn.data.formats.recognition import NAMES_READ, Format, OpenOptions, Place, find_images_folder
 
 USUAL_FILE = "via_region_data.json"
@@ -59,6 +60,7 @@ class ViaDataset(Dataset):
         ((6, 8, 1), 12, ['BG', 'balloon'])
     """
 
+    @names_file
     def load_via(self, path: str | Path, images_dir: str | Path | None = None, source: str = "via",
                  class_name: str | None = None, attribute: str | None = None, classes: Sequence[str] | None = None,
                  skip_broken: bool = False) -> None:  # fmt: skip
@@ -99,9 +101,10 @@ class ViaDataset(Dataset):
         def parse(item):
             return _parse_entry(path, images_dir, *item, names, attribute, own_class)
 
-        for filename, file, size, shapes in parse_all(entries, parse, skip_broken):
+        for filename, file, size, shapes in parse_all(entries, parse, skip_broken, lambda item: (path, item[0])):
             self.add_image(source, filename, str(file), height=size[0], width=size[1], shapes=shapes)
 
+    @names_image
     def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
         """[H, W, N] bool, one a region, and [N] int32 class ids."""
         info = self.image_info[image_id]
@@ -254,28 +257,31 @@ def _parse_entry(path, images_dir, name, entry, names, attribute, own_class):
     filename = field(entry, "filename", str, "the image's file name", where)
     file = filename if is_url(filename) else images_dir / filename
     regions = field(entry, "regions", (dict, list), "an object or a list of regions", where)
+    size = image_size(file, where)
+    limits.check_masks(len(regions), *size, where)
     shapes = []
     for i, region in enumerate(regions.values() if isinstance(regions, dict) else regions):
         where = (path, f"{name}, region {i}")
         if not isinstance(region, dict):
             raise BrokenAnnotation(*where, "region", "an object", region)
         shape = field(region, "shape_attributes", dict, "an object", where)
-        _check_shape(shape, where)
+        _check_shape(shape, size, where)
         shown = own_class if own_class is not None else _class_of(region, attribute)
         if shown not in names:
             got = _attributes(region).get(attribute, "nothing")
             raise BrokenAnnotation(*where, f"region_attributes.{attribute}", f"one of {', '.join(names)}", got)
         shapes.append((shape, names.index(shown) + 1))
-    return filename, file, image_size(file, (path, name)), shapes
+    return filename, file, size, shapes
 
 
-def _check_shape(shape, where):
+def _check_shape(shape, size, where):
     kind = field(shape, "name", str, f"one of {', '.join(SHAPES)}", where)
     if kind not in SHAPES:
         raise BrokenAnnotation(*where, "shape_attributes.name", f"one of {', '.join(SHAPES)}", kind)
-    for number in NUMBERS.get(kind, ()):
-        field(shape, number, (int, float), "a number", where)
     if kind in NUMBERS:
+        for name in (*NUMBERS[kind], *({"theta"} & shape.keys())):
+            number = field(shape, name, (int, float), "a number", where)
+            limits.check_coordinates([number], *size, where, name)
         return
     ys, xs = (field(shape, f"all_points_{axis}", list, "a list of numbers", where) for axis in "yx")
     if len(ys) != len(xs):
@@ -284,3 +290,5 @@ def _check_shape(shape, where):
         wrong = [p for p in points if not isinstance(p, (int, float)) or isinstance(p, bool)]
         if wrong or len(points) < 3:
             raise BrokenAnnotation(*where, f"all_points_{axis}", "three numbers or more", wrong[0] if wrong else points)
+        limits.check_coordinates(points, *size, where, f"all_points_{axis}")
+    limits.check_outline(xs, ys, where, "all_points_x")

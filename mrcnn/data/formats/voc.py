@@ -32,9 +32,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from mrcnn.data.formats import limits
+from mrcnn.data.formats.broken import BrokenAnnotation, names_file, names_image
 from mrcnn.data.formats.exif import UprightDataset, upright_size
 from mrcnn.data.formats.image_files import SUFFIXES
-from mrcnn.data.formats.parsing import BrokenAnnotation, name_classes, parse_all
+from mrcnn.data.formats.parsing import name_classes, parse_all
 from mrcnn.data.formats.recognition import Format, OpenOptions, Place, first_bytes
 
 SPLITS_FOLDER = Path("ImageSets", "Main")
@@ -62,6 +64,7 @@ class VocDataset(UprightDataset):
         ((6, 8, 1), 12, ['BG', 'cat'])
     """
 
+    @names_file
     def load_voc(self, annotations_dir: str | Path, images_dir: str | Path | None = None, source: str = "voc",
                  classes: Sequence[str] | None = None, skip_broken: bool = False, keep_difficult: bool = True,
                  subset: str | None = None) -> None:  # fmt: skip
@@ -94,6 +97,7 @@ class VocDataset(UprightDataset):
             own = [(ids[name], box) for name, box, _ in objects if name in ids]
             self.add_image(source, file.stem, str(photo), height=height, width=width, boxes=own)
 
+    @names_image
     def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
         """[H, W, N] bool, each the whole box, and [N] int32 class ids."""
         info = self.image_info[image_id]
@@ -186,6 +190,7 @@ def _parse_file(file, images_dir):
     told = [None if text is None else round(_number(text, f"size.{side}", where))
             for side, text in zip(("height", "width"), told)]  # fmt: skip
     size = upright_size(photo, where, told)
+    limits.check_masks(len(root.findall("object")), *size, where)
     return file, photo, size, [_parse_object(one, i, file, size) for i, one in enumerate(root.findall("object"))]
 
 
@@ -208,6 +213,7 @@ def _parse_object(entry, i, file, size):
         if numbers[last] < numbers[first]:
             expected = f"{first} = {numbers[first]:g} or more"
             raise BrokenAnnotation(*where, f"bndbox.{last}", expected, f"{numbers[last]:g}")
+    limits.check_coordinates(list(numbers.values()), *size, where, "bndbox")
     x1, y1, x2, y2 = (round(numbers[side]) for side in SIDES)
     box = max(y1 - 1, 0), max(x1 - 1, 0), min(y2, size[0]), min(x2, size[1])
     if box[0] >= box[2] or box[1] >= box[3]:

@@ -34,10 +34,11 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from mrcnn.data.formats import rasterize
+from mrcnn.data.formats import limits, rasterize
+from mrcnn.data.formats.broken import BrokenAnnotation, names_file, names_image
 from mrcnn.data.formats.exif import UprightDataset, upright_size
 from mrcnn.data.formats.image_files import SUFFIXES, image_files
-from mrcnn.data.formats.parsing import BrokenAnnotation, name_classes, parse_all
+from mrcnn.data.formats.parsing import name_classes, parse_all
 from mrcnn.data.formats.recognition import FILES_READ, FOLDERS_READ, Format, OpenOptions, Place, first_bytes
 
 SPLITS = ("train", "val", "test")
@@ -64,6 +65,7 @@ class YoloSegDataset(UprightDataset):
         ((6, 8, 1), [1], ['BG', 'cat'])
     """
 
+    @names_file
     def load_yolo(self, path: str | Path, images_dir: str | Path | None = None,
                   classes: Sequence[str] | str | None = None, split: str | None = None, source: str = "yolo",
                   skip_broken: bool = False, number_names: Sequence[str] | None = None) -> None:  # fmt: skip
@@ -95,7 +97,9 @@ class YoloSegDataset(UprightDataset):
             pairs, names = _of_folder(path / split if split else path, images_dir)
         if not names and (classes or number_names):
             names, classes = dict(enumerate(classes or number_names)), None
-        parsed = parse_all(pairs, lambda pair: _parse_image(*pair, names), skip_broken)
+        parsed = parse_all(
+            pairs, lambda pair: _parse_image(*pair, names), skip_broken, lambda pair: (pair[1] or pair[0], "the file")
+        )
         numbers = [number for *_, rows in parsed for number, _ in rows]
         names = names or {i: str(i) for i in range(max(numbers, default=-1) + 1)}
         unknown = sorted(set(classes or ()) - set(names.values()))
@@ -107,6 +111,7 @@ class YoloSegDataset(UprightDataset):
             own = [(ids[names[number]], values) for number, values in rows if names[number] in ids]
             self.add_image(source, photo.name, str(photo), height=height, width=width, rows=own)
 
+    @names_image
     def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
         """[H, W, N] bool, one a line, and [N] int32 class ids. Objects without a pixel are left out."""
         info = self.image_info[image_id]
@@ -312,10 +317,11 @@ def _parse_image(photo, label, names):
         raise BrokenAnnotation(label, f"byte {error.start}", "text", "numbers", str(error)) from error
     rows = dict.fromkeys(tuple(line.split()) for line in lines)
     first = {row: i for i, row in reversed([(i, tuple(line.split())) for i, line in enumerate(lines, 1)])}
-    return photo, size, [_parse_row(row, names, (label, f"line {first[row]}")) for row in rows if row]
+    limits.check_masks(len(rows), *size, (label, "the file"))
+    return photo, size, [_parse_row(row, names, size, (label, f"line {first[row]}")) for row in rows if row]
 
 
-def _parse_row(words, names, where):
+def _parse_row(words, names, size, where):
     """(class number, its other numbers as an array)."""
     try:
         number, *values = (float(word) for word in words)
@@ -330,4 +336,7 @@ def _parse_row(words, names, where):
     outside = [word for word, value in zip(words[1:], values) if not -TOLERANCE <= value <= 1 + TOLERANCE]
     if outside:
         raise BrokenAnnotation(*where, "coordinates", "shares of the image's width and height, 0..1", outside[0])
-    return int(number), np.array(values)
+    values = np.array(values)
+    if len(values) > 4:
+        limits.check_outline(values[::2] * size[1], values[1::2] * size[0], where, "coordinates")
+    return int(number), values

@@ -1,0 +1,159 @@
+"""`BrokenAnnotation`, the error for a file that can't be used, and how any other error becomes one.
+
+A damaged file makes parsers fail in many ways: RecursionError, zlib.error, KeyError, cv2.error and more, none of which
+names the file. Each format's `load_<format>` has the decorator `names_file`, its `load_mask` and `load_image` have
+`names_image`, and `parsing.parse_all` uses `naming` for each image: whatever fails inside is a `BrokenAnnotation` with
+file and entry, whose `__cause__` is the original error.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeVar
+
+SHOWN = 80  # characters of a value in a message
+LONG_TEXT = 1000  # characters of a message that names what was expected
+Method = TypeVar("Method", bound=Callable)
+Where = tuple[Any, str]  # (annotation file, name of the entry in it)
+
+# Errors that say nothing about a file: of the machine, of the program, or of a user who turned warnings into errors.
+NOT_THE_FILE = (MemoryError, NameError, ImportError, AssertionError, Warning)
+
+
+class BrokenAnnotation(ValueError):
+    """An annotation that can't be used.
+
+    The message and the attributes say where and why: `file`, `entry` of the file, `field` of the entry, what was
+    `expected`, and what was found instead (`got`).
+    """
+
+    def __init__(self, file: str | Path, entry: str, field: str, expected: str, got: Any) -> None:
+        self.file, self.entry, self.field, self.expected, self.got = str(file), entry, field, expected, got
+        entry, field, expected = (cut(text, LONG_TEXT) for text in (entry, field, expected))
+        super().__init__(f"{file}: {entry}: {field}: expected {expected}, got {brief(got)}.")
+
+    def __reduce__(self) -> tuple:  # exceptions with several arguments need this to be sent between processes
+        return type(self), (self.file, self.entry, self.field, self.expected, self.got)
+
+
+@contextmanager
+def naming(file: Any, entry: str = "the file", passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Turns an error of the block into a `BrokenAnnotation` of this file and entry, unless it names the file already.
+
+    Not changed: BrokenAnnotation; FileNotFoundError, and another OSError that has a file name; a ValueError whose
+    message names the file, such as one about an argument; MemoryError, and errors of the program itself.
+
+    Args:
+        file: path of the file that is read.
+        entry: name of the entry in it.
+        passing: other errors that stay as they are.
+
+    Raises:
+        BrokenAnnotation: with the error as its `__cause__`.
+
+    Example:
+        >>> try:
+        ...     with naming("a.json", "image 3"):
+        ...         {}["segmentation"]
+        ... except BrokenAnnotation as error:
+        ...     print(error, type(error.__cause__).__name__)
+        a.json: image 3: content: expected a readable file, got "KeyError: 'segmentation'". KeyError
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, (BrokenAnnotation, *NOT_THE_FILE, *passing)) or _names(error, file):
+            raise
+        got = f"{type(error).__name__}: {cut(str(error), LONG_TEXT)}"
+        raise BrokenAnnotation(file, entry, "content", "a readable file", got) from error
+
+
+def names_file(load: Method) -> Method:
+    """Decorator for `load_<format>(self, path, ...)`: its errors name the path, see `naming`."""
+    signature = inspect.signature(load)
+    path_name = list(signature.parameters)[1]
+
+    @functools.wraps(load)
+    def named(*args: Any, **kwargs: Any) -> Any:
+        path = signature.bind(*args, **kwargs).arguments[path_name]
+        with naming(path if isinstance(path, (str, Path)) else f"the {type(path).__name__} object"):
+            return load(*args, **kwargs)
+
+    return named
+
+
+def names_image(load: Method) -> Method:
+    """Decorator for `load_mask(self, image_id)` and `load_image`: their errors name the image, see `naming`.
+
+    AttributeError and KeyError stay as they are: they come from a dataset that isn't prepared or lacks a class.
+    """
+
+    @functools.wraps(load)
+    def named(self: Any, image_id: int) -> Any:
+        info = self.image_info[image_id]
+        file, entry = info["path"], f"image {info['id']}"
+        with naming(type(self).__name__ if file is None else file, entry, (AttributeError, KeyError)):
+            return load(self, image_id)
+
+    return named
+
+
+def _names(error: Exception, file: Any) -> bool:
+    """Whether an error names a file: an OSError any (ours of a missing file do so in their text), a ValueError this."""
+    if isinstance(error, OSError):
+        return isinstance(error, FileNotFoundError) or error.filename is not None
+    return isinstance(error, ValueError) and str(file) in str(error)
+
+
+# ---- Values in messages ----------------------------------------------------------------------------------------------
+def cut(text: str, length: int = SHOWN) -> str:
+    """A text, cut to `length` characters."""
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def brief(value: Any) -> str:
+    """`repr(value)`, cut to 80 characters, in a time that doesn't depend on the value's size.
+
+    A few lines of YAML can name a list so often that its repr would have 10^9 characters.
+
+    Example:
+        >>> brief(list(range(10**6)))[:20], len(brief("a" * 10**9))
+        ('[0, 1, 2, 3, 4, 5, 6', 80)
+    """
+    text = ""
+    for piece in _pieces(value):
+        text += piece
+        if len(text) > SHOWN:
+            break
+    return cut(text)
+
+
+def _pieces(value: Any) -> Iterator[str]:
+    """The parts of a value's repr, in order."""
+    kind = type(value)
+    if kind in (str, bytes):
+        yield repr(value[: SHOWN + 1])
+    elif kind in (list, tuple):
+        yield "[" if kind is list else "("
+        yield from _separated(map(_pieces, value))
+        yield "]" if kind is list else ",)" if len(value) == 1 else ")"
+    elif kind is dict:
+        yield "{"
+        yield from _separated(chain(_pieces(key), [": "], _pieces(content)) for key, content in value.items())
+        yield "}"
+    elif kind is int and value.bit_length() > 4 * SHOWN:  # Python refuses to write numbers of thousands of digits
+        yield f"a whole number of {value.bit_length()} bits"
+    else:
+        yield repr(value)
+
+
+def _separated(items: Iterator[Iterator[str]]) -> Iterator[str]:
+    for i, pieces in enumerate(items):
+        if i:
+            yield ", "
+        yield from pieces

@@ -1,0 +1,83 @@
+"""What a file may ask for. Files within these limits take time and memory in proportion to their size.
+
+The numbers are far above those of real datasets. A file that exceeds one is a `BrokenAnnotation` that names the limit.
+They are read at each call, so a program that needs more sets them: `limits.MAX_MASK_BYTES = 16 << 30`.
+
+Shapes:
+    V     corners of a polygon, line or other shape
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from mrcnn.data.formats.broken import BrokenAnnotation, Where
+
+MAX_PIXELS = 250_000_000  # of an image, height x width
+MAX_MASK_BYTES = 4 << 30  # of the masks of an image, [H, W, N] bool, or [H, W] bool for each shape
+FAR = 10  # image sizes (the longer side) that a coordinate may be away from the image
+MAX_OUTLINE = 2_000_000  # pixels, length of a polygon; pycocotools needs some 100 bytes for each
+MAX_OVERLAPS = 2_000_000_000  # pixels that are compared to find which shapes of an object are inside others
+MAX_YAML_BYTES = 1 << 20  # of a data.yaml; reading takes some 20 s per MB
+MAX_PARTS = 256  # boxes or connected parts of one digit in an image of M2NIST
+
+
+def check_coordinates(values: Sequence[float], height: int, width: int, where: Where, field: str) -> None:
+    """Checks that coordinates are finite and at most `FAR` image sizes outside of the image.
+
+    Args:
+        values: numbers, x and y alike, in pixels.
+        height, width: of the image, pixels.
+        where: (annotation file, name of the entry), for the error.
+        field: name of the field, for the error.
+
+    Raises:
+        BrokenAnnotation: names the first value that isn't.
+    """
+    side = max(height, width)
+    low, high = -FAR * side, (1 + FAR) * side
+    try:
+        # NaN makes the sum NaN, and is neither smaller nor larger than anything.
+        fits = math.isfinite(sum(values)) and (not len(values) or (low <= min(values) and max(values) <= high))
+    except OverflowError:  # a whole number that no float can hold
+        fits = False
+    if not fits:
+        wrong = next(value for value in values if not low <= value <= high)
+        raise BrokenAnnotation(*where, field, f"numbers within {FAR} image sizes, {low} to {high}", wrong)
+
+
+def check_outline(xs: Sequence[float], ys: Sequence[float], where: Where, field: str) -> None:
+    """Checks that the outline of a polygon, whose coordinates are checked, is at most `MAX_OUTLINE` pixels long.
+
+    Drawing takes time and memory in proportion to this length, which isn't that of the file: each corner may be at
+    another end of the image.
+
+    Args:
+        xs, ys: [V] numbers, pixels.
+        where, field: as in `check_coordinates`.
+
+    Raises:
+        BrokenAnnotation: it is longer.
+    """
+    if not len(xs) or len(xs) * ((max(xs) - min(xs)) + (max(ys) - min(ys))) <= MAX_OUTLINE:
+        return
+    edges = [np.abs(np.diff(np.asarray(axis, np.float64), append=axis[0])) for axis in (xs, ys)]
+    length = np.maximum(*edges).sum()
+    if length > MAX_OUTLINE:
+        raise BrokenAnnotation(*where, field, f"an outline of at most {MAX_OUTLINE} pixels", f"{length:.0f} pixels")
+
+
+def check_image_size(height: int, width: int, where: Where) -> None:
+    """Raises BrokenAnnotation if an image has more than `MAX_PIXELS` pixels."""
+    if height * width > MAX_PIXELS:
+        raise BrokenAnnotation(*where, "size", f"at most {MAX_PIXELS} pixels", f"{height} x {width} (height x width)")
+
+
+def check_masks(count: int, height: int, width: int, where: Where) -> None:
+    """Raises BrokenAnnotation if `count` masks [height, width] need more than `MAX_MASK_BYTES`."""
+    if count * height * width > MAX_MASK_BYTES:
+        expected = f"masks of at most {MAX_MASK_BYTES} bytes (mrcnn.data.formats.limits.MAX_MASK_BYTES)"
+        raise BrokenAnnotation(*where, "objects", expected, f"{count} of {height} x {width} pixels")

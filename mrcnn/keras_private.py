@@ -21,16 +21,11 @@ def forget_compiled_steps(model) -> None:
     model.train_function = model.test_function = None
 
 
-class SymbolicBuild:
-    """The hook that Keras calls under TensorFlow before `fit` and `evaluate`, to build what is not built yet."""
+def symbolic_build(model) -> None:
+    """Replaces the hook that Keras calls under TensorFlow before `fit` and `evaluate`, to build what isn't built yet.
 
-    @staticmethod
-    def of_optimizer(model) -> None:
-        """Builds the optimizer's variables, all that may be missing.
-
-        On several devices Keras would run the graph on the sum of the devices' first batches, but masks are bool and
-        cannot be added.
-        """
-        if model.devices.strategy is not None and not model.optimizer.built:
-            with model.devices.scope():
-                model.optimizer.build(model.trainable_variables)
+    Only the optimizer can be missing. On several devices Keras would run the graph on the sum of the devices' first
+    batches, but masks are bool and cannot be added.
+    """
+    if model.devices.strategy is not None:
+        model.build_optimizer()

@@ -25,7 +25,7 @@ from mrcnn.distribution import find_devices
 from mrcnn.graph import MODES, build_stages, detection_graph, set_thresholds, training_graph
 from mrcnn.inference import activations, molding
 from mrcnn.inference.detector import Detector
-from mrcnn.keras_private import SymbolicBuild, forget_compiled_steps, unwrap_build
+from mrcnn.keras_private import forget_compiled_steps, symbolic_build, unwrap_build
 from mrcnn.nn.heads import CLASS_DEPENDENT_LAYERS
 from mrcnn.nn.precision import computing_in, log_processor, warn_if_slow
 from mrcnn.ops.boxes import norm_boxes
@@ -159,10 +159,8 @@ class MaskRCNN(keras.Model):
     @wraps(keras.Model.fit)
     def fit(self, x=None, *args, **kwargs):
         x = training.fit_arguments(x, kwargs, self.devices)
+        self.build_optimizer()  # TensorFlow traces a step twice if the first trace creates variables
         with self.devices.scope():
-            # TensorFlow would trace the training step again after a first trace that created variables.
-            if self.optimizer is not None and not self.optimizer.built:
-                self.optimizer.build(self.trainable_variables)
             return super().fit(x, *args, **kwargs)
 
     @_follows_settings
@@ -179,14 +177,20 @@ class MaskRCNN(keras.Model):
 
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
-        self.optimizer.build(self.trainable_variables)
+        self.build_optimizer()
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The weighted sum of the five losses, plus weight decay. Called by `fit` and `evaluate`."""
         return total_loss(self, x, y_pred, self._loss_means)
 
+    def build_optimizer(self) -> None:
+        """Creates the optimizer's variables, if the model is compiled and they don't exist yet."""
+        if self.optimizer is not None and not self.optimizer.built:
+            with self.devices.scope():
+                self.optimizer.build(self.trainable_variables)
+
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        SymbolicBuild.of_optimizer(self)
+        symbolic_build(self)
 
     def set_trainable(self, layer_regex, keras_model=None, indent=0, verbose=1):
         """Makes the layers trainable whose whole name matches the regular expression, and freezes the others."""

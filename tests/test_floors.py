@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BACKENDS = ("tensorflow", "jax", "torch")
 FLOORS = {
     "keras_private": 0,
+    "tensorflow_private": 0,
     "settings": 0,
     "io": 0,
     "processor": 0,

@@ -7,6 +7,8 @@ import functools
 
 import keras
 
+from mrcnn import tensorflow_private
+
 
 def eager_mode():
     """A context in which Keras 3 works, also inside `with tf.Graph().as_default():` and a TF1 session.
@@ -17,27 +19,25 @@ def eager_mode():
     if keras.backend.backend() != "tensorflow":
         return contextlib.nullcontext()
     import tensorflow as tf
-    from tensorflow.python.eager import context
 
-    return contextlib.nullcontext() if tf.executing_eagerly() else context.eager_mode()
+    return contextlib.nullcontext() if tf.executing_eagerly() else tensorflow_private.eager_mode()
 
 
 @functools.cache
 def teach_tf_identity() -> None:
     """Makes `tf.identity` take a layer's symbolic output, as matterport's notebooks do before `run_graph`.
 
-    It gives the output of a `keras.layers.Identity`. For all else `tf.identity` stays as it is. Done once a process.
+    It returns the output of a `keras.layers.Identity`. Other arguments of `tf.identity` work as before. Runs once per
+    process.
     """
     if keras.backend.backend() != "tensorflow":
         return
     import tensorflow as tf
-    from tensorflow.python.util import dispatch
 
-    class OfSymbolicTensors(dispatch.OpDispatcher):
-        """TensorFlow asks it when `tf.identity` itself has refused its arguments."""
+    def is_symbolic(args, kwargs):
+        return isinstance(args[0] if args else kwargs.get("input"), keras.KerasTensor)
 
-        def handle(self, args, kwargs):
-            tensor = args[0] if args else kwargs.get("input")
-            return keras.layers.Identity()(tensor) if isinstance(tensor, keras.KerasTensor) else self.NOT_SUPPORTED
+    def identity(input, name=None):
+        return keras.layers.Identity()(input)
 
-    OfSymbolicTensors().register(tf.identity)
+    tensorflow_private.on_refused_arguments(tf.identity, identity, is_symbolic)

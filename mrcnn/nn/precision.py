@@ -16,7 +16,8 @@ from collections.abc import Iterator
 import keras
 
 from mrcnn import processor
-from mrcnn.ops.kernels import has_accelerator, onednn_is_on
+from mrcnn.ops.kernels import has_accelerator
+from mrcnn.tensorflow_private import onednn_is_on
 
 logger = logging.getLogger(__name__)
 

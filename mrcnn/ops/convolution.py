@@ -2,7 +2,8 @@
 
 TensorFlow computes the gradients of a convolution much more slowly than the convolution itself. `conv_bias` computes
 the same gradients in other ways, each in a function of its own. Which way is faster depends on whether TensorFlow uses
-oneDNN (`ops.kernels.onednn_is_on`); docs/processors.md has the measurements, benchmarks/processor.py repeats them.
+oneDNN (`tensorflow_private.onednn_is_on`); docs/processors.md has the measurements, and
+benchmarks/processor.py repeats them.
 
 Shapes: B images, H x W the map, C input channels, F filters, k the side of the kernel.
 """
@@ -11,7 +12,8 @@ from __future__ import annotations
 
 from keras import ops
 
-from .kernels import onednn_is_on, tensorflow_kernels
+from mrcnn.ops.kernels import tensorflow_kernels
+from mrcnn.tensorflow_private import onednn_is_on
 
 STRIP_ROWS = 8
 MIN_STRIP_PIXELS = 128 * 128  # H * W; smaller maps are not cut into strips

@@ -11,29 +11,16 @@ from types import ModuleType
 
 import keras
 
+from mrcnn.tensorflow_private import is_traced_for_xla
+
 
 def tensorflow_kernels() -> ModuleType | None:
-    """Returns the module `tensorflow` if it is the backend and the graph being traced is not for XLA, else None.
-
-    Uses a private function of TensorFlow, checked with 2.21: no public one tells whether XLA will compile the graph.
-    """
-    if keras.backend.backend() != "tensorflow":
+    """Returns the module `tensorflow` if it is the backend and the graph being traced is not for XLA, else None."""
+    if keras.backend.backend() != "tensorflow" or is_traced_for_xla():
         return None
     import tensorflow as tf
-    from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
-    for_xla = not tf.executing_eagerly() and GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
-    return None if for_xla else tf
-
-
-def onednn_is_on() -> bool:
-    """Whether TensorFlow, which must be the backend, computes with oneDNN on this CPU.
-
-    It does if `TF_ENABLE_ONEDNN_OPTS` says so, or isn't set and the CPU has AVX-512 VNNI (docs/processors.md).
-    """
-    from tensorflow.python.util import _pywrap_util_port  # no public name tells this
-
-    return _pywrap_util_port.IsMklEnabled()
+    return tf
 
 
 def has_accelerator() -> bool:

@@ -103,12 +103,30 @@ def test_boxes_are_constant_to_the_optimiser():
 
 
 def test_settings_survive_get_config_and_unknown_ones_are_refused():
-    layer = PyramidROIAlign([7, 5], mode="aligned", samples=3, name="roi_align_mask")
+    layer = PyramidROIAlign(
+        [7, 5], "unaligned", 3, level_rule="floor_1e-6", strides=(8, 16), box_offset=0, name="roi_align_mask"
+    )
     again = PyramidROIAlign.from_config(layer.get_config())
     assert again.get_config() == layer.get_config()
-    assert (again.pool_shape, again.mode, again.samples) == ((7, 5), "aligned", 3)
+    assert (again.pool_shape, again.mode, again.samples, again.box_offset) == ((7, 5), "unaligned", 3, 0)
     with pytest.raises(ValueError, match="crop"):
-        PyramidROIAlign([2, 2], mode="pool")([np.zeros((1, 1, 4)), meta_of((64, 64)), *pyramid_of(64, 64, float)])
+        PyramidROIAlign([2, 2], mode="pool")
+    with pytest.raises(ValueError, match="floor_1e-6"):
+        PyramidROIAlign([2, 2], level_rule="floor")
+
+
+@pytest.mark.parametrize("mode", ["crop", "aligned", "unaligned"])
+def test_both_normalizations_of_a_box_mean_the_same_pixels(mode):
+    rng = np.random.default_rng(0)
+    maps = [rng.normal(size=(1, 64 // s, 96 // s, 2)).astype("float32") for s in (4, 8, 16, 32)]
+    corner = rng.uniform(0, [32, 48], (1, 5, 2))
+    pixels = np.concatenate([corner, corner + rng.uniform(2, [32, 48], (1, 5, 2))], -1)
+    shifted, plain = (pixels - [0, 0, 1, 1]) / [63, 95, 63, 95], pixels / [64, 96, 64, 96]
+    found = [
+        numpy(PyramidROIAlign((3, 2), mode, box_offset=n)([boxes.astype("float32"), meta_of((64, 96)), *maps]))
+        for n, boxes in ((1, shifted), (0, plain))
+    ]
+    np.testing.assert_allclose(found[1], found[0], atol=2e-5)
 
 
 def test_log2():

@@ -7,6 +7,7 @@ compiled. JAX and PyTorch run this same file in a process of their own.
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -14,9 +15,11 @@ import pytest
 from keras import ops
 
 from mrcnn.ops import roi_align as page
-from mrcnn.ops.roi_align import crop_masks, roi_align, roi_levels
+from mrcnn.ops import roi_cells
+from mrcnn.ops.roi_align import crop_masks, roi_align, roi_align_pixels, roi_levels
 
 BACKEND = keras.backend.backend()
+TORCH_OPS = Path(__file__).parent / "golden" / "torch" / "ops.npz"
 
 SLOPE = np.add.outer(10.0 * np.arange(5), np.arange(5)).astype("float32")[None, :, :, None]  # row 10, column 1
 WHOLE, PAD = [0, 0, 1, 1], [0, 0, 0, 0]
@@ -363,6 +366,60 @@ def test_the_gradient_of_the_boxes_equals_finite_differences(all_bodies, mode):
         step[index] = 1e-6
         higher, lower = (by_definition(maps, boxes + s, levels, (2, 2), mode, 1, [64, 96]) for s in (step, -step))
         np.testing.assert_allclose(ours[index], (weights * (higher - lower)).sum() / 2e-6, rtol=2e-3, atol=2e-3)
+
+
+# ---- As torchvision and detectron2 compute it --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def torch_ops():
+    """Inputs and results of both projects' operations (tests/golden/torch); boxes are x1, y1, x2, y2 there."""
+    with np.load(TORCH_OPS) as file:
+        return dict(file)
+
+
+@pytest.mark.parametrize(("aligned", "samples"), [(False, 2), (True, 0)], ids=["torchvision", "detectron2"])
+def test_rois_in_pixels_also_outside_inverted_and_tiny(all_bodies, torch_ops, aligned, samples):
+    boxes = torch_ops["align_rois"][None][..., [1, 0, 3, 2]]
+    features = torch_ops["align_features"].transpose(0, 2, 3, 1)
+    levels = np.full(boxes.shape[:2], 2)
+
+    def align(features, boxes):
+        return roi_align_pixels([features], boxes, levels, (7, 7), [16], aligned, samples)
+
+    expected = torch_ops[f"align_aligned{aligned:d}_samples{samples}"].transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(all_bodies(align, features, boxes, xla=True)[0], expected, atol=3e-5)
+
+
+def test_the_gradient_with_adaptive_samples_is_the_adjoint(all_bodies, monkeypatch):
+    """RoIAlign is linear in the map: sum(w * align(x)) = sum(gradient * x) for every x."""
+    monkeypatch.setattr(roi_cells, "POINTS_PER_STEP", 500)  # several steps
+    monkeypatch.setattr(roi_cells, "ROIS_PER_STEP", 10)
+    maps, boxes, levels = random_case()
+    boxes, levels = boxes * [64, 96, 64, 96], levels.astype("int32")
+    weights = np.random.default_rng(1).normal(size=(2, 12, 3, 2, 3)).astype("float32")
+
+    def align(x, boxes):
+        return roi_align_pixels([x, *maps[1:]], boxes, levels, (3, 2), [4, 8, 16, 32])
+
+    slope = all_bodies(
+        lambda x, boxes: gradient(lambda x: align(x, boxes), x, weights), maps[0], boxes.astype("float32")
+    )
+    other = np.random.default_rng(2).normal(size=maps[0].shape).astype("float32")
+    change = align(ops.convert_to_tensor(other), boxes) - align(ops.zeros_like(other), boxes)
+    assert (slope * other).sum() == pytest.approx((weights * ops.convert_to_numpy(change)).sum(), rel=1e-3)
+
+
+@pytest.mark.parametrize(("rule", "project"), [("floor_1e-6", "torchvision"), ("floor_1e-8", "detectron2")])
+def test_levels_of_sides_on_the_borders(all_bodies, torch_ops, rule, project):
+    boxes = torch_ops["level_boxes"][None][..., [1, 0, 3, 2]]
+    found = all_bodies(lambda boxes: roi_levels(boxes, (1, 1), rule), boxes, xla=True)
+    np.testing.assert_array_equal(found[0], torch_ops[f"level_{project}"])
+
+
+def test_an_unknown_level_rule_is_refused():
+    with pytest.raises(ValueError, match="nearest"):
+        roi_levels(np.zeros((1, 1, 4), "float32"), (1, 1), "nearest")
 
 
 # ---- Dtypes and models -------------------------------------------------------------------------------------------

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+import zipfile
 
 import numpy as np
 import pytest
 from formats_kit import H, W, photo
 from PIL import Image
+from pycocotools import mask as coco_mask
 
-from mrcnn.data import open_dataset
-from mrcnn.data.formats import BrokenAnnotation, coco, labelme, via, voc, yolo
+from mrcnn.data import open_dataset, open_splits
+from mrcnn.data.formats import BrokenAnnotation, coco, labelme, m2nist, rasterize, via, voc, yolo
 from mrcnn.data.formats.broken import brief, naming
+from mrcnn.ops.rle import to_rle
 
 CORNERS = [2, 1, 6, 1, 6, 4, 2, 4]
 HUGE = [float("nan"), float("inf"), -float("inf"), 1e300, 1e9, -1e9, 10**400, 11 * max(H, W) + 1]
@@ -198,3 +202,138 @@ def test_a_message_shows_the_beginning_of_a_value_of_any_size():
         assert len(brief(value)) <= 80
     for value in (None, 3, "cat", [1, "a"], {"a": (1,), "b": {}}, (1, 2), b"x", 1.5, True):
         assert brief(value) == repr(value)
+
+
+# ---- Time ------------------------------------------------------------------------------------------------------------
+def seconds(call, *args):
+    start = time.process_time()
+    call(*args)
+    return time.process_time() - start
+
+
+def test_a_yaml_bomb_is_named_at_once(tmp_path):
+    # A list of lists of lists, each ten times: its repr, cut to 80 characters for the message, took 60 s to make.
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 30)]
+    (tmp_path / "data.yaml").write_text("\n".join([*lines, "train: *a29", "names: *a29"]))
+    with pytest.raises(BrokenAnnotation, match=r"data\.yaml: the file: names: expected a list of names"):
+        yolo.YoloSegDataset().load_yolo(tmp_path)
+    (tmp_path / "data.yaml").write_text("names: [" + "x, " * 200_000 + "]")
+    with pytest.raises(BrokenAnnotation, match=r"data\.yaml: the file: size: expected at most 262144 bytes"):
+        open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, "a: " * 3000, "&a [*a]", "? [a]: b", "\0"])
+def test_a_broken_yaml_is_named(tmp_path, text):
+    (tmp_path / "data.yaml").write_text(f"names: {text}")
+    with pytest.raises(BrokenAnnotation, match=r"data\.yaml"):
+        open_dataset(tmp_path)
+    with pytest.raises(BrokenAnnotation, match=r"data\.yaml"):
+        open_splits(tmp_path)
+
+
+def test_a_polygon_with_thousands_of_bridges_takes_a_time_linear_in_its_corners():
+    def comb(count):  # squares in a row, each reached from the one before and left at the end
+        there = [[(3 * i, 0), (3 * i + 2, 0), (3 * i + 2, 2), (3 * i, 2), (3 * i, 0)] for i in range(count)]
+        return np.array(
+            [*(point for square in there for point in square), *((3 * i, 0) for i in range(count)[::-1])], float
+        )
+
+    assert len(yolo.split_at_bridges(comb(300))) == 300
+    assert seconds(yolo.split_at_bridges, comb(20_000)) < 5  # it took minutes, or a RecursionError
+
+
+def test_a_way_of_several_edges_between_two_outlines_is_taken_out_whole():
+    polygon = [(0, 0), (8, 0), (9, 0), (9, 5), (12, 5), (12, 9), (9, 9), (9, 5), (9, 0), (8, 0), (8, 8), (0, 8)]
+    rings = yolo.split_at_bridges(np.array(polygon, float))
+    assert sorted(map(len, rings)) == [4, 5]
+    mask = rasterize.rings(12, 16, [(ring[:, 1], ring[:, 0]) for ring in rings])
+    assert not mask[1:5, 9].any() and mask[5:10, 9].all() and mask[:9, :9].all()
+
+
+def write_m2nist(folder, labels, lines=None):
+    np.save(folder / "combined.npy", np.zeros(labels.shape[:3], np.uint8))
+    np.save(folder / "segmented.npy", labels)
+    if lines is not None:
+        (folder / "bbox.txt").write_text("\n".join(lines))
+    return folder
+
+
+def test_m2nist_with_thousands_of_parts_or_boxes_is_named(tmp_path):
+    # RecursionError, after a time that grew with the cube of the number of parts.
+    labels = np.full((1, 64, 84), 10, np.uint8)
+    labels[:, ::2, ::2] = 3
+    with pytest.raises(BrokenAnnotation, match=r"combined\.npy: image 0: digit 3: expected at most 256 boxes or parts"):
+        open_dataset(write_m2nist(tmp_path, labels)).load_mask(0)
+    for box in ("1,1,9,9,3", f"1,1,{10**30},9,3", f"1,1,{10**12},9,3"):
+        with pytest.raises(BrokenAnnotation, match=r"bbox\.txt: image 0: boxes|combined\.npy: image 0: digit 3"):
+            open_dataset(write_m2nist(tmp_path, labels, ["0" + f"\t{box}" * 2000])).load_mask(0)
+
+
+def test_m2nist_joins_many_boxes_as_it_joins_few():
+    boxes = np.array([[10 * i, 0, 10 * i + 8, 9] for i in range(200)])
+    assert m2nist.join_boxes(boxes, 20).tolist() == [[20 * i, 0, 20 * i + 18, 9] for i in range(100)]
+
+
+@pytest.mark.parametrize("shape", [(10**9, 64, 84), (10**9, 0, 84), (-1, 64, 84), (2, 10**5, 10**5), (0, 64, 84)])
+def test_an_array_file_whose_header_promises_too_much_is_named(tmp_path, shape):
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    for name in ("combined.npy", "segmented.npy"):
+        with open(tmp_path / name, "wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            file.write(b"\0" * 1000)
+    with pytest.raises(BrokenAnnotation, match=r"combined\.npy: "):
+        open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["cut", "method", "encrypted", "bytes"])
+def test_a_damaged_zip_is_named(tmp_path, damage):
+    write_m2nist(tmp_path, np.full((1, 64, 84), 10, np.uint8))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("combined.npy", "segmented.npy"):
+            archive.write(tmp_path / name, name)
+            (tmp_path / name).unlink()
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    entry = content.index(b"PK\1\2")
+    content[entry + 8] |= damage == "encrypted"
+    content[entry + 10] = content[8] = 99 if damage == "method" else 8
+    if damage == "bytes":
+        content[45:60] = b"\xff" * 15
+    (tmp_path / "a.zip").write_bytes(content[: -30 if damage == "cut" else None])
+    with pytest.raises(ValueError, match=r"a\.zip"):
+        open_dataset(tmp_path / "a.zip")
+
+
+def test_labelme_objects_of_many_shapes_take_little_time_or_are_named(tmp_path):
+    def grid(count):
+        return [[[i % 5 * 8, i // 5 % 4 * 7], [i % 5 * 8 + 3, i // 5 % 4 * 7 + 3]] for i in range(count)]
+
+    path = write_labelme(tmp_path, grid(1)[0], "rectangle", count=800)
+    content = json.loads(path.read_text())
+    for shape, points in zip(content["shapes"], grid(800)):
+        shape["points"] = points
+    path.write_text(json.dumps(content))
+    dataset = open_dataset(path)
+    assert seconds(dataset.load_mask, 0) < 3
+    assert dataset.load_mask(0)[0].sum() == 20 * 16
+    dataset = open_dataset(write_labelme(tmp_path, grid(1)[0], "rectangle", count=5001))
+    with pytest.raises(BrokenAnnotation, match=r"a\.png: image a: content: .*5001 shapes; expected at most 5000"):
+        dataset.load_mask(0)
+
+
+def test_a_coco_object_of_many_polygons_takes_a_time_linear_in_their_number():
+    parts = [[x, y, x + 1, y, x + 1, y + 1, x, y + 1] for x in range(0, 400, 2) for y in range(0, 400, 2)]  # 40,000
+    start = time.process_time()
+    drawn = to_rle(parts, 400, 400)
+    assert time.process_time() - start < 3  # 0.15 s; 6 s when all were merged at once
+    mask = coco_mask.decode(drawn)
+    assert mask[::2, ::2].all() and mask.sum() == 200 * 200
+
+
+def test_the_rasteriser_refuses_what_would_overflow_or_take_gigabytes():
+    for xs in ([1, 5, float("nan")], [1, 5, float("inf")], [1, 5, 1e9]):
+        for draw in (rasterize.polygon, rasterize.line):
+            with pytest.raises(ValueError, match="further away than 440 pixels, or no number"):
+                draw(H, W, [1, 2, 3], xs)
+    with pytest.raises(ValueError, match="expected 2000000 or less"):
+        rasterize.polygon(H, W, [0, 29] * 10_000, [-400, 400] * 10_000)

@@ -216,7 +216,8 @@ def _find_split(place: Place, found: Found, split: str) -> Target:
     words = _same_split(split)
     if len(found) == 1:
         ((form, target),) = found
-        listed = [name for name in (form.splits(target) if form.splits else []) if name.lower() in words]
+        with naming(target):
+            listed = [name for name in (form.splits(target) if form.splits else []) if name.lower() in words]
         if listed:
             return form, target, listed[0]
     fitting = [(form, target) for form, target in found if _splits_named(target.stem) == {words}]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 SIX_BITS = bytes(range(48, 112))  # the characters of the text
+MERGED = 32  # masks at a time
 MAX_CHARACTERS = 8  # of a number: 40 bits. No image has longer runs.
 
 
@@ -78,7 +79,9 @@ def to_rle(segmentation: Any, height: int, width: int) -> dict:
         if not segmentation or not all(isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 for p in segmentation):
             raise ValueError("polygons must be lists [x1, y1, x2, y2, x3, y3, ...] of at least three points")
         drawn = coco_mask.frPyObjects(segmentation, height, width)
-        return drawn[0] if len(drawn) == 1 else coco_mask.merge(drawn)
+        while len(drawn) > 1:  # merge() takes a time quadratic in the number of masks
+            drawn = [coco_mask.merge(drawn[i : i + MERGED]) for i in range(0, len(drawn), MERGED)]
+        return drawn[0]
     if not isinstance(segmentation, dict) or "counts" not in segmentation or "size" not in segmentation:
         raise ValueError('a mask is a list of polygons or a dict with "size" and "counts"')
     if list(segmentation["size"]) != [height, width]:

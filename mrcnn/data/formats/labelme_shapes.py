@@ -116,19 +116,34 @@ def merge(parts: Sequence[NDArray[np.bool_]], may_cut: Sequence[bool]) -> NDArra
     """
     if len(parts) == 1:
         return parts[0]
-    areas = [np.count_nonzero(part) for part in parts]
-    depths = [0] * len(parts)
-    by_area = sorted(range(len(parts)), key=lambda i: -areas[i])
-    for place, i in enumerate(by_area):
+    if len(parts) > limits.MAX_SHAPES:
+        raise ValueError(f"an object has {len(parts)} shapes; expected at most {limits.MAX_SHAPES}")
+    areas, boxes = np.array([np.count_nonzero(part) for part in parts]), np.array([_box(part) for part in parts])
+    depths = np.zeros(len(parts), int)
+    by_area = sorted(np.flatnonzero(areas).tolist(), key=lambda i: -areas[i])
+    compared = 0
+    for i in by_area:
         if not may_cut[i]:
             continue
-        for j in by_area[:place]:
-            if may_cut[j] and areas[j] > areas[i] and not np.any(parts[i] & ~parts[j]):
-                depths[i] = max(depths[i], depths[j] + 1)
+        y1, x1, y2, x2 = boxes[i]
+        around = (boxes[:, :2] <= boxes[i, :2]).all(axis=1) & (boxes[:, 2:] >= boxes[i, 2:]).all(axis=1)
+        for j in np.flatnonzero(around & (areas > areas[i]) & may_cut):
+            compared += (y2 - y1) * (x2 - x1)
+            if compared > limits.MAX_OVERLAPS:
+                raise ValueError(f"an object has {len(parts)} shapes inside each other; expected fewer or smaller ones")
+            if depths[j] >= depths[i] and not np.any(parts[i][y1:y2, x1:x2] & ~parts[j][y1:y2, x1:x2]):
+                depths[i] = depths[j] + 1
     mask = np.zeros_like(parts[0])
     for i in sorted(by_area, key=lambda i: depths[i]):
-        mask[parts[i]] = depths[i] % 2 == 0
+        y1, x1, y2, x2 = boxes[i]
+        mask[y1:y2, x1:x2][parts[i][y1:y2, x1:x2]] = depths[i] % 2 == 0
     return mask
+
+
+def _box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """(y1, x1, y2, x2) around the pixels of a mask, y2 and x2 exclusive; zeros if it has none."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return (rows[0], columns[0], rows[-1] + 1, columns[-1] + 1) if len(rows) else (0, 0, 0, 0)
 
 
 def _paste(small: np.ndarray, top: int, left: int, height: int, width: int) -> NDArray[np.bool_]:

@@ -21,8 +21,10 @@ MAX_MASK_BYTES = 4 << 30  # of the masks of an image, [H, W, N] bool, or [H, W] 
 FAR = 10  # image sizes (the longer side) that a coordinate may be away from the image
 MAX_OUTLINE = 2_000_000  # pixels, length of a polygon; pycocotools needs some 100 bytes for each
 MAX_OVERLAPS = 2_000_000_000  # pixels that are compared to find which shapes of an object are inside others
-MAX_YAML_BYTES = 1 << 20  # of a data.yaml; reading takes some 20 s per MB
+MAX_SHAPES = 5_000  # of an object that has several
+MAX_YAML_BYTES = 256 << 10  # of a data.yaml, which is read at some 50 kB a second
 MAX_PARTS = 256  # boxes or connected parts of one digit in an image of M2NIST
+MAX_ARRAY_BYTES = 4 << 30  # of an array of M2NIST
 
 
 def check_coordinates(values: Sequence[float], height: int, width: int, where: Where, field: str) -> None:

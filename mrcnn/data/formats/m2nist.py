@@ -26,7 +26,7 @@ Shapes:
 
 from __future__ import annotations
 
-import itertools
+import math
 import zipfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,12 +35,14 @@ import cv2
 import numpy as np
 
 from mrcnn.data.dataset import Dataset
+from mrcnn.data.formats import limits
 from mrcnn.data.formats.broken import BrokenAnnotation, names_file, names_image
 from mrcnn.data.formats.parsing import parse_all
 from mrcnn.data.formats.recognition import Format, OpenOptions, Place
 
 IMAGES, LABELS, BOXES = "combined.npy", "segmented.npy", "bbox.txt"
 BACKGROUND = 10
+CHUNK = 1 << 24  # bytes read at a time
 BLOCK = 500  # images whose channels are in memory at a time
 DIGIT = 20  # pixels, the larger side of a digit of MNIST
 MARGIN = 2  # pixels between a digit and its box in bbox.txt
@@ -123,6 +125,9 @@ class M2nistDataset(Dataset):
             layer = info["digits"] >> digit & 1 != 0
             if layer.any():
                 boxes = boxes_of_parts(layer) if info["boxes"] is None else _boxes_of_digit(info["boxes"], digit)
+                if len(boxes) > limits.MAX_PARTS:
+                    where = (info["path"], f"image {info['id']}", f"digit {digit}")
+                    raise BrokenAnnotation(*where, f"at most {limits.MAX_PARTS} boxes or parts", len(boxes))
                 parts = split_by_boxes(layer, join_boxes(boxes, DIGIT))
                 layers += parts
                 found += [self.map_source_class_id(f"{info['source']}.{digit + 1}")] * len(parts)
@@ -150,9 +155,11 @@ def split_by_boxes(layer, boxes):
     if len(boxes) == 1:
         return [layer]
     ys, xs = np.nonzero(layer)
-    x1, y1, x2, y2 = boxes.T[:, :, None]
-    away = np.maximum(abs(2 * ys - (y1 + y2 - 1)) / (y2 - y1), abs(2 * xs - (x1 + x2 - 1)) / (x2 - x1))  # [B, pixels]
-    owner = away.argmin(axis=0)
+    nearest, owner = np.full(len(ys), np.inf), np.zeros(len(ys), int)  # [pixels]
+    for i, (x1, y1, x2, y2) in enumerate(boxes.tolist()):
+        away = np.maximum(abs(2 * ys - (y1 + y2 - 1)) / (y2 - y1), abs(2 * xs - (x1 + x2 - 1)) / (x2 - x1))
+        owner[away < nearest] = i
+        nearest = np.minimum(nearest, away)
     parts = np.zeros((len(boxes), *layer.shape), bool)
     parts[owner, ys, xs] = True
     return [part for part in parts if part.any()]
@@ -175,12 +182,14 @@ def join_boxes(boxes, largest):
     Returns:
         [at most B, (x1, y1, x2, y2)].
     """
-    for i, j in itertools.combinations(range(len(boxes)), 2):
-        low, high = boxes[[i, j], :2].min(axis=0), boxes[[i, j], 2:].max(axis=0)
-        if (high - low).max() <= largest:
-            others = np.delete(boxes, [i, j], axis=0)
-            return join_boxes(np.concatenate([others, [[*low, *high]]]), largest)
-    return boxes
+    while True:
+        low = np.minimum(boxes[:, None, :2], boxes[:, :2])  # [B, B, (x1, y1)] of each pair
+        high = np.maximum(boxes[:, None, 2:], boxes[:, 2:])
+        pairs = np.argwhere(np.triu((high - low).max(axis=-1) <= largest, k=1))
+        if not len(pairs):
+            return boxes
+        i, j = pairs[0]
+        boxes = np.concatenate([np.delete(boxes, [i, j], axis=0), [[*low[i, j], *high[i, j]]]])
 
 
 # ---- Recognising and opening -----------------------------------------------------------------------------------------
@@ -275,6 +284,9 @@ def _read_header(file, folder, name):
         shape, by_columns, dtype = read(file)
     except ValueError as error:
         raise BrokenAnnotation(folder, name, "header", "a NumPy array file", str(error)) from error
+    if any(side < 1 for side in shape) or math.prod(shape) * dtype.itemsize > limits.MAX_ARRAY_BYTES:
+        expected = f"1 to {limits.MAX_ARRAY_BYTES} bytes"
+        raise BrokenAnnotation(folder, name, "shape", expected, f"{shape} {dtype}")
     if by_columns or dtype.hasobject:
         raise BrokenAnnotation(folder, name, "array", "numbers, row by row", "by columns" if by_columns else str(dtype))
     return shape, dtype
@@ -284,10 +296,19 @@ def _read_rows(file, folder, name, shape, dtype, start, stop, skip=True):
     """Entries start to stop of an array. skip: those before start are still ahead in the file, and left out."""
     size = int(np.prod(shape[1:])) * dtype.itemsize
     file.seek(start * size if skip else 0, 1)
-    content = file.read((stop - start) * size)
+    content = _read_bytes(file, (stop - start) * size)
     if len(content) != (stop - start) * size:
         raise BrokenAnnotation(folder, name, "content", f"{(stop - start) * size} bytes", f"{len(content)} bytes")
     return np.frombuffer(content, dtype).reshape(stop - start, *shape[1:])
+
+
+def _read_bytes(file, count):
+    """The next bytes, at most `count`. Memory is taken as the file has them, not as its header says."""
+    blocks = []
+    while count and (block := file.read(min(CHUNK, count))):
+        blocks.append(block)
+        count -= len(block)
+    return b"".join(blocks)
 
 
 def _as_bits(labels, folder):
@@ -323,7 +344,8 @@ def _parse_line(line, digits, place, number):
         raise BrokenAnnotation(*where, "number", f"{number}, as lines go by images", first)
     try:
         boxes = np.array([[int(text) for text in one.split(",")] for one in objects], int).reshape(-1, 5)
-    except ValueError as error:
+        limits.check_coordinates(boxes.ravel(), *digits.shape, where, "boxes")
+    except (ValueError, OverflowError) as error:
         raise BrokenAnnotation(*where, "boxes", "x1,y1,x2,y2,digit in whole numbers, after tabs", line) from error
     if (boxes[:, 0] >= boxes[:, 2]).any() or (boxes[:, 1] >= boxes[:, 3]).any():
         raise BrokenAnnotation(*where, "boxes", "x1 < x2 and y1 < y2", line)

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from mrcnn.data.formats import limits
+
 CORNERS_OF_ELLIPSE = 360  # enough to be within a tenth of a pixel of one of 1000 pixels
 
 
@@ -46,6 +48,7 @@ def rings(height: int, width: int, polygons: Sequence[tuple[Sequence[float], Seq
     if not corners:
         return mask
     y1, x1 = np.concatenate(corners, axis=1)
+    _check_corners(y1, x1, height, width)
     y2, x2 = np.concatenate([np.roll(polygon, -1, axis=1) for polygon in corners], axis=1)
     top, bottom = max(int(np.ceil(y1.min())), 0), min(int(np.floor(y1.max())) + 1, height)
     left, right = max(int(np.ceil(x1.min())), 0), min(int(np.floor(x1.max())) + 1, width)
@@ -63,6 +66,16 @@ def rings(height: int, width: int, polygons: Sequence[tuple[Sequence[float], Seq
     inside[rows[whole], crossings[whole].astype(int)] = True  # the border itself
     _draw_level_edges(inside, *edges)
     return mask
+
+
+def _check_corners(ys, xs, height, width):
+    """Raises ValueError if drawing would overflow or take gigabytes; formats check this when they open a file."""
+    far = (1 + limits.FAR) * max(height, width)
+    if not (np.abs(ys) <= far).all() or not (np.abs(xs) <= far).all():
+        raise ValueError(f"a shape has a corner that is further away than {far} pixels, or no number")
+    length = np.abs(np.diff(ys)).sum() + np.abs(np.diff(xs)).sum()
+    if length > 2 * limits.MAX_OUTLINE:
+        raise ValueError(f"the outline of a shape is {length:.0f} pixels long; expected {limits.MAX_OUTLINE} or less")
 
 
 def _crossings(y1, x1, y2, x2, height):
@@ -96,6 +109,8 @@ def _draw_level_edges(inside, y1, x1, y2, x2):
 def line(height: int, width: int, ys: Sequence[float], xs: Sequence[float]) -> np.ndarray:
     """An open line through points, one pixel thin: [height, width] bool. ys, xs: [V] numbers."""
     mask = np.zeros((height, width), np.uint8)
+    ys, xs = np.asarray(ys, np.float64), np.asarray(xs, np.float64)
+    _check_corners(ys, xs, height, width)
     points = np.around(np.stack([xs, ys], axis=-1)).astype(np.int32)
     return cv2.polylines(mask, [points], isClosed=False, color=1).astype(bool)
 

@@ -136,31 +136,69 @@ def draw(values, height, width):
     return rasterize.rings(height, width, [(ring[:, 1], ring[:, 0]) for ring in split_at_bridges(points)])
 
 
-def split_at_bridges(points):
-    """Parts a polygon at lines that it goes there and back between two outlines.
+def split_at_bridges(points: np.ndarray) -> list[np.ndarray]:
+    """Splits a polygon at lines that it goes there and back between two outlines, in a time linear in its corners.
 
     Args:
-        points: [V, 2] float.
+        points: [V, 2] float, with `DECIMALS` decimals.
 
     Returns:
         List of [V', 2]; the polygon itself if it has no bridge. Lines that lead to no other outline are left in it.
     """
     corners = list(map(tuple, points.tolist()))
-    starts = {edge: i for i, edge in enumerate(zip(corners, corners[1:] + corners[:1]))}
-    for (a, b), i in starts.items():
-        j = starts.get((b, a), -1)
-        if j <= i:
+    if len(set(corners)) == len(corners):
+        return [points]
+    pieces = _cut_at_doubled_edges(corners)
+    has_area = [_has_area([item for item in piece if isinstance(item, tuple)]) for piece in pieces]
+    beyond, total = list(map(int, has_area)), sum(has_area)  # pieces with an area: behind each cut, and all
+    rings: list[list[tuple]] = []
+    for i, piece in enumerate(pieces):  # pieces come before the one that they were cut from
+        ring: list[tuple] = []
+        for item in piece:
+            if isinstance(item, tuple):
+                ring.append(item)
+                continue
+            beyond[i] += beyond[item]
+            if not 0 < beyond[item] < total:  # a line that leads to nothing
+                ring += [*rings[item], ring[-1]]
+                has_area[i] |= has_area[item]
+                has_area[item] = False
+        rings.append(ring)
+    return [np.array(ring) for ring, is_outline in zip(rings, has_area) if is_outline] or [points]
+
+
+def _cut_at_doubled_edges(corners: list[tuple]) -> list[list]:
+    """Cuts a closed polygon at every edge that it goes there and back.
+
+    Returns:
+        The pieces, the one with the start last. Each is a list of corners and, after the corner where another piece was
+        cut off, the index of this piece.
+    """
+    pieces: list[list] = []
+    path: list = [corners[0]]
+    places: dict[tuple, list[int]] = {}  # of the ends of an edge in `path`
+    for start, end in zip(corners, [*corners[1:], corners[0]]):
+        if start == end:
             continue
-        # ... a, [b, ..., b], a, ...: what lies between going and coming back is a ring of its own.
-        inner, outer = points[i + 1 : j + 1], np.concatenate([points[: i + 1], points[j + 2 :]])
-        if _area(inner) and _area(outer):
-            return split_at_bridges(inner) + split_at_bridges(outer)
-    return [points]
+        if there := places.get((end, start)):
+            piece = path[there[-1] :]
+            ends = [item for item in piece if isinstance(item, tuple)]
+            for edge in zip([end, *ends], ends):
+                places[edge].pop()
+            del path[-len(piece) :]
+            path.append(len(pieces))
+            pieces.append(piece)
+        else:
+            places.setdefault((start, end), []).append(len(path))
+            path.append(end)
+    if len(path) > 1 and path[-1] == path[0]:
+        path.pop()
+    return [*pieces, path]
 
 
-def _area(points):
-    x, y = (points - points[:1]).T
-    return abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
+def _has_area(ring: list[tuple]) -> bool:
+    units = [[round(value * 10**DECIMALS) for value in corner] for corner in ring]  # whole numbers: the sum is exact
+    return sum(x1 * y2 - x2 * y1 for (x1, y1), (x2, y2) in zip(units, [*units[1:], units[0]])) != 0
 
 
 # ---- Recognising and opening -----------------------------------------------------------------------------------------
@@ -234,6 +272,9 @@ def _of_yaml(path, split, images_dir):
 
 def _read_yaml(path):
     """{key: str, list or dict} of a data.yaml. Values stay as they are written, so that a class may be called "no"."""
+    if path.stat().st_size > limits.MAX_YAML_BYTES:
+        expected = f"at most {limits.MAX_YAML_BYTES} bytes"
+        raise BrokenAnnotation(path, "the file", "size", expected, f"{path.stat().st_size} bytes")
     try:
         content = yaml.load(path.read_bytes(), Loader=yaml.BaseLoader)  # makes nothing but str, list and dict
     except yaml.YAMLError as error:

@@ -321,8 +321,11 @@ def test_coco_returns_an_object_for_pycocotools(folder):
         (lambda c: c["annotations"][0].update(image_id=9), r"annotations\[0\]: image_id: expected the id of one"),
         (lambda c: c["annotations"][0].pop("category_id"), r"annotations\[0\]: category_id: .*got 'nothing'"),
         (lambda c: c["annotations"][0].update(category_id=9), r"\(id 5\): category_id: expected one of .*\[7, 3\]"),
-        (lambda c: c["annotations"][0].update(segmentation=[]), r"segmentation: expected polygons .*got \[\]"),
-        (lambda c: c["annotations"][0].pop("segmentation"), r"segmentation: expected polygons .*got None"),
+        (lambda c: c["annotations"][0].update(segmentation=3), r"segmentation: expected polygons .*got 3"),
+        (lambda c: c["annotations"][0].update(segmentation=[], bbox=[1, 2]), r"segmentation: .*a bbox .*got \[1, 2\]"),
+        (lambda c: c["annotations"][0].update(iscrowd="maybe"), r"iscrowd: expected 0 or 1, got 'maybe'"),
+        (lambda c: c["categories"][1].update(id=7), r"categories\[1\]: id: expected an id of its own for 'dog'"),
+        (lambda c: c["images"][1].update(height=31), r"image 2: image height: expected 30, as the image.*got 31"),
         (lambda c: c["annotations"][0].update(segmentation=[[1, 2, 3]]), r"polygons .*got \[1, 2, 3\]"),
         (lambda c: c["annotations"][0].update(segmentation=[[1, 2, None, 4]]), r"segmentation: expected polygons"),
         (lambda c: c["annotations"][0].update(segmentation={"size": [W, H], "counts": [5]}),
@@ -348,7 +351,7 @@ def test_coco_broken_strings_are_told_when_they_are_read(folder, counts):
 
 
 def test_coco_broken_images_are_skipped_by_choice_and_said(folder):
-    content = coco_file(annotation(POLYGON), annotation([], image_id=2))
+    content = coco_file(annotation(POLYGON), annotation([[1, 2, 3]], image_id=2))
     with pytest.warns(UserWarning, match=r"1 images are left out.*\n.*annotations\[1\]"):
         assert load_coco(folder, content, skip_broken=True).num_images == 1
 

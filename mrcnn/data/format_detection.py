@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -27,12 +28,17 @@ from mrcnn.data.formats.json_head import describe
 from mrcnn.data.formats.recognition import FOLDERS_READ, Format, OpenOptions, Place, UnknownFormat, indented
 
 SPLIT_NAMES = (("train", "training"), ("val", "valid", "validation"), ("test", "testing"))  # of one meaning each
+ONLY_OF = {"attribute": "VIA", "crowds_as_objects": "COCO"}  # the format of options that one format has
 Found = list[tuple[Format, Path]]
 Target = tuple[Format, Path, str | None]  # the last one is the name of the split in the path, if it lists them
 
 
 def open_dataset(
-    path: str | Path, classes: Dataset | Sequence[str] | None = None, skip_broken: bool = False
+    path: str | Path,
+    classes: Dataset | Sequence[str] | None = None,
+    skip_broken: bool = False,
+    attribute: str | None = None,
+    crowds_as_objects: bool = False,
 ) -> Dataset:
     """Opens a dataset of any known format.
 
@@ -49,6 +55,8 @@ def open_dataset(
             Classes that only the other one has are added without an image.
             Spaces around names don't count, and a background in front of the list is left out.
         skip_broken: leave broken images out with a warning, instead of raising.
+        attribute: of a VIA file whose regions have several attributes, the one that tells the class.
+        crowds_as_objects: read annotations of COCO with iscrowd = 1 as objects, which CVAT means by it for brush masks.
 
     Returns:
         A prepared `Dataset`, of one of the classes in `mrcnn.data.formats`, whose `load_...` has more options.
@@ -81,9 +89,10 @@ def open_dataset(
     if len(found) != 1:
         raise UnknownFormat(_several(path, found) if found else _none(place))
     ((form, target),) = found
+    options = OpenOptions(skip_broken=skip_broken, attribute=attribute, crowds_as_objects=crowds_as_objects)
     if isinstance(classes, Dataset):
-        return _open_numbered(form, target, OpenOptions(names=names, skip_broken=skip_broken))
-    dataset = _read(form, target, OpenOptions(classes=names, skip_broken=skip_broken))
+        return _open_numbered(form, target, replace(options, names=names))
+    dataset = _read(form, target, replace(options, classes=names))
     dataset.prepare()
     return dataset
 
@@ -93,6 +102,8 @@ def open_splits(
     splits: Sequence[str] = ("train", "val"),
     classes: Dataset | Sequence[str] | None = None,
     skip_broken: bool = False,
+    attribute: str | None = None,
+    crowds_as_objects: bool = False,
 ) -> tuple[Dataset, ...]:
     """Opens the splits of a dataset, such as training and validation images, with the same class ids.
 
@@ -104,7 +115,7 @@ def open_splits(
         splits: their names.
         classes: class names in the order of their ids, or another prepared `Dataset`. None: those of the first split.
             Classes of the files that aren't in a list are left out; those that aren't in a `Dataset` are an error.
-        skip_broken: leave broken images out with a warning, instead of raising.
+        skip_broken, attribute, crowds_as_objects: as in `open_dataset`.
 
     Returns:
         A prepared `Dataset` for each split, in the order of `splits`. All have the same `class_names`.
@@ -135,9 +146,10 @@ def open_splits(
     place = Place(path, known_formats())
     found = recognise(place)
     targets = [_find_split(place, found, split) for split in splits]
+    options = OpenOptions(skip_broken=skip_broken, attribute=attribute, crowds_as_objects=crowds_as_objects)
     if classes is not None and not isinstance(classes, Dataset):
-        return _open_chosen(path, targets, class_list(classes), skip_broken)
-    return _open_alike(splits, targets, classes, skip_broken)
+        return _open_chosen(path, targets, class_list(classes), options)
+    return _open_alike(splits, targets, classes, options)
 
 
 @cache
@@ -154,21 +166,23 @@ def recognise(place: Place) -> Found:
 
 def _read(form: Format, target: Path, options: OpenOptions) -> Dataset:
     """Opens a path of a format. Whatever goes wrong while reading is an error that names the path."""
+    for name, format_name in ONLY_OF.items():
+        if getattr(options, name) and form.name != format_name:
+            raise ValueError(f"{name}={getattr(options, name)!r} is for {format_name}; {target} is {form.name}.")
     with naming(target):
         return form.open(target, options)
 
 
 # ---- Class ids -------------------------------------------------------------------------------------------------------
 def _open_alike(
-    splits: Sequence[str], targets: list[Target], classes: Dataset | None, skip_broken: bool
+    splits: Sequence[str], targets: list[Target], classes: Dataset | None, options: OpenOptions
 ) -> tuple[Dataset, ...]:
     """Opens several datasets with the class ids of `classes`, or else of the first one."""
     datasets: list[Dataset] = []
     for split, (form, target, own_split) in zip(splits, targets):
         names = None if classes is None else class_list(classes)
-        options = OpenOptions(names=names, skip_broken=skip_broken, split=own_split)
         try:
-            datasets.append(_open_numbered(form, target, options))
+            datasets.append(_open_numbered(form, target, replace(options, names=names, split=own_split)))
         except ValueError as error:
             if not datasets or isinstance(error, formats.BrokenAnnotation):
                 raise
@@ -189,19 +203,18 @@ def _open_numbered(form: Format, target: Path, options: OpenOptions) -> Dataset:
     return dataset
 
 
-def _open_chosen(path: Path, targets: list[Target], names: list[str], skip_broken: bool) -> tuple[Dataset, ...]:
+def _open_chosen(path: Path, targets: list[Target], names: list[str], options: OpenOptions) -> tuple[Dataset, ...]:
     """Opens several datasets with these classes. Each must be in one of the datasets, but not in all of them."""
     datasets, found = [], set()
     for form, target, split in targets:
-        options = OpenOptions(names=names, skip_broken=skip_broken, split=split)
-        dataset = _read(form, target, options)
+        dataset = _read(form, target, replace(options, names=names, split=split))
         own_names = [info["name"] for info in dataset.class_info[1:]]
         found.update(own_names)
         if not set(own_names) <= set(names):  # read again without the others
             chosen = [name for name in names if name in own_names]
             if not chosen:
                 raise ValueError(f"{target} has the classes {own_names}; expected one of classes={names}.")
-            dataset = _read(form, target, OpenOptions(classes=chosen, skip_broken=skip_broken, split=split))
+            dataset = _read(form, target, replace(options, classes=chosen, split=split))
         number_classes(dataset, names)
         datasets.append(dataset)
     missing = [name for name in names if name not in found]

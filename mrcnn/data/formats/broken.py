@@ -26,19 +26,42 @@ NOT_THE_FILE = (MemoryError, NameError, ImportError, AssertionError, Warning)
 
 
 class BrokenAnnotation(ValueError):
-    """An annotation that can't be used.
+    """An annotation that can't be used. The message and the attributes say where and why.
 
-    The message and the attributes say where and why: `file`, `entry` of the file, `field` of the entry, what was
-    `expected`, and what was found instead (`got`).
+    Attributes:
+        file: the annotation file.
+        entry: name of the entry in the file.
+        field: of the entry.
+        expected: what was expected there.
+        got: what was found instead.
+        advice: what to do about it, at the end of the message.
+        others: the errors of further images of the file.
     """
 
-    def __init__(self, file: str | Path, entry: str, field: str, expected: str, got: Any) -> None:
+    def __init__(self, file: str | Path, entry: str, field: str, expected: str, got: Any, advice: str = "") -> None:
         self.file, self.entry, self.field, self.expected, self.got = str(file), entry, field, expected, got
+        self.advice = advice
+        self.others: list[BrokenAnnotation] = []
         entry, field, expected = (cut(text, LONG_TEXT) for text in (entry, field, expected))
         super().__init__(f"{file}: {entry}: {field}: expected {expected}, got {brief(got)}.")
 
+    def __str__(self) -> str:
+        return f"{super().__str__()} {self.advice}".rstrip()
+
     def __reduce__(self) -> tuple:  # exceptions with several arguments need this to be sent between processes
-        return type(self), (self.file, self.entry, self.field, self.expected, self.got)
+        values = (self.file, self.entry, self.field, self.expected, self.got, self.advice)
+        return type(self), values, {"others": self.others}
+
+
+class MissingPhoto(BrokenAnnotation):
+    """An annotation whose image file, `photo`, isn't there."""
+
+    def __init__(self, file: str | Path, entry: str, field: str, photo: str | Path, advice: str = "") -> None:
+        super().__init__(file, entry, field, f"to find {photo}", "nothing there", advice)
+        self.photo = str(photo)
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.file, self.entry, self.field, self.photo, self.advice), {"others": self.others}
 
 
 @contextmanager

@@ -100,19 +100,11 @@ class OpenImagesDataset(Dataset):
         subset = annotations.name.split("-annotations")[0]
         photos = _places(folder, (subset, "images", "data"), images_dir)
         masks = _places(folder, (f"{subset}-masks*", "masks", "labels/masks"), masks_dir)
-        added = []
 
-        def wanted():
-            for item in by_image.items():
-                if limit is not None and len(added) >= limit:
-                    return
-                yield item
+        def parse(item: tuple[str, list]) -> tuple:
+            return _parse_image(*item, photos, masks, annotations)
 
-        def parse(item):
-            added.append(_parse_image(*item, photos, masks, annotations))
-            return added[-1]
-
-        parsed = parse_all(wanted(), parse, skip_broken, lambda item: (annotations, f"image {item[0]}"))
+        parsed = parse_all(by_image.items(), parse, skip_broken, lambda item: (annotations, f"image {item[0]}"), limit)
         ids = name_classes(self, source, (), list(names.values()), annotations)
         for image_id, photo, (height, width), objects in parsed:
             own = [(ids[names[label]], str(mask)) for label, mask in objects]

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
-import warnings
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
 from PIL import Image
+from tqdm import tqdm
 
 from mrcnn.data.dataset import Dataset, is_url
 from mrcnn.data.formats import limits
-from mrcnn.data.formats.broken import BrokenAnnotation, Where, naming
+from mrcnn.data.formats.broken import BrokenAnnotation, MissingPhoto, Where, naming
+from mrcnn.data.user_warnings import warn
 
 Entry = TypeVar("Entry")
 Parsed = TypeVar("Parsed")
+
+THREADS, CHUNK = 8, 64  # that check images, and images that one checks at a time
+QUIET_UP_TO = 1000  # images that are checked without a progress bar
+PROGRESS_AFTER = 1.0  # seconds until it is shown
+NAMES_SHOWN = 200  # of missing image files, in an error
 
 
 def read_json(path: str | Path) -> Any:
@@ -63,35 +71,77 @@ def parse_all(
     parse: Callable[[Entry], Parsed],
     skip_broken: bool,
     where: Callable[[Entry], Where] | None = None,
+    limit: int | None = None,
 ) -> list[Parsed]:
-    """Parses entries; with skip_broken, those that are broken are left out with a warning.
+    """Parses the entries of a file, several at a time, and collects what is broken.
 
     Args:
         entries: one for each image.
-        parse: what is called with each.
-        skip_broken: bool.
+        parse: makes of an entry what is returned for it. It runs in several threads, because most of the time is spent
+            waiting for image files whose size it reads.
+        skip_broken: leave broken entries out with a warning, instead of raising.
         where: returns (annotation file, name of the entry), for errors of `parse` that don't name them; None: the
             entries are paths of annotation files.
+        limit: stop when so many are parsed; None: parse all.
 
     Returns:
-        [parse(entry) for entry in entries].
+        What `parse` returned, in the order of the entries.
 
     Raises:
-        BrokenAnnotation: `parse` failed, in whatever way.
+        BrokenAnnotation: `parse` failed, in whatever way, for an entry, or with `skip_broken` for all of them. Says how
+            many are broken, and names each missing image file.
     """
-    parsed, broken = [], []
-    for entry in entries:
-        try:
-            with naming(entry) if where is None else naming(*where(entry)):
-                parsed.append(parse(entry))
-        except BrokenAnnotation as error:
-            if not skip_broken:
-                raise
-            broken.append(error)
+    entries = list(entries)
+    parsed: list[Parsed] = []
+    broken: list[BrokenAnnotation] = []
+    quiet = len(entries) <= QUIET_UP_TO
+    bar = tqdm(total=len(entries), desc="Checking images", unit="image", delay=PROGRESS_AFTER, disable=quiet)
+    with ThreadPoolExecutor(THREADS) as pool, bar:
+        chunks = (entries[start : start + CHUNK] for start in range(0, len(entries), CHUNK))
+        run = map if len(entries) <= CHUNK else pool.map
+        for results in run(lambda chunk: [_attempt(parse, entry, where) for entry in chunk], chunks):
+            parsed += [result for result in results if not isinstance(result, BrokenAnnotation)]
+            broken += [result for result in results if isinstance(result, BrokenAnnotation)]
+            bar.update(len(results))
+            if limit is not None and len(parsed) >= limit:
+                pool.shutdown(wait=False, cancel_futures=True)
+                break
+    if broken and (not skip_broken or not parsed):
+        raise _with_all(broken, len(entries), skip_broken)
     if broken:
         shown = "\n  ".join(str(error) for error in broken[:5]) + ("\n  ..." if len(broken) > 5 else "")
-        warnings.warn(f"{len(broken)} images are left out because their annotation is broken:\n  {shown}", stacklevel=3)
-    return parsed
+        warn(f"{len(broken)} images are left out because their annotation is broken:\n  {shown}")
+    return parsed[:limit]
+
+
+def _attempt(
+    parse: Callable[[Entry], Parsed], entry: Entry, where: Callable[[Entry], Where] | None
+) -> Parsed | BrokenAnnotation:
+    try:
+        with naming(entry) if where is None else naming(*where(entry)):
+            return parse(entry)
+    except BrokenAnnotation as error:
+        return error
+
+
+def _with_all(broken: list[BrokenAnnotation], count: int, skip_broken: bool) -> BrokenAnnotation:
+    """The first error, with a summary of the others and what `skip_broken` would do."""
+    first, missing = broken[0], [Path(error.photo).name for error in broken if isinstance(error, MissingPhoto)]
+    others = [str(error) for error in broken[1:] if not isinstance(error, MissingPhoto)]
+    lines = []
+    if len(missing) > 1 or (missing and others):
+        shown = ", ".join(missing[:NAMES_SHOWN]) + (", ..." if len(missing) > NAMES_SHOWN else "")
+        lines.append(f"{len(missing)} of {count} images have no image file: {shown}.")
+    if others:
+        lines.append(f"{len(others)} more of {count} images are broken:")
+        lines += [f"  {text}" for text in others[:5]] + ["  ..."] * (len(others) > 5)
+    if len(broken) < count:
+        lines.append(f"skip_broken=True leaves {'this image' if len(broken) == 1 else 'these images'} out.")
+    elif skip_broken:
+        lines.append("All images are broken, so skip_broken=True would leave none.")
+    first.advice = (first.advice + "\n" * (len(lines) > 1) + "\n".join(lines)).strip(" ")
+    first.others = broken[1:]
+    return first
 
 
 def name_classes(
@@ -114,13 +164,27 @@ def name_classes(
     others = Counter(name for name in found if name not in wanted)
     if others:
         counts = ", ".join(f"{name!r} ({count})" for name, count in sorted(others.items()))
-        warnings.warn(f"{path}: objects that aren't of the classes {wanted} are left out: {counts}.", stacklevel=3)
+        warn(f"{path}: objects that aren't of the classes {wanted} are left out: {counts}.")
+    warn_of_similar_names(wanted, path)
     ids = {info["name"]: info["id"] for info in dataset.class_info if info["source"] == source}
     for name in wanted:
         if name not in ids:
             ids[name] = max(ids.values(), default=0) + 1
             dataset.add_class(source, ids[name], name)
     return {name: ids[name] for name in wanted}
+
+
+def warn_of_similar_names(names: Iterable[str], path: str | Path) -> None:
+    """Warns of class names that are equal, or differ only in upper and lower case, spaces, hyphens and underscores.
+
+    Such classes are usually one class with a typing error, and the network would be told to tell them apart.
+    """
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(re.sub(r"[\s_-]+", " ", name.strip()).casefold(), []).append(name)
+    groups = [" and ".join(map(repr, group)) for group in alike.values() if len(group) > 1]
+    if groups:
+        warn(f"{path}: class names that differ little, or not at all, are different classes: {'; '.join(groups)}.")
 
 
 def image_size(path: str | Path, where: Where) -> tuple[int, int]:
@@ -136,6 +200,6 @@ def image_size(path: str | Path, where: Where) -> tuple[int, int]:
             limits.check_image_size(image.height, image.width, where)
             return image.height, image.width
     except FileNotFoundError as error:
-        raise BrokenAnnotation(*where, "image file", f"to find {path}", "nothing there") from error
+        raise MissingPhoto(*where, "image file", path) from error
     except OSError as error:
         raise BrokenAnnotation(*where, "image file", f"{path} to be an image", str(error)) from error

@@ -10,10 +10,12 @@ from typing import Any
 
 from mrcnn.data.dataset import Dataset, is_url
 from mrcnn.data.formats.json_head import growing_heads
+from mrcnn.data.formats.photos import PhotoFolder, count_found, folders_below
 
-ANNOTATION_FOLDERS = ("annotation", "label", "json")  # folders whose names start so hold no images
+ANNOTATION_FOLDERS = ("annot", "label", "json")  # folders whose names start so hold no images
 FILES_READ, FOLDERS_READ = 100, 20  # of a folder, at most, to recognise it
 NAMES_READ = 20  # images of an annotation file that are looked for, to find the folder of the images
+PLACES_SHOWN = 12  # folders that a message names
 
 
 class UnknownFormat(ValueError):
@@ -30,12 +32,16 @@ class OpenOptions:
             files don't name theirs; None: there is none.
         skip_broken: leave broken images out with a warning, instead of raising.
         split: one of `Format.splits`; None: the format's default.
+        attribute: the region attribute that tells the class, of VIA; None: the only one.
+        crowds_as_objects: read COCO's crowds (iscrowd = 1) as objects.
     """
 
     classes: list[str] | None = None
     names: list[str] | None = None
     skip_broken: bool = False
     split: str | None = None
+    attribute: str | None = None
+    crowds_as_objects: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,8 +150,9 @@ def find_images_folder(file: Path, names: Sequence[str], loader: str) -> Path:
     """The folder with the images of an annotation file.
 
     Looked for: beside the file, in the folder that COCO would name so (instances_val2017.json: ../val2017), in images/
-    and ../images/, then in all folders beside the file and in these two. If the file's own folder has a name such as
-    "annotations", also in the one above and all of its folders. The folder with the most of the images is taken.
+    and ../images/, then in the folders inside these three. If the file's own folder has a name such as "annotations",
+    also in the one above and the folders inside it. The folder with the most of the images is taken. If no folder has
+    one under its very name, names are compared as by `PhotoFolder`.
 
     Args:
         file: the annotation file.
@@ -161,16 +168,21 @@ def find_images_folder(file: Path, names: Sequence[str], loader: str) -> Path:
     if not names:
         return here
     usual = [here, above / file.stem.removeprefix("instances_"), here / "images", above / "images"]
-    holders = [here, here / "images", above / "images"]
+    holders = [here, above / "images"]
     if file.resolve().parent.name.lower().startswith(ANNOTATION_FOLDERS):
-        usual, holders = [*usual, above], [*holders, above]
-    others = [inner.path for holder in holders if holder.is_dir() for inner in Place(holder).folders]
-    hits = {folder: sum((folder / name).is_file() for name in names) for folder in [*usual, *others]}
+        usual, holders = [*usual, above], [above, here]
+    hits = {folder: count_found(folder, names) for folder in usual}
+    if max(hits.values()) < len(names):
+        others = [folder for holder in holders for folder in folders_below(holder)]
+        hits |= {folder: count_found(folder, names) for folder in others}
+        if not max(hits.values()):
+            hits = {folder: sum(PhotoFolder(folder).find(name) is not None for name in names) for folder in hits}
     most = max(hits.values())
     best = [folder for folder, count in hits.items() if count == most]
     if not most:
-        where = indented(f"{file}: its images aren't there. Looked for {names[0]} in", map(str, hits))
-        raise FileNotFoundError(where)
+        looked = [str(folder) for folder in hits]
+        shown = looked[:PLACES_SHOWN] + [f"... ({len(looked)} folders)"] * (len(looked) > PLACES_SHOWN)
+        raise FileNotFoundError(indented(f"{file}: its images aren't there. Looked for {names[0]} in", shown))
     if len(best) > 1 and best[0] not in usual:
         heading = f"{file}: images of these names are in several folders; say which by {loader}:"
         raise UnknownFormat(indented(heading, map(str, best)))

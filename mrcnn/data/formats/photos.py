@@ -1,0 +1,102 @@
+"""Finds the image files that annotations name, also if the names were written on another machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mrcnn.data.dataset import is_url
+from mrcnn.data.formats.broken import BrokenAnnotation, MissingPhoto, Where
+
+DEPTH = 4  # of folders in folders that are searched for images
+FOLDERS = 500  # that are searched, at most
+
+
+class PhotoFolder:
+    """The image files of a folder and those inside it. Each folder is listed once.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = (Path(folder) / "a.JPG").write_bytes(b"")
+        ...     photos = PhotoFolder(folder)
+        ...     [photos.find(name).name for name in ("a.JPG", "a.jpg", "C:\\\\pictures\\\\a.jpg")]
+        ['a.JPG', 'a.JPG', 'a.JPG']
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._listings: dict[Path, dict[str, str]] = {}
+        self._names: dict[Path, str] = {}  # under which files were located
+
+    def find(self, name: str) -> Path | None:
+        """The file of this name; None if there is none.
+
+        The name may have backslashes, upper case where the file has lower case, and folders that aren't here, such as
+        those of the computer on which it was annotated. The file is the one that has most of these folders.
+        """
+        parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
+        for i in range(len(parts)):
+            if found := self._find_in(self.folder.joinpath(*parts[i:-1]), parts[-1]):
+                return found
+        return Path(name) if os.path.isabs(name) and os.path.isfile(name) else None
+
+    def locate(self, name: str, where: Where, field: str = "image file") -> Path | str:
+        """The file of this name, as `find`; a URL as it is.
+
+        Raises:
+            MissingPhoto: there is no such file.
+            BrokenAnnotation: it was located before under another name, such as that of an image in another folder.
+        """
+        if is_url(name):
+            return name
+        found = self.find(name)
+        if found is None:
+            raise MissingPhoto(*where, field, self.folder / name.replace("\\", "/"))
+        other = self._names.setdefault(found, name)
+        if other != name:
+            raise BrokenAnnotation(*where, field, f"a file of its own for {name}", f"{found}, which is that of {other}")
+        return found
+
+    def _find_in(self, folder: Path, name: str) -> Path | None:
+        if folder not in self._listings:
+            self._listings[folder] = _listing(folder)
+        names = self._listings[folder]
+        found = name if name in names else names.get(name.lower())
+        return None if found is None else folder / found
+
+
+def _listing(folder: Path) -> dict[str, str]:
+    """Names of the files in a folder, by themselves and in lower case; empty if there is no such folder."""
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if not entry.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    return {**{name.lower(): name for name in names}, **{name: name for name in names}}
+
+
+def folders_below(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
+    """The folders inside a folder, nearest first, at most `FOLDERS`, without hidden ones."""
+    level, count = [folder], 0
+    for _ in range(depth):
+        below = [inner for outer in level for inner in _folders_in(outer)]
+        yield from below[: FOLDERS - count]
+        count += len(below)
+        if count >= FOLDERS:
+            return
+        level = below
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(Path(entry.path) for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    except OSError:  # not there, or not readable: images that are in it are reported as missing
+        return []
+
+
+def count_found(folder: Path, names: Sequence[str]) -> int:
+    """How many of the images are in a folder under the very names that the annotations have."""
+    return sum((folder / name.replace("\\", "/")).is_file() for name in names)

@@ -21,7 +21,7 @@ class PhotoFolder:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     _ = (Path(folder) / "a.JPG").write_bytes(b"")
         ...     photos = PhotoFolder(folder)
-        ...     [photos.find(name).name for name in ("a.JPG", "a.jpg", "C:\\\\pictures\\\\a.jpg")]
+        ...     found = [photos.find(name).name for name in ("a.JPG", "a.jpg", "C:\\\\pictures\\\\a.jpg")]
         ['a.JPG', 'a.JPG', 'a.JPG']
     """
 

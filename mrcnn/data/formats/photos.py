@@ -22,6 +22,7 @@ class PhotoFolder:
         ...     _ = (Path(folder) / "a.JPG").write_bytes(b"")
         ...     photos = PhotoFolder(folder)
         ...     found = [photos.find(name).name for name in ("a.JPG", "a.jpg", "C:\\\\pictures\\\\a.jpg")]
+        >>> found
         ['a.JPG', 'a.JPG', 'a.JPG']
     """
 

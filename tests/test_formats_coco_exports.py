@@ -158,6 +158,11 @@ def test_paths_of_another_machine(tmp_path, name):
     assert dataset.load_image(0).shape == (H, W, 3)
 
 
+def test_an_image_file_in_upper_case(tmp_path):
+    photo(tmp_path / "A.PNG")
+    assert load_quietly(write(tmp_path, annotation())).image_info[0]["path"] == str(tmp_path / "A.PNG")
+
+
 def test_two_names_that_end_at_one_file_are_refused(folder):
     path = write(folder, names=["C:\\train\\a.png", "C:\\val\\a.png"])
     with pytest.raises(BrokenAnnotation, match=r"image 2: image file: expected a file of its own for C:\\val\\a\.png"):

@@ -64,7 +64,7 @@ class PhotoFolder:
         if folder not in self._listings:
             self._listings[folder] = _listing(folder)
         names = self._listings[folder]
-        found = name if name in names else names.get(name.lower())
+        found = names.get(name) or names.get(name.lower())
         return None if found is None else folder / found
 
 

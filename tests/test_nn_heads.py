@@ -104,14 +104,14 @@ def test_boxes_are_constant_to_the_optimiser():
 
 def test_settings_survive_get_config_and_unknown_ones_are_refused():
     layer = PyramidROIAlign(
-        [7, 5], "unaligned", 3, level_rule="floor_1e-6", strides=(8, 16), box_offset=0, name="roi_align_mask"
+        [7, 5], "unaligned", 3, level_rule="floor_after", strides=(8, 16), box_offset=0, name="roi_align_mask"
     )
     again = PyramidROIAlign.from_config(layer.get_config())
     assert again.get_config() == layer.get_config()
     assert (again.pool_shape, again.mode, again.samples, again.box_offset) == ((7, 5), "unaligned", 3, 0)
     with pytest.raises(ValueError, match="crop"):
         PyramidROIAlign([2, 2], mode="pool")
-    with pytest.raises(ValueError, match="floor_1e-6"):
+    with pytest.raises(ValueError, match="floor_after"):
         PyramidROIAlign([2, 2], level_rule="floor")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -195,3 +196,26 @@ def test_masks_are_pasted_where_the_system_knows_no_large_pages(monkeypatch):
     monkeypatch.setattr(mmap, "mmap", Refusing)
     pasted = paste_masks(np.ones((1, 28, 28), np.float32), np.array([[3, 4, 9, 12]]), (2100, 2100))
     assert pasted.sum() == 6 * 8 and pasted[3:9, 4:12].all()
+
+
+@pytest.mark.parametrize(
+    ("method", "project"), [("padded_resize", "torchvision"), ("grid_sample", "detectron2")], ids=lambda x: x
+)
+def test_pasting_into_boxes_of_any_size_and_place_gives_the_bits_of(method, project):
+    """26 boxes: tiny, without area, inverted, larger than the image, and outside of it."""
+    with np.load(Path(__file__).parent / "golden" / "torch" / "ops.npz") as data:
+        masks, boxes, shape = data["paste_masks"], data["paste_boxes"][:, [1, 0, 3, 2]], data["paste_size"]
+        expected = np.unpackbits(data[f"paste_{project}"])[: len(masks) * shape.prod()].reshape(-1, *shape)
+    np.testing.assert_array_equal(paste_masks(masks, boxes, shape, method=method), np.moveaxis(expected, 0, -1))
+
+
+@pytest.mark.parametrize("method", ["padded_resize", "grid_sample"])
+def test_a_box_that_is_not_a_number_or_infinite_gives_no_mask(method):
+    boxes = [[np.nan, 0, 5, 5], [0, 0, np.inf, 5], [0, 0, 5, 5]]
+    masks = paste_masks(np.ones((3, 28, 28)), boxes, (10, 10), method=method)
+    assert masks.any(axis=(0, 1)).tolist() == [False, False, True]
+
+
+def test_an_unknown_way_to_paste_is_refused():
+    with pytest.raises(ValueError, match="nearest"):
+        paste_masks(np.ones((1, 28, 28)), [[0, 0, 5, 5]], (10, 10), method="nearest")

@@ -410,7 +410,7 @@ def test_the_gradient_with_adaptive_samples_is_the_adjoint(all_bodies, monkeypat
     assert (slope * other).sum() == pytest.approx((weights * ops.convert_to_numpy(change)).sum(), rel=1e-3)
 
 
-@pytest.mark.parametrize(("rule", "project"), [("floor_1e-6", "torchvision"), ("floor_1e-8", "detectron2")])
+@pytest.mark.parametrize(("rule", "project"), [("floor_after", "torchvision"), ("floor_before", "detectron2")])
 def test_levels_of_sides_on_the_borders(all_bodies, torch_ops, rule, project):
     boxes = torch_ops["level_boxes"][None][..., [1, 0, 3, 2]]
     found = all_bodies(lambda boxes: roi_levels(boxes, (1, 1), rule), boxes, xla=True)

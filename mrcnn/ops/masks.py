@@ -22,8 +22,10 @@ from numpy.typing import ArrayLike
 from mrcnn.ops import images
 from mrcnn.ops.boxes import extract_bboxes
 from mrcnn.ops.interpolation import source_positions
+from mrcnn.ops.mask_pasting import grid_sample, padded_resize
 
 PIXELS_PER_BLOCK = 2**15  # pixels of mini masks that are resized together: they fit into the cache
+PASTE_METHODS = {"padded_resize": padded_resize, "grid_sample": grid_sample}
 HUGE_PAGES_FROM, SPARSE = 2**22, 1 / 16  # bytes, and share of rows; see `_sparse_zeros`
 
 
@@ -179,17 +181,26 @@ def unmold_mask(mask: ArrayLike, bbox: ArrayLike, image_shape: Sequence[int]) ->
     return paste_masks(np.asarray(mask)[None], np.reshape(bbox, (1, 4)), image_shape)[..., 0]
 
 
-def paste_masks(masks: ArrayLike, boxes: ArrayLike, image_shape: Sequence[int], threshold: float = 0.5) -> np.ndarray:
+def paste_masks(
+    masks: ArrayLike, boxes: ArrayLike, image_shape: Sequence[int], threshold: float = 0.5, method: str = "resize"
+) -> np.ndarray:
     """Places predicted masks in the image, computing each only inside its box.
 
     Args:
         masks: [N, h, w] float 0..1.
-        boxes: [N, (y1, x1, y2, x2)] int, pixels. Parts outside the image are cut off; a box without area stays empty.
+        boxes: [N, (y1, x1, y2, x2)], pixels. Parts outside the image are cut off; a box without area stays empty.
+            Whole numbers for "resize", floats for the other methods.
         image_shape: (height, width), pixels; further entries are ignored.
-        threshold: Pixels with at least this value belong to the object; NaN never does.
+        threshold: Pixels with at least this value belong to the object, with "padded_resize" those with a larger one;
+            NaN never does.
+        method: "resize" to the size of the box, as matterport does; "padded_resize" as torchvision or "grid_sample" as
+            detectron2 does, see `ops.mask_pasting`.
 
     Returns:
         [height, width, N] bool, where each `result[..., i]` is contiguous in memory.
+
+    Raises:
+        ValueError: for an unknown method, or boxes that are not whole with "resize".
 
     Example:
 
@@ -197,7 +208,25 @@ def paste_masks(masks: ArrayLike, boxes: ArrayLike, image_shape: Sequence[int], 
     >>> masks.shape, int(masks.sum())
     ((100, 100, 1), 800)
     """
-    return _paste(np.asarray(masks), boxes, image_shape, lambda pixels: pixels >= threshold)
+    layers = np.asarray(masks)
+    if method == "resize":
+        return _paste(layers, boxes, image_shape, lambda pixels: pixels >= threshold)
+    if method not in PASTE_METHODS:
+        raise ValueError(f"method is {method!r}; expected 'resize', {', '.join(map(repr, PASTE_METHODS))}.")
+    place = PASTE_METHODS[method]
+    height, width = (int(side) for side in image_shape[:2])
+    boxes = np.reshape(np.asarray(boxes, np.float32), (-1, 4))
+    _check_count(boxes, len(layers))
+    layers = layers.astype(np.float32, copy=False)
+    placed = [place(layer, box, height, width) for layer, box in zip(layers, boxes)]
+    rows = sum(region[2] - region[0] for region, _ in filter(None, placed))
+    pasted = _blank(len(layers), height, width, rows)
+    for canvas, place in zip(pasted, placed):
+        if place is not None:
+            (y1, x1, y2, x2), compute = place
+            is_object = np.greater if method == "padded_resize" else np.greater_equal
+            is_object(compute(), np.float32(threshold), out=canvas[y1:y2, x1:x2])
+    return np.moveaxis(pasted, 0, -1)
 
 
 def _paste(layers: np.ndarray, boxes, image_shape, is_object: Callable) -> np.ndarray:
@@ -205,8 +234,7 @@ def _paste(layers: np.ndarray, boxes, image_shape, is_object: Callable) -> np.nd
     height, width = (int(side) for side in image_shape[:2])
     boxes = _pixel_boxes(boxes, len(layers))
     rows = np.clip(boxes[:, 2], 0, height) - np.clip(boxes[:, 0], 0, height)
-    share = rows.clip(0).sum() / max(1, len(layers) * height)
-    pasted = (_sparse_zeros if share <= SPARSE else np.zeros)((len(layers), height, width), bool)
+    pasted = _blank(len(layers), height, width, rows.clip(0).sum())
     for layer, canvas, (y1, x1, y2, x2) in zip(layers, pasted, boxes.tolist()):
         if y2 <= y1 or x2 <= x1:
             continue
@@ -215,6 +243,12 @@ def _paste(layers: np.ndarray, boxes, image_shape, is_object: Callable) -> np.nd
         if top < bottom and left < right:
             canvas[top:bottom, left:right] = pixels[top - y1 : bottom - y1, left - x1 : right - x1]
     return np.moveaxis(pasted, 0, -1)
+
+
+def _blank(count: int, height: int, width: int, rows: int) -> np.ndarray:
+    """[count, height, width] False, of which `rows` rows will be written."""
+    share = rows / max(1, count * height)
+    return (_sparse_zeros if share <= SPARSE else np.zeros)((count, height, width), bool)
 
 
 def _sparse_zeros(shape: Sequence[int], dtype: type) -> np.ndarray:
@@ -235,8 +269,12 @@ def _sparse_zeros(shape: Sequence[int], dtype: type) -> np.ndarray:
 def _pixel_boxes(boxes, count: int) -> np.ndarray:
     """Checks boxes [count, 4 or more] and returns them as [count, 4] int64."""
     boxes = np.reshape(boxes, (-1, np.shape(boxes)[-1] if np.size(boxes) else 4))[:, :4]
-    if len(boxes) != count:
-        raise ValueError(f"{count} masks and {len(boxes)} boxes; expected one box for each mask.")
+    _check_count(boxes, count)
     if boxes.dtype.kind == "f" and np.any(boxes != np.around(boxes)):  # also NaN
         raise ValueError(f"A box is {boxes[np.any(boxes != np.around(boxes), axis=1)][0]}; expected whole pixels.")
     return boxes.astype(np.int64)
+
+
+def _check_count(boxes: np.ndarray, count: int) -> None:
+    if len(boxes) != count:
+        raise ValueError(f"{count} masks and {len(boxes)} boxes; expected one box for each mask.")

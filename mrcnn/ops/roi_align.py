@@ -30,7 +30,7 @@ from mrcnn.ops.types import Tensor
 
 FIRST_LEVEL, LAST_LEVEL = 2, 5
 CANONICAL_LEVEL, CANONICAL_SIZE = 4, 224.0  # a box of 224 x 224 pixels, ImageNet's size, goes to P4
-LEVEL_RULES = ("round", "floor_1e-6", "floor_1e-8")
+LEVEL_RULES = ("round", "floor_after", "floor_before")
 
 
 def roi_levels(boxes: Tensor, image_shape: Tensor, rule: str = "round") -> Tensor:
@@ -40,8 +40,8 @@ def roi_levels(boxes: Tensor, image_shape: Tensor, rule: str = "round") -> Tenso
         boxes: [B, N, (y1, x1, y2, x2)] normalized.
         image_shape: [2..3] or [B, 2..3], (height, width, ...) in pixels of the molded image, as in `image_meta`. For
             boxes in pixels (1, 1).
-        rule: How 4 + log2(side / 224) becomes whole. "round": to the nearest, as in matterport's code. "floor_1e-6":
-            down, as in the paper, after adding 1e-6 (torchvision). "floor_1e-8": down, with 1e-8 added to side / 224
+        rule: How 4 + log2(side / 224) becomes whole. "round": to the nearest, as in matterport's code. "floor_after":
+            down, as in the paper, after adding 1e-6 (torchvision). "floor_before": down, with 1e-8 added to side / 224
             (detectron2).
 
     Returns:
@@ -69,13 +69,13 @@ def roi_levels(boxes: Tensor, image_shape: Tensor, rule: str = "round") -> Tenso
     area = ops.maximum(height, 0.0) * ops.maximum(width, 0.0)
     is_box = area > 0
     side = ops.sqrt(ops.where(is_box, area, 1.0)) / (CANONICAL_SIZE / ops.sqrt(image_area))
-    if rule == "floor_1e-8":
+    if rule == "floor_before":
         side = side + 1e-8
     doublings = ops.log(side) / math.log(2.0)
     if rule == "round":
         level = CANONICAL_LEVEL + ops.round(doublings)
     else:
-        level = ops.floor(CANONICAL_LEVEL + doublings + (1e-6 if rule == "floor_1e-6" else 0.0))
+        level = ops.floor(CANONICAL_LEVEL + doublings + (1e-6 if rule == "floor_after" else 0.0))
     level = ops.where(is_box, ops.clip(level, FIRST_LEVEL, LAST_LEVEL), float(FIRST_LEVEL))
     return ops.cast(level, "int32")
 

@@ -139,7 +139,7 @@ def test_via_classes_by_an_attribute(folder):
     assert load_via(folder, project).class_names == ["BG", "owl", "dog", "cat"]
 
     both = [entry(region(kind="dog", age="old"))]
-    with pytest.raises(BrokenAnnotation, match=r"region_attributes: .*attribute=\.\.\..*\['age', 'kind'\]"):
+    with pytest.raises(BrokenAnnotation, match=r"region_attributes: .*'kind'.*open_dataset\(path, attribute='age'\)"):
         load_via(folder, both)
     assert load_via(folder, both, attribute="age").class_names == ["BG", "old"]
     assert load_via(folder, both, class_name="pet").class_names == ["BG", "pet"]
@@ -175,8 +175,7 @@ def test_via_folder_and_images_elsewhere(folder, tmp_path_factory):
         ([entry(region(), region({"name": "star"}))], "region 1: shape_attributes.name: expected one of .*got 'star'"),
         ([entry(region({"name": "circle", "cy": 1, "cx": 2}))], "region 0: r: expected a number, got 'nothing'"),
         ([entry(region(dict(SQUARE, all_points_x=[1, 2])))], "all_points_y: expected 2 numbers, as many"),
-        ([entry(region(dict(SQUARE, all_points_y=[1, 2, "3", 4])))], "all_points_y: expected three numbers.*got '3'"),
-        ([entry(region({"name": "polygon", "all_points_x": [1], "all_points_y": [1]}))], r"three numbers or more"),
+        ([entry(region(dict(SQUARE, all_points_y=[1, 2, "3", 4])))], "all_points_y: expected numbers, got '3'"),
         ([entry(region(kind="dog"), region())], "region 1: region_attributes.kind: expected one of dog, got 'nothing'"),
         ({"project": {}, "view": {}, "file": {}}, "expected a VIA 1.x or 2.x file, got 'a VIA 3 project'"),
     ],

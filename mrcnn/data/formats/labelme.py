@@ -8,12 +8,16 @@
 A file:
     {"imagePath": ..., "imageData": base64 or null, "imageHeight": ..., "imageWidth": ..., "shapes": [shape, ...]}
     shape  {"label": ..., "points": [[x, y], ...], "shape_type": ..., "group_id": number or null, "flags": {...}}
-The image is the file at imagePath, or what imageData holds if there is no such file.
+The image is the file at imagePath, or what imageData holds if there is no such file, or an image of the JSON's name.
 
 Shapes become masks: polygon, rectangle (also an oriented one), circle, mask (a small PNG), and, one pixel thin, line,
 linestrip and point. A file without shapes is an image without objects. Shapes of the labels `__ignore__` and
 `_background_`, labelme's names for what is no object, are left out. The flag `iscrowd` marks a group, whose class id is
-negative.
+negative. A shape that has too
+few points, such as a polygon of two, is left out with a warning.
+
+Class ids are the order of `labels.txt`, labelme's list of labels, if that has all labels of the files. Without it, they
+are those of the labels in the files, sorted: then two folders number them alike only if both have all of them.
 
 One object may have several shapes, of one label and one group_id. Their union is its mask, as in labelme's own
 converters, except for holes. labelme has no tool for these; its users draw them in one of three ways, and each is read:
@@ -36,7 +40,7 @@ import base64
 import binascii
 import io
 from collections.abc import Iterable, Sequence
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,14 +48,21 @@ from PIL import Image
 
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.formats import limits, writers
-from mrcnn.data.formats.broken import BrokenAnnotation, names_file, names_image
+from mrcnn.data.formats.broken import BrokenAnnotation, MissingPhoto, names_file, names_image
 from mrcnn.data.formats.exif import UprightDataset, check_told_size, upright_size
+from mrcnn.data.formats.image_files import SUFFIXES
 from mrcnn.data.formats.labelme_shapes import THIN, draw, merge, parse_shape, shapes_of
-from mrcnn.data.formats.parsing import field, name_classes, parse_all, read_json
+from mrcnn.data.formats.parsing import field, name_classes, parse_all, read_json, warn_of_small_shapes
+from mrcnn.data.formats.photos import PhotoFolder
 from mrcnn.data.formats.recognition import Format, OpenOptions, Place
+from mrcnn.data.user_warnings import warn
+from mrcnn.io import replacing
 
 NO_OBJECT = ("__ignore__", "_background_")
 CROWD = "iscrowd"
+LABELS = "labels.txt"  # labelme's name for its list of labels
+Size = tuple[int, int]
+Object = tuple[str, bool, list[dict[str, Any]]]  # label, whether it is a crowd, shapes
 
 
 class LabelmeDataset(UprightDataset):
@@ -79,6 +90,7 @@ class LabelmeDataset(UprightDataset):
         source: str = "labelme",
         classes: Sequence[str] | None = None,
         skip_broken: bool = False,
+        labels: str | None = LABELS,
     ) -> None:
         """Adds the images of a folder, or one.
 
@@ -87,10 +99,11 @@ class LabelmeDataset(UprightDataset):
                 doesn't tell whether someone looked at them.
             images_dir: folder of the images; None: as imagePath says, seen from the file.
             source: see `Dataset.add_class`.
-            classes: class names, in the order of their ids 1, 2, ...; None: those found, sorted. Give it if
-                training and validation files may have different ones. Objects of other classes are left out, with a
-                warning that counts them.
+            classes: class names, in the order of their ids 1, 2, ...; None: those of `labels`, else those found,
+                sorted. Give it, or use `open_splits`, if training and validation files may have different ones.
+                Objects of other classes are left out, with a warning that counts them.
             skip_broken: leave broken images out with a warning, instead of raising.
+            labels: name of the list of class names, one a line, in the folder or the one above; None: don't read it.
 
         Raises:
             FileNotFoundError: no such file, or none in the folder.
@@ -100,14 +113,19 @@ class LabelmeDataset(UprightDataset):
         files = sorted(path.glob("*.json")) if path.is_dir() else [path]
         if not files:
             raise FileNotFoundError(f"{path} has no JSON file; expected one an image, as labelme writes them.")
-        parsed = parse_all(files, lambda file: _parse_file(file, images_dir), skip_broken)
+        photos = PhotoFolder(files[0].parent if images_dir is None else images_dir)
+        too_small: list[str] = []
+        parsed = parse_all(files, lambda file: _parse_file(file, photos, too_small), skip_broken)
+        warn_of_small_shapes(path, too_small)
         found = [label for *_, objects in parsed for label, _, _ in objects]
+        if classes is None and labels is not None:
+            classes = _listed_labels(files[0].parent, labels, found)
         ids = name_classes(self, source, found, classes, path)
         for file, photo, (height, width), objects in parsed:
-            own = [(ids[label], crowd, shapes) for label, crowd, shapes in objects if label in ids]
+            known = [(ids[label], crowd, shapes) for label, crowd, shapes in objects if label in ids]
             embedded = photo is None
             self.add_image(
-                source, file.stem, str(photo or file), height=height, width=width, embedded=embedded, objects=own
+                source, file.stem, str(photo or file), height=height, width=width, embedded=embedded, objects=known
             )
 
     @names_image
@@ -148,7 +166,8 @@ def _find(place: Place) -> list[Path]:
 
 def _open(path: Path, options: OpenOptions) -> LabelmeDataset:
     dataset = LabelmeDataset()
-    dataset.load_labelme(path, classes=options.classes, skip_broken=options.skip_broken)
+    labels = LABELS if options.names is None else None  # classes that no file has would need a place among the names
+    dataset.load_labelme(path, classes=options.classes, skip_broken=options.skip_broken, labels=labels)
     return dataset
 
 
@@ -163,8 +182,23 @@ FORMAT = Format(
 
 
 # ---- Parts of the file -----------------------------------------------------------------------------------------------
-def _parse_file(file, images_dir):
-    """(file, image file or None if the image is in it, (height, width), [(label, crowd, shapes)])."""
+def _listed_labels(folder: Path, name: str, found: Sequence[str]) -> list[str] | None:
+    """The labels of the list in a folder or the one above; None if there is none, or it lacks a label of the files."""
+    for file in (folder / name, folder.resolve().parent / name):
+        if not file.is_file():
+            continue
+        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
+        listed = [line for line in dict.fromkeys(lines) if line and line not in NO_OBJECT]
+        missing = sorted(set(found) - set(listed))
+        if not missing:
+            return listed
+        warn(f"{file} lacks {', '.join(map(repr, missing))}, so it isn't used to number the classes.")
+        return None
+    return None
+
+
+def _parse_file(file: Path, photos: PhotoFolder, too_small: list[str]) -> tuple[Path, Path | None, Size, list[Object]]:
+    """(file, image file or None if the image is in it, (height, width), objects)."""
     content, where = read_json(file), (file, "the image")
     if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
         got = sorted(content) if isinstance(content, dict) else content
@@ -175,35 +209,35 @@ def _parse_file(file, images_dir):
         if pixels is not None and (not isinstance(pixels, int) or pixels < 1):
             raise BrokenAnnotation(*where, side, "pixels, a whole number of 1 or more", pixels)
         told.append(pixels)
-    photo = _find_photo(content, file, images_dir)
+    photo = _find_photo(content, file, photos)
     if photo is None:
         embedded = _embedded_image(content, file)
         size = embedded.height, embedded.width
         check_told_size(told, size, where)
     else:
         size = upright_size(photo, where, told)
-    return file, photo, size, _objects(content["shapes"], size, file)
+    return file, photo, size, _objects(content["shapes"], size, file, too_small)
 
 
-def _find_photo(content, file, images_dir):
+def _find_photo(content: dict, file: Path, photos: PhotoFolder) -> Path | None:
     """Path of the image file; None if there is none, but imageData."""
     embedded, where = content.get("imageData"), (file, "the image")
     if embedded is not None and content.get("imagePath") is None:
         return None
-    # labelme on Windows writes backslashes.
-    name = PureWindowsPath(field(content, "imagePath", str, "the image's file", where)).as_posix()
-    folder = file.parent if images_dir is None else Path(images_dir)
-    for photo in (folder / name, folder / Path(name).name):
-        if name and photo.is_file():
-            return photo
-    if embedded is None:
-        expected = f"to find {folder / name}, or imageData"
-        raise BrokenAnnotation(*where, "imagePath", expected, "nothing there")
-    return None
+    name = field(content, "imagePath", str, "the image's file", where)
+    photo = photos.find(name)
+    if photo is not None and photo.suffix.lower() != ".json":  # labelme's own tutorial names the JSON file itself
+        return photo
+    if embedded is not None:
+        return None
+    renamed = [photos.find(file.stem + suffix) for suffix in SUFFIXES]  # tools rename both, but not the text inside
+    if any(renamed):
+        return next(filter(None, renamed))
+    raise MissingPhoto(*where, "imagePath", photos.folder / name.replace("\\", "/"), "Nor is there imageData.")
 
 
-def _embedded_image(content, file):
-    """The picture that imageData holds."""
+def _embedded_image(content: dict, file: str | Path) -> Image.Image:
+    """The image that imageData holds."""
     try:
         picture = Image.open(io.BytesIO(base64.b64decode(content["imageData"], validate=True)))
         picture.load()
@@ -212,8 +246,8 @@ def _embedded_image(content, file):
     return picture
 
 
-def _objects(entries, size, file):
-    """[(label, crowd, shapes)] in the order of their first shapes; a group is one object."""
+def _objects(entries: list, size: Size, file: Path, too_small: list[str]) -> list[Object]:
+    """The objects in the order of their first shapes; a group is one object."""
     limits.check_masks(len(entries), *size, (file, "the image"))
     objects = {}
     for i, entry in enumerate(entries):
@@ -229,11 +263,14 @@ def _objects(entries, size, file):
         shape = parse_shape(entry, size, where)
         if label in NO_OBJECT:
             continue
+        if shape is None:
+            too_small.append(f"{file.name}: {where[1]}")
+            continue
         key = (label, i) if group is None else (label, "group", group)
-        one = objects.setdefault(key, [label, False, []])
-        one[1] |= bool(flags.get(CROWD))
-        one[2].append(shape)
-    return [tuple(one) for one in objects.values()]
+        found = objects.setdefault(key, [label, False, []])
+        found[1] |= bool(flags.get(CROWD))
+        found[2].append(shape)
+    return [tuple(found) for found in objects.values()]
 
 
 # ---- Writing ---------------------------------------------------------------------------------------------------------
@@ -242,7 +279,7 @@ def save_labelme(dataset: Dataset, folder: str | Path, image_ids: Iterable[int] 
 
     Objects become polygons through their outer pixels, several in one group if they have several parts. What polygons
     can't hold, holes above all, becomes a mask shape (labelme 5 or newer). Crowds get the flag `iscrowd`. Objects
-    without a pixel are left out.
+    without a pixel are left out. `labels.txt` lists all classes, also those without an object.
 
     Args:
         dataset: Dataset, prepared.
@@ -288,6 +325,9 @@ def save_labelme(dataset: Dataset, folder: str | Path, image_ids: Iterable[int] 
             "imageWidth": masks.shape[1],
         }
         paths.append(writers.write_json(content, folder / f"{name}.json", indent=2))
+    with replacing(folder / LABELS) as unfinished:
+        names = [str(info["name"]) for info in dataset.class_info[1:]]
+        unfinished.write_text("\n".join([*NO_OBJECT, *names]) + "\n", encoding="utf-8")
     return paths
 
 

@@ -37,11 +37,12 @@ POINTS = {  # least and most points of each kind of shape
 THIN = ("line", "linestrip", "point")
 
 
-def parse_shape(entry: dict, size: tuple[int, int], where: Where) -> dict[str, Any]:
+def parse_shape(entry: dict, size: tuple[int, int], where: Where) -> dict[str, Any] | None:
     """Checks an entry of "shapes" of an image of `size`, (height, width) in pixels.
 
     Returns:
-        {"kind": str, "points": [V, (x, y)] float, and for masks "png": bytes}.
+        {"kind": str, "points": [V, (x, y)] float, and for masks "png": bytes}; None if the shape has too few points,
+        as after a click by mistake.
 
     Raises:
         BrokenAnnotation: the shape is of an unknown kind, or its points or mask are broken.
@@ -55,6 +56,8 @@ def parse_shape(entry: dict, size: tuple[int, int], where: Where) -> dict[str, A
         if not pair or not all(isinstance(v, (int, float)) for v in point):
             raise BrokenAnnotation(*where, "points", "points [x, y], two numbers each", point)
     least, most = POINTS[kind]
+    if len(points) < least and kind != "mask":
+        return None
     if not least <= len(points) <= most:
         count = f"{least}" if least == most else f"{least} or more" if most == math.inf else f"{least} to {most}"
         raise BrokenAnnotation(*where, "points", f"{count} points of a {kind}", points)

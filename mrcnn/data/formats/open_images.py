@@ -21,7 +21,6 @@ Shapes:
 
 from __future__ import annotations
 
-import csv
 import difflib
 import warnings
 from collections import defaultdict
@@ -35,7 +34,7 @@ from mrcnn.data.dataset import Dataset
 from mrcnn.data.formats import limits
 from mrcnn.data.formats.broken import BrokenAnnotation, names_file, names_image
 from mrcnn.data.formats.image_files import SUFFIXES, read_values
-from mrcnn.data.formats.parsing import image_size, name_classes, parse_all
+from mrcnn.data.formats.parsing import image_size, name_classes, parse_all, read_csv
 from mrcnn.data.formats.recognition import Format, OpenOptions, Place
 
 FILE_ENDINGS = ("annotations-object-segmentation.csv", "segmentations.csv")
@@ -193,22 +192,10 @@ def _find(names, places):
 
 
 # ---- Parts of the files ----------------------------------------------------------------------------------------------
-def _rows(path):
-    """(line number, cells) of the lines of a CSV file."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            for row in reader:
-                if row:  # not an empty line
-                    yield reader.line_num, row
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise BrokenAnnotation(path, "the file", "text", "CSV in UTF-8", str(error)) from error
-
-
 def class_labels(path: str | Path, classes: Sequence[str] | str) -> dict[str, str]:
     """{label: name} of the classes wanted."""
     names = {}
-    for line, row in _rows(path):
+    for line, row in read_csv(path):
         if len(row) != 2:
             raise BrokenAnnotation(path, f"line {line}", "columns", "LabelName,DisplayName", row)
         names[row[0]] = row[1].strip()
@@ -227,7 +214,7 @@ def class_labels(path: str | Path, classes: Sequence[str] | str) -> dict[str, st
 
 def _read_annotations(path, names):
     """{image id: [(label, mask's file name)]} of the classes wanted, in the order of the file."""
-    by_image, rows = defaultdict(list), _rows(path)
+    by_image, rows = defaultdict(list), read_csv(path)
     _, header = next(rows, (1, []))
     if not set(COLUMNS) <= set(header):
         raise BrokenAnnotation(path, "line 1", "columns", ", ".join(COLUMNS), header)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ from mrcnn.data.user_warnings import warn
 Entry = TypeVar("Entry")
 Parsed = TypeVar("Parsed")
 
+LARGEST_CELL = 1 << 30  # characters of a cell of a CSV file, which may hold a mask; Python's limit is 131,072
 THREADS, CHUNK = 8, 64  # that check images, and images that one checks at a time
 QUIET_UP_TO = 1000  # images that are checked without a progress bar
 PROGRESS_AFTER = 1.0  # seconds until it is shown
@@ -43,6 +45,23 @@ def read_json(path: str | Path) -> Any:
         raise BrokenAnnotation(path, f"byte {error.start}", "text", "JSON in UTF-8", str(error)) from error
     except (RecursionError, ValueError) as error:  # nested too deeply, or a number of thousands of digits
         raise BrokenAnnotation(path, "the file", "text", "JSON", str(error)) from error
+
+
+def read_csv(path: str | Path) -> Iterator[tuple[int, list[str]]]:
+    """Yields (line number, cells) of the lines of a CSV file that aren't empty.
+
+    Raises:
+        BrokenAnnotation: it isn't CSV in UTF-8.
+    """
+    csv.field_size_limit(LARGEST_CELL)
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            for row in reader:
+                if row:
+                    yield reader.line_num, row
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BrokenAnnotation(path, "the file", "text", "CSV in UTF-8", str(error)) from error
 
 
 def field(entry: dict, name: str, kind: type | tuple[type, ...], expected: str, where: Where) -> Any:
@@ -185,6 +204,13 @@ def warn_of_similar_names(names: Iterable[str], path: str | Path) -> None:
     groups = [" and ".join(map(repr, group)) for group in alike.values() if len(group) > 1]
     if groups:
         warn(f"{path}: class names that differ little, or not at all, are different classes: {'; '.join(groups)}.")
+
+
+def warn_of_small_shapes(path: str | Path, names: Sequence[str]) -> None:
+    """Warns of shapes that are left out because they have too few points to have an area."""
+    if names:
+        shown = ", ".join(sorted(names)[:5]) + (", ..." if len(names) > 5 else "")
+        warn(f"{path}: {len(names)} shapes have too few points and are left out: {shown}.")
 
 
 def image_size(path: str | Path, where: Where) -> tuple[int, int]:

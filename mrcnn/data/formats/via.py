@@ -1,4 +1,4 @@
-"""VGG Image Annotator (VIA): JSON of versions 1.x and 2.x.
+"""VGG Image Annotator (VIA): JSON and CSV of versions 1.x and 2.x.
 
     dataset = ViaDataset()
     dataset.load_via("balloon/train/via_region_data.json", class_name="balloon")
@@ -9,11 +9,13 @@ The file, in one of these forms:
     2.x              {key: entry, ...}, regions as a list
     2.x project      {"_via_img_metadata": {key: entry, ...}, "_via_attributes": ..., ...}
     a bare list      [entry, ...]
+    CSV              a line for each region, with its attributes in JSON
 where
     entry   {"filename": ..., "regions": ...}
     region  {"shape_attributes": {"name": "polygon", "all_points_x": ..., ...}, "region_attributes": {...}}
 
-Shapes become masks: polygon, polyline (closed), rect, circle, ellipse, point (one pixel).
+Shapes become masks: polygon, polyline (closed), rect, circle, ellipse, point (one pixel). A polygon of
+less than three points, such as a click by mistake, is left out with a warning.
 """
 
 from __future__ import annotations
@@ -24,21 +26,25 @@ from typing import Any
 
 import numpy as np
 
-from mrcnn.data.dataset import Dataset, is_url
-from mrcnn.data.formats import limits, rasterize
-from mrcnn.data.formats.broken import BrokenAnnotation, names_file, names_image
+from mrcnn.data.dataset import Dataset
+from mrcnn.data.formats import rasterize
+from mrcnn.data.formats.broken import names_file, names_image
 from mrcnn.data.formats.json_head import growing_heads, has_keys
-from mrcnn.data.formats.parsing import field, image_size, parse_all, read_json
-from mrcnn.data.formats.recognition import NAMES_READ, Format, OpenOptions, Place, find_images_folder
+from mrcnn.data.formats.parsing import field, image_size, name_classes, parse_all, warn_of_small_shapes
+from mrcnn.data.formats.photos import PhotoFolder
+from mrcnn.data.formats.recognition import NAMES_READ, Format, OpenOptions, Place, find_images_folder, first_bytes
+from mrcnn.data.formats.via_file import (
+    COLUMNS,
+    NUMBERS,
+    attribute_of_classes,
+    names_by_attribute,
+    names_without_attribute,
+    parse_regions,
+    read_entries,
+    regions_of,
+)
 
 USUAL_FILE = "via_region_data.json"
-NUMBERS = {  # of each shape; polygons have lists of them
-    "rect": ("y", "x", "height", "width"),
-    "circle": ("cy", "cx", "r"),
-    "ellipse": ("cy", "cx", "ry", "rx"),
-    "point": ("cy", "cx"),
-}
-SHAPES = ("polygon", "polyline", *NUMBERS)
 
 
 class ViaDataset(Dataset):
@@ -67,16 +73,18 @@ class ViaDataset(Dataset):
         """Adds the images of a VIA file.
 
         The class of a region is `class_name` for all of them, or the value of one of its attributes. If neither is
-        given: the attribute if the regions have one; if they have none, the only one of `classes`, or "object".
+        given: the attribute that has values, if there is one, or several that always have the same; if there is none,
+        the only one of `classes`, or "object".
 
         Args:
-            path: the JSON file, or a folder that holds `via_region_data.json` or only one JSON file.
+            path: the JSON or CSV file, or a folder that holds `via_region_data.json` or only one JSON or CSV file.
             images_dir: folder of the images; None: that of the file.
             source: see `Dataset.add_class`.
             class_name: the class of all regions; or None.
             attribute: the name of the region attribute that tells the class; or None.
             classes: class names, in the order of their ids 1, 2, ...; None: those of the project, else those
-                in the file, sorted. Give it if training and validation files may have different ones.
+                in the file, sorted. A file numbers only the classes it has: give the names, or use `open_splits`, where
+                training and validation files may have different ones.
             skip_broken: leave broken images out with a warning, instead of raising.
 
         Raises:
@@ -84,25 +92,29 @@ class ViaDataset(Dataset):
             BrokenAnnotation: names the file, the entry, its field, what was expected and what is there.
         """
         path = find_file(path)
-        images_dir = path.parent if images_dir is None else Path(images_dir)
-        entries, project_classes = _entries(path)
-        regions = [region for _, entry in entries for region in _regions(entry)]
+        photos = PhotoFolder(path.parent if images_dir is None else images_dir)
+        entries, offered = read_entries(path)
+        regions = list(regions_of(entries))
         if class_name is None and attribute is None:
-            attribute = _only_attribute(path, regions)
-        if class_name is not None or attribute is None:
-            names = [class_name] if class_name else _names_without_attribute(path, classes, regions)
+            attribute = attribute_of_classes(path, regions)
+        if class_name is not None:
+            names, attribute = [class_name], None
+        elif attribute is None:
+            names = names_without_attribute(path, regions, classes)
         else:
-            found = {_class_of(region, attribute) for region in regions} - {None}
-            names = list(classes or project_classes.get(attribute) or sorted(found))
-        for i, name in enumerate(names):
-            self.add_class(source, i + 1, name)
-        own_class = names[0] if len(names) == 1 and (class_name is not None or attribute is None) else None
+            names = names_by_attribute(path, attribute, regions, offered, classes)
+        ids, too_small = name_classes(self, source, (), names, path), []
 
-        def parse(item):
-            return _parse_entry(path, images_dir, *item, names, attribute, own_class)
+        def parse(item: tuple[str, dict]) -> tuple:
+            where, entry = (path, item[0]), item[1]
+            filename = field(entry, "filename", str, "the image's file name", where)
+            photo = photos.locate(filename, where)
+            size = image_size(photo, where)
+            return filename, photo, size, parse_regions(entry, size, ids, attribute, where, too_small)
 
-        for filename, file, size, shapes in parse_all(entries, parse, skip_broken, lambda item: (path, item[0])):
-            self.add_image(source, filename, str(file), height=size[0], width=size[1], shapes=shapes)
+        for filename, photo, size, shapes in parse_all(entries, parse, skip_broken, lambda item: (path, item[0])):
+            self.add_image(source, filename, str(photo), height=size[0], width=size[1], shapes=shapes)
+        warn_of_small_shapes(path, too_small)
 
     @names_image
     def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
@@ -137,12 +149,12 @@ def find_file(path: str | Path) -> Path:
     path = Path(path)
     if not path.is_dir():
         return path
-    found = sorted(path.glob("*.json"))
+    found = sorted(path.glob("*.json")) or sorted(path.glob("*.csv"))
     if path / USUAL_FILE in found:
         return path / USUAL_FILE
     if len(found) != 1:
         names = ", ".join(f.name for f in found) or "no JSON file"
-        raise FileNotFoundError(f"{path} has {names}; expected {USUAL_FILE}, or only one JSON file.")
+        raise FileNotFoundError(f"{path} has {names}; expected {USUAL_FILE}, or only one JSON or CSV file.")
     return found[0]
 
 
@@ -160,18 +172,28 @@ def _is_mine(content: Any) -> bool:
 
 def _find(place: Place) -> list[Path]:
     found = place.json_files_of(FORMAT.name)
+    if not found:  # the same annotations are often exported to both
+        found = [file for file in place.files(".csv") if COLUMNS[1].encode() in first_bytes(file).split(b"\n")[0]]
     return [file for file in found if file.name == USUAL_FILE] or found
 
 
 def _open(path: Path, options: OpenOptions) -> ViaDataset:
     dataset = ViaDataset()
     images_dir = find_images_folder(path, first_image_names(path), FORMAT.loader)
-    dataset.load_via(path, images_dir, classes=options.classes or options.names, skip_broken=options.skip_broken)
+    dataset.load_via(
+        path,
+        images_dir,
+        attribute=options.attribute,
+        classes=options.classes or options.names,
+        skip_broken=options.skip_broken,
+    )
     return dataset
 
 
 def first_image_names(path: Path) -> list[str]:
     """File names of the first images of a file."""
+    if path.suffix.lower() == ".csv":
+        return [str(entry["filename"]) for _, entry in read_entries(path)[0][:NAMES_READ]]
     for content in growing_heads(path):
         if _is_mine(content):
             entries = content.get("_via_img_metadata", content) if isinstance(content, dict) else content
@@ -183,112 +205,9 @@ def first_image_names(path: Path) -> list[str]:
 
 FORMAT = Format(
     name="VIA",
-    signs='a JSON file with image entries {"filename", "regions"} or "_via_img_metadata"',
+    signs='a JSON file with image entries {"filename", "regions"} or "_via_img_metadata", or its CSV export',
     loader="ViaDataset().load_via(file, images_dir)",
     find=_find,
     open=_open,
     is_mine=_is_mine,
 )
-
-
-# ---- Parts of the file -----------------------------------------------------------------------------------------------
-def _entries(path):
-    """[(name, entry)] of all images, and the classes that a project offers, by attribute."""
-    content, classes = read_json(path), {}
-    if isinstance(content, dict) and "_via_img_metadata" in content:
-        attributes = (content.get("_via_attributes") or {}).get("region") or {}
-        for name, attribute in attributes.items():
-            if isinstance(attribute, dict):
-                classes[name] = [option.strip() for option in attribute.get("options") or ()]
-        content = content["_via_img_metadata"]
-    if isinstance(content, dict) and isinstance(content.get("project"), dict) and "view" in content:
-        raise BrokenAnnotation(path, "the file", "version", "a VIA 1.x or 2.x file", "a VIA 3 project")
-    if isinstance(content, dict):
-        named = list(content.items())
-    elif isinstance(content, list):
-        named = [(f"entry {i}", entry) for i, entry in enumerate(content)]
-    else:
-        raise BrokenAnnotation(path, "the file", "content", "an object or a list of image entries", content)
-    for name, entry in named:
-        if not isinstance(entry, dict):
-            raise BrokenAnnotation(path, name, "entry", 'an object with "filename" and "regions"', entry)
-    return named, classes
-
-
-def _regions(entry):
-    """The regions of an entry, as far as they are objects; others are left to `_parse_entry`."""
-    regions = entry.get("regions", [])
-    regions = regions.values() if isinstance(regions, dict) else regions if isinstance(regions, list) else []
-    return [region for region in regions if isinstance(region, dict)]
-
-
-def _attributes(region):
-    attributes = region.get("region_attributes")
-    return attributes if isinstance(attributes, dict) else {}
-
-
-def _only_attribute(path, regions):
-    """The one attribute that regions have; None if they have none."""
-    names = sorted({name for region in regions for name in _attributes(region)})
-    if len(names) > 1:
-        raise BrokenAnnotation(path, "the file", "region_attributes", "one, or attribute=... to choose which", names)
-    return names[0] if names else None
-
-
-def _names_without_attribute(path, classes, regions):
-    """The names of the classes, where regions don't tell theirs."""
-    if regions and len(classes or ()) > 1:
-        raise BrokenAnnotation(path, "the file", "region_attributes", f"one that tells {', '.join(classes)}", "none")
-    return list(classes or ["object"])
-
-
-def _class_of(region, attribute):
-    """The name of a region's class; of a checkbox, the one that is ticked. None where it isn't told."""
-    value = _attributes(region).get(attribute)
-    if isinstance(value, dict):
-        ticked = [name for name, on in value.items() if on]
-        value = ticked[0] if len(ticked) == 1 else None
-    return value.strip() or None if isinstance(value, str) else None
-
-
-def _parse_entry(path, images_dir, name, entry, names, attribute, own_class):
-    """(filename, path, (height, width), [(shape attributes, class id)]) of an entry."""
-    where = (path, name)
-    filename = field(entry, "filename", str, "the image's file name", where)
-    file = filename if is_url(filename) else images_dir / filename
-    regions = field(entry, "regions", (dict, list), "an object or a list of regions", where)
-    size = image_size(file, where)
-    limits.check_masks(len(regions), *size, where)
-    shapes = []
-    for i, region in enumerate(regions.values() if isinstance(regions, dict) else regions):
-        where = (path, f"{name}, region {i}")
-        if not isinstance(region, dict):
-            raise BrokenAnnotation(*where, "region", "an object", region)
-        shape = field(region, "shape_attributes", dict, "an object", where)
-        _check_shape(shape, size, where)
-        shown = own_class if own_class is not None else _class_of(region, attribute)
-        if shown not in names:
-            got = _attributes(region).get(attribute, "nothing")
-            raise BrokenAnnotation(*where, f"region_attributes.{attribute}", f"one of {', '.join(names)}", got)
-        shapes.append((shape, names.index(shown) + 1))
-    return filename, file, size, shapes
-
-
-def _check_shape(shape, size, where):
-    kind = field(shape, "name", str, f"one of {', '.join(SHAPES)}", where)
-    if kind not in SHAPES:
-        raise BrokenAnnotation(*where, "shape_attributes.name", f"one of {', '.join(SHAPES)}", kind)
-    if kind in NUMBERS:
-        for name in (*NUMBERS[kind], *({"theta"} & shape.keys())):
-            number = field(shape, name, (int, float), "a number", where)
-            limits.check_coordinates([number], *size, where, name)
-        return
-    ys, xs = (field(shape, f"all_points_{axis}", list, "a list of numbers", where) for axis in "yx")
-    if len(ys) != len(xs):
-        raise BrokenAnnotation(*where, "all_points_y", f"{len(xs)} numbers, as many as all_points_x", ys)
-    for axis, points in (("y", ys), ("x", xs)):
-        wrong = [p for p in points if not isinstance(p, (int, float)) or isinstance(p, bool)]
-        if wrong or len(points) < 3:
-            raise BrokenAnnotation(*where, f"all_points_{axis}", "three numbers or more", wrong[0] if wrong else points)
-        limits.check_coordinates(points, *size, where, f"all_points_{axis}")
-    limits.check_outline(xs, ys, where, "all_points_x")

@@ -60,13 +60,7 @@ def read_values(path: str | Path, where: Where, size: tuple[int, int] | None = N
     Raises:
         BrokenAnnotation: the file isn't an image, has another size, or colours.
     """
-    try:
-        with Image.open(path) as picture:
-            values = np.asarray(picture)
-    except FileNotFoundError as error:
-        raise BrokenAnnotation(*where, "mask", f"to find {path}", "nothing there") from error
-    except (OSError, SyntaxError) as error:  # what Pillow raises for some damaged PNGs
-        raise BrokenAnnotation(*where, "mask", f"{path} to be an image", str(error)) from error
+    values = _pixels(path, where)
     if values.ndim == 3:
         colors = values[..., : 1 if values.shape[-1] == 2 else 3]
         if (colors != colors[..., :1]).any():
@@ -76,6 +70,35 @@ def read_values(path: str | Path, where: Where, size: tuple[int, int] | None = N
         raise BrokenAnnotation(*where, "mask", f"{path} to hold whole numbers", str(values.dtype))
     check_size(path, where, values.shape, size)
     return values
+
+
+def read_colors(path: str | Path, where: Where, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Reads the colour of each pixel of an image, of a palette image as the palette has it.
+
+    Args:
+        path, where, size: as in `read_values`.
+
+    Returns:
+        [H, W] int32, 0xRRGGBB.
+
+    Raises:
+        BrokenAnnotation: the file isn't an image, or has another size.
+    """
+    red, green, blue = np.moveaxis(_pixels(path, where, "RGB").astype(np.int32), -1, 0)
+    colors = red << 16 | green << 8 | blue
+    check_size(path, where, colors.shape, size)
+    return colors
+
+
+def _pixels(path: str | Path, where: Where, mode: str | None = None) -> np.ndarray:
+    """The pixels of an image, converted to a mode of Pillow's; None: as stored."""
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(picture if mode is None else picture.convert(mode))
+    except FileNotFoundError as error:
+        raise BrokenAnnotation(*where, "mask", f"to find {path}", "nothing there") from error
+    except (OSError, SyntaxError) as error:  # what Pillow raises for some damaged PNGs
+        raise BrokenAnnotation(*where, "mask", f"{path} to be an image", str(error)) from error
 
 
 def check_size(path: str | Path, where: Where, found: tuple[int, ...], expected: tuple[int, int] | None) -> None:

@@ -258,13 +258,35 @@ def test_files_that_are_no_text_or_no_image_or_have_none(folder):
     with pytest.raises(BrokenAnnotation, match=r"a\.txt: byte 0: text: expected numbers"):
         load(folder)
     path.write_text("")
-    write(folder, "", "c.txt")
-    with pytest.raises(
-        BrokenAnnotation, match=r"c\.txt: the image: image file: expected to find .*c\.jpg, got 'nothing"
-    ):
-        load(folder / "labels" / "train")
     (folder / "images" / "train" / "a.png").write_text("no image")
     with pytest.raises(BrokenAnnotation, match=r"a\.txt: the image: image file: expected .*a\.png to be an image"):
+        load(folder)
+
+
+def test_labels_without_an_image_are_left_out_and_said(folder):
+    write(folder, "0 0.5 0.5 0.5 0.5")
+    write(folder, "0 0.5 0.5 0.5 0.5", "lost.txt")
+    for path in (folder, folder / "labels" / "train"):
+        with pytest.warns(UserWarning, match=r"no image for 1 text files of labels.*: lost\.txt") as caught:
+            dataset = load(path)
+        assert [info["id"] for info in dataset.image_info] == ["a.png", "b.png"] and len(caught) == 1
+        assert caught[0].filename == __file__
+    for name in ("a.png", "b.png"):
+        (folder / "images" / "train" / name).unlink()
+    with pytest.raises(FileNotFoundError, match=r"images/train has no images; expected those of the labels in"):
+        load(folder / "labels" / "train")
+
+
+def test_images_that_differ_only_in_their_ending_both_count(folder):
+    photo(folder / "images" / "train" / "a.jpg")
+    write(folder, "0 0.5 0.5 0.5 0.5")
+    assert [len(load(folder / "labels" / "train").load_mask(i)[1]) for i in range(3)] == [1, 1, 0]
+
+
+def test_all_images_that_a_list_names_and_that_are_missing_are_named(folder):
+    (folder / "train.txt").write_text("images/train/a.png\nimages/train/x.png\nimages/train/y.png\n")
+    (folder / "data.yaml").write_text("train: train.txt\nnames: [cat]\n")
+    with pytest.raises(BrokenAnnotation, match=r"2 of 3 images have no image file: x\.png, y\.png\.\nskip_broken=True"):
         load(folder)
 
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.formats import limits
-from mrcnn.data.formats.broken import BrokenAnnotation, names_file, names_image
+from mrcnn.data.formats.broken import BrokenAnnotation, MissingPhoto, names_file, names_image
 from mrcnn.data.formats.image_files import check_size, choose, image_files, read_values
 from mrcnn.data.formats.parsing import image_size, parse_all
 from mrcnn.data.formats.recognition import Format, OpenOptions, Place, only_class
@@ -76,7 +76,7 @@ class IdPngDataset(Dataset):
         def parse(name: str) -> tuple[str, Path, tuple[int, int], str]:
             where = (images_dir, name)
             if name not in images:
-                raise BrokenAnnotation(*where, "image", f"an image for the mask {name}{mask_suffix}", "nothing there")
+                raise MissingPhoto(*where, "image", Path(images_dir) / f"{name}.png")
             if name + mask_suffix not in masks:
                 expected = f"to find {name}{mask_suffix}.png in {masks_dir}"
                 raise BrokenAnnotation(*where, "mask", expected, "nothing there")

@@ -17,7 +17,6 @@ Shapes:
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from mrcnn.data.formats.broken import BrokenAnnotation, names_file, names_image
 from mrcnn.data.formats.image_files import check_size, choose, image_files, read_values
 from mrcnn.data.formats.parsing import image_size, parse_all
 from mrcnn.data.formats.recognition import FOLDERS_READ, Format, OpenOptions, Place, only_class
+from mrcnn.data.user_warnings import warn
 
 
 class NucleiDataset(Dataset):
@@ -81,10 +81,9 @@ class NucleiDataset(Dataset):
         unknown = [name for name, *_, masks in parsed if masks is None]
         if 0 < len(unknown) < len(parsed):
             shown = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
-            warnings.warn(
+            warn(
                 f"{folder}: {len(unknown)} of {len(parsed)} images have no masks folder and count as images without"
-                f" an object: {shown}. Name the others in image_names to leave them out.",
-                stacklevel=2,
+                f" an object: {shown}. Name the others in image_names to leave them out."
             )
 
     @names_image

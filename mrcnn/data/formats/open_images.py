@@ -22,7 +22,6 @@ Shapes:
 from __future__ import annotations
 
 import difflib
-import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,18 +31,19 @@ import numpy as np
 
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.formats import limits
-from mrcnn.data.formats.broken import BrokenAnnotation, names_file, names_image
+from mrcnn.data.formats.broken import BrokenAnnotation, MissingPhoto, names_file, names_image
 from mrcnn.data.formats.image_files import SUFFIXES, read_values
 from mrcnn.data.formats.parsing import image_size, name_classes, parse_all, read_csv
 from mrcnn.data.formats.recognition import Format, OpenOptions, Place
+from mrcnn.data.user_warnings import warn
 
 FILE_ENDINGS = ("annotations-object-segmentation.csv", "segmentations.csv")
 ANNOTATIONS = (f"*{FILE_ENDINGS[0]}", FILE_ENDINGS[1])
-DESCRIPTIONS = (
+DESCRIPTIONS = (  # the last one has labels without names
     "*class-descriptions-boxable.csv",
     "*class-descriptions*.csv",
-    "segmentation_classes.csv",
     "classes.csv",
+    "segmentation_classes.csv",
 )
 COLUMNS = ("MaskPath", "ImageID", "LabelName")
 STRETCH = 0.02  # how far a mask's sides may be from the photo's proportions; rounding makes some difference
@@ -97,8 +97,8 @@ class OpenImagesDataset(Dataset):
         names = class_labels(_find_file(folder, DESCRIPTIONS, "descriptions", descriptions), classes)
         by_image = _read_annotations(annotations, names)
         subset = annotations.name.split("-annotations")[0]
-        photos = _places(folder, (subset, "images", "data"), images_dir)
-        masks = _places(folder, (f"{subset}-masks*", "masks", "labels/masks"), masks_dir)
+        photos = _folders(folder, (subset, "images", "data"), images_dir)
+        masks = _folders(folder, (f"{subset}-masks*", "masks", "labels/masks"), masks_dir)
 
         def parse(item: tuple[str, list]) -> tuple:
             return _parse_image(*item, photos, masks, annotations)
@@ -161,22 +161,24 @@ FORMAT = Format(
 
 
 # ---- Files -----------------------------------------------------------------------------------------------------------
-def _find_file(folder, patterns, argument, given):
-    """The file that is given, or the one in the folder or one level deeper."""
+def _find_file(folder: Path, patterns: Sequence[str], argument: str, given: str | Path | None) -> Path:
+    """The file that is given, or the one in the folder, one level deeper, or, for class names, in the folder above."""
     if given is not None:
         return Path(given)
-    for pattern in patterns:
-        found = sorted([*folder.glob(pattern), *folder.glob(f"*/{pattern}")])
-        if argument == "annotations" and len(found) > 1:
-            names = ", ".join(str(f.relative_to(folder)) for f in found)
-            raise FileNotFoundError(f"{folder} has {names}; say which one in {argument}=.")
-        if found:
-            return found[0]
+    above = folder.resolve().parent if argument == "descriptions" else None  # where each split has a folder
+    for base in (folder, above):
+        for pattern in patterns if base else ():
+            found = sorted([*base.glob(pattern), *(folder.glob(f"*/{pattern}") if base is folder else ())])
+            if argument == "annotations" and len(found) > 1:
+                names = ", ".join(str(f.relative_to(folder)) for f in found)
+                raise FileNotFoundError(f"{folder} has {names}; say which one in {argument}=.")
+            if found:
+                return found[0]
     raise FileNotFoundError(f"{folder} has no {' or '.join(patterns)}; download it, or say where it is in {argument}=.")
 
 
-def _places(folder, names, given):
-    """The folders where photos or masks may lie: those of such names, or the one given, and the folders in them."""
+def _folders(folder: Path, names: Sequence[str], given: str | Path | None) -> list[Path]:
+    """The folders that may have images or masks: those of such names, or the one given, and the folders in them."""
     tops = (
         [Path(given)] if given is not None else [*(top for name in names for top in sorted(folder.glob(name))), folder]
     )
@@ -187,8 +189,8 @@ def _places(folder, names, given):
     return list(dict.fromkeys([*tops, *inside]))
 
 
-def _find(names, places):
-    return next((place / name for name in names for place in places if (place / name).is_file()), None)
+def _first_of(names: Sequence[str], folders: Sequence[Path]) -> Path | None:
+    return next((place / name for name in names for place in folders if (place / name).is_file()), None)
 
 
 # ---- Parts of the files ----------------------------------------------------------------------------------------------
@@ -212,7 +214,7 @@ def class_labels(path: str | Path, classes: Sequence[str] | str) -> dict[str, st
     return wanted
 
 
-def _read_annotations(path, names):
+def _read_annotations(path: Path, names: dict[str, str]) -> dict[str, list[tuple[str, str]]]:
     """{image id: [(label, mask's file name)]} of the classes wanted, in the order of the file."""
     by_image, rows = defaultdict(list), read_csv(path)
     _, header = next(rows, (1, []))
@@ -230,22 +232,23 @@ def _read_annotations(path, names):
     if not seen:
         raise BrokenAnnotation(path, "the file", "LabelName", f"masks of {missing}", "none")
     if missing:
-        warnings.warn(f"{path} has no masks of {missing}.", stacklevel=3)
+        warn(f"{path} has no masks of {missing}.")
     return by_image
 
 
-def _parse_image(image_id, rows, photos, masks, annotations):
+def _parse_image(
+    image_id: str, rows: list[tuple[str, str]], photos: list[Path], masks: list[Path], annotations: Path
+) -> tuple[str, Path, tuple[int, int], list[tuple[str, Path]]]:
     """(image id, photo, (height, width), [(label, mask file)])."""
     where = (annotations, f"image {image_id}")
-    photo = _find([image_id + suffix for suffix in (".jpg", *SUFFIXES)], photos)
+    photo = _first_of([image_id + suffix for suffix in (".jpg", *SUFFIXES)], photos)
     if photo is None:
-        expected = f"to find {image_id}.jpg in {photos[0]} (skip_broken=True does without photos not downloaded)"
-        raise BrokenAnnotation(*where, "photo", expected, "nothing there")
+        raise MissingPhoto(*where, "photo", photos[0] / f"{image_id}.jpg")
     height, width = image_size(photo, where)
     limits.check_masks(len(rows), height, width, where)
     objects = []
     for label, name in rows:
-        file = _find([name], masks)
+        file = _first_of([name], masks)
         if file is None:
             raise BrokenAnnotation(*where, "MaskPath", f"to find {name} in {masks[0]}", "nothing there")
         mask_height, mask_width = image_size(file, where)

@@ -9,8 +9,8 @@ A file, x and y being shares of the image's width and height:
     <class> <x> <y> <x> <y> <x> <y> ...           the corners of a polygon, three or more
     <class> <centre x> <centre y> <width> <height>  a box; its mask is the whole box
 The labels of `.../images/a.jpg` are in `.../labels/a.txt`: the last folder `images` of the path becomes `labels`. Where
-there is none, they are beside the image. An image without a text file is one without objects. A line that stands twice
-counts once, as for Ultralytics.
+there is none, they are beside the image. An image without a text file is one without objects; a text file without an
+image is left out with a warning. A line that stands twice counts once, as for Ultralytics.
 
 An object is one line. If it has several parts, Ultralytics joins their outlines by lines that it goes there and back;
 others join holes to the outline in that way. Such bridges are taken out again, and the outlines are filled by the
@@ -32,19 +32,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import yaml
 
-from mrcnn.data.formats import limits, rasterize
+from mrcnn.data.formats import rasterize
 from mrcnn.data.formats.broken import BrokenAnnotation, names_file, names_image
-from mrcnn.data.formats.exif import UprightDataset, upright_size
-from mrcnn.data.formats.image_files import SUFFIXES, image_files
+from mrcnn.data.formats.exif import UprightDataset
 from mrcnn.data.formats.parsing import name_classes, parse_all
 from mrcnn.data.formats.recognition import FILES_READ, FOLDERS_READ, Format, OpenOptions, Place, first_bytes
+from mrcnn.data.formats.yolo_files import SPLITS, parse_image, read_folder, read_split, read_yaml
 
-SPLITS = ("train", "val", "test")
 YAML = (".yaml", ".yml")
-NAME_LIST = "classes.txt"  # one name a line, as labelImg and others save it
-TOLERANCE = 0.01  # what a coordinate may lie outside of 0..1, as for Ultralytics
 DECIMALS = 2  # of coordinates in pixels: files have some six digits, so whole pixels become whole again
 
 
@@ -92,13 +88,13 @@ class YoloSegDataset(UprightDataset):
         if path.is_dir() and (path / "data.yaml").is_file():
             path = path / "data.yaml"
         if path.suffix.lower() in YAML:
-            pairs, names = _of_yaml(path, split or "train", images_dir)
+            pairs, names = read_split(path, split or "train", images_dir)
         else:
-            pairs, names = _of_folder(path / split if split else path, images_dir)
+            pairs, names = read_folder(path / split if split else path, images_dir)
         if not names and (classes or number_names):
             names, classes = dict(enumerate(classes or number_names)), None
         parsed = parse_all(
-            pairs, lambda pair: _parse_image(*pair, names), skip_broken, lambda pair: (pair[1] or pair[0], "the file")
+            pairs, lambda pair: parse_image(*pair, names), skip_broken, lambda pair: (pair[1] or pair[0], "the file")
         )
         numbers = [number for *_, rows in parsed for number, _ in rows]
         names = names or {i: str(i) for i in range(max(numbers, default=-1) + 1)}
@@ -127,7 +123,7 @@ class YoloSegDataset(UprightDataset):
 
 
 # ---- From lines to masks ---------------------------------------------------------------------------------------------
-def draw(values, height, width):
+def draw(values: np.ndarray, height: int, width: int) -> np.ndarray:
     """The numbers of a line, without the class, as a mask [height, width] bool."""
     if len(values) == 4:
         x, y, w, h = values * (width, height, width, height)
@@ -235,7 +231,7 @@ def _open(path: Path, options: OpenOptions) -> YoloSegDataset:
 def _splits(path: Path) -> list[str]:
     if path.suffix.lower() not in YAML:
         return []
-    content = _read_yaml(path)
+    content = read_yaml(path)
     return [split for split in SPLITS if content.get(split)]
 
 
@@ -247,137 +243,3 @@ FORMAT = Format(
     open=_open,
     splits=_splits,
 )
-
-
-# ---- Files -----------------------------------------------------------------------------------------------------------
-def _of_yaml(path, split, images_dir):
-    """[(image, label file)] of a split, and {number: class name}."""
-    content = _read_yaml(path)
-    names = _names(content.get("names", ""), path)
-    if images_dir is not None:
-        return _with_labels(image_files(images_dir)), names
-    entries = content.get(split) or []
-    entries = [entries] if entries and isinstance(entries, str) else entries
-    if not entries or not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
-        there = [name for name in SPLITS if content.get(name)]
-        raise BrokenAnnotation(path, "the file", split, "a folder of images", there and f"only {', '.join(there)}")
-    root = content.get("path", "")
-    if not isinstance(root, str):
-        raise BrokenAnnotation(path, "the file", "path", "a folder", root)
-    photos = []
-    for entry in entries:
-        photos += _photos(entry, root, path)
-    return _with_labels(photos), names
-
-
-def _read_yaml(path):
-    """{key: str, list or dict} of a data.yaml. Values stay as they are written, so that a class may be called "no"."""
-    if path.stat().st_size > limits.MAX_YAML_BYTES:
-        expected = f"at most {limits.MAX_YAML_BYTES} bytes"
-        raise BrokenAnnotation(path, "the file", "size", expected, f"{path.stat().st_size} bytes")
-    try:
-        content = yaml.load(path.read_bytes(), Loader=yaml.BaseLoader)  # makes nothing but str, list and dict
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        entry = "the file" if mark is None else f"line {mark.line + 1}"
-        raise BrokenAnnotation(path, entry, "text", "YAML", getattr(error, "problem", None) or str(error)) from error
-    if not isinstance(content or {}, dict):
-        raise BrokenAnnotation(path, "the file", "content", 'keys like "train:" and "names:"', content)
-    return {key: "" if value in ("~", "null") else value for key, value in (content or {}).items()}
-
-
-def _photos(entry, root, path):
-    """The images of an entry of a split: of a folder and those in it, or of a list in a text file."""
-    # `path` may be meant from elsewhere, but the file mostly lies in the set's folder. Roboflow writes a ../ too many.
-    bases = [path.parent / root, path.parent]
-    tried = [base / name for base in bases for name in (entry, entry.removeprefix("../"))]
-    found = next((place for place in tried if place.exists()), None)
-    if found is None:
-        raise BrokenAnnotation(path, "the file", "splits", f"to find {tried[0]}", "nothing there")
-    if found.is_dir():
-        return sorted(p for p in found.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-    names = [line.strip() for line in found.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return [next((p for p in (found.parent / name, path.parent / root / name) if p.exists()), found.parent / name)
-            for name in names]  # fmt: skip
-
-
-def _of_folder(folder, images_dir):
-    """[(image, label file)] of a folder of labels, and {number: class name}, empty if nothing tells."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder or data.yaml; expected one of the two.")
-    labels = {f.stem: f for f in sorted(folder.glob("*.txt")) if f.name != NAME_LIST}
-    images_dir = _swap_last(folder / "x", "labels", "images").parent if images_dir is None else Path(images_dir)
-    photos = {f.stem: f for f in image_files(images_dir)}
-    if not labels:
-        inside = ", ".join(f.name for f in sorted(folder.iterdir()) if f.is_dir()) or "no folder"
-        raise FileNotFoundError(f"{folder} has no text file of labels; it holds {inside}. Give the one with labels.")
-    stems = sorted(labels.keys() | photos.keys())
-    pairs = [(photos.get(stem, images_dir / f"{stem}.jpg"), labels.get(stem)) for stem in stems]
-    for place in (folder, *folder.resolve().parents[:2]):
-        if (place / NAME_LIST).is_file():
-            lines = (place / NAME_LIST).read_text(encoding="utf-8").splitlines()
-            return pairs, dict(enumerate(line.strip() for line in lines if line.strip()))
-        if (place / "data.yaml").is_file():
-            return pairs, _names(_read_yaml(place / "data.yaml").get("names", ""), place / "data.yaml")
-    return pairs, {}
-
-
-def _with_labels(photos):
-    pairs = ((photo, _swap_last(photo, "images", "labels").with_suffix(".txt")) for photo in photos)
-    return [(photo, label if label.is_file() else None) for photo, label in pairs]
-
-
-def _swap_last(path, old, new):
-    """The path with the last of its folders of a name renamed; as it is if it has none."""
-    parts = list(path.parts)
-    places = [i for i, part in enumerate(parts[:-1]) if part == old]
-    if places:
-        parts[places[-1]] = new
-    return Path(*parts)
-
-
-def _names(names, path):
-    """{number: class name} of the list or map in a data.yaml; empty if it has none."""
-    pairs = names if isinstance(names, dict) else dict(enumerate(names)) if isinstance(names, list) else {"": names}
-    if names == "":
-        return {}
-    if not all(str(number).isdecimal() and isinstance(name, str) for number, name in pairs.items()):
-        raise BrokenAnnotation(path, "the file", "names", "a list of names, or a map of numbers to names", names)
-    return {int(number): name.strip() for number, name in sorted(pairs.items(), key=lambda pair: int(pair[0]))}
-
-
-# ---- Lines -----------------------------------------------------------------------------------------------------------
-def _parse_image(photo, label, names):
-    """(image, (height, width), [(class number, its numbers [4] or [2 V])])."""
-    size = upright_size(photo, (label or photo, "the image"))
-    if label is None:
-        return photo, size, []
-    try:
-        lines = label.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise BrokenAnnotation(label, f"byte {error.start}", "text", "numbers", str(error)) from error
-    rows = dict.fromkeys(tuple(line.split()) for line in lines)
-    first = {row: i for i, row in reversed([(i, tuple(line.split())) for i, line in enumerate(lines, 1)])}
-    limits.check_masks(len(rows), *size, (label, "the file"))
-    return photo, size, [_parse_row(row, names, size, (label, f"line {first[row]}")) for row in rows if row]
-
-
-def _parse_row(words, names, size, where):
-    """(class number, its other numbers as an array)."""
-    try:
-        number, *values = (float(word) for word in words)
-    except ValueError:
-        raise BrokenAnnotation(*where, "line", "numbers", " ".join(words)) from None
-    if not number.is_integer() or number < 0 or (names and number not in names):
-        known = f"one of the classes {sorted(names)}" if names else "a whole number of 0 or more"
-        raise BrokenAnnotation(*where, "class", known, words[0])
-    if len(values) != 4 and (len(values) < 6 or len(values) % 2):
-        expected = "a class and the 4 numbers of a box, or x and y of three corners or more"
-        raise BrokenAnnotation(*where, "line", expected, f"{len(words)} numbers")
-    outside = [word for word, value in zip(words[1:], values) if not -TOLERANCE <= value <= 1 + TOLERANCE]
-    if outside:
-        raise BrokenAnnotation(*where, "coordinates", "shares of the image's width and height, 0..1", outside[0])
-    values = np.array(values)
-    if len(values) > 4:
-        limits.check_outline(values[::2] * size[1], values[1::2] * size[0], where, "coordinates")
-    return int(number), values

@@ -22,6 +22,7 @@ import numpy as np
 
 from mrcnn.config_checks import check, contradictions
 from mrcnn.config_derived import DERIVED, DerivedSettings
+from mrcnn.conventions import CONVENTIONS, MATTERPORT
 from mrcnn.ops.resize_modes import RESIZE_MODES
 from mrcnn.settings import (
     COMPILE,
@@ -54,7 +55,8 @@ from mrcnn.settings import (
 
 LOSS_NAMES = ("rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss")
 BACKBONES = ("resnet50", "resnet101", "mobilenet_v2", "small_resnet")
-ROI_ALIGN_MODES = ("crop", "aligned")
+ROI_ALIGN_MODES = ("crop", "aligned", "unaligned")
+BOX_HEADS = ("fc2", "conv4fc1", "c4")
 COMPUTE_DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
 
 LOSS_WEIGHTS = Values(
@@ -64,6 +66,9 @@ LOSS_WEIGHTS = Values(
 BACKBONE = Values(
     f"{one_of(*BACKBONES).text}, or a callable that returns [C1, C2, C3, C4, C5]",
     lambda value: callable(value) or value in BACKBONES,
+)
+CASCADE = Values(
+    "None, or a list of BBOX_STD_DEVs", lambda value: value is None or (len(value) > 0 and all(v in STD_DEV for v in value))
 )
 
 
@@ -224,11 +229,18 @@ class Config(DerivedSettings):
     )
     ROI_ALIGN = Setting(
         "crop",
-        '"crop": matterport\'s `crop_and_resize`. "aligned": RoIAlign of the paper with half-pixel alignment.',
+        '"crop": matterport\'s `crop_and_resize`. "aligned": RoIAlign of the paper with half-pixel alignment.'
+        ' "unaligned": without it, as first published.',
         one_of(*ROI_ALIGN_MODES),
         effect=GRAPH,
     )
-    ROI_ALIGN_SAMPLES = Setting(2, '"aligned" averages this many samples squared in a cell.', whole(1), effect=GRAPH)
+    ROI_ALIGN_SAMPLES = Setting(
+        2,
+        '"aligned" and "unaligned" average this many samples squared in a cell. 0: as many as the RoI has feature map'
+        " cells in it.",
+        whole(0),
+        effect=GRAPH,
+    )
     RPN_CHANNELS = Setting(512, "Width of the RPN's shared convolution.", whole(1), "channels", GRAPH)
     MASK_HEAD_CHANNELS = Setting(256, "Width of the mask head's convolutions.", whole(1), "channels", GRAPH)
     TRAIN_ON_EMPTY_IMAGES = Setting(False, "Train on images without objects, too.", YES_OR_NO)
@@ -261,12 +273,46 @@ class Config(DerivedSettings):
         effect=LOSS,
     )
 
+    _conventions = Group("Other networks")
+    CONVENTION = Setting(
+        "matterport",
+        "The rules that weights were trained with (docs/weights.md). Settings that are not set explicitly take the"
+        " defaults of the convention.",
+        one_of(*CONVENTIONS),
+        effect=GRAPH,
+    )
+    BACKBONE_STRIDE_IN = Setting(
+        "1x1", "Convolution of a ResNet block that has the stride.", one_of("1x1", "3x3"), effect=GRAPH
+    )
+    BATCH_NORM_EPS = Setting(0.001, "Added to the variance in BatchNorm.", number(0), effect=GRAPH)
+    FPN_NORM = Setting(None, "Normalization in the feature pyramid.", one_of(None, "batch"), effect=GRAPH)
+    RPN_CONVS = Setting(1, "Convolutions of the RPN before its outputs.", one_of(1, 2), effect=GRAPH)
+    BOX_HEAD = Setting(
+        "fc2",
+        '"fc2": two fully connected layers. "conv4fc1": four convolutions and one. "c4": no pyramid; the last stage of'
+        " the ResNet is the head (Faster R-CNN).",
+        one_of(*BOX_HEADS),
+        effect=GRAPH,
+    )
+    HEAD_NORM = Setting(
+        "batch", "Normalization in the class and mask heads.", one_of(None, "batch", "group"), effect=GRAPH
+    )
+    CLASS_AGNOSTIC_BOX = Setting(False, "One box for each RoI instead of one per class.", YES_OR_NO, effect=GRAPH)
+    CLASS_AGNOSTIC_MASK = Setting(False, "One mask for each RoI instead of one per class.", YES_OR_NO, effect=GRAPH)
+    CASCADE_BBOX_STD_DEVS = Setting(
+        None,
+        "Cascade R-CNN: a BBOX_STD_DEV for each further class head, which refines the boxes of the one before.",
+        CASCADE,
+        effect=GRAPH,
+    )
+
     def __init__(self, **settings: Any):
         # Lists, dicts and arrays of the class are copied, so that `config.LOSS_WEIGHTS["x"] = 2` stays in the instance.
         for name, value in self.to_dict().items():
             if name not in DERIVED and isinstance(value, (list, dict, np.ndarray)):
                 setattr(self, name, value.copy())
-        for name, value in settings.items():
+        self._follow_convention(MATTERPORT)
+        for name, value in sorted(settings.items(), key=lambda item: item[0] != "CONVENTION"):
             if not hasattr(type(self), name):
                 hint = near_miss(name, self._known_names())
                 raise TypeError(
@@ -291,14 +337,17 @@ class Config(DerivedSettings):
     def __setattr__(self, name, value):
         if not hasattr(self, name) and (hint := near_miss(name, self._known_names())):
             _warn_of_near_miss(type(self).__name__, name, hint, stacklevel=3)
+        before = self.convention
         super().__setattr__(name, value)
+        if name == "CONVENTION":
+            self._follow_convention(before)
 
     def __repr__(self):
         values = {name: getattr(self, name) for name in self.settings_table} | self.to_dict()
         changed = [
             f"{name}={value!r}"
             for name, value in values.items()
-            if name not in DERIVED and not same_value(value, getattr(Config, name, ...))
+            if name not in DERIVED and not same_value(value, self._default(name, self.convention))
         ]
         return f"{type(self).__name__}({', '.join(changed)})"
 
@@ -332,7 +381,7 @@ class Config(DerivedSettings):
     # ---- Reading -----------------------------------------------------------------------------------------------------
     def to_dict(self) -> dict:
         """All settings and derived values by name, in alphabetical order."""
-        hidden = {"settings_table"}
+        hidden = {"settings_table", "convention"}
         names = [n for n in dir(self) if not n.startswith("_") and not callable(getattr(type(self), n, None))]
         names += [n for n in ("BACKBONE", "COMPUTE_BACKBONE_SHAPE") if n not in names]  # these may be callables
         return {name: getattr(self, name) for name in sorted(set(names) - hidden)}

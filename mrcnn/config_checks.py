@@ -31,6 +31,10 @@ def check(config) -> None:
 
 def _check_sizes(config, require) -> None:
     mode = config.IMAGE_RESIZE_MODE
+    if mode in ("pad32", "shorter_side"):
+        for name in ("IMAGE_MIN_DIM", "IMAGE_MAX_DIM"):
+            require(name, is_whole(getattr(config, name)) and getattr(config, name) >= 32, "a whole number >= 32")
+        return
     name = "IMAGE_MIN_DIM" if mode == "crop" else "IMAGE_MAX_DIM"
     side = getattr(config, name)
     near = max(1, round(side / SIZE_MULTIPLE)) * SIZE_MULTIPLE if is_number(side) else 1024
@@ -54,7 +58,7 @@ def contradictions(config) -> list[str]:
         )
     samples = config.ROI_ALIGN_SAMPLES
     if config.ROI_ALIGN == "crop" and samples != config.settings_table["ROI_ALIGN_SAMPLES"].default:
-        found.append(f'ROI_ALIGN_SAMPLES = {samples} has no effect: ROI_ALIGN is "crop", not "aligned".')
+        found.append(f'ROI_ALIGN_SAMPLES = {samples} has no effect: ROI_ALIGN is "crop", not "aligned" or "unaligned".')
     if config.COMPUTE_BACKBONE_SHAPE is not None and not callable(config.BACKBONE):
         found.append(f"COMPUTE_BACKBONE_SHAPE has no effect: BACKBONE is {config.BACKBONE!r}, not a function.")
     return [f"{type(config).__name__}: {sentence}" for sentence in found]

@@ -1,8 +1,15 @@
-"""Values of `Config` that follow from settings: batch size, image shape, length of the image meta."""
+"""Values of `Config` that follow from settings: batch size, image shape, length of the image meta, convention."""
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import numpy as np
+
+from mrcnn.conventions import CONVENTIONS, MATTERPORT, Convention
+from mrcnn.ops.resize_modes import SIZE_MULTIPLE
+from mrcnn.settings import same_value
 
 DERIVED = ("BATCH_SIZE", "IMAGE_META_SIZE", "IMAGE_SHAPE")
 
@@ -23,8 +30,10 @@ class DerivedSettings:
 
     @property
     def IMAGE_SHAPE(self) -> np.ndarray:
-        """[height, width, channels] of a molded image. In the modes "none" and "pad64" images may have other sizes."""
+        """[height, width, channels] of a molded image. In modes other than "square" and "crop" images may differ."""
         side = self.IMAGE_MIN_DIM if self.IMAGE_RESIZE_MODE == "crop" else self.IMAGE_MAX_DIM
+        if self.IMAGE_RESIZE_MODE in ("pad32", "shorter_side"):
+            side = -(-side // SIZE_MULTIPLE) * SIZE_MULTIPLE
         return np.array([side, side, self.IMAGE_CHANNEL_COUNT])
 
     @IMAGE_SHAPE.setter
@@ -55,3 +64,25 @@ class DerivedSettings:
                 f"IMAGE_META_SIZE is {value}; it follows from NUM_CLASSES = {self.NUM_CLASSES} and must be"
                 f" {self.IMAGE_META_SIZE}. Set NUM_CLASSES instead."
             )
+
+    @property
+    def convention(self) -> Convention:
+        """The rules that `CONVENTION` names."""
+        return CONVENTIONS.get(self.CONVENTION, MATTERPORT)
+
+    def _follow_convention(self, before: Convention) -> None:
+        """Settings that have their default of the convention `before` get that of the convention now.
+
+        Those that a subclass sets stay.
+        """
+        bases = [cls for cls in type(self).__mro__ if "settings_table" in cls.__dict__]
+        subclasses = type(self).__mro__[: type(self).__mro__.index(bases[-1])]
+        explicit = {name for cls in subclasses for name in cls.__dict__}
+        for name in {*before.settings, *self.convention.settings} - explicit:
+            if same_value(getattr(self, name), self._default(name, before)):
+                setattr(self, name, copy.copy(self._default(name, self.convention)))
+
+    def _default(self, name: str, convention: Convention) -> Any:
+        """The default of a setting under a convention; `...` for an attribute that is no setting."""
+        setting = self.settings_table.get(name)
+        return convention.settings.get(name, setting.default if setting else ...)

@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 BACKENDS = ("tensorflow", "jax", "torch")
 FLOORS = {
+    "conventions": 0,
     "keras_private": 0,
     "tensorflow_private": 0,
     "settings": 0,

@@ -2,7 +2,8 @@
 
 Shapes and units:
     box         (y1, x1, y2, x2). In pixels, y2 and x2 are exclusive: the first row and column outside the box
-    normalized  (box - [0, 0, 1, 1]) / (size - 1), so y2 = x2 = 1 is the last pixel of the image
+    normalized  (box - [0, 0, 1, 1]) / (size - 1), so y2 = x2 = 1 is the last pixel of the image; with `offset` 0
+                box / size, so y2 = x2 = 1 is the end of the image (`Convention.box_offset`)
     deltas      (dy, dx, log dh, log dw): shift of the center in units of the box's size, and log of the scaling
     N, M        numbers of boxes; ... any leading dimensions
 
@@ -23,7 +24,6 @@ from mrcnn.ops.types import Tensor
 
 MAX_LOG_SCALE = 30.0  # exp(30) = 1e13: far larger than any image, far below the largest float32
 PAIRS_PER_BLOCK = 16384  # the working arrays of this many pairs fit into the processor's cache
-CORNER_OFFSET = (0.0, 0.0, 1.0, 1.0)  # y2 and x2 are exclusive in pixels, inclusive when normalized
 
 
 # ---- From masks ------------------------------------------------------------------------------------------------------
@@ -210,11 +210,11 @@ def apply_box_deltas(boxes: ArrayLike, deltas: ArrayLike) -> np.ndarray:
     return np.concatenate([near, near + size], axis=-1).astype(np.float32)
 
 
-def apply_box_deltas_graph(boxes: Tensor, deltas: Tensor) -> Tensor:
-    """`apply_box_deltas` for tensors: [..., 4] and [..., 4] -> [..., 4]."""
+def apply_box_deltas_graph(boxes: Tensor, deltas: Tensor, max_log_scale: float = MAX_LOG_SCALE) -> Tensor:
+    """`apply_box_deltas` for tensors: [..., 4] and [..., 4] -> [..., 4]; log dh and log dw are at most `max_log_scale`."""
     size = boxes[..., 2:] - boxes[..., :2]
     center = boxes[..., :2] + 0.5 * size + deltas[..., :2] * size
-    size = size * ops.exp(ops.minimum(deltas[..., 2:], MAX_LOG_SCALE))
+    size = size * ops.exp(ops.minimum(deltas[..., 2:], max_log_scale))
     near = center - 0.5 * size
     return ops.concatenate([near, near + size], axis=-1)
 
@@ -279,12 +279,13 @@ def _broadcast_to_boxes(values: Tensor, boxes: Tensor) -> Tensor:
     return values
 
 
-def norm_boxes(boxes: ArrayLike, shape: Sequence[int]) -> np.ndarray:
+def norm_boxes(boxes: ArrayLike, shape: Sequence[int], offset: int = 1) -> np.ndarray:
     """Converts pixels to normalized coordinates. Inverse of `denorm_boxes`.
 
     Args:
         boxes: [N, (y1, x1, y2, x2)], pixels.
         shape: (height, width) of the molded image, pixels; further entries are ignored.
+        offset: 1: y2 and x2, exclusive in pixels, become inclusive. 0: they stay exclusive.
 
     Returns:
         [N, (y1, x1, y2, x2)] float32; in [0, 1] for boxes inside the image.
@@ -294,41 +295,50 @@ def norm_boxes(boxes: ArrayLike, shape: Sequence[int]) -> np.ndarray:
     >>> norm_boxes([[0, 0, 11, 21]], (11, 21))
     array([[0., 0., 1., 1.]], dtype=float32)
     """
-    return ((np.asarray(boxes) - CORNER_OFFSET) / _extent(shape)).astype(np.float32)
+    return ((np.asarray(boxes) - _corners(offset)) / _extent(shape, offset)).astype(np.float32)
 
 
-def denorm_boxes(boxes: ArrayLike, shape: Sequence[int]) -> np.ndarray:
+def denorm_boxes(boxes: ArrayLike, shape: Sequence[int], offset: int = 1, whole: bool = True) -> np.ndarray:
     """Converts normalized coordinates to pixels. Inverse of `norm_boxes`.
 
     Args:
         boxes: [N, (y1, x1, y2, x2)], normalized.
         shape: (height, width) of the molded image, pixels; further entries are ignored.
+        offset: As for `norm_boxes`.
+        whole: False: not rounded.
 
     Returns:
-        [N, (y1, x1, y2, x2)] int32, rounded.
+        [N, (y1, x1, y2, x2)], int32, or float32 if not rounded.
     """
-    return np.around(np.asarray(boxes) * _extent(shape) + CORNER_OFFSET).astype(np.int32)
+    pixels = np.asarray(boxes) * _extent(shape, offset) + _corners(offset)
+    return np.around(pixels).astype(np.int32) if whole else pixels.astype(np.float32)
 
 
-def _extent(shape: Sequence[int]) -> np.ndarray:
-    """(height, width, height, width) - 1; at least 1, because an image of one pixel has no extent."""
-    return np.maximum(np.tile(np.asarray(shape[:2]), 2) - 1, 1)
+def _corners(offset: int) -> np.ndarray:
+    return np.array([0.0, 0.0, offset, offset])
 
 
-def norm_boxes_graph(boxes: Tensor, shape: Tensor) -> Tensor:
+def _extent(shape: Sequence[int], offset: int) -> np.ndarray:
+    """(height, width, height, width) - offset; at least 1, because an image of one pixel has no extent."""
+    return np.maximum(np.tile(np.asarray(shape[:2]), 2) - offset, 1)
+
+
+def norm_boxes_graph(boxes: Tensor, shape: Tensor, offset: int = 1) -> Tensor:
     """`norm_boxes` for tensors, float32. shape: (height, width), or [B, 2] for boxes [B, ..., 4]."""
-    return (ops.cast(boxes, "float32") - ops.convert_to_tensor(CORNER_OFFSET, "float32")) / _extent_graph(shape, boxes)
+    corners = ops.convert_to_tensor(_corners(offset), "float32")
+    return (ops.cast(boxes, "float32") - corners) / _extent_graph(shape, boxes, offset)
 
 
-def denorm_boxes_graph(boxes: Tensor, shape: Tensor) -> Tensor:
-    """`denorm_boxes` for tensors, int32. shape: (height, width), or [B, 2] for boxes [B, ..., 4]."""
-    pixels = boxes * _extent_graph(shape, boxes) + ops.convert_to_tensor(CORNER_OFFSET, "float32")
-    return ops.cast(ops.round(pixels), "int32")
+def denorm_boxes_graph(boxes: Tensor, shape: Tensor, offset: int = 1, whole: bool = True) -> Tensor:
+    """`denorm_boxes` for tensors, int32, or float32 if not `whole`. shape: (height, width), or [B, 2] for [B, ..., 4]."""
+    corners = ops.convert_to_tensor(_corners(offset), "float32")
+    pixels = boxes * _extent_graph(shape, boxes, offset) + corners
+    return ops.cast(ops.round(pixels), "int32") if whole else pixels
 
 
-def _extent_graph(shape: Tensor, boxes: Tensor) -> Tensor:
+def _extent_graph(shape: Tensor, boxes: Tensor, offset: int) -> Tensor:
     size = ops.cast(ops.convert_to_tensor(shape), "float32")[..., :2]
-    return _broadcast_to_boxes(ops.maximum(ops.concatenate([size, size], axis=-1) - 1, 1), boxes)
+    return _broadcast_to_boxes(ops.maximum(ops.concatenate([size, size], axis=-1) - offset, 1), boxes)
 
 
 # ---- Padding ---------------------------------------------------------------------------------------------------------

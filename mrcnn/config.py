@@ -20,7 +20,17 @@ from typing import Any
 
 import numpy as np
 
-from mrcnn.config_checks import check, contradictions
+from mrcnn.config_checks import (
+    BACKBONE,
+    BOX_HEADS,
+    CASCADE,
+    COMPUTE_DTYPES,
+    LOSS_NAMES,
+    LOSS_WEIGHTS,
+    ROI_ALIGN_MODES,
+    check,
+    contradictions,
+)  # fmt: skip
 from mrcnn.config_derived import DERIVED, DerivedSettings
 from mrcnn.conventions import CONVENTIONS, MATTERPORT
 from mrcnn.ops.resize_modes import RESIZE_MODES
@@ -40,9 +50,7 @@ from mrcnn.settings import (
     YES_OR_NO,
     Group,
     Setting,
-    Values,
     collect_settings,
-    is_number,
     near_miss,
     number,
     numbers_above,
@@ -52,24 +60,6 @@ from mrcnn.settings import (
     to_json,
     whole,
 )  # fmt: skip
-
-LOSS_NAMES = ("rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss")
-BACKBONES = ("resnet50", "resnet101", "mobilenet_v2", "small_resnet")
-ROI_ALIGN_MODES = ("crop", "aligned", "unaligned")
-BOX_HEADS = ("fc2", "conv4fc1", "c4")
-COMPUTE_DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
-
-LOSS_WEIGHTS = Values(
-    f"a dict of numbers with keys among {', '.join(LOSS_NAMES)}",
-    lambda value: isinstance(value, dict) and set(value) <= set(LOSS_NAMES) and all(map(is_number, value.values())),
-)
-BACKBONE = Values(
-    f"{one_of(*BACKBONES).text}, or a callable that returns [C1, C2, C3, C4, C5]",
-    lambda value: callable(value) or value in BACKBONES,
-)
-CASCADE = Values(
-    "None, or a list of BBOX_STD_DEVs", lambda value: value is None or (len(value) > 0 and all(v in STD_DEV for v in value))
-)
 
 
 @collect_settings
@@ -357,12 +347,15 @@ class Config(DerivedSettings):
 
     def anchor_settings(self) -> dict[str, Any]:
         """The arguments of `ops.anchors.anchors_of_image` that follow from the settings."""
+        one_level = self.BOX_HEAD == "c4"  # C4, with the anchors of all scales
         return {
-            "scales": self.RPN_ANCHOR_SCALES,
+            "scales": [list(self.RPN_ANCHOR_SCALES)] if one_level else self.RPN_ANCHOR_SCALES,
             "ratios": self.RPN_ANCHOR_RATIOS,
-            "strides": self.BACKBONE_STRIDES,
+            "strides": self.BACKBONE_STRIDES[2:3] if one_level else self.BACKBONE_STRIDES,
             "anchor_stride": self.RPN_ANCHOR_STRIDE,
             "level_shapes": self.COMPUTE_BACKBONE_SHAPE if callable(self.BACKBONE) else None,
+            "rounding": self.convention.anchor_rounding,
+            "strides_from_maps": self.convention.anchor_strides != "fixed",
         }
 
     # ---- Checks ------------------------------------------------------------------------------------------------------

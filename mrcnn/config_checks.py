@@ -1,4 +1,4 @@
-"""Checks of settings that depend on each other. What a setting allows by itself stands in its declaration."""
+"""Checks of settings that depend on each other, and what single settings of `Config` allow."""
 
 from __future__ import annotations
 
@@ -7,7 +7,26 @@ import warnings
 import numpy as np
 
 from mrcnn.ops.resize_modes import SIZE_MULTIPLE
-from mrcnn.settings import count_numbers, is_number, is_whole
+from mrcnn.settings import STD_DEV, Values, count_numbers, is_number, is_whole, one_of
+
+LOSS_NAMES = ("rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss")
+BACKBONES = ("resnet50", "resnet101", "mobilenet_v2", "small_resnet")
+ROI_ALIGN_MODES = ("crop", "aligned", "unaligned")
+BOX_HEADS = ("fc2", "conv4fc1", "c4")
+COMPUTE_DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
+
+LOSS_WEIGHTS = Values(
+    f"a dict of numbers with keys among {', '.join(LOSS_NAMES)}",
+    lambda value: isinstance(value, dict) and set(value) <= set(LOSS_NAMES) and all(map(is_number, value.values())),
+)
+BACKBONE = Values(
+    f"{one_of(*BACKBONES).text}, or a callable that returns [C1, C2, C3, C4, C5]",
+    lambda value: callable(value) or value in BACKBONES,
+)
+CASCADE = Values(
+    "None, or a list of BBOX_STD_DEVs",
+    lambda value: value is None or (np.ndim(value) == 2 and all(std_dev in STD_DEV for std_dev in value)),
+)
 
 
 def check(config) -> None:

@@ -4,7 +4,7 @@ A network trained under one set of rules gives other numbers under another, so w
 `Config.CONVENTION` chooses one by name; layers and functions get its values as arguments and never ask for the name.
 
                        matterport            torchvision               detectron2
-    input              0..255 - mean         0..255 - mean             0..255 - mean        (scale, channel order: in conv1)
+    input              0..255 - mean         the same, conv1 scaled    the same, conv1 for RGB
     image              centered in a square  top left, multiple of 32  top left, multiple of 32
     resized side       round                 floor                     nearest, half up
     resized by         OpenCV, antialiased   bilinear, float           Pillow's bilinear, antialiased
@@ -21,8 +21,8 @@ A network trained under one set of rules gives other numbers under another, so w
     boxes found        whole pixels          float                     float
     mask on the photo  resized to the box    grown by a pixel, resized sampled at pixel centers
 
-Sources: shapes and rules of matterport's layers; Ren et al., "Faster R-CNN"; He et al., "Mask R-CNN"; and the behavior of
-torchvision 0.28 and detectron2 02b5c4e2, recorded stage by stage (tests/test_golden_torch.py compares every stage).
+Sources: Ren et al., "Faster R-CNN"; He et al., "Mask R-CNN"; and what matterport's code, torchvision 0.28 and
+detectron2 02b5c4e2 compute, recorded stage by stage (tests/test_golden.py, tests/test_golden_torch.py).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Convention:
         rank_by_logit: proposals are ranked by their logit; False: by their probability, which ties at 1.
         min_proposal_side: pixels; smaller proposals, and those without area, are dropped. None: none is.
         max_log_scale: upper bound of log dh and log dw.
-        level_rule: "round", "floor_after" or "floor_before", see `ops.roi_align.pyramid_levels`.
+        level_rule: "round", "floor_after" or "floor_before", see `ops.roi_align.roi_levels`.
         multi_label: a proposal gives a detection of each class whose score is high enough, not only of the best one.
         min_detection_side: pixels; smaller detections are dropped.
         whole_pixels: detected boxes are rounded to int32, otherwise float32.
@@ -85,18 +85,20 @@ class Convention:
 
 
 # What torchvision and detectron2 have in common.
-_LIKE_BOTH: dict[str, Any] = dict(
-    placement="top_left", size_multiple=32, pad_with_mean=True, box_offset=0, window_padding="symmetric",
-    sigmoid_objectness=True, per_level_proposals=True, max_log_scale=math.log(1000 / 16), multi_label=True,
-    whole_pixels=False,
-)  # fmt: skip
-_SETTINGS_OF_BOTH: dict[str, Any] = dict(
-    BACKBONE="resnet50", MEAN_PIXEL=[123.675, 116.28, 103.53],
-    IMAGE_RESIZE_MODE="pad32", IMAGE_MIN_DIM=800, IMAGE_MAX_DIM=1333,
-    RPN_CHANNELS=256, RPN_ANCHOR_RATIOS=[2, 1, 0.5],  # theirs are height / width, wide anchors first
-    RPN_BBOX_STD_DEV=[1.0, 1.0, 1.0, 1.0], RPN_NMS_THRESHOLD=0.7, PRE_NMS_LIMIT=1000, POST_NMS_ROIS_INFERENCE=1000,
-    HEAD_NORM=None, BATCH_NORM_EPS=1e-5, DETECTION_MIN_CONFIDENCE=0.05, DETECTION_NMS_THRESHOLD=0.5,
-)  # fmt: skip
+_LIKE_BOTH: dict[str, Any] = {
+    "placement": "top_left", "size_multiple": 32, "pad_with_mean": True,
+    "box_offset": 0, "window_padding": "symmetric",
+    "sigmoid_objectness": True, "per_level_proposals": True, "max_log_scale": math.log(1000 / 16),
+    "multi_label": True, "whole_pixels": False,
+}  # fmt: skip
+_SETTINGS_OF_BOTH: dict[str, Any] = {
+    "BACKBONE": "resnet50", "MEAN_PIXEL": [123.675, 116.28, 103.53], "BATCH_NORM_EPS": 1e-5, "HEAD_NORM": None,
+    "IMAGE_RESIZE_MODE": "pad32", "IMAGE_MIN_DIM": 800, "IMAGE_MAX_DIM": 1333,
+    "RPN_CHANNELS": 256, "RPN_ANCHOR_RATIOS": [2, 1, 0.5],  # theirs are height / width, wide anchors first
+    "RPN_BBOX_STD_DEV": [1.0, 1.0, 1.0, 1.0], "RPN_NMS_THRESHOLD": 0.7,
+    "PRE_NMS_LIMIT": 1000, "POST_NMS_ROIS_INFERENCE": 1000,
+    "DETECTION_MIN_CONFIDENCE": 0.05, "DETECTION_NMS_THRESHOLD": 0.5,
+}  # fmt: skip
 
 MATTERPORT = Convention("matterport")
 TORCHVISION = Convention(

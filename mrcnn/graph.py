@@ -20,6 +20,7 @@ from mrcnn.nn.backbones import build_backbone
 from mrcnn.nn.detections import DetectedBoxes, DetectionLayer, FilledRows
 from mrcnn.nn.fpn import fpn_graph
 from mrcnn.nn.heads import ClassHead, MaskHead
+from mrcnn.nn.level_proposals import LevelProposalLayer
 from mrcnn.nn.precision import computing_in
 from mrcnn.nn.proposals import ProposalLayer
 from mrcnn.nn.rpn import rpn_over_pyramid
@@ -36,7 +37,8 @@ class Stages:
 
     image: keras.KerasTensor  # [B, H, W, channels]
     meta: keras.KerasTensor  # [B, 12 + C]
-    pyramid: list  # P2..P5
+    pyramid: list  # P2..P5, whose features the heads see; [C4] without a pyramid
+    levels: list  # P2..P6, or [C4]: the RPN's
     rpn: list  # logits [B, A, 2], probs [B, A, 2], deltas [B, A, 4]
     anchors: keras.KerasTensor  # [1, A, 4]
     class_head: ClassHead
@@ -48,19 +50,28 @@ def build_stages(config) -> Stages:
     image = keras.Input((None, None, config.IMAGE_CHANNEL_COUNT), name="input_image")
     meta = keras.Input((None,), name="input_image_meta", dtype="float32")
 
+    rules = config.convention
     _, c2, c3, c4, c5 = build_backbone(image, config)
-    pyramid = fpn_graph(c2, c3, c4, c5, config.TOP_DOWN_PYRAMID_SIZE)  # P2..P6
-    rpn = rpn_over_pyramid(pyramid, len(config.RPN_ANCHOR_RATIOS), config.RPN_ANCHOR_STRIDE, config.RPN_CHANNELS)
-    anchors = Anchors(
-        config.RPN_ANCHOR_SCALES, config.RPN_ANCHOR_RATIOS, config.BACKBONE_STRIDES, config.RPN_ANCHOR_STRIDE,
-        name="anchors",
+    if config.BOX_HEAD == "c4":
+        pyramid = [c4]
+    else:
+        norm = config.FPN_NORM, config.BATCH_NORM_EPS, config.TRAIN_BN
+        pyramid = fpn_graph(c2, c3, c4, c5, config.TOP_DOWN_PYRAMID_SIZE, *norm)  # P2..P6
+    rpn = rpn_over_pyramid(
+        pyramid, anchors_per_location(config), config.RPN_ANCHOR_STRIDE, config.RPN_CHANNELS, config.RPN_CONVS,
+        rules.sigmoid_objectness,
     )  # fmt: skip
-    align = {"mode": config.ROI_ALIGN, "samples": config.ROI_ALIGN_SAMPLES}
+    settings = config.anchor_settings()
+    del settings["level_shapes"]  # the layer sees the maps
+    anchors = Anchors(**settings, box_offset=rules.box_offset, name="anchors")
+    align = {"mode": config.ROI_ALIGN, "samples": config.ROI_ALIGN_SAMPLES, "level_rule": rules.level_rule,
+             "box_offset": rules.box_offset}  # fmt: skip
     classes, train_bn = config.NUM_CLASSES, config.TRAIN_BN
     return Stages(
         image,
         meta,
         pyramid[:4],
+        pyramid,
         rpn,
         anchors([image, *pyramid]),
         ClassHead(config.POOL_SIZE, classes, train_bn, config.FPN_CLASSIF_FC_LAYERS_SIZE, align),
@@ -86,13 +97,31 @@ def detector_graph(stages: Stages, config) -> tuple[list, list]:
 
 def detections_of(stages: Stages, config) -> tuple:
     """Proposals [B, N, 4], their classes [B, N, C] and box deltas [B, N, C, 4], detections [B, D, 6]."""
-    _, probs, deltas = stages.rpn
-    rois = ProposalLayer(config.POST_NMS_ROIS_INFERENCE, config.RPN_NMS_THRESHOLD, config, name="ROI")(
-        [probs, deltas, stages.anchors]
-    )  # [B, N, 4]
+    rois = proposals_of(stages, config, config.POST_NMS_ROIS_INFERENCE)  # [B, N, 4]
     _, classes, boxes = stages.class_head(rois, stages.meta, stages.pyramid)
     detections = DetectionLayer(config, name="mrcnn_detection")([rois, classes, boxes, stages.meta])
     return rois, classes, boxes, detections
+
+
+def proposals_of(stages: Stages, config, count: int) -> keras.KerasTensor:
+    """The best boxes of the RPN, [B, count, 4]."""
+    logits, probs, deltas = stages.rpn
+    rules = config.convention
+    if not rules.per_level_proposals:
+        choose = ProposalLayer(count, config.RPN_NMS_THRESHOLD, config, name="ROI")
+        return choose([probs, deltas, stages.anchors])
+    choose = LevelProposalLayer(
+        count, config.RPN_NMS_THRESHOLD, pre_nms_limit=config.PRE_NMS_LIMIT, bbox_std_dev=config.RPN_BBOX_STD_DEV,
+        anchors_per_location=anchors_per_location(config), anchor_stride=config.RPN_ANCHOR_STRIDE,
+        min_side=rules.min_proposal_side or 0.0, max_log_scale=rules.max_log_scale, rank_by_logit=rules.rank_by_logit,
+        box_offset=rules.box_offset, stop_gradient=config.STOP_PROPOSAL_GRADIENT, name="ROI",
+    )  # fmt: skip
+    return choose([logits, deltas, stages.anchors, stages.meta, *stages.levels])
+
+
+def anchors_per_location(config) -> int:
+    """Anchors in each cell of a level: those of its ratios, and without a pyramid of all scales."""
+    return len(config.RPN_ANCHOR_RATIOS) * (len(config.RPN_ANCHOR_SCALES) if config.BOX_HEAD == "c4" else 1)
 
 
 def training_graph(stages: Stages, config) -> tuple[list, dict]:
@@ -106,9 +135,7 @@ def training_graph(stages: Stages, config) -> tuple[list, dict]:
     inputs = [stages.image, stages.meta, match, rpn_bbox, gt_class_ids, gt_boxes, gt_masks]
 
     logits, probs, deltas = stages.rpn
-    proposals = ProposalLayer(config.POST_NMS_ROIS_TRAINING, config.RPN_NMS_THRESHOLD, config, name="ROI")(
-        [probs, deltas, stages.anchors]
-    )  # [B, N, 4]
+    proposals = proposals_of(stages, config, config.POST_NMS_ROIS_TRAINING)  # [B, N, 4]
     candidates = proposals
     if not config.USE_RPN_ROIS:
         candidates = keras.Input((None, 4), name="input_roi", dtype="float32")
@@ -141,7 +168,7 @@ def build_model(mode: str, config) -> keras.Model:
 def set_thresholds(model: keras.Model, config) -> None:
     """Makes the thresholds of `config` take effect at the next call of a model. Nothing is compiled again."""
     for layer in model.layers:
-        if isinstance(layer, ProposalLayer):
+        if isinstance(layer, (ProposalLayer, LevelProposalLayer)):
             layer.set_thresholds(config.RPN_NMS_THRESHOLD)
         elif isinstance(layer, DetectionLayer):
             layer.set_thresholds(config.DETECTION_MIN_CONFIDENCE, config.DETECTION_NMS_THRESHOLD)

@@ -2,13 +2,15 @@
 
 Shapes: B images of H x W pixels; C_i is [B, H / 2**i, W / 2**i, channels].
 
-The ResNets are the Caffe variant (He et al., "Deep Residual Learning for Image Recognition"): the stride of a stage is
-in its first 1 x 1 convolutions, and convolutions have biases. Layer names are matterport's, as used in weight files.
+The ResNets (He et al., "Deep Residual Learning for Image Recognition") are matterport's by default: the stride of a
+stage is in its first 1 x 1 convolutions, and convolutions have biases. `ResNetStyle` gives those of other projects.
+Layer names are matterport's, as used in weight files.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import keras
 import numpy as np
@@ -23,6 +25,30 @@ SMALL_RESNET_WIDTHS = (16, 32, 48, 64, 96)  # channels of C1..C5
 STAGE_4_IDENTITY_BLOCKS = {"resnet50": 5, "resnet101": 22}
 
 
+@dataclass(frozen=True)
+class ResNetStyle:
+    """How ResNets of different projects differ.
+
+    Args:
+        stride_in: "1x1" or "3x3", the convolution of a block that has the stride.
+        window_padding: "same": windows of stride 2 are padded below and on the right. "symmetric": on all sides.
+        eps: Added to the variance in BatchNorm.
+    """
+
+    stride_in: str = "1x1"
+    window_padding: str = "same"
+    eps: float = 1e-3
+
+    def pad(self, x: Tensor, strides: tuple[int, int]) -> tuple[Tensor, str]:
+        """The input of a 3 x 3 window, padded as far as its `padding` argument, the second result, does not do it."""
+        if self.window_padding == "same" or tuple(strides) == (1, 1):
+            return x, "same"
+        return layers.ZeroPadding2D(1)(x), "valid"
+
+
+MATTERPORT_STYLE = ResNetStyle()
+
+
 def identity_block(
     input_tensor: Tensor,
     kernel_size: int,
@@ -31,6 +57,7 @@ def identity_block(
     block: str,
     use_bias: bool = True,
     train_bn: bool | None = True,
+    style: ResNetStyle = MATTERPORT_STYLE,
 ) -> Tensor:
     """Residual block whose shortcut is the input itself.
 
@@ -42,11 +69,12 @@ def identity_block(
         block: Letter of the block.
         use_bias: Whether the convolutions have biases.
         train_bn: `Config.TRAIN_BN`.
+        style: `ResNetStyle`.
 
     Returns:
         [B, h, w, filters[2]], from the layer `res{stage}{block}_out`.
     """
-    x = _branch2(input_tensor, kernel_size, filters, stage, block, (1, 1), use_bias, train_bn)
+    x = _branch2(input_tensor, kernel_size, filters, stage, block, (1, 1), use_bias, train_bn, style)
     return _add_shortcut(x, input_tensor, stage, block)
 
 
@@ -59,6 +87,7 @@ def conv_block(
     strides: tuple[int, int] = (2, 2),
     use_bias: bool = True,
     train_bn: bool | None = True,
+    style: ResNetStyle = MATTERPORT_STYLE,
 ) -> Tensor:
     """Residual block that changes the size: its shortcut is a 1 x 1 convolution with the same stride.
 
@@ -68,27 +97,30 @@ def conv_block(
         filters: Channels of the three convolutions.
         stage: Number of the stage.
         block: Letter of the block.
-        strides: Strides of the first convolution and of the shortcut.
+        strides: Strides of the block and of its shortcut.
         use_bias: Whether the convolutions have biases.
         train_bn: `Config.TRAIN_BN`.
+        style: `ResNetStyle`.
 
     Returns:
         [B, h / strides[0], w / strides[1], filters[2]], from the layer `res{stage}{block}_out`.
     """
-    x = _branch2(input_tensor, kernel_size, filters, stage, block, strides, use_bias, train_bn)
+    x = _branch2(input_tensor, kernel_size, filters, stage, block, strides, use_bias, train_bn, style)
     name = f"{stage}{block}_branch1"
     shortcut = Conv2D(filters[2], 1, strides=strides, use_bias=use_bias, name="res" + name)(input_tensor)
-    shortcut = BatchNorm(train_bn=train_bn, name="bn" + name)(shortcut)
+    shortcut = BatchNorm(epsilon=style.eps, train_bn=train_bn, name="bn" + name)(shortcut)
     return _add_shortcut(x, shortcut, stage, block)
 
 
-def _branch2(x, kernel_size, filters, stage, block, strides, use_bias, train_bn):
+def _branch2(x, kernel_size, filters, stage, block, strides, use_bias, train_bn, style):
     """Three convolutions, 1 x 1, k x k and 1 x 1, each with BatchNorm, and with ReLU between them."""
-    specs = (("a", filters[0], 1, strides), ("b", filters[1], kernel_size, (1, 1)), ("c", filters[2], 1, (1, 1)))
+    first, second = (strides, (1, 1)) if style.stride_in == "1x1" else ((1, 1), strides)
+    specs = (("a", filters[0], 1, first), ("b", filters[1], kernel_size, second), ("c", filters[2], 1, (1, 1)))
     for letter, count, size, stride in specs:
         name = f"{stage}{block}_branch2{letter}"
-        x = Conv2D(count, size, strides=stride, padding="same", use_bias=use_bias, name="res" + name)(x)
-        x = BatchNorm(train_bn=train_bn, name="bn" + name)(x)
+        x, padding = style.pad(x, stride) if letter == "b" else (x, "same")
+        x = Conv2D(count, size, strides=stride, padding=padding, use_bias=use_bias, name="res" + name)(x)
+        x = BatchNorm(epsilon=style.eps, train_bn=train_bn, name="bn" + name)(x)
         if letter != "c":
             x = layers.Activation("relu")(x)
     return x
@@ -99,7 +131,11 @@ def _add_shortcut(x, shortcut, stage, block):
 
 
 def resnet_graph(
-    input_image: Tensor, architecture: str, stage5: bool = False, train_bn: bool | None = True
+    input_image: Tensor,
+    architecture: str,
+    stage5: bool = False,
+    train_bn: bool | None = True,
+    style: ResNetStyle = MATTERPORT_STYLE,
 ) -> list[Tensor | None]:
     """ResNet-50 or ResNet-101.
 
@@ -108,6 +144,7 @@ def resnet_graph(
         architecture: "resnet50" or "resnet101".
         stage5: False ends with C4 and returns None for C5.
         train_bn: `Config.TRAIN_BN`.
+        style: `ResNetStyle`.
 
     Returns:
         [C1, C2, C3, C4, C5] with 64, 256, 512, 1024, 2048 channels.
@@ -125,22 +162,43 @@ def resnet_graph(
         raise ValueError(f"architecture is {architecture!r}; expected one of {', '.join(STAGE_4_IDENTITY_BLOCKS)}.")
     x = layers.ZeroPadding2D(3)(input_image)
     x = Conv2D(64, 7, strides=2, name="conv1")(x)
-    x = BatchNorm(train_bn=train_bn, name="bn_conv1")(x)
+    x = BatchNorm(epsilon=style.eps, train_bn=train_bn, name="bn_conv1")(x)
     c1 = layers.Activation("relu")(x)  # [B, H/2, W/2, 64]
-    x = layers.MaxPooling2D(3, strides=2, padding="same")(c1)
+    x, padding = style.pad(c1, (2, 2))  # zeros, as after a ReLU no value is smaller
+    x = layers.MaxPooling2D(3, strides=2, padding=padding)(x)
     stages = [c1]
     identity_blocks = {2: 2, 3: 3, 4: STAGE_4_IDENTITY_BLOCKS[architecture], 5: 2}
     for stage, count in identity_blocks.items():
         if stage == 5 and not stage5:
             return [*stages, None]
-        width = 64 * 2 ** (stage - 2)
-        filters = [width, width, 4 * width]
-        strides = (1, 1) if stage == 2 else (2, 2)
-        x = conv_block(x, 3, filters, stage, "a", strides=strides, train_bn=train_bn)
-        for i in range(count):
-            x = identity_block(x, 3, filters, stage, chr(ord("b") + i), train_bn=train_bn)
+        x = resnet_stage(x, stage, count, train_bn, style)
         stages.append(x)
     return stages
+
+
+def resnet_stage(
+    x: Tensor,
+    stage: int,
+    identity_blocks: int,
+    train_bn: bool | None = True,
+    style: ResNetStyle = MATTERPORT_STYLE,
+) -> Tensor:
+    """One stage of a ResNet: [B, h, w, channels] -> [B, h / 2, w / 2, 2**(stage + 6)]; stage 2 keeps the size.
+
+    Args:
+        x: The stage before, or the pooled stem.
+        stage: 2 to 5.
+        identity_blocks: Blocks after the first.
+        train_bn: `Config.TRAIN_BN`.
+        style: `ResNetStyle`.
+    """
+    width = 64 * 2 ** (stage - 2)
+    filters = [width, width, 4 * width]
+    strides = (1, 1) if stage == 2 else (2, 2)
+    x = conv_block(x, 3, filters, stage, "a", strides=strides, train_bn=train_bn, style=style)
+    for i in range(identity_blocks):
+        x = identity_block(x, 3, filters, stage, chr(ord("b") + i), train_bn=train_bn, style=style)
+    return x
 
 
 def mobilenet_v2_graph(
@@ -214,7 +272,7 @@ def build_backbone(input_image: Tensor, config: Config) -> list[Tensor]:
         config: `Config`.
 
     Returns:
-        [C1, C2, C3, C4, C5].
+        [C1, C2, C3, C4, C5]; C5 is None with `BOX_HEAD = "c4"`.
     """
     if callable(config.BACKBONE):
         return config.BACKBONE(input_image, config.BACKBONE, stage5=True, train_bn=config.TRAIN_BN)
@@ -222,4 +280,10 @@ def build_backbone(input_image: Tensor, config: Config) -> list[Tensor]:
         return mobilenet_v2_graph(input_image, config.MEAN_PIXEL, train_bn=config.TRAIN_BN)
     if config.BACKBONE == "small_resnet":
         return small_resnet_graph(input_image, train_bn=config.TRAIN_BN)
-    return resnet_graph(input_image, config.BACKBONE, stage5=True, train_bn=config.TRAIN_BN)
+    stage5 = config.BOX_HEAD != "c4"  # there it is part of the head
+    return resnet_graph(input_image, config.BACKBONE, stage5, config.TRAIN_BN, resnet_style(config))
+
+
+def resnet_style(config: Config) -> ResNetStyle:
+    """The style that the settings ask for."""
+    return ResNetStyle(config.BACKBONE_STRIDE_IN, config.convention.window_padding, config.BATCH_NORM_EPS)

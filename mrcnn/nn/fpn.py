@@ -10,10 +10,20 @@ from __future__ import annotations
 from keras import layers
 
 from mrcnn.nn.convolution import Conv2D
+from mrcnn.nn.norm import BatchNorm
 from mrcnn.ops.types import Tensor
 
 
-def fpn_graph(c2: Tensor, c3: Tensor, c4: Tensor, c5: Tensor, depth: int) -> list[Tensor]:
+def fpn_graph(
+    c2: Tensor,
+    c3: Tensor,
+    c4: Tensor,
+    c5: Tensor,
+    depth: int,
+    norm: str | None = None,
+    eps: float = 1e-3,
+    train_bn: bool | None = False,
+) -> list[Tensor]:
     """Combines the semantics of the top level with the resolution of each lower one.
 
     Args:
@@ -22,6 +32,9 @@ def fpn_graph(c2: Tensor, c3: Tensor, c4: Tensor, c5: Tensor, depth: int) -> lis
         c4: [B, H/16, W/16, channels].
         c5: [B, H/32, W/32, channels].
         depth: Channels of each level, `Config.TOP_DOWN_PYRAMID_SIZE`.
+        norm: None, or "batch": BatchNorm instead of a bias after each convolution, in layers named `fpn_p2_bn` etc.
+        eps: Of BatchNorm.
+        train_bn: `Config.TRAIN_BN`.
 
     Returns:
         [P2, P3, P4, P5, P6], each [B, H / stride, W / stride, depth] with strides 4, 8, 16, 32, 64. P6 is every second
@@ -34,11 +47,16 @@ def fpn_graph(c2: Tensor, c3: Tensor, c4: Tensor, c5: Tensor, depth: int) -> lis
     >>> [level.shape for level in levels][::4]
     [(None, 16, 16, 16), (None, 1, 1, 16)]
     """
-    top_down = [Conv2D(depth, 1, name="fpn_c5p5")(c5)]
+
+    def conv(x: Tensor, size: int, name: str) -> Tensor:
+        x = Conv2D(depth, size, padding="same", use_bias=norm is None, name=name)(x)
+        return x if norm is None else BatchNorm(epsilon=eps, train_bn=train_bn, name=f"{name}_bn")(x)
+
+    top_down = [conv(c5, 1, "fpn_c5p5")]
     for level, lateral in ((4, c4), (3, c3), (2, c2)):
         up = layers.UpSampling2D(2, name=f"fpn_p{level + 1}upsampled")(top_down[0])
-        side = Conv2D(depth, 1, name=f"fpn_c{level}p{level}")(lateral)
+        side = conv(lateral, 1, f"fpn_c{level}p{level}")
         top_down.insert(0, layers.Add(name=f"fpn_p{level}add")([up, side]))
-    pyramid = [Conv2D(depth, 3, padding="same", name=f"fpn_p{i}")(p) for i, p in enumerate(top_down, start=2)]
+    pyramid = [conv(p, 3, f"fpn_p{i}") for i, p in enumerate(top_down, start=2)]
     p6 = layers.MaxPooling2D(pool_size=1, strides=2, name="fpn_p6")(pyramid[-1])
     return [*pyramid, p6]

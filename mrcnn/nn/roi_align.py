@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
-from mrcnn.ops.boxes import CORNER_OFFSET
+from mrcnn.ops.boxes import denorm_boxes_graph, norm_boxes_graph
 from mrcnn.ops.meta import parse_image_meta_graph
 from mrcnn.ops.roi_align import LEVEL_RULES, roi_align, roi_align_pixels, roi_levels
 from mrcnn.ops.types import Tensor
@@ -78,13 +78,10 @@ class PyramidROIAlign(keras.layers.Layer):
         if self.box_offset and self.level_rule == "round" and self.mode != "unaligned":  # matterport's normalized boxes
             levels = roi_levels(boxes, image_shape)  # [B, N] in 2..5
             return roi_align(pyramid, boxes, levels, self.pool_shape, self.mode, self.samples, image_shape)
-        size = ops.tile(ops.cast(image_shape, "float32"), 2)
-        corners = ops.convert_to_tensor(CORNER_OFFSET, "float32")
-        pixels = boxes * (size - self.box_offset) + self.box_offset * corners
+        pixels = denorm_boxes_graph(boxes, image_shape, self.box_offset, whole=False)
         levels = roi_levels(pixels, (1, 1), self.level_rule)
         if self.mode == "crop":
-            boxes = (pixels - corners) / ops.maximum(size - 1.0, 1.0)
-            return roi_align(pyramid, boxes, levels, self.pool_shape)
+            return roi_align(pyramid, norm_boxes_graph(pixels, image_shape), levels, self.pool_shape)
         strides, aligned = self.strides[: len(pyramid)], self.mode == "aligned"
         return roi_align_pixels(pyramid, pixels, levels, self.pool_shape, strides, aligned, self.samples)
 

@@ -61,7 +61,12 @@ class SharedConv2D(Conv2D):
 
 
 def rpn_graph(
-    feature_map: Tensor | list[Tensor], anchors_per_location: int, anchor_stride: int, channels: int = 512
+    feature_map: Tensor | list[Tensor],
+    anchors_per_location: int,
+    anchor_stride: int,
+    channels: int = 512,
+    convs: int = 1,
+    sigmoid: bool = False,
 ) -> list:
     """Applies the head to one level, or to a list of levels with the same weights.
 
@@ -69,7 +74,9 @@ def rpn_graph(
         feature_map: [B, h, w, depth], or a list of such maps.
         anchors_per_location: k.
         anchor_stride: 1 places anchors on every cell, 2 on every second one.
-        channels: Width of the shared convolution, `Config.RPN_CHANNELS`.
+        channels: Width of the shared convolutions, `Config.RPN_CHANNELS`.
+        convs: 1 or 2 shared convolutions, `Config.RPN_CONVS`.
+        sigmoid: One logit for each anchor. The other one, of the background, is 0: the softmax of both is the sigmoid.
 
     Returns:
         Logits [B, h*w*k, (bg, fg)], probabilities of the same shape, and deltas [B, h*w*k, (dy, dx, log dh, log dw)],
@@ -79,18 +86,30 @@ def rpn_graph(
     shared = SharedConv2D(
         channels, 3, padding="same", activation="relu", strides=anchor_stride, name="rpn_conv_shared"
     )(feature_map)  # fmt: skip
-    raw = SharedConv2D(2 * anchors_per_location, 1, name="rpn_class_raw")(shared)  # [B, h, w, 2k]
+    if convs == 2:
+        shared = SharedConv2D(channels, 3, padding="same", activation="relu", name="rpn_conv_shared2")(shared)
+    each = 1 if sigmoid else 2
+    raw = SharedConv2D(each * anchors_per_location, 1, name="rpn_class_raw")(shared)  # [B, h, w, 2k or k]
     boxes = SharedConv2D(4 * anchors_per_location, 1, name="rpn_bbox_pred")(shared)  # [B, h, w, 4k]
-    pairs, fours = layers.Reshape((-1, 2), dtype="float32"), layers.Reshape((-1, 4), dtype="float32")
+    pairs, fours = layers.Reshape((-1, each), dtype="float32"), layers.Reshape((-1, 4), dtype="float32")
+    zero_background = layers.ZeroPadding1D((1, 0), data_format="channels_first", dtype="float32")
     softmax = layers.Activation("softmax", dtype="float32", name="rpn_class_xxx")
     logits = [pairs(x) for x in (raw if several else [raw])]
+    if sigmoid:
+        logits = [zero_background(x) for x in logits]  # [B, h*w*k, (0, fg)]
     probs = [softmax(x) for x in logits]
     deltas = [fours(x) for x in (boxes if several else [boxes])]
     return [logits, probs, deltas] if several else [logits[0], probs[0], deltas[0]]
 
 
 def build_rpn_model(
-    anchor_stride: int, anchors_per_location: int, depth: int, levels: int | None = None, channels: int = 512
+    anchor_stride: int,
+    anchors_per_location: int,
+    depth: int,
+    levels: int | None = None,
+    channels: int = 512,
+    convs: int = 1,
+    sigmoid: bool = False,
 ) -> keras.Model:
     """Builds `rpn_graph` as a model named `rpn_model`.
 
@@ -99,7 +118,7 @@ def build_rpn_model(
         anchors_per_location: k.
         depth: Channels of the feature maps.
         levels: Number of maps that the model takes as a list; None takes a single map of any level.
-        channels: As for `rpn_graph`.
+        channels: As for `rpn_graph`, like `convs` and `sigmoid`.
 
     Example:
 
@@ -111,18 +130,26 @@ def build_rpn_model(
         maps = keras.Input((None, None, depth), name="input_rpn_feature_map")
     else:
         maps = [keras.Input((None, None, depth), name=f"input_rpn_feature_map_{i}") for i in range(levels)]
-    return keras.Model(maps, rpn_graph(maps, anchors_per_location, anchor_stride, channels), name="rpn_model")
+    outputs = rpn_graph(maps, anchors_per_location, anchor_stride, channels, convs, sigmoid)
+    return keras.Model(maps, outputs, name="rpn_model")
 
 
 def rpn_over_pyramid(
-    pyramid: list[Tensor], anchors_per_location: int, anchor_stride: int, channels: int = 512
+    pyramid: list[Tensor],
+    anchors_per_location: int,
+    anchor_stride: int,
+    channels: int = 512,
+    convs: int = 1,
+    sigmoid: bool = False,
 ) -> list[Tensor]:
     """Applies the head to P2..P6 and concatenates: logits [B, A, 2], probabilities [B, A, 2], deltas [B, A, 4].
 
     Args: as for `rpn_graph`.
     """
     depth = pyramid[0].shape[-1]
-    of_levels = build_rpn_model(anchor_stride, anchors_per_location, depth, len(pyramid), channels)(pyramid)
+    of_levels = build_rpn_model(
+        anchor_stride, anchors_per_location, depth, len(pyramid), channels, convs, sigmoid
+    )(pyramid)  # fmt: skip
     names = ("rpn_class_logits", "rpn_class", "rpn_bbox")
     return [
         layers.Concatenate(axis=1, name=name, dtype="float32")(parts)

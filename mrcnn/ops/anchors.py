@@ -24,17 +24,21 @@ def anchors_of_image(
     strides: Sequence[int],
     anchor_stride: int = 1,
     level_shapes: Callable | None = None,
+    rounding: bool = False,
+    strides_from_maps: bool = False,
 ) -> np.ndarray:
     """Generates all anchors of an image; `Config.anchor_settings()` gives the arguments after the first.
 
     Args:
         image_shape: (height, width) of the molded image, pixels; further entries are ignored.
-        scales: [L]. Side of the square anchor of each level, pixels.
+        scales: [L]. Side of the square anchor of each level, pixels; or, for a single level, a list of such sides in it.
         ratios: [R]. Width / height.
         strides: [L or more]. Pixels between neighboring cells of each level.
         anchor_stride: 1 places anchors on every cell, 2 on every second one.
         level_shapes: Function from `image_shape` to the [L or more, (height, width)] of the levels, for a backbone
             whose levels are not the image's size divided by the strides.
+        rounding: Round the corners of the anchors of a cell to whole pixels, half to even.
+        strides_from_maps: Strides are the size of the image // the size of the map, for each axis.
 
     Returns:
         [A, (y1, x1, y2, x2)] float64, pixels, in the order of the RPN's outputs.
@@ -48,7 +52,15 @@ def anchors_of_image(
            [24., 24., 40., 40.]])
     """
     shapes = backbone_shapes(image_shape, strides, level_shapes)
-    return generate_pyramid_anchors(scales, ratios, shapes, strides, anchor_stride)
+    if not rounding and not strides_from_maps and np.ndim(scales) == 1:
+        return generate_pyramid_anchors(scales, ratios, shapes, strides, anchor_stride)
+    levels = []
+    for scale, shape, stride in zip(scales, shapes, strides):
+        steps = np.asarray(image_shape[:2]) // shape if strides_from_maps else (stride, stride)
+        ys, xs = (np.arange(0, n, anchor_stride) * step for n, step in zip(shape, steps))
+        centers = np.stack(np.meshgrid(ys, xs, indexing="ij"), axis=-1).reshape(-1, 1, 2)  # [cells, 1, (y, x)]
+        levels.append((np.tile(centers, 2) + cell_anchors(scale, ratios, rounding)).reshape(-1, 4))
+    return np.concatenate(levels)
 
 
 def backbone_shapes(
@@ -67,6 +79,30 @@ def backbone_shapes(
     if level_shapes is not None:
         return np.asarray(level_shapes(image_shape))
     return np.ceil(np.asarray(image_shape[:2]) / np.asarray(strides)[:, None]).astype(np.int64)
+
+
+def cell_anchors(scales: float | ArrayLike, ratios: ArrayLike, rounding: bool = False) -> np.ndarray:
+    """The anchors of a cell, relative to the point that they are centered on.
+
+    Args:
+        scales: Number or [S]. Side of the square anchor, pixels. All ratios of a scale have the same area.
+        ratios: [R]. Width / height.
+        rounding: Round the corners to whole pixels, half to even.
+
+    Returns:
+        [S * R, (y1, x1, y2, x2)] float64, pixels: ordered by scale, then ratio.
+
+    Example:
+
+    >>> cell_anchors(32, [2, 1, 0.5], rounding=True)
+    array([[-11., -23.,  11.,  23.],
+           [-16., -16.,  16.,  16.],
+           [-23., -11.,  23.,  11.]])
+    """
+    scales, roots = np.meshgrid(np.atleast_1d(scales), np.sqrt(np.atleast_1d(ratios)), indexing="ij")
+    half_sizes = 0.5 * np.stack([(scales / roots).ravel(), (scales * roots).ravel()], axis=1)
+    corners = np.concatenate([-half_sizes, half_sizes], axis=1)
+    return np.round(corners) if rounding else corners
 
 
 def generate_anchors(

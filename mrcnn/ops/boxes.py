@@ -211,7 +211,7 @@ def apply_box_deltas(boxes: ArrayLike, deltas: ArrayLike) -> np.ndarray:
 
 
 def apply_box_deltas_graph(boxes: Tensor, deltas: Tensor, max_log_scale: float = MAX_LOG_SCALE) -> Tensor:
-    """`apply_box_deltas` for tensors: [..., 4] and [..., 4] -> [..., 4]; log dh and log dw are at most `max_log_scale`."""
+    """`apply_box_deltas` for tensors: [..., 4] and [..., 4] -> [..., 4]. `max_log_scale` bounds log dh and log dw."""
     size = boxes[..., 2:] - boxes[..., :2]
     center = boxes[..., :2] + 0.5 * size + deltas[..., :2] * size
     size = size * ops.exp(ops.minimum(deltas[..., 2:], max_log_scale))
@@ -330,7 +330,7 @@ def norm_boxes_graph(boxes: Tensor, shape: Tensor, offset: int = 1) -> Tensor:
 
 
 def denorm_boxes_graph(boxes: Tensor, shape: Tensor, offset: int = 1, whole: bool = True) -> Tensor:
-    """`denorm_boxes` for tensors, int32, or float32 if not `whole`. shape: (height, width), or [B, 2] for [B, ..., 4]."""
+    """`denorm_boxes` for tensors: int32, or float32 if not `whole`. shape: as for `norm_boxes_graph`."""
     corners = ops.convert_to_tensor(_corners(offset), "float32")
     pixels = boxes * _extent_graph(shape, boxes, offset) + corners
     return ops.cast(ops.round(pixels), "int32") if whole else pixels

@@ -138,7 +138,7 @@ WRONG = [
     ("ROI_POSITIVE_RATIO", float("nan"), "not a number"),
     ("DETECTION_MIN_CONFIDENCE", 70, "percent"),
     ("DETECTION_MIN_CONFIDENCE", "0.7", "text"),
-    ("IMAGE_RESIZE_MODE", "pad32", "no mode"),
+    ("IMAGE_RESIZE_MODE", "pad16", "no mode"),
     ("IMAGE_MAX_DIM", 1000, "not divisible by 64"),
     ("IMAGE_MAX_DIM", 0, "no pixels"),
     ("IMAGE_MAX_DIM", 1024.0, "no whole number"),

@@ -27,7 +27,7 @@ class Anchors(keras.layers.Layer):
         strides: Pixels between neighboring cells of P2..P6.
         anchor_stride: 1 places anchors on every cell, 2 on every second one.
         rounding: Round the corners of the anchors of a cell to whole pixels, half to even.
-        strides_from_maps: Strides are the size of the image // the size of the map, for each axis, instead of `strides`.
+        strides_from_maps: Strides are image size // map size, for each axis, instead of `strides`.
         box_offset: How boxes are normalized, see `mrcnn.ops.boxes.norm_boxes`.
 
     Call arguments: `[image, P2, P3, P4, P5, P6]`; only their sizes are used.

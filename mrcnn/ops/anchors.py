@@ -31,7 +31,7 @@ def anchors_of_image(
 
     Args:
         image_shape: (height, width) of the molded image, pixels; further entries are ignored.
-        scales: [L]. Side of the square anchor of each level, pixels; or, for a single level, a list of such sides in it.
+        scales: [L]. Side of the square anchor of each level, pixels; or, for a single level, a list of its sides.
         ratios: [R]. Width / height.
         strides: [L or more]. Pixels between neighboring cells of each level.
         anchor_stride: 1 places anchors on every cell, 2 on every second one.

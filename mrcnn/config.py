@@ -97,6 +97,13 @@ class Config(DerivedSettings):
     )
 
     _backbone = Group("Backbone and pyramid")
+    CONVENTION = Setting(
+        "matterport",
+        "The rules that weights were trained with (docs/weights.md). Settings that are not set explicitly take the"
+        " defaults of the convention.",
+        one_of(*CONVENTIONS),
+        effect=GRAPH,
+    )
     BACKBONE = Setting(
         "resnet101", "The backbone: a name, or a function like `mrcnn.model.resnet_graph`.", BACKBONE, effect=GRAPH
     )
@@ -263,14 +270,7 @@ class Config(DerivedSettings):
         effect=LOSS,
     )
 
-    _conventions = Group("Other networks")
-    CONVENTION = Setting(
-        "matterport",
-        "The rules that weights were trained with (docs/weights.md). Settings that are not set explicitly take the"
-        " defaults of the convention.",
-        one_of(*CONVENTIONS),
-        effect=GRAPH,
-    )
+    _conventions = Group("Parts of other networks")
     BACKBONE_STRIDE_IN = Setting(
         "1x1", "Convolution of a ResNet block that has the stride.", one_of("1x1", "3x3"), effect=GRAPH
     )

@@ -127,6 +127,10 @@ NEW = {
         "RPN_ANCHOR_RATIOS": ([1], None), "RPN_ANCHOR_STRIDE": (2, None), "IMAGE_CHANNEL_COUNT": (1, None),
         "POOL_SIZE": (5, None), "MASK_POOL_SIZE": (7, None), "MASK_SHAPE": ([28, 28], None), "TRAIN_BN": (None, None),
         "COMPUTE_DTYPE": ("mixed_bfloat16", None), "ROI_ALIGN": ("aligned", None), "ROI_ALIGN_SAMPLES": (3, None),
+        "CONVENTION": ("torchvision", None), "BACKBONE_STRIDE_IN": ("3x3", None), "BATCH_NORM_EPS": (0.0, None),
+        "FPN_NORM": ("batch", None), "RPN_CONVS": (2, None), "BOX_HEAD": ("conv4fc1", None), "HEAD_NORM": (None, None),
+        "CLASS_AGNOSTIC_BOX": (True, None), "CLASS_AGNOSTIC_MASK": (True, None),
+        "CASCADE_BBOX_STD_DEVS": ([[0.1, 0.1, 0.2, 0.2]], None),
     },
 }  # fmt: skip
 WITH = {

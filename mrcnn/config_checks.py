@@ -52,7 +52,7 @@ def _check_sizes(config, require) -> None:
     mode = config.IMAGE_RESIZE_MODE
     if mode in ("pad32", "shorter_side"):
         for name in ("IMAGE_MIN_DIM", "IMAGE_MAX_DIM"):
-            require(name, is_whole(getattr(config, name)) and getattr(config, name) >= 32, "a whole number >= 32")
+            require(name, is_whole(getattr(config, name)) and getattr(config, name) >= 1, "a whole number >= 1")
         return
     name = "IMAGE_MIN_DIM" if mode == "crop" else "IMAGE_MAX_DIM"
     side = getattr(config, name)

@@ -31,15 +31,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's log messages would clutter the progress bars
 
-import cv2
-import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 from scipy.optimize import linear_sum_assignment
 from tqdm import tqdm
 
 from mrcnn import weights
-from mrcnn.drawing import figures, palette
+from mrcnn.drawing import palette
+from mrcnn.drawing.instances import draw_instances
 from mrcnn.model import MaskRCNN
 from mrcnn.ops.boxes import compute_overlaps
 from samples.common import LOGS, class_names_of, find_weights
@@ -48,10 +46,6 @@ from samples.frames import VideoFile, read_video
 SAMPLES = ("balloon", "coco", "digits", "nucleus", "open_images", "pedestrians", "shapes")
 PROGRESS = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}]"  # always frames per second
 PROGRESS_TO_NO_END = "{n_fmt} frames [{elapsed}, {rate_noinv_fmt}]"
-FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"  # shipped with matplotlib
-TEXT_HEIGHT = 1 / 36  # fraction of the frame's shorter side
-SMALLEST_TEXT = 10  # pixels
-MASK_ALPHA = 0.45
 
 
 # ---- Which object is which -------------------------------------------------------------------------------------------
@@ -131,10 +125,8 @@ class Tracker:
 
 
 # ---- Drawing ---------------------------------------------------------------------------------------------------------
-def draw_frame(frame: np.ndarray, found: dict, numbers, class_names) -> np.ndarray:
+def draw_frame(frame: np.ndarray, found: dict, numbers: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
     """Draws masks, outlines, boxes and captions "name score", in a color for each object number.
-
-    `visualize.display_instances` draws in higher quality on a figure; this is about a hundred times faster.
 
     Args:
         frame: [H, W, 3] uint8 RGB; not modified.
@@ -145,43 +137,9 @@ def draw_frame(frame: np.ndarray, found: dict, numbers, class_names) -> np.ndarr
     Returns:
         [H, W, 3] uint8.
     """
-    picture, colors = frame.copy(), palette.class_colors(numbers)
-    instances = list(zip(np.asarray(found["rois"]).tolist(), colors, range(len(colors))))[::-1]
-    for (y1, x1, y2, x2), color, i in instances:
-        _paint(picture[y1:y2, x1:x2], found["masks"][y1:y2, x1:x2, i], color)
-    image = Image.fromarray(picture)
-    pen, font = ImageDraw.Draw(image), _font(max(SMALLEST_TEXT, round(min(frame.shape[:2]) * TEXT_HEIGHT)))
-    for (y1, x1, y2, x2), color, _ in instances:
-        pen.rectangle((x1, y1, x2 - 1, y2 - 1), outline=_bytes(color))
-    for (y1, x1, _, _), color, i in instances:
-        _write(pen, font, f"{class_names[found['class_ids'][i]]} {found['scores'][i]:.2f}", (x1, y1), color)
-    return np.array(image)
-
-
-def _paint(part: np.ndarray, mask: np.ndarray, color) -> None:
-    """Fills a mask and draws its outline, in place."""
-    figures.paint(part, mask, color, MASK_ALPHA)
-    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    for outline in outlines:
-        part[outline[:, 0, 1], outline[:, 0, 0]] = _bytes(color)
-
-
-def _write(pen, font, text: str, corner, color) -> None:
-    """Draws a caption on a colored tag above the corner, or below it at the top edge; always inside the frame."""
-    left, top, right, bottom = font.getbbox(text)
-    width, height = right + 4, bottom + 3
-    x = max(0, min(corner[0], pen.im.size[0] - width))
-    y = corner[1] - height if corner[1] >= height else corner[1]
-    pen.rectangle((x, y, x + width - 1, y + height - 1), fill=_bytes(color))
-    pen.text((x + 2, y + 1), text, font=font, fill=palette.text_color(color))
-
-
-def _font(size: int):
-    return ImageFont.truetype(str(FONT), size)
-
-
-def _bytes(color) -> tuple[int, int, int]:
-    return tuple(round(255 * value) for value in color[:3])
+    captions = [f"{class_names[c]} {score:.2f}" for c, score in zip(found["class_ids"], found["scores"])]
+    colors = palette.class_colors(numbers)
+    return draw_instances(frame, found["rois"][::-1], found["masks"][..., ::-1], captions[::-1], colors[::-1])
 
 
 # ---- A video ---------------------------------------------------------------------------------------------------------

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -98,6 +100,20 @@ def test_names_in_the_page_are_text_not_html(tmp_path):
     report = evaluate_dataset(FakeModel([found]), dataset, progress=False)
     text = report.report(tmp_path / "out.html").read_text()
     assert "&lt;b&gt;bold&lt;/b&gt;" in text and "<b>bold</b>" not in text
+
+
+def test_names_that_cannot_be_drawn_or_encoded(tmp_path):
+    name = "$\\frac$ \ud800 \x0b <i>"
+    mask = rectangle(20, 20, (0, 0, 9, 9))[..., None]
+    dataset = MaskSet([(mask, np.array([1]))], classes=(name,))
+    report = evaluate_dataset(FakeModel([result(mask, [1], [0.9])]), dataset, progress=False)
+    report.dataset.image_info[0]["id"] = "\ud800.jpg"
+    text = report.report(tmp_path / "out.html").read_text(encoding="utf-8")
+    assert "$\\frac$ \ufffd \ufffd &lt;i&gt;" in text
+    for figure in re.findall(r"data:image/svg\+xml;base64,([^'\"]+)", text):
+        ElementTree.fromstring(base64.b64decode(figure))
+    str(report).encode()
+    str(compare(report, report)).encode()
 
 
 def test_an_image_that_cannot_be_read_is_grey_and_said_so(truth, tmp_path):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from mrcnn.drawing import palette
+from mrcnn.drawing.instances import MASK_ALPHA
 from samples import coco, frames, shapes, video
 from samples.frames import VideoFile, read_video
 from samples.video import Tracker, annotate_video, draw_frame
@@ -125,7 +126,7 @@ def test_a_frame_with_detections():
         color = np.rint(255 * np.array(palette.class_colors([number])[0]))
         np.testing.assert_array_equal(drawn[y2 - 1, x1 + 3], color)  # the box
         np.testing.assert_array_equal(drawn[y2 - 2, x1 + 3], color)  # the mask's outline
-        expected = 90 + video.MASK_ALPHA * (color - 90)
+        expected = 90 + MASK_ALPHA * (color - 90)
         np.testing.assert_allclose(drawn[y2 - 6, (x1 + x2) // 2], expected, atol=1.01)
     changed = (drawn != frame).any(axis=-1)
     assert changed[40:59, 40:60].any()  # a caption above the first box

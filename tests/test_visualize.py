@@ -8,17 +8,23 @@ import random
 import sys
 import types
 import warnings
+from xml.etree import ElementTree
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import skimage.draw
 import skimage.io
+from evaluate_kit import FakeModel, MaskSet, result
 from matplotlib.patches import Polygon, Rectangle
 from skimage.color import rgb2lab
 
 from mrcnn import utils, visualize
 from mrcnn.drawing import figures, palette
+from mrcnn.drawing.captions import printable
+from mrcnn.drawing.instances import draw_instances
+from mrcnn.evaluation import EvaluateDataset, evaluate_dataset
+from samples.video import draw_frame
 
 RED, GREEN = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)
 NAMES = ["BG", "cat", "dog"]
@@ -694,3 +700,48 @@ def test_every_picture_of_a_real_photo_is_saved(shared, tmp_path, capsys):
         saved = skimage.io.imread(tmp_path / f"{name}.png")
         assert min(saved.shape[:2]) > 150 and saved[..., :3].std() > 5, name
     assert not plt.get_fignums()
+
+
+# ---- Text from data --------------------------------------------------------------------------------------------------
+STRANGE_NAMES = [r"$\frac$", r"$\unknown{x}$ 5$", "half \ud800 pair", "nul \x00 \x1b", "日本 \ufffe", "100 % {a} \\"]
+
+
+@pytest.mark.parametrize("name", STRANGE_NAMES)
+def test_no_text_from_data_breaks_a_picture(name, tmp_path):
+    image, box, mask = np.zeros((24, 24, 3), np.uint8), np.array([[4, 4, 20, 20]]), np.ones((24, 24, 1), bool)
+    names, one = ["BG", name], np.array([1])
+    small = plt.figure(figsize=(2, 2)).subplots(1, 3)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        visualize.display_instances(image, box, mask, one, names, title=name, ax=small[0])
+        visualize.plot_overlaps(one, one, np.ones(1), np.ones((1, 1)), names, ax=small[1])
+        visualize.display_images([image], [name], ax=small[2:])
+        small[0].figure.savefig(tmp_path / "drawn.svg")
+    ElementTree.parse(tmp_path / "drawn.svg")  # a control character would make it no XML
+    plt.close(small[0].figure)
+    text = small[0].texts[0].get_text()
+    assert text == printable(name) and (text == name or "\ufffd" in text)
+    assert draw_instances(image, box, mask, [name], ["red"]).shape == image.shape
+    visualize.display_table([[name]])
+
+
+def test_a_class_has_one_color_everywhere():
+    image, mask = np.zeros((60, 60, 3), np.uint8), np.zeros((60, 60, 1), bool)
+    mask[20:50, 20:50] = True
+    box, expected = np.array([[20, 20, 50, 50]]), palette.class_colors([7])
+    ax = plt.figure().subplots()
+    visualize.display_instances(image, box, mask, [7], ["BG", *"abcdefg"], colors="class", ax=ax)
+    assert ax.patches[0].get_edgecolor()[:3] == expected[0]
+    plt.close(ax.figure)
+    names = ["BG", *"abcdefg"]
+    found = result(mask, [7], [1.0])
+    dataset = MaskSet([(mask, np.array([7]))], names[1:])
+    callback = EvaluateDataset(dataset, min_score=None)
+    callback.report = evaluate_dataset(FakeModel([found]), dataset, progress=False)
+    height = callback.picture(0).shape[0]
+    drawn = {
+        "video": draw_frame(image, found, [7], names)[49, 30],
+        "TensorBoard": callback.picture(0)[height * 5 // 6 - 1, height // 2],
+    }
+    for where, color in drawn.items():  # a pixel of the outline, at the lower edge of the mask
+        np.testing.assert_array_equal(color, palette.as_bytes(expected[0]), err_msg=where)

@@ -11,9 +11,7 @@ Nothing here knows a model, a data set or a class name.
 
 from __future__ import annotations
 
-import textwrap
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -22,17 +20,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon, Rectangle
 from skimage.measure import find_contours
 
-from mrcnn.drawing.palette import as_color, text_color
+from mrcnn.drawing.captions import PLAIN_TEXT, printable
+from mrcnn.drawing.instances import fill_mask
 from mrcnn.io import replacing
 from mrcnn.ops.boxes import extract_bboxes
 from mrcnn.ops.images import to_rgb_uint8
 
 LINE_WIDTH = 2
-CAPTION_POINTS = 11
-CAPTION_PAD_POINTS = 2
-CAPTION_ALPHA = 0.8
-FULL_SIZE_INCHES = 6  # axes at least this wide get captions at full size, narrower ones smaller captions
-TITLE_POINTS = 9
 
 
 # ---- Checked inputs --------------------------------------------------------------------------------------------------
@@ -116,19 +110,6 @@ def row(boxes, i: int):
 
 
 # ---- Masks -----------------------------------------------------------------------------------------------------------
-def paint(image: np.ndarray, mask: np.ndarray, color, alpha: float) -> None:
-    """Blends `color` into the pixels of `image` where `mask` is true, in place.
-
-    Args:
-        image: [h, w, 3 or more] of values 0..255; the first three channels change.
-        mask: [h, w] bool.
-        alpha: 0 leaves the image, 1 covers it.
-    """
-    rgb = np.asarray(as_color(color)[:3]) * 255
-    inside = image[mask, :3]
-    image[mask, :3] = (inside * (1 - alpha) + alpha * rgb).astype(image.dtype)
-
-
 def outlines(mask: np.ndarray, box) -> list[np.ndarray]:
     """Closed outlines of a mask, each [K, (x, y)] in pixels of the whole picture; also where it touches the border.
 
@@ -152,55 +133,13 @@ def draw_masks(ax, picture: np.ndarray, masks: np.ndarray, colors, which, fill=T
     for i in which:
         y1, x1, y2, x2 = extents[i]
         if fill:
-            paint(picture[y1:y2, x1:x2], masks[y1:y2, x1:x2, i], colors[i], alpha)
+            fill_mask(picture[y1:y2, x1:x2], masks[y1:y2, x1:x2, i], colors[i], alpha)
         for outline in outlines(masks[..., i], extents[i]):
             # Not add_patch: it looks at each corner in Python to fit the limits, and those are the picture's.
             ax.add_artist(Polygon(outline, facecolor="none", edgecolor=colors[i]))
 
 
 # ---- Captions --------------------------------------------------------------------------------------------------------
-def place_captions(ax, captions: Sequence[tuple]) -> None:
-    """Writes each caption at its box, on a tag in the box's colour, inside the axes and off the captions before it.
-
-    Tried in turn: above the top left corner, inside it, below the bottom left one, inside it, and the right hand
-    corners. Where all of them are taken, the one that covers least is used.
-
-    Args:
-        ax: with its limits already set.
-        captions: of (text, box, colour).
-    """
-    captions = [caption for caption in captions if caption[0]]
-    if not captions:
-        return
-    ax.apply_aspect()  # the axes take their final place, so that pixels on the screen can be counted
-    frame = ax.get_window_extent()
-    points = CAPTION_POINTS * min(1.0, frame.width / ax.figure.dpi / FULL_SIZE_INCHES)
-    pad = CAPTION_PAD_POINTS * ax.figure.dpi / 72
-    to_data = ax.transData.inverted()
-    taken = np.zeros((len(captions), 4))
-    for i, (text, (y1, x1, y2, x2), color) in enumerate(captions):
-        tag = {"facecolor": color, "edgecolor": "none", "alpha": CAPTION_ALPHA, "pad": CAPTION_PAD_POINTS}
-        label = ax.text(x1, y1, text, size=max(6.0, points), color=text_color(color), bbox=tag, va="bottom", zorder=4,
-                        parse_math=False)  # fmt: skip
-        extent = label.get_window_extent()
-        width, height = extent.width + 2 * pad, extent.height + 2 * pad
-        (left, right), (bottom, top) = np.sort(ax.transData.transform([(x1, y1), (x2, y2)]).T)
-        corners = np.array(
-            [(x, y) for x in (left, right - width) for y in (top, top - height, bottom - height, bottom)]
-        )
-        corners = np.clip(corners, (frame.x0, frame.y0), np.maximum((frame.x1 - width, frame.y1 - height), frame.min))
-        places = np.hstack([corners, corners + (width, height)])  # [8, (x0, y0, x1, y1)] of the screen
-        taken[i] = places[np.argmin(_shared_area(places, taken[:i]))]
-        label.set_position(to_data.transform(taken[i, :2] + pad))
-
-
-def _shared_area(places: np.ndarray, taken: np.ndarray) -> np.ndarray:
-    """[P]: how much of each of `places` [P, (x0, y0, x1, y1)] is covered by all of `taken` [T, 4] together."""
-    low = np.maximum(places[:, np.newaxis, :2], taken[:, :2])
-    high = np.minimum(places[:, np.newaxis, 2:], taken[:, 2:])
-    return np.prod(np.clip(high - low, 0, None), axis=-1).sum(axis=1)
-
-
 # ---- Figures ---------------------------------------------------------------------------------------------------------
 def open_axes(ax, figsize: tuple) -> tuple:
     """(axes to draw on, whether they were opened here)."""
@@ -217,7 +156,7 @@ def show_picture(ax, picture: np.ndarray, title: str = "", margin=(10, 10)) -> N
     ax.set_xlim(-margin[1], width + margin[1])
     ax.axis("off")
     if title:
-        ax.set_title(title)
+        ax.set_title(printable(title), **PLAIN_TEXT)
 
 
 def finish(figure, opened: bool, save=None, show: bool = True) -> None:
@@ -248,9 +187,3 @@ def save_figure(figure, path) -> None:
         figure.canvas.figure.savefig(
             unfinished, format=Path(path).suffix[1:] or "png", bbox_inches="tight", pad_inches=0.1
         )
-
-
-def wrap_title(title: str, inches: float) -> str:
-    """Breaks a title into lines that fit the width at TITLE_POINTS."""
-    letters = max(8, int(inches * 72 / (0.55 * TITLE_POINTS)))
-    return "\n".join(textwrap.fill(line, letters) for line in str(title).split("\n"))

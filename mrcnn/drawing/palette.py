@@ -5,7 +5,9 @@ A color is (red, green, blue) in 0..1, with or without alpha, or any name that m
 
 from __future__ import annotations
 
+import colorsys
 import functools
+import random
 from collections.abc import Iterable
 
 import numpy as np
@@ -75,3 +77,33 @@ def text_color(background) -> str:
     rgb = np.asarray(as_color(background)[:3])
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     return "white" if linear @ LUMINANCE < WHITE_TEXT_BELOW else "black"
+
+
+def random_colors(N: int, bright: bool = True) -> list[tuple[float, float, float]]:
+    """N colours evenly spaced in hue, in random order (`random.seed` fixes it). Darker ones unless `bright`."""
+    value = 1.0 if bright else 0.7
+    colors = [colorsys.hsv_to_rgb(i / N, 1, value) for i in range(N)]
+    random.shuffle(colors)
+    return colors
+
+
+def choose_colors(colors, count: int, class_ids: Iterable[int] | None = None) -> list[tuple]:
+    """The colour of each of `count` instances, from the argument `colors` of `mrcnn.visualize`.
+
+    Args:
+        colors: None for random colours, "class" for those of the classes, or a list with one colour per instance.
+        class_ids: [N] class ids, or None where "class" is not allowed.
+
+    Raises:
+        ValueError: Another text, too few colours, or something that is not a colour.
+    """
+    if colors is None or len(colors) == 0:
+        return random_colors(count)
+    if isinstance(colors, str):
+        if colors != "class" or class_ids is None:
+            allowed = "a list of colours" if class_ids is None else 'a list of colours or "class"'
+            raise ValueError(f"colors is {colors!r}; expected {allowed}.")
+        return class_colors(class_ids[:count])
+    if len(colors) < count:
+        raise ValueError(f"colors has {len(colors)} entries for {count} instances; expected one for each.")
+    return [as_color(color, f"colors[{i}]") for i, color in enumerate(colors[:count])]

@@ -10,10 +10,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from mrcnn.drawing.instances import draw_instances, encode, side_by_side
-from mrcnn.drawing.palette import as_bytes, class_colors
+from mrcnn.drawing.instances import encode, side_by_side
+from mrcnn.drawing.palette import class_colors
 from mrcnn.evaluation.evaluate import MIN_SCORE, evaluate_dataset
 from mrcnn.evaluation.instances import Instances, truth_of
+from mrcnn.evaluation.pictures import PICTURE_SIDE, picture_of
 from mrcnn.io import replacing
 
 NUMBERS = ("box_ap", "mask_ap", "mask_ap50")
@@ -137,9 +138,7 @@ class EvaluateDataset(keras.callbacks.Callback):
         captions = [self.dataset.class_names[c] for c in instances.class_ids]
         if instances.scores is not None and len(instances.scores) == len(captions):
             captions = [f"{name} {score:.2f}" for name, score in zip(captions, instances.scores)]
-        return draw_instances(
-            image, instances, captions, [as_bytes(color) for color in class_colors(instances.class_ids)]
-        )
+        return picture_of(image, instances, captions, class_colors(instances.class_ids), PICTURE_SIDE)
 
 
 class _EventFile:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mrcnn.drawing.captions import printable
 from mrcnn.evaluation.bootstrap import draw, interval, resampled_ap
 from mrcnn.evaluation.report import RESAMPLED, Report
 from mrcnn.evaluation.text_table import show
@@ -70,7 +71,7 @@ class Comparison:
         lines += ["", f"Images that differ most{'':6}{a:>{width}}{b:>{width}}"]
         for image in self.images[:10]:
             lines.append(f"{image['key']!s:29.29}{show(image['a']):>{width}}{show(image['b']):>{width}}")
-        return "\n".join(lines)
+        return printable("\n".join(lines))
 
 
 def compare(

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from mrcnn.drawing.instances import draw_instances, encode, side_by_side
+from mrcnn.drawing.captions import printable
+from mrcnn.drawing.instances import encode, side_by_side
 from mrcnn.evaluation.errors import KINDS
 from mrcnn.evaluation.instances import truth_of
+from mrcnn.evaluation.pictures import picture_of
 from mrcnn.evaluation.text_table import COLUMNS, TITLES, show
 from mrcnn.io import replacing
 
-FOUND, WRONG, MISSED, CROWD = (46, 160, 90), (220, 60, 40), (245, 150, 20), (150, 150, 150)  # RGB
+FOUND, WRONG, MISSED, CROWD = "#2ea05a", "#dc3c28", "#f59614", "#969696"  # colours of outcomes, not of classes
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; margin: 0 auto; max-width: 1180px; padding: 24px; }
@@ -66,7 +68,7 @@ def write_page(report, path, images: int = 6) -> Path:
         f"<script>{SORT}</script></body></html>",
     ]
     with replacing(path) as unfinished:
-        unfinished.write_text("\n".join(parts), encoding="utf-8")
+        unfinished.write_text(printable("\n".join(parts)), encoding="utf-8")
     return Path(path)
 
 
@@ -131,7 +133,7 @@ def _galleries(report, count: int) -> list[str]:
     if count <= 0 or not report.image_ids:
         return []
     key = "".join(
-        f"<i style='background: rgb{color}'></i>{word}"
+        f"<i style='background: {color}'></i>{word}"
         for color, word in ((FOUND, "right"), (WRONG, "wrong"), (MISSED, "missed"), (CROWD, "doesn't count"))
     )
     parts = [
@@ -203,5 +205,5 @@ def draw_position(report, position: int, side: int = 560) -> tuple[np.ndarray, s
     taken = np.isin(first + np.arange(len(truth)), matches.taken[rows][hit])
     true_colors = [CROWD if crowd else FOUND if got else MISSED for crowd, got in zip(truth.crowd, taken)]
     names = [report.class_names[c] for c in truth.class_ids]
-    left = draw_instances(image, truth, names, true_colors, side)
-    return side_by_side(left, draw_instances(image, found, captions, colors, side)), problem
+    left = picture_of(image, truth, names, true_colors, side)
+    return side_by_side(left, picture_of(image, found, captions, colors, side)), problem

@@ -52,11 +52,24 @@ class Instances:
             None if self.rles is None else [self.rles[i] for i in rows],
         )
 
+    def corners(self) -> np.ndarray:
+        """[n, (y1, x1, y2, x2)] float64 pixels: the boxes in this package's order."""
+        return _corners(self.boxes)
+
+    def mask_corners(self) -> np.ndarray:
+        """[n, (y1, x1, y2, x2)] float64 pixels: the smallest boxes around the masks."""
+        return _corners(coco_mask.toBbox(self.rles).reshape(-1, 4))
+
     def masks(self) -> np.ndarray:
         """[H, W, n] bool."""
         if not self.rles:
             return np.zeros((*self.size, 0), bool)
         return coco_mask.decode(self.rles).astype(bool)
+
+
+def _corners(boxes: np.ndarray) -> np.ndarray:
+    x, y, width, height = boxes.T
+    return np.stack([y, x, y + height, x + width], axis=1)
 
 
 # ---- Truth -----------------------------------------------------------------------------------------------------------

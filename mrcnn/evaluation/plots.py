@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
+from mrcnn.drawing.captions import PLAIN_TEXT, printable
 from mrcnn.evaluation.coco_protocol import MATCH_50, THRESHOLDS
 from mrcnn.evaluation.errors import KINDS
 
@@ -58,7 +59,7 @@ def classes(report, ax) -> None:
     ax.barh(places, values, color=BLUE, height=0.7)
     for place, value in zip(places, values):
         ax.text(value + 0.01, place, f"{value:.2f}", va="center", fontsize=7, color="#444")
-    ax.set_yticks(places, [f"{r['name']} ({r['truths']})" for r in rows], fontsize=7)
+    ax.set_yticks(places, [printable(f"{r['name']} ({r['truths']})") for r in rows], fontsize=7, **PLAIN_TEXT)
     ax.set(xlim=(0, 1.08), xlabel="AP", title=title)
     _plain(ax, "x")
 
@@ -79,9 +80,9 @@ def confusion(report, ax) -> None:
             if part[i, j]:
                 ax.text(j, i, int(part[i, j]), ha="center", va="center", fontsize=8,
                         color="white" if shares[i, j] > 0.5 else "#222")  # fmt: skip
-    labels = [report.class_names[c] for c in chosen]
-    ax.set_xticks(range(len(shown)), [*labels, "missed"], rotation=90, fontsize=7)
-    ax.set_yticks(range(len(shown)), [*labels, "nothing there"], fontsize=7)
+    labels = [printable(report.class_names[c]) for c in chosen]
+    ax.set_xticks(range(len(shown)), [*labels, "missed"], rotation=90, fontsize=7, **PLAIN_TEXT)
+    ax.set_yticks(range(len(shown)), [*labels, "nothing there"], fontsize=7, **PLAIN_TEXT)
     some = "" if len(chosen) == len(matrix) - 1 else f", {len(chosen)} of {len(matrix) - 1} classes"
     ax.set(xlabel="detected", ylabel="true", title=f"Confusion at the best score of each class, shares of a row{some}")
 

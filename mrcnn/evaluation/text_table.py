@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from mrcnn.drawing.captions import printable
+
 COLUMNS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar1", "ar10", "ar100")
 TITLES = ("AP", "AP50", "AP75", "small", "medium", "large", "AR1", "AR10", "AR100")
 
@@ -25,7 +27,7 @@ def write_table(report) -> str:
         lines.append(f"{kind:10}{numbers}   {show(low)} to {show(high)}")
     lines += ["", *_errors(report), "", *_classes(report)]
     lines += [f"\nNote: {note}" for note in report.notes]
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def _errors(report) -> list[str]:

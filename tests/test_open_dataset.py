@@ -118,6 +118,24 @@ def test_folders_inside_of_which_the_data_is(tmp_path):
         open_dataset(tmp_path)
 
 
+def test_datasets_are_found_as_deep_as_archives_nest_them(tmp_path):
+    make(tmp_path / "download" / "dataset-master" / "dataset" / "coco", "coco")
+    with pytest.raises(UnknownFormat, match=r"There are datasets in its folders(.|\n)*dataset/coco: COCO$"):
+        open_dataset(tmp_path)  # and not its folder annotations/, which is a part of it
+    labelme_folder(tmp_path / "second" / "data" / "train", "cat", "dog")
+    labelme_folder(tmp_path / "second" / "data" / "valid", "dog")
+    train, val = open_splits(tmp_path / "second")
+    assert train.class_names == val.class_names == ["BG", "cat", "dog"]
+    labelme_folder(tmp_path / "second" / "train", "owl")  # the nearest one counts
+    assert open_splits(tmp_path / "second", ["train"])[0].class_names == ["BG", "owl"]
+
+
+@pytest.mark.parametrize("images", ["images/2017/train", "photos/set/a/b", "../images/2017/train"])
+def test_images_are_found_as_deep_as_people_nest_them(tmp_path, images):
+    photo(tmp_path / "annotations" / images)
+    assert open_dataset(write(tmp_path / "annotations" / "x.json", coco())).num_images == 1
+
+
 def test_open_images(tmp_path):
     photo(tmp_path / "train", "0a.jpg")
     (tmp_path / "train-masks-0").mkdir()

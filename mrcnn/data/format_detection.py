@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 
 from mrcnn.data import formats
@@ -25,10 +26,13 @@ from mrcnn.data.class_names import class_list, number_classes
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.formats.broken import naming
 from mrcnn.data.formats.json_head import describe
-from mrcnn.data.formats.recognition import FOLDERS_READ, Format, OpenOptions, Place, UnknownFormat, indented
+from mrcnn.data.formats.photos import folders_below
+from mrcnn.data.formats.recognition import Format, OpenOptions, Place, UnknownFormat, indented
 
 SPLIT_NAMES = (("train", "training"), ("val", "valid", "validation"), ("test", "testing"))  # of one meaning each
 ONLY_OF = {"attribute": "VIA", "crowds_as_objects": "COCO"}  # the format of options that one format has
+FOLDERS_RECOGNISED = 100  # folders below one in which datasets are looked for, at most
+DATASETS_SHOWN = 8  # in a message
 Found = list[tuple[Format, Path]]
 Target = tuple[Format, Path, str | None]  # the last one is the name of the split in the path, if it lists them
 
@@ -41,6 +45,10 @@ def open_dataset(
     crowds_as_objects: bool = False,
 ) -> Dataset:
     """Opens a dataset of any known format.
+
+    One dataset cannot tell which classes another one has: VIA, labelme and Pascal VOC files without a list of classes
+    number only those that they show, in the order of their names. Open training and validation images by `open_splits`,
+    or the second dataset with `classes=` the first. `train` and `evaluate_dataset` refuse others.
 
     Args:
         path: a folder or an annotation file of one of these formats: VIA 1 and 2, COCO, labelme, Pascal VOC, YOLO-seg,
@@ -107,8 +115,9 @@ def open_splits(
 ) -> tuple[Dataset, ...]:
     """Opens the splits of a dataset, such as training and validation images, with the same class ids.
 
-    A split is a folder of its name, or an annotation file with it in its name (instances_val2017.json), or is listed by
-    the dataset itself (YOLO's data.yaml, ImageSets/Main of Pascal VOC). "val" also finds "valid" and "validation".
+    A split is a folder of its name, also inside others, or an annotation file with it in its name
+    (instances_val2017.json), or is listed by the dataset itself (YOLO's data.yaml, ImageSets of Pascal VOC). "val" also
+    finds "valid" and "validation".
 
     Args:
         path: the folder that holds the splits, or a data.yaml.
@@ -234,9 +243,12 @@ def _find_split(place: Place, found: Found, split: str) -> Target:
         if listed:
             return form, target, listed[0]
     fitting = [(form, target) for form, target in found if _splits_named(target.stem) == {words}]
-    for folder in [] if fitting else place.folders:
-        if folder.path.name.lower() in words:
-            fitting += recognise(folder)
+    below, depth = () if fitting or place.path.is_file() else folders_below(place.path), None
+    for folder in below:
+        if depth is not None and len(folder.parts) > depth:
+            break  # a folder nearer to the top fits
+        if folder.name.lower() in words and (inside := recognise(Place(folder, place.formats))):
+            fitting, depth = fitting + inside, len(folder.parts)
     if len(fitting) == 1:
         return *fitting[0], None
     if fitting:
@@ -268,12 +280,19 @@ def _several(path: Path, found: Found) -> str:
 def _none(place: Place) -> str:
     signs = [f"{form.name}: {form.signs}" for form in place.formats]
     text = indented(f"{place.path}: no known format. Looked for", signs) + indented("\nand found", _found(place))
-    inner = [
-        f"{folder.path}: {form.name}" for folder in place.folders[:FOLDERS_READ] for form, _ in recognise(folder)[:1]
-    ]
+    inner = [f"{folder}: {form.name}" for folder, form in datasets_below(place)]
     if not inner:
         return text
-    return text + indented("\nThere are datasets in its folders; open one of them, or use open_splits:", inner[:5])
+    return text + indented("\nThere are datasets in its folders; open one of them, or use open_splits:", inner)
+
+
+def datasets_below(place: Place) -> list[tuple[Path, Format]]:
+    """(folder, format) of the first datasets in the folders below one, nearest first; not those inside another one."""
+    found: list[tuple[Path, Format]] = []
+    for folder in islice(folders_below(place.path), FOLDERS_RECOGNISED) if place.path.is_dir() else ():
+        if len(found) < DATASETS_SHOWN and not any(other in folder.parents for other, _ in found):
+            found += [(folder, form) for form, _ in recognise(Place(folder, place.formats))[:1]]
+    return found
 
 
 def _found(place: Place) -> list[str]:

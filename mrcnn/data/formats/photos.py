@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 from mrcnn.data.dataset import is_url
 from mrcnn.data.formats.broken import BrokenAnnotation, MissingPhoto, Where
 
 DEPTH = 4  # of folders in folders that are searched for images
-FOLDERS = 500  # that are searched, at most
+FOLDERS = 500  # inside other folders that are searched, at most
 
 
 class PhotoFolder:
@@ -79,15 +80,14 @@ def _listing(folder: Path) -> dict[str, str]:
 
 
 def folders_below(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
-    """The folders inside a folder, nearest first, at most `FOLDERS`, without hidden ones."""
-    level, count = [folder], 0
-    for _ in range(depth):
-        below = [inner for outer in level for inner in _folders_in(outer)]
-        yield from below[: FOLDERS - count]
-        count += len(below)
-        if count >= FOLDERS:
-            return
-        level = below
+    """The folders inside a folder without hidden ones, nearest first; of those inside others at most `FOLDERS`."""
+    level = _folders_in(folder)
+    yield from level
+    left = FOLDERS
+    for _ in range(depth - 1):
+        level = list(islice((inner for outer in level for inner in _folders_in(outer)), left))
+        yield from level
+        left -= len(level)
 
 
 def _folders_in(folder: Path) -> list[Path]:

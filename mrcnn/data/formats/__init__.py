@@ -12,4 +12,17 @@ from mrcnn.data.formats.parsing import read_json
 
 __all__ = ["MODULES", "BrokenAnnotation", "read_json"]
 
-MODULES = ("via", "coco", "labelme", "voc", "yolo", "open_images", "instance_pngs", "id_png", "m2nist")
+MODULES = (
+    "via",
+    "label_studio",
+    "coco",
+    "labelme",
+    "cvat",
+    "voc",
+    "yolo",
+    "rle_csv",
+    "open_images",
+    "instance_pngs",
+    "id_png",
+    "m2nist",
+)

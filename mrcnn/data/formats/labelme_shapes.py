@@ -92,7 +92,7 @@ def draw(shape: dict[str, Any], height: int, width: int) -> NDArray[np.bool_]:
     xs, ys = shape["points"].T
     kind = shape["kind"]
     if kind == "mask":
-        return _paste(_decode_mask(shape["png"]), round(ys.min()), round(xs.min()), height, width)
+        return rasterize.paste(_decode_mask(shape["png"]), round(ys.min()), round(xs.min()), height, width)
     if kind == "rectangle":
         (top, bottom), (left, right) = (ys.min(), ys.max()), (xs.min(), xs.max())
         return rasterize.polygon(height, width, [top, top, bottom, bottom], [left, right, right, left])
@@ -147,15 +147,6 @@ def _box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
     """(y1, x1, y2, x2) around the pixels of a mask, y2 and x2 exclusive; zeros if it has none."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return (rows[0], columns[0], rows[-1] + 1, columns[-1] + 1) if len(rows) else (0, 0, 0, 0)
-
-
-def _paste(small: np.ndarray, top: int, left: int, height: int, width: int) -> NDArray[np.bool_]:
-    """[height, width] bool with a small mask in it, cropped to the image."""
-    mask = np.zeros((height, width), bool)
-    y1, x1 = max(top, 0), max(left, 0)
-    kept = small[y1 - top : max(height - top, 0), x1 - left : max(width - left, 0)]
-    mask[y1 : y1 + kept.shape[0], x1 : x1 + kept.shape[1]] = kept
-    return mask
 
 
 def _decode_mask(png: bytes) -> NDArray[np.bool_]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
+from xml.etree import ElementTree
 
 from PIL import Image
 from tqdm import tqdm
@@ -62,6 +63,21 @@ def read_csv(path: str | Path) -> Iterator[tuple[int, list[str]]]:
                     yield reader.line_num, row
     except (UnicodeDecodeError, csv.Error) as error:
         raise BrokenAnnotation(path, "the file", "text", "CSV in UTF-8", str(error)) from error
+
+
+def read_xml(path: str | Path) -> ElementTree.Element:
+    """Reads an XML file and returns its root.
+
+    Raises:
+        BrokenAnnotation: there is no such file, or it isn't XML; the message has line and column.
+    """
+    try:
+        return ElementTree.parse(path).getroot()
+    except FileNotFoundError as error:
+        raise BrokenAnnotation(path, "the file", "content", "an XML file", "nothing there") from error
+    except ElementTree.ParseError as error:
+        line, column = error.position
+        raise BrokenAnnotation(path, f"line {line}, column {column + 1}", "text", "XML", str(error)) from error
 
 
 def field(entry: dict, name: str, kind: type | tuple[type, ...], expected: str, where: Where) -> Any:

@@ -134,3 +134,12 @@ def ellipse(height: int, width: int, y: float, x: float, ry: float, rx: float, a
 def point(height: int, width: int, y: float, x: float) -> np.ndarray:
     """The pixel at (y, x): [height, width] bool."""
     return rectangle(height, width, y, x, 1, 1)
+
+
+def paste(small: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:
+    """A mask with a small one, whose upper left pixel is at (top, left), in it and cropped: [height, width] bool."""
+    mask = np.zeros((height, width), bool)
+    y1, x1 = max(top, 0), max(left, 0)
+    kept = small[y1 - top : max(height - top, 0), x1 - left : max(width - left, 0)]
+    mask[y1 : y1 + kept.shape[0], x1 : x1 + kept.shape[1]] = kept
+    return mask

@@ -15,7 +15,7 @@ from mrcnn.data.formats import limits
 from mrcnn.data.formats.broken import BrokenAnnotation, MissingPhoto, Where
 from mrcnn.data.formats.exif import upright_size
 from mrcnn.data.formats.image_files import SUFFIXES, check_size
-from mrcnn.data.formats.parsing import image_size
+from mrcnn.data.formats.parsing import image_size, read_xml
 from mrcnn.data.formats.photos import PhotoFolder
 from mrcnn.data.formats.voc_masks import VocMasks
 from mrcnn.data.user_warnings import warn
@@ -136,13 +136,7 @@ def parse_xml(file: Path, photos: PhotoFolder) -> tuple[Path, Path, tuple[int, i
     Raises:
         BrokenAnnotation: it isn't of VOC, there is no image, or an object is broken.
     """
-    try:
-        root = ElementTree.parse(file).getroot()
-    except FileNotFoundError as error:
-        raise BrokenAnnotation(file, "the file", "content", "an XML file", "nothing there") from error
-    except ElementTree.ParseError as error:
-        line, column = error.position
-        raise BrokenAnnotation(file, f"line {line}, column {column + 1}", "text", "XML", str(error)) from error
+    root = read_xml(file)
     if root.tag != "annotation":
         raise BrokenAnnotation(file, "the file", "content", "<annotation>, as Pascal VOC has it", f"<{root.tag}>")
     photo, where = _find_photo(root, file, photos), (file, "the image")

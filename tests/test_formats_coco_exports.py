@@ -49,7 +49,7 @@ def area(dataset, image_id=0):
 
 
 # ---- Boxes and empty instances ---------------------------------------------------------------------------------------
-@pytest.mark.parametrize("nothing", [[], [[]], None, "no key"])
+@pytest.mark.parametrize("nothing", [[], [[]], None, "no key", [[2, 3, 12.4, 8.6]]])
 def test_a_box_without_a_segmentation_is_its_mask_with_one_warning(folder, nothing):
     boxes = [annotation(nothing, bbox=[2, 3, 10.4, 5.6]), annotation(nothing, category_id=3, bbox=[0, 0, W, H])]
     for box in boxes if nothing == "no key" else ():

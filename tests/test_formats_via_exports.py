@@ -98,6 +98,10 @@ def test_of_two_attributes_one_must_be_chosen_unless_they_agree(tmp_path):
     assert train.class_names == ["BG", "dog"]
 
 
+def test_classes_that_are_numbers(tmp_path):
+    assert open_dataset(write(tmp_path, region(digit=7), region(digit="3"))).load_mask(0)[1].tolist() == [2, 1]
+
+
 def test_an_attribute_is_an_error_for_another_format(tmp_path):
     photo(tmp_path / "a.png")
     (tmp_path / "a.json").write_text(json.dumps({"imagePath": "a.png", "shapes": []}))

@@ -77,6 +77,29 @@ def test_parts_of_an_object_are_no_objects(folder):
     assert dataset.class_names == ["BG", "cat"] and dataset.load_mask(0)[0].sum() == 28
 
 
+def outline(*points, form="x1"):
+    pairs = [f"<x{i}>{x}</x{i}><y{i}>{y}</y{i}>" for i, (x, y) in enumerate(points, 1)]
+    if form == "pt":
+        pairs = [f"<pt><x>{x}</x><y>{y}</y></pt>" for x, y in points]
+    return f"<polygon>{''.join(pairs)}</polygon>"
+
+
+@pytest.mark.parametrize("form", ["x1", "pt"])
+def test_the_outline_beside_a_box_is_the_mask(folder, form):
+    # Roboflow writes both; the box was taken as the mask.
+    triangle = outline((4, 3), (10, 3), (4, 9), form=form)
+    write(folder, xml(thing(more=triangle), thing(more=outline()), thing(more=outline((4, 3), (9, 9), form=form))))
+    masks, _ = load(folder).load_mask(0)
+    assert masks[..., 0].sum() == 28 and masks[3:10, 4:11, 0].sum() == 28 and not masks[8, 9, 0]
+    assert masks[..., 1:].sum(axis=(0, 1)).tolist() == [28, 28]  # no outline: the box
+    with pytest.raises(BrokenAnnotation, match=r"object 0 \(cat\): polygon: expected 3 y, as many as x, got 2"):
+        write(folder, xml(thing(more=triangle.replace("y2>", "z>").replace("<y>9</y>", ""))))
+        load(folder)
+    with pytest.raises(BrokenAnnotation, match=r"object 0 \(cat\): polygon.y.*: expected a number of pixels, got 'b'"):
+        write(folder, xml(thing(more=triangle.replace(">9<", ">b<"))))
+        load(folder)
+
+
 def test_difficult_objects(folder):
     hard = "<difficult> 1 </difficult><truncated>1</truncated>"
     write(folder, xml(thing("dog", more=hard), thing("cat", more="")))

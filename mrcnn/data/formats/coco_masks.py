@@ -77,7 +77,7 @@ def repair(annotation: dict, entry: str, repairs: Repairs) -> dict | None:
             changes["iscrowd"] = 0
     if isinstance(segmentation, list) and len(segmentation) >= 6 and _is_number(segmentation[0]):
         changes["segmentation"] = [segmentation]
-    elif segmentation is None or segmentation == [] or segmentation == [[]]:
+    elif segmentation is None or _has_no_area(segmentation):
         box = annotation.get("bbox")
         if not box or (_is_box(box) and min(box[2:]) <= 0):
             repairs.empty.append(entry)
@@ -90,6 +90,13 @@ def repair(annotation: dict, entry: str, repairs: Repairs) -> dict | None:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _has_no_area(segmentation: Any) -> bool:
+    """Whether a segmentation is a list of nothing but polygons of less than three points."""
+    return isinstance(segmentation, list) and all(
+        isinstance(part, list) and len(part) in (0, 2, 4) and all(map(_is_number, part)) for part in segmentation
+    )
 
 
 def _is_box(box: Any) -> bool:

@@ -100,6 +100,8 @@ def class_of(region: dict, attribute: str) -> str | None:
     if isinstance(value, dict):
         ticked = [name for name, on in value.items() if on]
         value = ticked[0] if len(ticked) == 1 else None
+    if isinstance(value, int) and not isinstance(value, bool):  # written by a script
+        value = str(value)
     return value.strip() or None if isinstance(value, str) else None
 
 

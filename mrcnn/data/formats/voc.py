@@ -19,7 +19,8 @@ Pixels are counted from 1, and xmax and ymax belong to the box. What reaches bey
 object's parts (`part`: head, hand, foot) aren't objects.
 
 Where there is a folder SegmentationObject, the masks are read from it, see `voc_masks`, and only images that have one
-are added. Else the mask of an object is its whole box.
+are added. Else the mask of an object is its `polygon`, which Roboflow and Labelbox write beside the box, or the whole
+box.
 
 Shapes:
     N     objects of an image
@@ -36,6 +37,7 @@ from typing import Any
 
 import numpy as np
 
+from mrcnn.data.formats import rasterize
 from mrcnn.data.formats.broken import BrokenAnnotation, names_file, names_image
 from mrcnn.data.formats.exif import UprightDataset
 from mrcnn.data.formats.parsing import name_classes, parse_all
@@ -103,11 +105,12 @@ class VocDataset(UprightDataset):
         parsed = parse_all(files, lambda file: parse_xml(file, photos), skip_broken)
         if not keep_difficult:
             parsed = [(*image, [thing for thing in objects if not thing[2]]) for *image, objects in parsed]
-        shown = [name for *_, objects in parsed for name, _, _ in objects]
+        shown = [thing[0] for *_, objects in parsed for thing in objects]
         ids = name_classes(self, source, shown, classes, layout.top)
         for file, photo, (height, width), objects in parsed:
-            boxes = [(ids[name], box) for name, box, _ in objects if name in ids]
-            self.add_image(source, file.stem, str(photo), height=height, width=width, boxes=boxes)
+            kept = [thing for thing in objects if thing[0] in ids]
+            boxes, outlines = [(ids[name], box) for name, box, *_ in kept], [thing[3] for thing in kept]
+            self.add_image(source, file.stem, str(photo), height=height, width=width, boxes=boxes, outlines=outlines)
 
     def _add_masks(self, layout: VocLayout, masks: VocMasks, photos: PhotoFolder, source: str,
                    classes: Sequence[str] | None, skip_broken: bool, keep_difficult: bool,
@@ -122,11 +125,11 @@ class VocDataset(UprightDataset):
         )
         listed = list(masks.names.values())
         if masks.classes is None:
-            listed = sorted({name for *_, objects in parsed for name, _, _ in objects})
+            listed = sorted({thing[0] for *_, objects in parsed for thing in objects})
         ids = name_classes(self, source, (), listed if classes is None else classes, layout.top)
         for stem, photo, (height, width), objects in parsed:
             difficult = [i for i, thing in enumerate(objects, 1) if thing[2] and not keep_difficult]
-            names = [name for name, _, _ in objects] if masks.classes is None else None
+            names = [thing[0] for thing in objects] if masks.classes is None else None
             self.add_image(source, stem, str(photo), height=height, width=width, masks=masks, names=names,
                            left_out=difficult, ids=ids)  # fmt: skip
 
@@ -135,7 +138,7 @@ class VocDataset(UprightDataset):
         """Loads the masks of an image.
 
         Returns:
-            masks: [H, W, N] bool; without a folder of masks each is the whole box.
+            masks: [H, W, N] bool; without a folder of masks each is its outline, or the whole box.
             class_ids: [N] int32.
         """
         info = self.image_info[image_id]
@@ -144,8 +147,11 @@ class VocDataset(UprightDataset):
         elif "boxes" in info:
             own_ids = [own_id for own_id, _ in info["boxes"]]
             masks = np.zeros((info["height"], info["width"], len(own_ids)), bool, order="F")
-            for i, (_, (y1, x1, y2, x2)) in enumerate(info["boxes"]):
-                masks[y1:y2, x1:x2, i] = True
+            for i, ((_, (y1, x1, y2, x2)), outline) in enumerate(zip(info["boxes"], info["outlines"])):
+                if outline is None:
+                    masks[y1:y2, x1:x2, i] = True
+                else:
+                    masks[..., i] = rasterize.polygon(info["height"], info["width"], *outline)
         else:
             return super().load_mask(image_id)
         class_ids = [self.map_source_class_id(f"{info['source']}.{own_id}") for own_id in own_ids]

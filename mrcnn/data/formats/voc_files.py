@@ -27,7 +27,8 @@ IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img")  # beside the f
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 DIFFICULT = {"0": False, "1": True, "": False, "false": False, "true": True}
 Box = tuple[int, int, int, int]
-Object = tuple[str, Box, bool]  # class name, box, whether it is difficult to recognise
+Polygon = tuple[list[float], list[float]]  # ys, xs
+Object = tuple[str, Box, bool, Polygon | None]  # class name, box, whether it is difficult to recognise, outline
 Image = tuple[str, Path, tuple[int, int], list[Object]]  # name, image file, (height, width), objects
 
 
@@ -189,7 +190,7 @@ def _find_photo(root: ElementTree.Element, file: Path, photos: PhotoFolder) -> P
 
 
 def _parse_object(entry: ElementTree.Element, i: int, file: Path, size: tuple[int, int]) -> Object:
-    """(class name, box, difficult)."""
+    """(class name, box, difficult, outline or None)."""
     name = entry.findtext("name", "").strip()
     where = (file, f"object {i}" + (f" ({name})" if name else ""))
     if not name:
@@ -213,7 +214,22 @@ def _parse_object(entry: ElementTree.Element, i: int, file: Path, size: tuple[in
     if box[0] >= box[2] or box[1] >= box[3]:
         expected = f"a box that meets the image of {size[1]} x {size[0]} pixels (width x height)"
         raise BrokenAnnotation(*where, "bndbox", expected, [x1, y1, x2, y2])
-    return name, box, DIFFICULT[difficult]
+    return name, box, DIFFICULT[difficult], _parse_polygon(entry, size, where)
+
+
+def _parse_polygon(entry: ElementTree.Element, size: tuple[int, int], where: Where) -> Polygon | None:
+    """The outline of an object, as Roboflow and Labelbox add it to the box; None if it has none."""
+    points = []
+    for axis in "yx":
+        found = [(child.tag[1:], child.text or "") for child in entry.iterfind("polygon/*") if child.tag[:1] == axis]
+        found += [("", child.text or "") for child in entry.iterfind(f"polygon/pt/{axis}")]
+        points.append([_number(text, f"polygon.{axis}{number}", where) for number, text in found])
+        limits.check_coordinates(points[-1], *size, where, "polygon")
+    ys, xs = points
+    if len(ys) != len(xs):
+        raise BrokenAnnotation(*where, "polygon", f"{len(xs)} y, as many as x", len(ys))
+    limits.check_outline(xs, ys, where, "polygon")
+    return (ys, xs) if len(ys) >= 3 else None
 
 
 def _number(text: str, name: str, where: Where) -> float:

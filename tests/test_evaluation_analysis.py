@@ -264,7 +264,7 @@ def test_weights_are_repeated_images(seed):
     report = evaluate_predictions(AnnotationSet(truth), results, boundary=False, progress=False)
     weights = draw(5, 3, seed)
     assert weights.sum(axis=1).tolist() == [5, 5, 5]
-    sampled = resampled_ap(*columns(report), weights)
+    sampled = resampled_ap(*columns(report), weights, 100)
     for sample, expected in zip(weights, sampled):
         copied_truth, copied = repeat_images(truth, results, dict(zip([_key(report, i) for i in range(5)], sample)))
         copied_report = evaluate_predictions(AnnotationSet(copied_truth), copied, boundary=False, progress=False)

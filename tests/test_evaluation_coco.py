@@ -274,3 +274,53 @@ def test_two_sources_each_counts_for_its_own_classes():
     report = evaluate_dataset(FakeModel([found, found]), dataset, progress=False)
     assert len(report.detections.score) == 1 and "1 detections" in report.notes[0]
     assert {r["image_id"] for r in report.to_coco_json()} == {"other.100"}
+
+
+# ---- Other limits and ranges -----------------------------------------------------------------------------------------
+def many_squares(count: int = 150) -> dict:
+    """`count` squares of 4 x 4 pixels in one image, with scores that fall from 0.99 to 0.5."""
+    places = [(5 * (i // 20), 5 * (i % 20)) for i in range(count)]
+    masks = np.stack([rectangle(100, 100, (y, x, y + 4, x + 4)) for y, x in places], axis=-1).astype(bool)
+    return result(masks, np.ones(count, int), np.linspace(0.99, 0.5, count))
+
+
+def test_only_ap_has_a_limit_on_detections():
+    found = many_squares()
+    dataset = MaskSet([(found["masks"], found["class_ids"])])
+    report = evaluate_dataset(FakeModel([found]), dataset, boundary=False, progress=False)
+    assert report.mask_ar100 == pytest.approx(100 / 150) and report.mask_ap < 0.7  # COCO's limit
+    assert report.errors.counts["missed"] == 0 and report.errors.costs["missed"] == 0
+    assert report.best_cut.f1 == 1 and report.confusion[1].tolist() == [0, 150, 0]
+    assert report.calibration.counts.sum() == 150 and report.image_scores.tolist() == [1]
+    assert "150 detections" in str(report)
+    low, high = report.intervals["mask_ap"]
+    assert low <= report.mask_ap <= high < 0.7
+
+
+def test_other_limits_and_ranges(tmp_path):
+    found = many_squares()
+    dataset = MaskSet([(found["masks"], found["class_ids"])])
+    ranges = {"tiny": (0, 20), "huge": (5000, 1e6)}
+    report = evaluate_dataset(FakeModel([found]), dataset, max_detections=(1, 200), area_ranges=ranges, progress=False)
+    assert report.mask_ap == report.mask_ar200 == report.mask_ap_tiny == report.box_ar_tiny == 1
+    assert report.mask_ap_huge == -1 and not hasattr(report, "mask_ar100") and not hasattr(report, "mask_ap_small")
+    assert "tiny" in str(report) and "AR200" in str(report)
+    assert "AR200" in report.report(tmp_path / "page.html", images=0).read_text()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_detections": (100, 10)}, r"max_detections is \(100, 10\); expected whole numbers"),
+        ({"max_detections": ()}, r"max_detections is \(\)"),
+        ({"max_detections": 100}, r"max_detections is 100"),
+        ({"max_detections": (0, 10)}, r"max_detections is \(0, 10\)"),
+        ({"area_ranges": {"small": (50, 10)}}, r"area_ranges\['small'\] is \(50, 10\)"),
+        ({"area_ranges": {"all": (0, 10)}}, r"area_ranges\['all'\]"),
+        ({"area_ranges": {"small": 10}}, r"area_ranges\['small'\] is 10"),
+        ({"area_ranges": {f"r{i}": (0, 10) for i in range(9)}}, r"area_ranges has 9 ranges; expected at most 5"),
+    ],
+)
+def test_impossible_limits_and_ranges_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate_dataset(FakeModel([]), MaskSet([]), progress=False, **settings)

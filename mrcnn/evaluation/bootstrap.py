@@ -37,19 +37,20 @@ def draw(images: int, samples: int, seed: int = 0) -> np.ndarray:
 
 
 def resampled_ap(
-    detections: Detections, truths: Truths, matches: Matches, num_classes: int, weights: np.ndarray
+    detections: Detections, truths: Truths, matches: Matches, num_classes: int, weights: np.ndarray, limit: int
 ) -> np.ndarray:
     """AP of each sample at each IoU threshold, mean over the classes the sample has truth of.
 
     Args:
         weights: [S, N] how often each image counts.
+        limit: Detections per image and class that AP counts.
 
     Returns:
         [S, T]; NaN for a sample without any truth.
     """
     samples = len(weights)
     total, classes = np.zeros((samples, T)), np.zeros(samples)
-    order, bounds = sort_by_class(detections, num_classes)
+    order, bounds = sort_by_class(detections, num_classes, limit)
     counting = (truths.needless & MATCH_50) == 0
     by_image = np.ascontiguousarray(weights.T.astype(np.int32))  # [N, S]: an image's weights lie side by side
     for class_id in range(1, num_classes):

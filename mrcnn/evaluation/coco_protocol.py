@@ -3,8 +3,8 @@
 Shapes: D detections and G true instances (of an image, or of all), K classes, and in the results
     T 10 IoU thresholds   0.50, 0.55 ... 0.95
     R 101 recall levels   0.00, 0.01 ... 1.00
-    A 4 ranges of area    all, small (below 32 x 32 pixels), medium, large (above 96 x 96)
-    L 3 limits            the best 1, 10, 100 detections of an image and class
+    A ranges of area      COCO's 4: all, small (below 32 x 32 pixels), medium, large (above 96 x 96)
+    L limits              COCO's 3: the best 1, 10, 100 detections of an image and class; AP uses the last
 
 The numbers are those of pycocotools (the tests hold them equal to 1e-9); IoUs are computed by its C code. What differs
 is the matching: pycocotools walks detections x true instances once for each of the T x A cases. Here the T x A = 40
@@ -17,6 +17,7 @@ Reference: Lin et al., "Microsoft COCO: Common Objects in Context"; cocodataset.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -24,48 +25,116 @@ import numpy as np
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
-AREAS = (("all", 0.0, 1e10), ("small", 0.0, 32.0**2), ("medium", 32.0**2, 96.0**2), ("large", 96.0**2, 1e10))
-LIMITS = (1, 10, 100)
-T, A = len(THRESHOLDS), len(AREAS)
-
-_RANGE = (1 << T) - 1  # the bits of one range of area
-_ALL = (1 << (T * A)) - 1
-# [T + 1]: the cases that an IoU reaching 0, 1, ... T thresholds is enough for
-_REACHED = [sum(((1 << level) - 1) << (a * T) for a in range(A)) for level in range(T + 1)]
+AREA_RANGES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
+MAX_DETECTIONS = (1, 10, 100)
+T = len(THRESHOLDS)
 MATCH_50 = np.uint64(1)  # the case of IoU 0.50, all areas
+MOST_RANGES = 64 // T - 1  # besides "all": T bits each in 64
 
 
-def outside_bits(areas: np.ndarray) -> np.ndarray:
-    """[n] uint64: the cases whose range of area an instance of that area is outside of."""
-    bits = np.zeros(len(areas), np.uint64)
-    for a, (_, low, high) in enumerate(AREAS):
-        bits |= np.where((areas < low) | (areas > high), np.uint64(_RANGE << (a * T)), np.uint64(0))
-    return bits
+class Settings:
+    """The ranges of area and the limits on the number of detections. The defaults are COCO's.
+
+    Args:
+        area_ranges: Name -> (lowest, highest) area in pixels, both inclusive. Each gives an AP and an AR of its name.
+        max_detections: Numbers of detections per image and class, in rising order. AP uses the last one; each gives an
+            AR.
+
+    Attributes:
+        areas: A tuples (name, lowest, highest); the first is all areas.
+        limits: L numbers.
+
+    Raises:
+        ValueError: A range or limit that is impossible; the message names it.
+
+    Example:
+
+    >>> Settings(area_ranges={"tiny": (0, 64)}, max_detections=(10, 500)).names
+    ['ap', 'ap50', 'ap75', 'ap_tiny', 'ar10', 'ar500', 'ar_tiny']
+    """
+
+    def __init__(
+        self,
+        area_ranges: Mapping[str, tuple[float, float]] | None = None,
+        max_detections: Sequence[int] = MAX_DETECTIONS,
+    ):
+        ranges = AREA_RANGES if area_ranges is None else dict(area_ranges)
+        self.areas = (("all", 0.0, 1e10), *((name, *_checked_range(name, ends)) for name, ends in ranges.items()))
+        if len(ranges) > MOST_RANGES:
+            raise ValueError(f"area_ranges has {len(ranges)} ranges; expected at most {MOST_RANGES}.")
+        self.limits = _checked_limits(max_detections)
+        self._range = (1 << T) - 1  # the bits of one range of area
+        self.all = (1 << (T * len(self.areas))) - 1
+        # [T + 1]: the cases for which an IoU that reaches 0, 1, ... T thresholds is enough
+        self.reached = [sum(((1 << n) - 1) << (a * T) for a in range(len(self.areas))) for n in range(T + 1)]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the numbers, in the order of `summarise`."""
+        ranges = [name for name, _, _ in self.areas[1:]]
+        recalls = [f"ar{limit}" for limit in self.limits]
+        return ["ap", "ap50", "ap75", *(f"ap_{name}" for name in ranges), *recalls, *(f"ar_{name}" for name in ranges)]
+
+    def outside_bits(self, areas: np.ndarray) -> np.ndarray:
+        """[n] uint64: the cases whose range of area does not contain these areas [n]."""
+        bits = np.zeros(len(areas), np.uint64)
+        for a, (_, low, high) in enumerate(self.areas):
+            bits |= np.where((areas < low) | (areas > high), np.uint64(self._range << (a * T)), np.uint64(0))
+        return bits
+
+    def ignored_bits(self, areas: np.ndarray, crowd: np.ndarray) -> np.ndarray:
+        """[G] uint64: the cases in which a true instance need not be found: all for crowds, else those outside."""
+        return np.where(crowd, np.uint64(self.all), self.outside_bits(areas))
 
 
-def ignored_bits(areas: np.ndarray, crowd: np.ndarray) -> np.ndarray:
-    """[G] uint64: the cases in which a true instance needn't be found: crowds always, others outside the range."""
-    return np.where(crowd, np.uint64(_ALL), outside_bits(areas))
+def _checked_range(name: str, ends: tuple[float, float]) -> tuple[float, float]:
+    low, high = (float(end) for end in ends) if np.shape(ends) == (2,) else (np.nan, np.nan)
+    if not isinstance(name, str) or name == "all" or not 0 <= low < high:
+        raise ValueError(
+            f"area_ranges[{name!r}] is {ends!r}; expected a name other than 'all' and (lowest, highest) in pixels, such"
+            " as {'small': (0, 1024)}."
+        )
+    return low, high
 
 
-def match(ious, same_class, det_areas, gt_areas, crowd) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Settles the detections of one image, best score first, in all cases.
+def _checked_limits(limits: Sequence[int]) -> tuple[int, ...]:
+    whole = np.ndim(limits) == 1 and len(limits) > 0 and all(isinstance(n, (int, np.integer)) for n in limits)
+    if not whole or limits[0] < 1 or any(b <= a for a, b in pairwise(limits)):
+        raise ValueError(
+            f"max_detections is {limits!r}; expected whole numbers from 1 up in rising order: (1, 10, 100)."
+        )
+    return tuple(int(n) for n in limits)
 
-    A detection takes, of the free true instances of its class that it overlaps enough, the one it overlaps most (of
-    equals the last). Those that count go before those that don't; a crowd is never used up.
+
+COCO = Settings()
+
+
+def match(
+    ious: np.ndarray,
+    same_class: np.ndarray,
+    det_areas: np.ndarray,
+    gt_areas: np.ndarray,
+    crowd: np.ndarray,
+    settings: Settings = COCO,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Matches the detections of one image, best score first, in all cases.
+
+    A detection takes the free true instance of its class with the highest sufficient IoU (of equals the last).
+    Instances that count come before ignored ones; a crowd can be taken any number of times.
 
     Args:
         ious: [D, G] float, rows by score, best first.
         same_class: [D, G] bool.
         det_areas, gt_areas: [D], [G] pixels.
         crowd: [G] bool.
+        settings: The ranges of area.
 
     Returns:
         hits: [D] uint64, the cases in which it is right.
         ignored: [D] uint64, the cases in which it is neither right nor wrong.
         taken: [D] int, the true instance it takes at IoU 0.50 over all areas, or -1.
     """
-    outside = outside_bits(det_areas)
+    outside = settings.outside_bits(det_areas)
     hits, ignored = np.zeros(len(det_areas), np.uint64), outside.copy()
     taken = np.full(len(det_areas), -1, np.int64)
     det, gt = np.nonzero(same_class & (ious >= THRESHOLDS[0]))
@@ -75,16 +144,17 @@ def match(ious, same_class, det_areas, gt_areas, crowd) -> tuple[np.ndarray, np.
     order = np.lexsort((-gt, -values, det))
     det, gt = det[order], gt[order]
     levels = np.searchsorted(THRESHOLDS, values[order], side="right").tolist()
-    needless = ignored_bits(gt_areas, crowd).tolist()
-    free = [_ALL] * len(crowd)
+    needless = settings.ignored_bits(gt_areas, crowd).tolist()
+    free = [settings.all] * len(crowd)
+    reached = settings.reached
     bounds = np.flatnonzero(np.diff(det, prepend=-1, append=-1)).tolist()
     gt, crowd = gt.tolist(), crowd.tolist()
     for first, last in pairwise(bounds):
         d = det[first]
-        hit, useless, open_cases = 0, 0, _ALL
+        hit, useless, open_cases = 0, 0, settings.all
         for i in range(first, last):
             g = gt[i]
-            take = _REACHED[levels[i]] & free[g] & open_cases & ~needless[g]
+            take = reached[levels[i]] & free[g] & open_cases & ~needless[g]
             if take:
                 hit |= take
                 open_cases &= ~take
@@ -93,7 +163,7 @@ def match(ious, same_class, det_areas, gt_areas, crowd) -> tuple[np.ndarray, np.
                     taken[d] = g
         for i in range(first, last):
             g = gt[i]
-            take = _REACHED[levels[i]] & free[g] & open_cases & needless[g]
+            take = reached[levels[i]] & free[g] & open_cases & needless[g]
             if take:
                 useless |= take
                 open_cases &= ~take
@@ -106,7 +176,7 @@ def match(ious, same_class, det_areas, gt_areas, crowd) -> tuple[np.ndarray, np.
 
 @dataclass
 class Detections:
-    """Columns of all detections that count: at most 100 of an image and class. Rows by image, then by score."""
+    """Columns of all detections. Rows by image, then by score, best first."""
 
     image: np.ndarray  # [D] int, position of the image in the evaluation
     class_id: np.ndarray  # [D] int
@@ -121,7 +191,7 @@ class Truths:
 
     image: np.ndarray  # [G] int
     class_id: np.ndarray  # [G] int
-    needless: np.ndarray  # [G] uint64, see `ignored_bits`
+    needless: np.ndarray  # [G] uint64, see `Settings.ignored_bits`
     crowd: np.ndarray  # [G] bool
 
 
@@ -138,14 +208,18 @@ class Matches:
     pair_iou: np.ndarray  # [pairs] float64
 
 
-def sort_by_class(detections: Detections, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+def sort_by_class(detections: Detections, num_classes: int, limit: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows by class, then by score, best first; of equal scores the earlier image first.
 
+    Args:
+        limit: Detections per image and class; the ones with lower scores are left out.
+
     Returns:
-        order: [D] rows.
+        order: [n] rows.
         bounds: [C + 1]: class c is order[bounds[c] : bounds[c + 1]].
     """
     order = np.lexsort((-detections.score, detections.class_id))
+    order = order[detections.rank[order] < limit]
     bounds = np.searchsorted(detections.class_id[order], np.arange(num_classes + 1))
     return order, bounds
 
@@ -154,20 +228,23 @@ def sort_by_class(detections: Detections, num_classes: int) -> tuple[np.ndarray,
 class Accumulated:
     """pycocotools' arrays. -1 where a class has no true instance in a range of area."""
 
-    precision: np.ndarray  # [T, R, K, A], the best precision at that recall or above, limit 100
+    precision: np.ndarray  # [T, R, K, A], the best precision at that recall or above, at the last limit
     recall: np.ndarray  # [T, K, A, L], in the end
     score: np.ndarray  # [T, R, K, A], at which that recall is reached; 0 where it never is
     truths: np.ndarray  # [K, A] int, true instances that count
 
 
-def accumulate(detections: Detections, truths: Truths, matches: Matches, num_classes: int) -> Accumulated:
+def accumulate(
+    detections: Detections, truths: Truths, matches: Matches, num_classes: int, settings: Settings = COCO
+) -> Accumulated:
     """Precision and recall of each class (1..C-1 in this order), threshold, range of area and limit."""
+    A, limits = len(settings.areas), settings.limits
     classes = num_classes - 1
     precision = -np.ones((T, len(RECALLS), classes, A))
     score = -np.ones((T, len(RECALLS), classes, A))
-    recall = -np.ones((T, classes, A, len(LIMITS)))
+    recall = -np.ones((T, classes, A, len(limits)))
     counts = np.zeros((classes, A), np.int64)
-    order, bounds = sort_by_class(detections, num_classes)
+    order, bounds = sort_by_class(detections, num_classes, limits[-1])
     for k in range(classes):
         rows = order[bounds[k + 1] : bounds[k + 2]]
         needless = truths.needless[truths.class_id == k + 1]
@@ -179,7 +256,7 @@ def accumulate(detections: Detections, truths: Truths, matches: Matches, num_cla
                 continue
             hit = ((matches.hits[rows, None] >> bits) & MATCH_50).astype(bool)  # [n, T]
             counted = np.cumsum((matches.ignored[rows, None] >> bits) & MATCH_50 == 0, axis=0)  # [n, T]
-            for m, limit in enumerate(LIMITS):
+            for m, limit in enumerate(limits):
                 recall[:, k, a, m] = hit[detections.rank[rows] < limit].sum(axis=0) / count
             for t in range(T):
                 at = np.flatnonzero(hit[:, t])
@@ -231,14 +308,11 @@ def mean_of(values: np.ndarray) -> float:
     return float(values.mean()) if values.size else -1.0
 
 
-def summarise(result: Accumulated) -> dict[str, float]:
-    """COCO's twelve numbers by name: ap, ap50, ap75, ap_small ..., ar1, ar10, ar100, ar_small ...; -1: no truth."""
-    numbers = {
-        "ap": mean_of(result.precision[..., 0]),
-        "ap50": mean_of(result.precision[0, ..., 0]),
-        "ap75": mean_of(result.precision[5, ..., 0]),
-    }
-    numbers |= {f"ap_{name}": mean_of(result.precision[..., a]) for a, (name, _, _) in enumerate(AREAS) if a}
-    numbers |= {f"ar{limit}": mean_of(result.recall[..., 0, m]) for m, limit in enumerate(LIMITS)}
-    numbers |= {f"ar_{name}": mean_of(result.recall[..., a, -1]) for a, (name, _, _) in enumerate(AREAS) if a}
-    return numbers
+def summarise(result: Accumulated, settings: Settings = COCO) -> dict[str, float]:
+    """COCO's numbers by name: ap, ap50, ap75, ap_small ..., ar1, ar10, ar100, ar_small ...; -1 where no truth is."""
+    areas, limits = range(1, len(settings.areas)), range(len(settings.limits))
+    values = [result.precision[..., 0], result.precision[0, ..., 0], result.precision[5, ..., 0]]
+    values += [result.precision[..., a] for a in areas]
+    values += [result.recall[..., 0, m] for m in limits]
+    values += [result.recall[..., a, -1] for a in areas]
+    return dict(zip(settings.names, map(mean_of, values), strict=True))

@@ -6,7 +6,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from mrcnn.evaluation.boundary import boundary_ious
-from mrcnn.evaluation.coco_protocol import LIMITS, THRESHOLDS, Detections, Matches, Truths, ignored_bits, match
+from mrcnn.evaluation.coco_protocol import COCO, THRESHOLDS, Detections, Matches, Settings, Truths, match
 from mrcnn.evaluation.instances import Instances
 
 # Types of the columns of an image, small, for they are what stays of it
@@ -21,10 +21,12 @@ class Collector:
 
     Args:
         boundary: compare masks along their contours as well.
-        masks: detections have masks.
+        masks: Whether the detections have masks.
+        settings: The ranges of area and the limits on detections.
     """
 
-    def __init__(self, boundary: bool = True, masks: bool = True):
+    def __init__(self, boundary: bool = True, masks: bool = True, settings: Settings = COCO):
+        self.settings = settings
         self.kinds = ["box"] + (["mask"] if masks else []) + (["boundary"] if masks and boundary else [])
         self._image_ids: list[int] = []
         self._detections: list[tuple] = []
@@ -35,14 +37,15 @@ class Collector:
         """Matches an image's detections with its truth."""
         order = np.argsort(-detections.scores, kind="stable")
         rank = _rank_in_class(detections.class_ids[order])
-        order = order[rank < LIMITS[-1]]
-        best, rank = detections.take(order), rank[rank < LIMITS[-1]]
+        best = detections.take(order)
         self._image_ids.append(int(image_id))
         self._detections.append(_pack((best.class_ids, best.scores, rank, order), _DETECTION))
-        self._truths.append(_pack((truth.class_ids, ignored_bits(truth.areas, truth.crowd), truth.crowd), _TRUTH))
+        self._truths.append(
+            _pack((truth.class_ids, self.settings.ignored_bits(truth.areas, truth.crowd), truth.crowd), _TRUTH)
+        )
         for kind, ious in self._ious(truth, best):
             same_class = best.class_ids[:, None] == truth.class_ids[None, :]
-            hits, ignored, taken = match(ious, same_class, best.areas, truth.areas, truth.crowd)
+            hits, ignored, taken = match(ious, same_class, best.areas, truth.areas, truth.crowd, self.settings)
             det, gt = np.nonzero((ious >= LOWEST_PAIR) & ~truth.crowd)
             self._matches[kind].append(_pack((hits, ignored, taken, det, gt, ious[det, gt]), _MATCH))
 

@@ -102,7 +102,9 @@ def compare(
     differences = {}
     for kind in (kind for kind in report_a.kinds if kind in report_b.kinds):
         of_a, of_b = (
-            resampled_ap(report.detections, report.truths, report.matches[kind], classes, weights)
+            resampled_ap(
+                report.detections, report.truths, report.matches[kind], classes, weights, report.settings.limits[-1]
+            )
             for report in (report_a, report_b)
         )
         for name, columns in zip(RESAMPLED, (slice(None), slice(0, 1), slice(5, 6))):
@@ -118,6 +120,8 @@ def compare(
 def _require_same(a: Report, b: Report) -> None:
     if a.class_names != b.class_names:
         raise ValueError(f"compare: the classes differ: {a.class_names[1:6]} ... and {b.class_names[1:6]} ...")
+    if (a.settings.limits, a.settings.areas) != (b.settings.limits, b.settings.areas):
+        raise ValueError("compare: max_detections or area_ranges differ. Evaluate both with the same.")
     if a.image_keys != b.image_keys:
         only = sorted(map(str, set(a.image_keys) ^ set(b.image_keys)))
         raise ValueError(

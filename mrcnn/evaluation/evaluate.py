@@ -1,8 +1,32 @@
-"""`evaluate_dataset` measures a model on a data set, `evaluate_predictions` a list or file of COCO results."""
+"""`evaluate_dataset` measures a model on a data set, `evaluate_predictions` a list or file of COCO results.
+
+Example:
+
+>>> from mrcnn.data.dataset import Dataset
+>>> class Squares(Dataset):
+...     def load_image(self, image_id):
+...         return np.zeros((32, 32, 3), np.uint8)
+...     def load_mask(self, image_id):
+...         mask = np.zeros((32, 32, 1), bool)
+...         mask[4:20, 4:20] = True
+...         return mask, np.array([1])
+>>> dataset = Squares()
+>>> dataset.add_class("shapes", 1, "square")
+>>> dataset.add_image("shapes", image_id=0, path=None)
+>>> dataset.prepare()
+>>> class Model:
+...     def detect(self, images, verbose=0):
+...         masks, class_ids = dataset.load_mask(0)
+...         rois, scores = np.array([[4, 4, 20, 20]]), np.array([0.9])
+...         return [{"rois": rois, "class_ids": class_ids, "scores": scores, "masks": masks} for _ in images]
+>>> report = evaluate_dataset(Model(), dataset, progress=False)
+>>> round(report.mask_ap, 3)
+1.0
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,6 +34,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mrcnn.data.dataset import Dataset, describe_image
+from mrcnn.evaluation.coco_protocol import MAX_DETECTIONS, Settings
 from mrcnn.evaluation.coco_results import Names, Predictions, ResultsWriter
 from mrcnn.evaluation.collector import Collector
 from mrcnn.evaluation.instances import Instances, detections_of, truth_of
@@ -28,6 +53,8 @@ def evaluate_dataset(
     batch_size: int | None = None,
     boundary: bool = True,
     detection_area: str = "auto",
+    max_detections: Sequence[int] = MAX_DETECTIONS,
+    area_ranges: Mapping[str, tuple[float, float]] | None = None,
     save: str | Path | None = None,
     progress: bool = True,
 ) -> Report:
@@ -47,6 +74,10 @@ def evaluate_dataset(
         boundary: Whether to compute boundary AP.
         detection_area: Whether a detection's size (small, medium, large) is the area of its "box" or of its "mask".
             "auto" is the box, as in pycocotools; detectron2 uses the mask.
+        max_detections: Detections per image and class that AP and AR count, in rising order: AP uses the last number,
+            and each gives an AR. Errors, F1, confusion and calibration count all detections.
+        area_ranges: Name -> (lowest, highest) area in pixels; each gives an AP and an AR. None: COCO's small, medium
+            and large.
         save: Path of a COCO results file to write the detections to, or None.
         progress: Whether to show a progress bar.
 
@@ -54,34 +85,13 @@ def evaluate_dataset(
         ValueError: for arguments or detections that do not fit (classes, shapes, NaN, boxes outside the image); the
             message names the image and the index.
 
-    Example:
-
-    >>> from mrcnn.data.dataset import Dataset
-    >>> class Squares(Dataset):
-    ...     def load_image(self, image_id):
-    ...         return np.zeros((32, 32, 3), np.uint8)
-    ...     def load_mask(self, image_id):
-    ...         mask = np.zeros((32, 32, 1), bool)
-    ...         mask[4:20, 4:20] = True
-    ...         return mask, np.array([1])
-    >>> dataset = Squares()
-    >>> dataset.add_class("shapes", 1, "square")
-    >>> dataset.add_image("shapes", image_id=0, path=None)
-    >>> dataset.prepare()
-    >>> class Model:
-    ...     def detect(self, images, verbose=0):
-    ...         masks, class_ids = dataset.load_mask(0)
-    ...         rois, scores = np.array([[4, 4, 20, 20]]), np.array([0.9])
-    ...         return [{"rois": rois, "class_ids": class_ids, "scores": scores, "masks": masks} for _ in images]
-    >>> report = evaluate_dataset(Model(), dataset, progress=False)
-    >>> round(report.mask_ap, 3)
-    1.0
+    The example is in the docstring of this module.
     """
     names, image_ids = _prepare(dataset, image_ids, detection_area)
     _check_model(model, dataset, min_score)
     batch_size = batch_size or getattr(getattr(model, "config", None), "BATCH_SIZE", 1)
     batches = [image_ids[first : first + batch_size] for first in range(0, len(image_ids), batch_size)]
-    collector, unannotated = Collector(boundary), 0
+    collector, unannotated = Collector(boundary, settings=Settings(area_ranges, max_detections)), 0
     with ResultsWriter(save, names) as writer, _bar(len(image_ids), progress) as bar, _min_confidence(model, min_score):
         for batch in batches:
             for image_id, found in _detect(model, dataset, batch, detection_area, min_score):
@@ -100,6 +110,8 @@ def evaluate_predictions(
     *,
     boundary: bool = True,
     detection_area: str = "auto",
+    max_detections: Sequence[int] = MAX_DETECTIONS,
+    area_ranges: Mapping[str, tuple[float, float]] | None = None,
     progress: bool = True,
 ) -> Report:
     """Measures detections given as COCO results, from any model. Needs neither TensorFlow nor another backend.
@@ -111,6 +123,7 @@ def evaluate_predictions(
         image_ids: The data set's ids of the images to use; None: all. Predictions for other images are left out.
         boundary: Whether to compute boundary AP.
         detection_area: As in `evaluate_dataset`; "auto" is the mask if the results have no boxes.
+        max_detections, area_ranges: As in `evaluate_dataset`.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -125,7 +138,7 @@ def evaluate_predictions(
     notes = [] if masks else ["The results hold no masks: only boxes are measured."]
     if detection_area == "mask" and not masks:
         raise ValueError('detection_area is "mask", but the predictions have no "segmentation".')
-    collector = Collector(boundary, masks)
+    collector = Collector(boundary, masks, Settings(area_ranges, max_detections))
     with _bar(len(image_ids), progress) as bar:
         for image_id in image_ids:
             truth = truth_of(dataset, image_id)

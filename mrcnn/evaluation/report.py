@@ -25,7 +25,9 @@ class Report:
 
     Attributes:
         box_ap, box_ap50, box_ap75, box_ap_{small,medium,large}, box_ar{1,10,100}, box_ar_{small,medium,large}: COCO's
-            twelve numbers for boxes, in [0, 1]; -1 where there is no truth to measure by, as in pycocotools.
+            twelve numbers for boxes, in [0, 1]; -1 where there is no ground truth, as in pycocotools. With
+            `max_detections` and `area_ranges`, the numbers are named after these. Only AP and AR leave out detections
+            beyond the limit; errors, cuts, confusion and calibration count all detections.
         mask_ap ...: the same for masks. boundary_ap ...: for masks compared along their contour.
         numbers: dict of all these.
         per_class: list of dicts, one a class: class_id, name, truths (how many true instances, crowds left out), and
@@ -50,15 +52,17 @@ class Report:
         self.class_names = list(names.dataset.class_names)
         self.notes = list(notes)
         self.kinds = collector.kinds
+        self.settings = collector.settings
         self.main = "mask" if "mask" in self.kinds else "box"
         self.image_ids, self.detections, self.truths, self.matches = collector.finish(names.order)
         self.image_keys = [names.image_key[i] for i in self.image_ids]
         self.accumulated: dict[str, Accumulated] = {
-            kind: accumulate(self.detections, self.truths, self.matches[kind], len(self.class_names))
-            for kind in self.kinds
+            kind: accumulate(*self._columns(kind), self.settings) for kind in self.kinds
         }
         self.numbers: dict[str, float] = {
-            f"{kind}_{name}": value for kind in self.kinds for name, value in summarise(self.accumulated[kind]).items()
+            f"{kind}_{name}": value
+            for kind in self.kinds
+            for name, value in summarise(self.accumulated[kind], self.settings).items()
         }
         self.__dict__.update(self.numbers)
         self.per_class = [self._of_class(k) for k in range(len(self.class_names) - 1)]
@@ -73,7 +77,7 @@ class Report:
             row[f"{kind}_ap"] = mean_of(result.precision[:, :, k, 0])
             row[f"{kind}_ap50"] = mean_of(result.precision[0, :, k, 0])
             row[f"{kind}_ap75"] = mean_of(result.precision[5, :, k, 0])
-            row[f"{kind}_ar100"] = mean_of(result.recall[:, k, 0, -1])
+            row[f"{kind}_ar{self.settings.limits[-1]}"] = mean_of(result.recall[:, k, 0, -1])
         return row
 
     @cached_property
@@ -135,7 +139,7 @@ class Report:
         weights = bootstrap.draw(len(self.image_ids), samples, seed)
         found = {}
         for kind in self.kinds:
-            values = bootstrap.resampled_ap(*self._columns(kind), weights)
+            values = bootstrap.resampled_ap(*self._columns(kind), weights, self.settings.limits[-1])
             for name, one in zip(RESAMPLED, (values.mean(axis=1), values[:, 0], values[:, 5])):
                 low, high = bootstrap.interval(self.numbers[f"{kind}_{name}"], one, level)
                 found[f"{kind}_{name}"] = (max(low, 0.0), min(high, 1.0)) if np.isfinite(one).any() else (-1.0, -1.0)

@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from mrcnn.drawing.captions import printable
 
-COLUMNS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar1", "ar10", "ar100")
-TITLES = ("AP", "AP50", "AP75", "small", "medium", "large", "AR1", "AR10", "AR100")
+if TYPE_CHECKING:
+    from mrcnn.evaluation.report import Report
 
 
-def show(value: float, digits: int = 3) -> str:
-    """A number of [0, 1]; a dash where there is nothing to measure by."""
+def columns(report: Report) -> tuple[list[str], list[str]]:
+    """Names and titles of the columns of the table of AP and AR: ap, ap50, ..., ap_small, ..., ar1, ..."""
+    names = [name for name in report.settings.names if not name.startswith("ar_")]
+    return names, [name.removeprefix("ap_") if "_" in name else name.upper() for name in names]
+
+
+def show(value: float | None, digits: int = 3) -> str:
+    """A number in [0, 1] as text, or a dash for None and -1: nothing to measure."""
     return "–" if value is None or value < 0 else f"{value:.{digits}f}"
 
 
-def write_table(report) -> str:
-    """The numbers, the intervals, the costs of errors and the classes, as lines of at most 100 characters or so."""
+def write_table(report: Report) -> str:
+    """The numbers, intervals, costs of errors and classes of a report, in lines of about 100 characters."""
+    names, titles = columns(report)
     lines = [
         f"{len(report.image_ids)} images, {int((~report.truths.crowd).sum())} true instances,"
         f" {len(report.detections.score)} detections",
         "",
-        f"{'':10}" + "".join(f"{title:>8}" for title in TITLES) + "   95 % of AP",
+        f"{'':10}" + "".join(f"{title:>8}" for title in titles) + "   95 % of AP",
     ]
     for kind in report.kinds:
         low, high = report.intervals[f"{kind}_ap"]
-        numbers = "".join(f"{show(report.numbers[f'{kind}_{name}']):>8}" for name in COLUMNS)
+        numbers = "".join(f"{show(report.numbers[f'{kind}_{name}']):>8}" for name in names)
         lines.append(f"{kind:10}{numbers}   {show(low)} to {show(high)}")
     lines += ["", *_errors(report), "", *_classes(report)]
     lines += [f"\nNote: {note}" for note in report.notes]
     return printable("\n".join(lines))
 
 
-def _errors(report) -> list[str]:
+def _errors(report: Report) -> list[str]:
     errors = report.errors
     names = [*errors.counts, "false positives", "false negatives"]
     costs = [f"  {name:16}{errors.counts.get(name, ''):>8}{show(max(errors.costs[name], 0)):>10}" for name in names]
@@ -47,7 +56,7 @@ def _errors(report) -> list[str]:
     return lines
 
 
-def _classes(report) -> list[str]:
+def _classes(report: Report) -> list[str]:
     width = max([len(row["name"]) for row in report.per_class] + [5])
     titles = [f"{kind} AP" for kind in report.kinds] + [f"{report.main} AP50", "best F1", "at score"]
     lines = [f"{'Class':{width}}{'true':>8}" + "".join(f"{title:>13}" for title in titles)]

@@ -25,6 +25,7 @@ from mrcnn.config_checks import (
     BOX_HEADS,
     CASCADE,
     COMPUTE_DTYPES,
+    IMAGE_RANGE,
     LOSS_NAMES,
     LOSS_WEIGHTS,
     ROI_ALIGN_MODES,
@@ -161,6 +162,13 @@ class Config(DerivedSettings):
         0, "Lower bound of the scaling factor, as far as IMAGE_MAX_DIM allows.", number(0, none=True)
     )
     IMAGE_CHANNEL_COUNT = Setting(3, "Channels of the images.", whole(1), "channels", GRAPH)
+    IMAGE_RANGE = Setting(
+        "auto",
+        '(low, high): the values of images that become 0 and 255, such as (0, 4095) for 12 bits. "raw": images go into'
+        ' the network as they are, minus MEAN_PIXEL. "auto": uint8 and floats 0..255 as they are, uint16 scaled from'
+        ' 0..65535; "raw" if MEAN_PIXEL is not one of images 0..255 (at most 1, negative, or above 255).',
+        IMAGE_RANGE,
+    )
     MEAN_PIXEL = Setting(
         np.array([123.7, 116.8, 103.9]), "Mean of each channel (RGB), subtracted from the images.", unit="0..255"
     )

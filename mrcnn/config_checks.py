@@ -15,6 +15,12 @@ ROI_ALIGN_MODES = ("crop", "aligned", "unaligned")
 BOX_HEADS = ("fc2", "conv4fc1", "c4")
 COMPUTE_DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
 
+IMAGE_RANGE = Values(
+    '"auto", "raw", or (low, high) with low < high',
+    lambda value: (
+        value in ("auto", "raw") if isinstance(value, str) else count_numbers(value) == 2 and value[0] < value[1]
+    ),
+)
 LOSS_WEIGHTS = Values(
     f"a dict of numbers with keys among {', '.join(LOSS_NAMES)}",
     lambda value: isinstance(value, dict) and set(value) <= set(LOSS_NAMES) and all(map(is_number, value.values())),

@@ -233,8 +233,8 @@ class MaskRCNN(keras.Model):
         """Finds objects in images.
 
         Args:
-            images: list (or array) of [H0, W0, 3] RGB images of any sizes. Grey, RGBA, 16-bit and 0..255 float
-                images are converted.
+            images: list (or array) of [H0, W0, 3] RGB images of any sizes, or of paths of image files, which are read
+                upright; or one path. `Config.IMAGE_RANGE` says how 16-bit and float images become 0..255.
             verbose: 1 prints the inputs.
 
         Returns:

@@ -43,7 +43,7 @@ from mrcnn.drawing.images import apply_mask, color_splash, display_images, displ
 from mrcnn.drawing.palette import choose_colors, random_colors
 from mrcnn.drawing.plots import plot_overlaps, plot_precision_recall
 from mrcnn.drawing.tables import display_table, display_weight_stats
-from mrcnn.ops.images import to_rgb_uint8
+from mrcnn.ops.pixel_values import to_rgb_uint8
 
 STYLE_OF_VISIBILITY = {0: ("dotted", 0.5), 1: ("dotted", 1.0), 2: ("solid", 1.0)}  # line style, alpha
 GREY = (0.5, 0.5, 0.5)

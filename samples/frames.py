@@ -30,7 +30,7 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # quiet: this module repo
 import cv2
 import numpy as np
 
-from mrcnn.data.dataset import read_image
+from mrcnn.data.image_reading import read_image
 from mrcnn.weights.readers import natural_order
 
 IMAGE_ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")

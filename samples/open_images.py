@@ -52,8 +52,8 @@ from tqdm import tqdm
 
 from mrcnn import visualize, weights
 from mrcnn.config import Config
-from mrcnn.data.dataset import read_image
 from mrcnn.data.formats.open_images import OpenImagesDataset, class_labels
+from mrcnn.data.image_reading import read_image
 from mrcnn.io import replacing
 from mrcnn.model import MaskRCNN
 from samples.common import (

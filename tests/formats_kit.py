@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -19,6 +20,15 @@ def photo(path, height=H, width=W, orientation=None):
     if orientation:
         exif[0x0112] = orientation
     picture.save(path, exif=exif)
+    return path
+
+
+def jpeg_with_orientation(path, image, kind, count, value):
+    """Writes a JPEG whose EXIF has one entry: the orientation, of any type of TIFF, and its value of 4 bytes."""
+    entry = b"\x01\x12" + kind.to_bytes(2, "big") + count.to_bytes(4, "big") + value
+    exif = b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x01" + entry + b"\x00" * 4
+    data = cv2.imencode(".jpg", image)[1].tobytes()
+    path.write_bytes(data[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + data[2:])
     return path
 
 

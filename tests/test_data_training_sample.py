@@ -8,6 +8,7 @@ from data_kit import Blocks, TinyConfig
 
 from mrcnn.data import mask_bits
 from mrcnn.data.training_sample import load_image_gt
+from mrcnn.inference.molding import mold_image
 from mrcnn.ops.boxes import extract_bboxes
 from mrcnn.ops.masks import minimize_mask
 
@@ -180,11 +181,30 @@ def test_augment_flips_every_other_image():
     ],
     ids=["grey", "one channel", "RGBA", "RGB to one", "float", "16 bits"],
 )
+@pytest.mark.filterwarnings("ignore:A uint16 image has no value above")
 def test_images_of_any_kind(image, channels):
     config = TinyConfig()
     config.IMAGE_CHANNEL_COUNT, config.MEAN_PIXEL = channels, np.full(channels, 10.0)
     got = load(block(), [1], image, config)[0]
     assert got.shape == (128, 128, channels) and got[64, 64].tolist() == [7] * channels
+
+
+def test_int16_images_with_their_own_mean_reach_the_network_as_they_are():
+    """A script for telescopes: int16 -300..29998 and a MEAN_PIXEL of -200. It was refused."""
+    image, config = np.full((64, 64, 3), -300, np.int16), TinyConfig()
+    image[32:] = 29998
+    config.MEAN_PIXEL = np.full(3, -200.0)
+    got = load(block(shape=(64, 64, 1)), [1], image, config)[0]
+    assert got.dtype == np.int16 and got[20, 64].tolist() == [-300] * 3 and got.max() == 29998
+    assert mold_image(got, config)[[20, 100], 64, 0].tolist() == [-100, 30198]
+
+
+def test_twelve_bands_and_a_range_of_12_bits():
+    config = TinyConfig()
+    config.IMAGE_CHANNEL_COUNT, config.MEAN_PIXEL, config.IMAGE_RANGE = 12, np.full(12, 10.0), (0, 4095)
+    image = np.full((40, 50, 12), 4095, np.uint16)
+    got = load(block(), [1], image, config)[0]
+    assert got.shape == (128, 128, 12) and got.max() == 255 and got.dtype == np.float32
 
 
 def test_standardized_floats_pass_with_a_small_mean_pixel():

@@ -18,7 +18,7 @@ MUST_HAVE_ONE = (
     "ops.boxes.extract_bboxes",
     "ops.boxes.norm_boxes",
     "ops.images.resize_image",
-    "ops.images.to_rgb_uint8",
+    "ops.pixel_values.to_rgb_uint8",
     "ops.masks.minimize_mask",
     "ops.masks.paste_masks",
     "ops.meta.compose_image_meta",

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from keras import ops
 from kit import TWO_IMAGES, Batches, Squares, make_batch, model_layer, numpy, photo, tiny_config, tiny_model
+from PIL import Image
 
 from mrcnn import model as modellib
 from mrcnn.model import (
@@ -171,6 +172,38 @@ def test_a_stack_of_photos_and_a_tuple(inference):
 def test_one_photo_without_a_list_is_refused(inference):
     with pytest.raises(ValueError, match=r"\(64, 64, 3\).*detect\(\[image\]\)"):
         inference.detect(photo())
+
+
+def test_paths_are_read_upright(inference, tmp_path):
+    """`detect(["photo.jpg"])` failed with a message about shapes, and `detect("photo.jpg")` about a string."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(photo()).save(tmp_path / "a.png")
+    Image.fromarray(np.rot90(photo()).copy()).save(tmp_path / "turned.png", exif=exif)
+    (expected,) = inference.detect([photo()])
+    for images in (str(tmp_path / "a.png"), tmp_path / "a.png", [tmp_path / "turned.png"], [photo()]):
+        same(inference.detect(images)[0], expected)
+    mixed = inference.detect([str(tmp_path / "a.png"), photo()])
+    same(mixed[0], mixed[1])
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.jpg"):
+        inference.detect("nowhere.jpg")
+    with pytest.raises(ValueError, match=r"images\[0\] is None.*cv2\.imread"):
+        inference.detect([None])
+
+
+def test_standardized_floats_are_detected_by_the_rule_of_training(inference, settings):
+    # Training took floats 0..1 with a MEAN_PIXEL below 1, detect refused them.
+    settings.MEAN_PIXEL = np.array([0.5, 0.5, 0.5])
+    (found,) = inference.detect([photo() / 255])
+    check(found, 64, 64)
+
+
+def test_a_range_of_values_is_that_of_the_photo(inference, settings):
+    (expected,) = inference.detect([photo()])
+    settings.IMAGE_RANGE = (0, 1)
+    same(inference.detect([photo() / 255])[0], expected, atol=1e-4)
+    settings.IMAGE_RANGE = (0, 255 * 16)
+    same(inference.detect([photo().astype("uint16") * 16])[0], expected, atol=1e-4)
 
 
 GREY = photo()[..., 0]

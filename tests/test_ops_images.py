@@ -9,7 +9,8 @@ import pytest
 from skimage import transform
 
 from mrcnn.ops import images
-from mrcnn.ops.images import add_mean, resize, resize_image, resize_mask, subtract_mean, to_channels, to_rgb_uint8
+from mrcnn.ops.images import add_mean, resize, resize_image, resize_mask, subtract_mean
+from mrcnn.ops.pixel_values import to_channels, to_rgb_uint8
 
 MEAN = [123.7, 116.8, 103.9]
 
@@ -38,7 +39,7 @@ def test_what_the_channels_become():
 
 
 @pytest.mark.parametrize("image, expected", [
-    (np.uint16([[0, 257, 500, 65535]]), [0, 1, 2, 255]),
+    (np.uint16([[0, 257, 500, 65535]]), [0, 1, 500 / 257, 255]),
     (np.array([[False, True]]), [0, 255]),
     (np.int64([[0, 255]]), [0, 255]),
     (np.float64([[0, 12.5, 255]]), [0, 12.5, 255]),
@@ -48,7 +49,7 @@ def test_what_the_channels_become():
 def test_values_become_0_to_255(image, expected):
     made = to_channels(image, 1)
     np.testing.assert_allclose(made[0, :, 0], expected, rtol=1e-6)
-    assert made.dtype == (np.float32 if image.dtype.kind == "f" else np.uint8)
+    assert made.dtype == (np.float32 if image.dtype.kind == "f" or image.dtype == np.uint16 else np.uint8)
 
 
 @pytest.mark.parametrize(("image", "seen", "why"), [
@@ -59,8 +60,11 @@ def test_values_become_0_to_255(image, expected):
     (np.full((2, 2, 3), np.nan), 0, "unknown values are black"),
     (np.full((2, 2, 3), np.inf), 255, "infinity is white"),
     (np.full((2, 2), 65535, np.uint16), 255, "16 bits"),
-    (np.full((2, 2), 700, np.uint16), 3, "16 bits are rounded: 700 / 257 = 2.7"),
-    (np.full((2, 2), 200, np.uint16), 1, "the type alone says the range, not the values"),
+    (np.uint16([[21000, 21000], [21000, 21000]]), 82, "16 bits are rounded: 21000 / 257 = 81.7"),
+    (np.full((2, 2), 4095, np.uint16), 255, "12 bits are not shown as black: scaled from 10, 12, 14 or 16 bits"),
+    (np.full((2, 2), 1023, np.uint16), 255, "10 bits"),
+    (np.full((2, 2), 200, np.uint16), 1, "8 bits in 16 are no sensor: the type says the range"),
+    (np.full((2, 2, 7), 9, np.uint8), 9, "of many bands the first three"),
     (np.full((2, 2), True), 255, "a mask shown as an image"),
     (np.dstack([np.full((2, 2), 9, np.uint8), np.zeros((2, 2), np.uint8)]), 9, "gray with alpha"),
 ])  # fmt: skip
@@ -72,12 +76,68 @@ def test_any_image_becomes_rgb_bytes(image, seen, why):
     np.testing.assert_array_equal(image, before)  # a copy, ready to be drawn on
 
 
-def test_16_bits_are_read_shown_and_detected_as_the_same_8_bits():
+def test_16_bits_are_shown_as_they_are_detected():
     values = np.arange(0, 65536, 7, np.uint16)[None]
-    np.testing.assert_array_equal(to_rgb_uint8(values)[..., :1], to_channels(values, 1))
+    np.testing.assert_array_equal(to_rgb_uint8(values)[..., :1], np.around(to_channels(values, 1)))
 
 
-@pytest.mark.parametrize("image", [np.zeros(4), np.zeros((0, 5, 3)), np.zeros((4, 5, 5)), np.zeros((1, 4, 5, 3)),
+def test_numbers_of_another_scale_are_shown_from_their_lowest_to_their_highest():
+    # Astronomy, CT, depth: int16 -300..29998 was clipped to black and white.
+    for dtype in (np.int16, np.float32, np.int32):
+        image = np.array([[-300, 14849, 29998]], dtype)
+        assert to_rgb_uint8(image)[0, :, 1].tolist() == [0, 127, 255]
+
+
+# ---- Config.IMAGE_RANGE ----------------------------------------------------------------------------------------------
+DEEP = np.arange(4096, dtype=np.uint16)[None]  # 12 bits
+
+
+def test_12_bits_keep_all_their_levels_and_a_dark_image_gives_a_warning():
+    # Version 1.0 made 17 gray levels of them, silently.
+    with pytest.warns(UserWarning, match=r"no value above 4095 \(12 bits\).*IMAGE_RANGE = \(0, 4095\)"):
+        made = to_channels(DEEP, 1)
+    assert len(np.unique(made)) == 4096 and made.max() < 16
+
+
+@pytest.mark.parametrize("values", [[0, 65535], [0, 16384], [0, 0]], ids=["all", "more than 14 bits", "black"])
+def test_images_that_fill_their_type_and_stated_ranges_give_no_warning(values, recwarn):
+    to_channels(np.uint16([values]), 1)
+    to_channels(DEEP, 1, value_range=(0, 65535))
+    assert not recwarn
+
+
+@pytest.mark.parametrize(("image", "limits", "expected"), [
+    (np.uint16([[0, 1023, 4095]]), (0, 4095), [0, 63.703, 255]),
+    (np.int16([[-1000, 0, 1000]]), (-1000, 1000), [0, 127.5, 255]),
+    (np.float64([[0, 0.5, 1]]), (0, 1), [0, 127.5, 255]),
+    (np.uint8([[0, 100, 255]]), (0, 255), [0, 100, 255]),
+    (np.uint8([[0, 10, 15]]), (0, 15), [0, 170, 255]),
+    (np.uint16([[5000]]), (0, 4095), [311.355]),  # nothing is cut off
+])  # fmt: skip
+def test_a_range_becomes_0_to_255(image, limits, expected):
+    made = to_channels(image, 1, value_range=limits)
+    np.testing.assert_allclose(made[0, :, 0], expected, rtol=1e-5)
+    assert made.dtype == (np.uint8 if limits == (0, 255) else np.float32)
+
+
+@pytest.mark.parametrize("image", [np.int16([[-300, 29998]]), np.uint16([[0, 4095]]), np.float32([[0.1, 0.9]]),
+                                   np.float32([[0, 70000]]), np.int32([[-5, 300]]), np.uint8([[0, 255]])])  # fmt: skip
+@pytest.mark.parametrize(("limits", "mean"), [("raw", 127), ("auto", -200), ("auto", [0.5, 0.4, 0.4]), ("auto", 1200)])
+def test_raw_numbers_go_into_the_network_as_they_are(image, limits, mean):
+    """With "raw", or with a MEAN_PIXEL that isn't one of images 0..255, as in matterport."""
+    made = to_channels(image, 3, value_range=limits, mean=mean)
+    assert made.dtype == image.dtype
+    np.testing.assert_array_equal(made, np.dstack([image] * 3))
+
+
+def test_bands_beyond_rgb_are_kept_where_the_network_takes_them():
+    bands = noise(4, 5, 12, dtype="int16")
+    np.testing.assert_array_equal(to_channels(bands, 12), bands)
+    with pytest.raises(ValueError, match="12 channels"):
+        to_channels(bands, 3)
+
+
+@pytest.mark.parametrize("image", [np.zeros(4), np.zeros((0, 5, 3)), np.zeros((4, 5, 13)), np.zeros((1, 4, 5, 3)),
                                    np.zeros((4, 5), complex)])  # fmt: skip
 def test_what_is_no_image_cannot_become_rgb(image):
     with pytest.raises(ValueError, match="photo has (shape|dtype)"):

@@ -95,7 +95,7 @@ NEW = {
     CALL: {
         "GPU_COUNT": (2, batch_of), "IMAGES_PER_GPU": (1, batch_of), "IMAGE_RESIZE_MODE": ("crop", batch_of),
         "IMAGE_MIN_DIM": (40, batch_of), "IMAGE_MAX_DIM": (128, batch_of), "IMAGE_MIN_SCALE": (1.9, batch_of),
-        "MEAN_PIXEL": ([1, 2, 3], batch_of), "MAX_GT_INSTANCES": (1, batch_of),
+        "MEAN_PIXEL": ([1, 2, 3], batch_of), "IMAGE_RANGE": ((0, 511), batch_of), "MAX_GT_INSTANCES": (1, batch_of),
         "RPN_TRAIN_ANCHORS_PER_IMAGE": (8, batch_of), "TRAIN_ON_EMPTY_IMAGES": (True, batch_of),
         "STEPS_PER_EPOCH": (3, steps_of), "RPN_NMS_THRESHOLD": (0.0, predicted_by),
         "DETECTION_MIN_CONFIDENCE": (0.9999, predicted_by), "DETECTION_NMS_THRESHOLD": (0.0, predicted_by),

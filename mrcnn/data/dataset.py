@@ -14,16 +14,14 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
-from mrcnn.ops.images import to_rgb_uint8
+from mrcnn.data.image_reading import is_url as is_url
+from mrcnn.data.image_reading import read_image
 
 if TYPE_CHECKING:
     from mrcnn.config import Config
     from mrcnn.data.summary import DatasetSummary
-
-JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 
 
 class Dataset:
@@ -34,6 +32,7 @@ class Dataset:
             argument, and existing scripts pass all kinds of values.
 
     Attributes:
+        download: bool, whether `load_image` downloads images whose path is a URL. False, the default: that is an error.
         image_info: list of dicts with "id", "source", "path" and the keywords given to `add_image`.
         class_info: list of dicts with "source", "id", "name".
         num_images: int. This and the following attributes are valid after `prepare()`.
@@ -66,6 +65,7 @@ class Dataset:
         ((64, 64, 1), [1])
     """
 
+    download = False
     num_images: int
     num_classes: int
     class_ids: np.ndarray
@@ -237,7 +237,7 @@ class Dataset:
 
     # ---- Reading -------------------------------------------------------------------------------------------------
     def load_image(self, image_id: int) -> np.ndarray:
-        """Reads an image: [H, W, 3] uint8, RGB. A gray channel is repeated, alpha is dropped.
+        """Reads an image with `image_reading.read_image`: [H, W, 3] RGB, uint8 for photos.
 
         Override it for other channels or sources.
 
@@ -250,7 +250,7 @@ class Dataset:
                 f"Image {image_id} of {type(self).__name__} has no path; expected the path of a file in add_image, or a"
                 " subclass that overrides load_image."
             )
-        return read_image(path)
+        return read_image(path, download=self.download)
 
     def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
         """Reads the masks of an image's objects. Override it; the base class returns no objects.
@@ -289,51 +289,3 @@ def image_size(dataset: Dataset, image_id: int) -> tuple[int, int]:
         return int(info["height"]), int(info["width"])
     height, width = dataset.load_image(image_id).shape[:2]
     return int(height), int(width)
-
-
-# ---- Image files -----------------------------------------------------------------------------------------------------
-def read_image(path: str | Path) -> np.ndarray:
-    """Reads an image file. EXIF rotation is ignored, because masks are drawn on the stored pixels.
-
-    Args:
-        path: path or URL.
-
-    Returns:
-        [H, W, 3] uint8, RGB, converted as by `ops.images.to_rgb_uint8`.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file isn't an image, is damaged, or doesn't have 8 or 16 bits per channel.
-    """
-    image = None
-    if not is_url(path):
-        # Not cv2.imread, which can't open every path on Windows and doesn't say why it failed.
-        data = np.fromfile(path, np.uint8)
-        if _is_whole(data):
-            flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
-            image = cv2.imdecode(data, flags)
-    if image is not None and image.dtype == np.uint8:
-        return image
-    try:
-        if image is None:
-            import skimage.io  # reads more formats than OpenCV and says what is wrong with a file; slow to import
-
-            image = skimage.io.imread(str(path))
-        if image.dtype not in (bool, np.uint8, np.uint16):
-            raise ValueError(f"it has dtype {image.dtype}; expected 8 or 16 bits per channel.")
-        return to_rgb_uint8(image, "it")
-    except Exception as error:
-        raise ValueError(f"{path} can't be read as an image: {error}") from error
-
-
-def is_url(path: str | Path) -> bool:
-    """Whether an image's path is a URL."""
-    return str(path).startswith(("http://", "https://", "ftp://"))
-
-
-def _is_whole(data: np.ndarray) -> bool:
-    """Whether a JPEG has its end marker after the start of its last scan; older OpenCVs fill a cut one with gray."""
-    if data[:2].tobytes() != JPEG_START or data[-2:].tobytes() == JPEG_END:
-        return data.size > 0
-    content = data.tobytes()
-    return content.rfind(JPEG_END) > content.rfind(JPEG_SCAN)

@@ -24,6 +24,7 @@ from mrcnn.ops import images
 from mrcnn.ops.boxes import extract_bboxes
 from mrcnn.ops.masks import minimize_resized
 from mrcnn.ops.meta import compose_image_meta
+from mrcnn.ops.pixel_values import to_channels
 
 
 def load_image_gt(
@@ -47,7 +48,7 @@ def load_image_gt(
         rng: source of randomness for crop and augmentation; None: the global random state, as in matterport's code.
 
     Returns:
-        image: [H, W, C], resized; uint8, or float32 if `dataset.load_image` returned floats.
+        image: [H, W, C], resized; uint8 or float32, or any integers if config.IMAGE_RANGE leaves them as they are.
         image_meta: [12 + classes] float64, see `mrcnn.ops.meta`.
         class_ids: [N] int32; negative for a crowd.
         bbox: [N, (y1, x1, y2, x2)] int32.
@@ -85,7 +86,7 @@ def read_sample(dataset: Dataset, config: Config, image_id: int) -> tuple[np.nda
     """The first half of `load_image_gt`: reads and checks.
 
     Returns:
-        image: [H0, W0, C] uint8 or float32, values 0..255.
+        image: [H0, W0, C] as `ops.pixel_values.to_channels` returns it.
         masks: [H0, W0, N] bool or any number type; a pixel that isn't 0 belongs to the object.
         class_ids: [N] int32.
 
@@ -158,8 +159,4 @@ def active_classes(dataset: Dataset, config: Config, image_id: int) -> np.ndarra
 
 
 def _to_input(image: np.ndarray, config: Config, name: str) -> np.ndarray:
-    image = np.asarray(image)
-    standardized = np.max(config.MEAN_PIXEL) <= 1 and image.dtype.kind == "f" and image.ndim == 3
-    if standardized and image.shape[-1] == config.IMAGE_CHANNEL_COUNT:
-        return image.astype(np.float32)  # a mean pixel this small says that load_image standardizes its images
-    return images.to_channels(image, config.IMAGE_CHANNEL_COUNT, name)
+    return to_channels(image, config.IMAGE_CHANNEL_COUNT, name, config.IMAGE_RANGE, config.MEAN_PIXEL)

@@ -24,7 +24,7 @@ from mrcnn.drawing.captions import PLAIN_TEXT, printable
 from mrcnn.drawing.instances import fill_mask
 from mrcnn.io import replacing
 from mrcnn.ops.boxes import extract_bboxes
-from mrcnn.ops.images import to_rgb_uint8
+from mrcnn.ops.pixel_values import to_rgb_uint8
 
 LINE_WIDTH = 2
 

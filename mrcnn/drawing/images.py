@@ -12,7 +12,7 @@ from mrcnn.drawing.captions import PLAIN_TEXT, TITLE_POINTS, class_caption, wrap
 from mrcnn.drawing.instances import fill_mask
 from mrcnn.drawing.palette import LUMINANCE
 from mrcnn.ops.boxes import extract_bboxes
-from mrcnn.ops.images import to_rgb_uint8
+from mrcnn.ops.pixel_values import to_rgb_uint8
 
 BOX_WIDTH = 2  # pixels, of draw_box
 

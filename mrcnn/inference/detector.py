@@ -43,7 +43,8 @@ class Detector:
 
     def detect(self, images, config, report=None) -> list[dict]:
         """`MaskRCNN.detect`. `report` is called with a text, and with the name and array of each input."""
-        if len(images) == 0:
+        images = molding.read_photos(images)
+        if not images:
             return []
         resized, metas, windows = molding.resize_inputs(images, config)
         if report:

@@ -6,12 +6,16 @@ C classes. Boxes (y1, x1, y2, x2). `window` is the photo's place in the molded i
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
+from mrcnn.data.image_reading import read_image
 from mrcnn.ops import boxes as box_ops
 from mrcnn.ops import images as image_ops
 from mrcnn.ops.masks import paste_masks
 from mrcnn.ops.meta import compose_image_meta
+from mrcnn.ops.pixel_values import to_channels
 
 
 def mold_image(images, config):
@@ -30,11 +34,33 @@ def mold_inputs(images, config):
     return [mold_image(image, config) for image in resized], metas, windows
 
 
+def read_photos(images) -> list[np.ndarray]:
+    """The images of `detect`, where paths and URLs are replaced by the photos, upright.
+
+    Args:
+        images: list of arrays and paths, or one path.
+
+    Raises:
+        FileNotFoundError, ValueError: a file can't be read, or an entry is no image. The message names it.
+    """
+    if isinstance(images, (str, Path)):
+        images = [images]
+    if isinstance(images, np.ndarray) and images.ndim == 3 and images.shape[2] <= 4:
+        raise ValueError(f"images is one array of shape {images.shape}; expected a list: detect([image]).")
+    for i, image in enumerate(images):
+        if image is None:
+            raise ValueError(
+                f"images[{i}] is None; expected an array [height, width, 3] or a path. cv2.imread returns None for a"
+                " file that it can't read: give detect the path, to see what is wrong with it."
+            )
+    return [read_image(image, upright=True) if isinstance(image, (str, Path)) else image for image in images]
+
+
 def resize_inputs(images, config):
     """Resizes and pads photos for the network.
 
     Args:
-        images: list of [H0, W0, 3] RGB (grey, RGBA, 16-bit and 0..255 floats are converted), of any sizes.
+        images: list of [H0, W0, 3] RGB, of any sizes; what else is accepted says `ops.pixel_values.to_channels`.
         config: `Config`. IMAGE_RESIZE_MODE "crop" is one of training: a random piece of a photo says nothing about the
             rest. Here the whole photo is taken, scaled as for "crop" and padded as in "pad64".
 
@@ -43,12 +69,11 @@ def resize_inputs(images, config):
         image_metas: [B, 12 + C].
         windows: [B, (y1, x1, y2, x2)].
     """
-    if isinstance(images, np.ndarray) and images.ndim == 3 and images.shape[2] <= 4:
-        raise ValueError(f"images is one array of shape {images.shape}; expected a list: detect([image]).")
+    images = read_photos(images)
     mode = "pad64" if config.IMAGE_RESIZE_MODE == "crop" else config.IMAGE_RESIZE_MODE
     fitted, metas, windows = [], [], []
     for i, image in enumerate(images):
-        image = image_ops.to_channels(image, config.IMAGE_CHANNEL_COUNT, name=f"images[{i}]")
+        image = to_channels(image, config.IMAGE_CHANNEL_COUNT, f"images[{i}]", config.IMAGE_RANGE, config.MEAN_PIXEL)
         resized, window, scale, _, _ = image_ops.resize_image(
             image, config.IMAGE_MIN_DIM, config.IMAGE_MAX_DIM, config.IMAGE_MIN_SCALE, mode
         )

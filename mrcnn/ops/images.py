@@ -1,7 +1,7 @@
-"""Images on their way into the network and back: channels, the mean pixel, resizing and padding.
+"""Images on their way into the network and back: the mean pixel, resizing and padding.
 
 Shapes and units:
-    image     [H, W, C], or [H, W] where stated; values 0..255
+    image     [H, W, C], or [H, W] where stated
     window    (y1, x1, y2, x2) pixels of the resized image: the part that is not padding
     padding   [(top, bottom), (left, right), (0, 0)] pixels
     crop      (y, x, height, width) pixels of the scaled image, or None
@@ -19,138 +19,8 @@ from numpy.typing import ArrayLike
 from mrcnn.ops.interpolation import FIXED_BITS, bilinear, fine_bilinear, nearest_sources, value_limits
 from mrcnn.ops.resize_modes import RESIZE_MODES, SIZE_MULTIPLE
 
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # gray value of an RGB pixel, ITU-R BT.601
-MAX_FLOAT = 512  # interpolation and augmentation may exceed 255 a little; larger values mean another scale
 
-
-# ---- Channels and values ---------------------------------------------------------------------------------------------
-def to_channels(image: ArrayLike, channels: int, name: str = "image") -> np.ndarray:
-    """Converts an image of any usual kind to the channels that the model takes, with values 0..255.
-
-    Args:
-        image: Gray [H, W] or [H, W, 1], gray with alpha [H, W, 2], RGB [H, W, 3] or RGBA [H, W, 4]. uint8 and other
-            integers 0..255; uint16 0..65535; bool; floats 0..255 (negative ones pass: images minus a mean).
-        channels: Number of channels of the result. Alpha is dropped, gray repeated, RGB converted to gray.
-        name: Name of the image in error messages.
-
-    Returns:
-        [H, W, channels]: uint8 from integers and bool, float32 from floats.
-
-    Raises:
-        ValueError: if the array is empty or not an image, has NaN or another range of values, or if its channels
-            cannot be converted.
-
-    Example:
-
-    >>> to_channels(np.zeros((4, 5), bool), 3).shape
-    (4, 5, 3)
-    """
-    image = np.asarray(image)
-    if image.ndim not in (2, 3):
-        raise ValueError(f"{name} has shape {image.shape}; expected [height, width] or [height, width, channels].")
-    if image.size == 0:
-        raise ValueError(f"{name} has shape {image.shape}; expected at least one pixel. Could the file be read?")
-    image = _to_range(image[..., None] if image.ndim == 2 else image, name)
-    given = image.shape[2]
-    if given == channels:
-        return image
-    if given in (2, 4) and channels in (1, 3):  # the last is alpha
-        image = image[..., :-1]
-    if image.shape[2] == 1 and channels == 3:
-        image = np.repeat(image, 3, axis=2)
-    if image.shape[2] == 3 and channels == 1:
-        gray = image @ LUMA
-        image = (np.around(gray) if image.dtype == np.uint8 else gray).astype(image.dtype)[..., None]
-    if image.shape[2] != channels:
-        raise ValueError(
-            f"{name} has {given} channels (shape {image.shape[:2] + (given,)}), the model takes {channels}"
-            " (Config.IMAGE_CHANNEL_COUNT)."
-        )
-    return np.ascontiguousarray(image)
-
-
-def to_rgb_uint8(image: ArrayLike, name: str = "image") -> np.ndarray:
-    """Converts an image of any usual kind to 8-bit RGB, for showing it and for reading files.
-
-    Unlike `to_channels` it accepts every range of values, because what is shown need not be valid network input.
-
-    Args:
-        image: Gray [H, W] or [H, W, 1], gray with alpha [H, W, 2], RGB [H, W, 3] or RGBA [H, W, 4]. Alpha is dropped.
-            bool becomes 0 and 255; uint16 is scaled from 0..65535 and rounded; floats that all lie in 0..1 are scaled
-            to 0..255. Other numbers are clipped to 0..255 (so a mean-subtracted image does not wrap around) and
-            truncated. NaN becomes 0.
-        name: Name of the image in error messages.
-
-    Returns:
-        [H, W, 3] uint8, always a new array.
-
-    Raises:
-        ValueError: for any other shape or type.
-
-    Example:
-
-    >>> to_rgb_uint8(np.uint16([[0, 257, 65535]]))[0, :, 0]
-    array([  0,   1, 255], dtype=uint8)
-    """
-    image = np.asarray(image)
-    image = image[..., None] if image.ndim == 2 else image
-    if image.ndim != 3 or image.shape[2] not in (1, 2, 3, 4) or 0 in image.shape:
-        raise ValueError(
-            f"{name} has shape {image.shape}; expected [height, width] or [height, width, channels] with 1 to 4"
-            " channels and at least one pixel."
-        )
-    image = image[..., : 3 if image.shape[2] > 2 else 1]
-    pixels = _exact_bytes(image)
-    if pixels is None and image.dtype.kind not in "iuf":
-        raise ValueError(f"{name} has dtype {image.dtype}; expected bool, integers or floats.")
-    if pixels is None:
-        if image.dtype.kind == "f":
-            image = np.where(np.isnan(image), 0, image)
-            image = image * 255 if image.min() >= 0 and image.max() <= 1 else image
-        pixels = np.clip(image, 0, 255).astype(np.uint8)
-    return np.broadcast_to(pixels, (*pixels.shape[:2], 3)).copy()
-
-
-def _exact_bytes(image: np.ndarray) -> np.ndarray | None:
-    """uint8, bool and uint16 as uint8; None for types that do not determine the range of values."""
-    if image.dtype == np.uint8:
-        return image
-    if image.dtype == bool:
-        return image.astype(np.uint8) * 255
-    if image.dtype == np.uint16:
-        return np.around(image / 257).astype(np.uint8)  # 65535 / 255 = 257
-    return None
-
-
-def _to_range(image: np.ndarray, name: str) -> np.ndarray:
-    """Checks the range of values and returns them as uint8 or float32."""
-    kind, pixels = image.dtype.kind, _exact_bytes(image)
-    if pixels is not None:
-        return pixels
-    if kind not in "iuf":
-        raise ValueError(f"{name} has dtype {image.dtype}; expected uint8, uint16, bool or float.")
-    low, high = image.min(), image.max()
-    if kind in "iu":
-        if low < 0 or high > 255:
-            raise ValueError(
-                f"{name} has dtype {image.dtype} and values {low}..{high}; expected 0..255."
-                " Scale it, or give 16-bit images as uint16."
-            )
-        return image.astype(np.uint8)
-    if not np.isfinite(low) or not np.isfinite(high):
-        raise ValueError(f"{name} has NaN or infinite values; expected finite numbers 0..255.")
-    if low >= -1 and high <= 1 and (low, high) != (0, 0):
-        raise ValueError(
-            f"{name} has float values {low:.3g}..{high:.3g}; expected 0..255. It looks like an image scaled to 0..1 or"
-            " -1..1: scale it back, for 0..1 with image * 255."
-        )
-    if high > MAX_FLOAT:
-        raise ValueError(
-            f"{name} has float values up to {high:.6g}; expected 0..255. Give a 16-bit image as uint16, or scale it."
-        )
-    return image.astype(np.float32)
-
-
+# ---- The mean pixel --------------------------------------------------------------------------------------------------
 def subtract_mean(images: ArrayLike, mean: ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
     """Subtracts the mean pixel: the network's input. Inverse of `add_mean`.
 

@@ -91,4 +91,6 @@ def fine_bilinear(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
         return bilinear(fixed, shape, limits and tuple(FIXED_POINT * int(limit) for limit in limits))
     floats = np.float32 if image.dtype in (np.int8, np.float16, np.float32) else np.float64
     lift = ROUNDING_LIFT if image.dtype.kind in "iu" else 0
+    if image.dtype.kind == "i":
+        lift = lift * np.sign(image)  # truncation goes towards zero
     return bilinear(np.add(image, lift, dtype=floats, order="C"), shape, limits)

@@ -38,6 +38,7 @@ from mrcnn.data.dataset import Dataset, is_url
 from mrcnn.data.formats import writers
 from mrcnn.data.formats.broken import BrokenAnnotation, names_file, names_image
 from mrcnn.data.formats.coco_file import PARTS, CategoryId, check_file, check_image, ids_of_names
+from mrcnn.data.formats.exif import UprightDataset
 from mrcnn.data.formats.json_head import find_strings, growing_heads, has_keys
 from mrcnn.data.formats.parsing import parse_all, read_json
 from mrcnn.data.formats.photos import PhotoFolder
@@ -49,7 +50,7 @@ IMAGES_OF = {"minival": "val", "valminusminival": "val"}
 KEYS = {"images": ("id", "file_name"), "annotations": ("image_id",), "categories": ("id", "name")}  # of each part
 
 
-class CocoDataset(Dataset):
+class CocoDataset(UprightDataset):
     """Images annotated in COCO's format. Call `load_coco` or `load_coco_format` once or more, then `prepare`.
 
     Example:

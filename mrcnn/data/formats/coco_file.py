@@ -17,13 +17,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from mrcnn.data import image_reading
 from mrcnn.data.class_names import is_background
 from mrcnn.data.dataset import is_url
 from mrcnn.data.formats import limits
 from mrcnn.data.formats.broken import BrokenAnnotation, Where, brief
 from mrcnn.data.formats.coco_masks import Repairs, check_annotation, repair
-from mrcnn.data.formats.exif import check_told_size
-from mrcnn.data.formats.parsing import field, image_size, warn_of_similar_names
+from mrcnn.data.formats.exif import upright_size
+from mrcnn.data.formats.parsing import field, warn_of_similar_names
 from mrcnn.data.formats.photos import PhotoFolder
 from mrcnn.data.user_warnings import warn
 
@@ -136,14 +137,13 @@ def check_image(image: dict, file: CocoFile, photos: PhotoFolder | None) -> tupl
     name = field(image, "file_name", str, "the image's file name", where)
     told = [image.get(side) for side in ("height", "width")]
     for side, pixels in zip(("height", "width"), told if any(told) or photos is None else ()):
-        if not isinstance(pixels, numbers.Real) or not 1 <= pixels <= limits.MAX_PIXELS or pixels != int(pixels):
+        if not isinstance(pixels, numbers.Real) or not 1 <= pixels <= image_reading.MAX_PIXELS or pixels != int(pixels):
             raise BrokenAnnotation(*where, side, "pixels, a whole number of 1 or more", pixels)
     photo: str | Path = name if photos is None else photos.locate(name, where)
     if photos is None or is_url(photo):
         height, width = (int(pixels) for pixels in told)
     else:
-        height, width = image_size(photo, where)
-        check_told_size(told, (height, width), where)
+        height, width = upright_size(photo, where, told, tools_turn=False)
     limits.check_image_size(height, width, where)
     limits.check_masks(len(annotations), height, width, where)
     for entry, annotation in annotations:

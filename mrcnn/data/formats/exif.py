@@ -1,73 +1,127 @@
-"""Photos with an EXIF orientation, shown upright as annotation tools show them.
+"""Photos with an EXIF orientation: whether annotations are of the upright photo or of the stored pixels.
 
-A camera held on its side stores rotated pixels, and a number in the EXIF data that says how to rotate them back.
-labelme, labelImg and Ultralytics do so, and their coordinates are those of the upright photo. VIA and COCO files have
-coordinates of the stored pixels, as in matterport.
+A camera held on its side stores rotated pixels, and a number in the EXIF data that says how to rotate them back. Most
+annotation tools show the photo upright; some older ones, and programs that ignore EXIF, use the stored pixels. One rule
+holds for all formats:
+
+1. The size in the annotation, or of a mask, decides if only one of the two has it.
+2. Else coordinates decide, where a format has no size (VIA): the stored pixels are meant if only they hold all points.
+3. Else the photo is upright. This is a guess for square photos and for the orientations 2 to 4, which keep the size: it
+   gives a warning, unless the tools of the format are known to turn photos.
+
+The size of an image in its dataset is the one that was found by this rule, so that `load_image` follows it.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from mrcnn.data.dataset import Dataset, is_url
+from mrcnn.data.dataset import Dataset
 from mrcnn.data.formats.broken import BrokenAnnotation, Where
-from mrcnn.data.formats.parsing import image_size
+from mrcnn.data.formats.image_files import check_size
+from mrcnn.data.formats.parsing import image_header
+from mrcnn.data.image_reading import ImageHeader, read_image
+from mrcnn.data.user_warnings import warn
 
-ORIENTATION_TAG = 0x0112
-TO_UPRIGHT = {  # [H, W, 3] as stored -> upright
-    2: lambda stored: stored[:, ::-1],
-    3: lambda stored: stored[::-1, ::-1],
-    4: lambda stored: stored[::-1],
-    5: lambda stored: stored.swapaxes(0, 1),
-    6: lambda stored: stored[::-1].swapaxes(0, 1),
-    7: lambda stored: stored[::-1, ::-1].swapaxes(0, 1),
-    8: lambda stored: stored[:, ::-1].swapaxes(0, 1),
-}
+Size = Sequence[int | None]  # (height, width) in pixels; None or 0: not told
 
 
 class UprightDataset(Dataset):
-    """A `Dataset` that loads images upright."""
+    """A `Dataset` that loads photos upright, or as stored if only the stored pixels have the size in `image_info`."""
 
     def load_image(self, image_id: int) -> np.ndarray:
-        """Loads an image: [H, W, 3] uint8, RGB, upright."""
-        image, path = super().load_image(image_id), self.image_info[image_id]["path"]
-        to_upright = None if is_url(path) else TO_UPRIGHT.get(orientation(path))
-        return image if to_upright is None else np.ascontiguousarray(to_upright(image))
+        """Loads an image as `image_reading.read_image`, turned by the rule above."""
+        info = self.image_info[image_id]
+        if info["path"] is None:
+            return super().load_image(image_id)
+        size = info.get("height"), info.get("width")
+        return read_image(info["path"], upright=size if all(size) else True, download=self.download)
 
 
-def orientation(path: str | Path) -> int:
-    """How the pixels of an image file are stored: 1 if upright, else a key of TO_UPRIGHT."""
-    with Image.open(path) as image:
-        try:
-            return image.getexif().get(ORIENTATION_TAG, 1)
-        except (SyntaxError, ValueError, struct.error):  # broken EXIF data, which viewers ignore
-            return 1
+def upright_size(
+    path: str | Path,
+    where: Where,
+    told: Size = (None, None),
+    extent: tuple[float, float] | None = None,
+    tools_turn: bool = True,
+) -> tuple[int, int]:
+    """`size_for_annotation` of an image file. Raises BrokenAnnotation also if there is no image."""
+    return size_for_annotation(image_header(path, where), where, told, extent, tools_turn)
 
 
-def upright_size(path: str | Path, where: Where, told: Sequence[int | None] = (None, None)) -> tuple[int, int]:
-    """(height, width) in pixels of an image file once it is upright.
+def size_for_annotation(
+    header: ImageHeader,
+    where: Where,
+    told: Size = (None, None),
+    extent: tuple[float, float] | None = None,
+    tools_turn: bool = True,
+) -> tuple[int, int]:
+    """(height, width) in pixels that an image has for its annotations, by the rule above.
 
     Args:
-        path: of the image.
+        header: of the image.
         where: (annotation file, name of the entry), for the errors.
-        told: (height, width) in the annotation; None or 0 where it has none.
+        told: (height, width) in the annotation, or of its mask.
+        extent: largest (y, x) of the annotation's coordinates, if it has no size.
+        tools_turn: whether the tools of this format are known to turn photos upright. False: warn of a guess.
 
     Raises:
-        BrokenAnnotation: there is no image, or it has another size than the annotation says.
+        BrokenAnnotation: the image has another size than the annotation says.
     """
-    height, width = image_size(path, where)
-    if orientation(path) > 4:
-        height, width = width, height
-    check_told_size(told, (height, width), where)
-    return height, width
+    stored, upright = header.stored, header.upright
+    if header.orientation == 1:
+        check_told_size(told, upright, where)
+        return upright
+    if stored != upright and _fits(told, stored) and not _fits(told, upright):
+        return stored
+    _check_turned_size(told, header, where)
+    told_apart = stored != upright and any(told)
+    if extent is not None and not told_apart and _holds(stored, extent) and not _holds(upright, extent):
+        return stored
+    if not told_apart and not tools_turn and (extent is None or stored == upright or _holds(stored, extent)):
+        warn(
+            "A photo has an EXIF orientation, and the annotation doesn't tell whether it means the stored pixels or the"
+            " upright photo; it is taken as upright. Save photos without EXIF orientation to be sure (docs/data.md,"
+            ' "Images").'
+        )
+    return upright
 
 
-def check_told_size(told: Sequence[int | None], found: tuple[int, int], where: Where) -> None:
+def size_of_masks(path: str | Path, masks: Sequence[str | Path], where: Where) -> tuple[int, int]:
+    """`upright_size` of an image whose masks are image files, all of its size. Raises BrokenAnnotation."""
+    sizes = [image_header(mask, where).stored for mask in masks]
+    header = image_header(path, where)
+    fitting = {header.stored, header.upright} & set(sizes[:1])
+    size = size_for_annotation(header, where, min(fitting, default=(None, None)), tools_turn=False)
+    for mask, mask_size in zip(masks, sizes):
+        check_size(mask, where, mask_size, size)
+    return size
+
+
+def _fits(told: Size, size: tuple[int, int]) -> bool:
+    return all(pixels in (None, 0, side) for pixels, side in zip(told, size))
+
+
+def _holds(size: tuple[int, int], extent: tuple[float, float]) -> bool:
+    """Whether an image of this (height, width) holds a point (y, x)."""
+    return extent[0] <= size[0] and extent[1] <= size[1]
+
+
+def _check_turned_size(told: Size, header: ImageHeader, where: Where) -> None:
+    if not _fits(told, header.upright):
+        (height, width), (stored_height, stored_width) = header.upright, header.stored
+        sizes = f"{height} x {width} (height x width)"
+        if header.stored != header.upright:
+            sizes += (
+                f", as EXIF orientation {header.orientation} turns it, or {stored_height} x {stored_width}, as stored"
+            )
+        raise BrokenAnnotation(*where, "image size", sizes, f"{told[0]} x {told[1]}")
+
+
+def check_told_size(told: Size, found: tuple[int, int], where: Where) -> None:
     """Raises BrokenAnnotation if the size (height, width) in an annotation isn't the image's."""
     for side, pixels, expected in zip(("height", "width"), told, found):
         if pixels not in (None, 0, expected):

@@ -21,15 +21,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mrcnn.data.dataset import Dataset
 from mrcnn.data.formats import limits
 from mrcnn.data.formats.broken import BrokenAnnotation, MissingPhoto, names_file, names_image
-from mrcnn.data.formats.image_files import check_size, choose, image_files, read_values
-from mrcnn.data.formats.parsing import image_size, parse_all
+from mrcnn.data.formats.exif import UprightDataset, size_of_masks
+from mrcnn.data.formats.image_files import choose, image_files, read_values
+from mrcnn.data.formats.parsing import parse_all
 from mrcnn.data.formats.recognition import Format, OpenOptions, Place, only_class
 
 
-class IdPngDataset(Dataset):
+class IdPngDataset(UprightDataset):
     """Images with one mask file each. Call `load_id_pngs` once or more, then `prepare`.
 
     Example:
@@ -80,8 +80,8 @@ class IdPngDataset(Dataset):
             if name + mask_suffix not in masks:
                 expected = f"to find {name}{mask_suffix}.png in {masks_dir}"
                 raise BrokenAnnotation(*where, "mask", expected, "nothing there")
-            mask, size = masks[name + mask_suffix], image_size(images[name], where)
-            check_size(mask, where, image_size(mask, where), size)
+            mask = masks[name + mask_suffix]
+            size = size_of_masks(images[name], [mask], where)
             return name, images[name], size, str(mask)
 
         names = choose(found, image_names, images_dir)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from mrcnn.data.formats.broken import BrokenAnnotation, Where
+from mrcnn.data.image_reading import UnreadableImage, read_image, read_stored_values
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -60,7 +60,7 @@ def read_values(path: str | Path, where: Where, size: tuple[int, int] | None = N
     Raises:
         BrokenAnnotation: the file isn't an image, has another size, or colours.
     """
-    values = _pixels(path, where)
+    values = _pixels(path, where, read_stored_values)
     if values.ndim == 3:
         colors = values[..., : 1 if values.shape[-1] == 2 else 3]
         if (colors != colors[..., :1]).any():
@@ -84,20 +84,19 @@ def read_colors(path: str | Path, where: Where, size: tuple[int, int] | None = N
     Raises:
         BrokenAnnotation: the file isn't an image, or has another size.
     """
-    red, green, blue = np.moveaxis(_pixels(path, where, "RGB").astype(np.int32), -1, 0)
+    red, green, blue = np.moveaxis(_pixels(path, where, read_image)[..., :3].astype(np.int32), -1, 0)
     colors = red << 16 | green << 8 | blue
     check_size(path, where, colors.shape, size)
     return colors
 
 
-def _pixels(path: str | Path, where: Where, mode: str | None = None) -> np.ndarray:
-    """The pixels of an image, converted to a mode of Pillow's; None: as stored."""
+def _pixels(path: str | Path, where: Where, read: Callable[[str | Path], np.ndarray]) -> np.ndarray:
+    """The pixels of an image, read by a function of `image_reading`."""
     try:
-        with Image.open(path) as picture:
-            return np.asarray(picture if mode is None else picture.convert(mode))
+        return read(path)
     except FileNotFoundError as error:
         raise BrokenAnnotation(*where, "mask", f"to find {path}", "nothing there") from error
-    except (OSError, SyntaxError) as error:  # what Pillow raises for some damaged PNGs
+    except (OSError, UnreadableImage) as error:
         raise BrokenAnnotation(*where, "mask", f"{path} to be an image", str(error)) from error
 
 

@@ -23,16 +23,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mrcnn.data.dataset import Dataset
 from mrcnn.data.formats import limits
 from mrcnn.data.formats.broken import BrokenAnnotation, names_file, names_image
-from mrcnn.data.formats.image_files import check_size, choose, image_files, read_values
-from mrcnn.data.formats.parsing import image_size, parse_all
+from mrcnn.data.formats.exif import UprightDataset, size_of_masks, upright_size
+from mrcnn.data.formats.image_files import choose, image_files, read_values
+from mrcnn.data.formats.parsing import parse_all
 from mrcnn.data.formats.recognition import FOLDERS_READ, Format, OpenOptions, Place, only_class
 from mrcnn.data.user_warnings import warn
 
 
-class NucleiDataset(Dataset):
+class NucleiDataset(UprightDataset):
     """Images with one mask file for each object. Call `load_nuclei` once or more, then `prepare`.
 
     Example:
@@ -162,11 +162,9 @@ def _parse_image(folder: Path, name: str) -> tuple[str, Path, tuple[int, int], l
     images = image_files(folder / name / "images")
     if len(images) != 1:
         raise BrokenAnnotation(*where, "images", "one image file", [f.name for f in images])
-    size = image_size(images[0], where)
     if not (folder / name / "masks").is_dir():
-        return name, images[0], size, None
+        return name, images[0], upright_size(images[0], where), None
     masks = image_files(folder / name / "masks")
+    size = size_of_masks(images[0], masks, where)
     limits.check_masks(len(masks), *size, where)
-    for mask in masks:
-        check_size(mask, where, image_size(mask, where), size)
     return name, images[0], size, [str(mask) for mask in masks]

@@ -37,24 +37,22 @@ Shapes:
 from __future__ import annotations
 
 import base64
-import binascii
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.formats import limits, writers
 from mrcnn.data.formats.broken import BrokenAnnotation, MissingPhoto, names_file, names_image
-from mrcnn.data.formats.exif import UprightDataset, check_told_size, upright_size
+from mrcnn.data.formats.exif import UprightDataset, size_for_annotation, upright_size
 from mrcnn.data.formats.image_files import SUFFIXES
 from mrcnn.data.formats.labelme_shapes import THIN, draw, merge, parse_shape, shapes_of
 from mrcnn.data.formats.parsing import field, name_classes, parse_all, read_json, warn_of_small_shapes
 from mrcnn.data.formats.photos import PhotoFolder
 from mrcnn.data.formats.recognition import Format, OpenOptions, Place
+from mrcnn.data.image_reading import UnreadableImage, decode_image, read_header
 from mrcnn.data.user_warnings import warn
 from mrcnn.io import replacing
 
@@ -70,6 +68,7 @@ class LabelmeDataset(UprightDataset):
 
     Example:
         >>> import json, tempfile
+        >>> from PIL import Image
         >>> shape = {"label": "cat", "points": [[2, 1], [5, 1], [5, 3], [2, 3]], "shape_type": "polygon"}
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     Image.new("RGB", (8, 6)).save(Path(folder) / "a.png")
@@ -134,7 +133,8 @@ class LabelmeDataset(UprightDataset):
         info = self.image_info[image_id]
         if not info.get("embedded"):
             return super().load_image(image_id)
-        return np.asarray(_embedded_image(read_json(info["path"]), info["path"]).convert("RGB"))
+        size = info["height"], info["width"]
+        return decode_image(_embedded_image(read_json(info["path"]), info["path"]), info["path"], upright=size)
 
     @names_image
     def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
@@ -211,9 +211,11 @@ def _parse_file(file: Path, photos: PhotoFolder, too_small: list[str]) -> tuple[
         told.append(pixels)
     photo = _find_photo(content, file, photos)
     if photo is None:
-        embedded = _embedded_image(content, file)
-        size = embedded.height, embedded.width
-        check_told_size(told, size, where)
+        try:
+            header = read_header(_embedded_image(content, file), f"{file} (imageData)")
+        except UnreadableImage as error:
+            raise BrokenAnnotation(*where, "imageData", "an image file in base64", str(error)) from error
+        size = size_for_annotation(header, where, told)
     else:
         size = upright_size(photo, where, told)
     return file, photo, size, _objects(content["shapes"], size, file, too_small)
@@ -236,14 +238,12 @@ def _find_photo(content: dict, file: Path, photos: PhotoFolder) -> Path | None:
     raise MissingPhoto(*where, "imagePath", photos.folder / name.replace("\\", "/"), "Nor is there imageData.")
 
 
-def _embedded_image(content: dict, file: str | Path) -> Image.Image:
-    """The image that imageData holds."""
+def _embedded_image(content: dict, file: str | Path) -> bytes:
+    """The bytes of the image file that imageData holds."""
     try:
-        picture = Image.open(io.BytesIO(base64.b64decode(content["imageData"], validate=True)))
-        picture.load()
-    except (TypeError, binascii.Error, OSError, SyntaxError) as error:
+        return base64.b64decode(content["imageData"], validate=True)
+    except (TypeError, ValueError) as error:
         raise BrokenAnnotation(file, "the image", "imageData", "an image file in base64", str(error)) from error
-    return picture
 
 
 def _objects(entries: list, size: Size, file: Path, too_small: list[str]) -> list[Object]:

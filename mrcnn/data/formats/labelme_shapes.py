@@ -22,6 +22,7 @@ from PIL import Image
 from mrcnn.data.formats import limits, rasterize
 from mrcnn.data.formats.broken import BrokenAnnotation, Where
 from mrcnn.data.formats.parsing import field
+from mrcnn.data.image_reading import UnreadableImage, read_stored_values
 
 POINTS = {  # least and most points of each kind of shape
     "polygon": (3, math.inf),
@@ -76,7 +77,7 @@ def _check_mask(entry: dict, points: np.ndarray, where: Where) -> bytes:
     try:
         png = base64.b64decode(text, validate=True)
         height, width = _decode_mask(png).shape
-    except (binascii.Error, OSError, SyntaxError) as error:
+    except (binascii.Error, UnreadableImage) as error:
         raise BrokenAnnotation(*where, "mask", "a PNG in base64", str(error)) from error
     # Corners that aren't whole may be rounded either way.
     expected = np.abs(points[1] - points[0]) + 1
@@ -150,8 +151,7 @@ def _box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
 
 
 def _decode_mask(png: bytes) -> NDArray[np.bool_]:
-    with Image.open(io.BytesIO(png)) as picture:
-        values = np.asarray(picture)
+    values = read_stored_values(png, "the PNG")
     return (values if values.ndim == 2 else values[..., :3].max(axis=-1)) != 0
 
 

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mrcnn.data import image_reading
 from mrcnn.data.formats.broken import BrokenAnnotation, Where
 
-MAX_PIXELS = 250_000_000  # of an image, height x width
 MAX_MASK_BYTES = 4 << 30  # of the masks of an image, [H, W, N] bool, or [H, W] bool for each shape
 FAR = 10  # image sizes (the longer side) that a coordinate may be away from the image
 MAX_OUTLINE = 2_000_000  # pixels, length of a polygon; pycocotools needs some 100 bytes for each
@@ -73,9 +73,11 @@ def check_outline(xs: Sequence[float], ys: Sequence[float], where: Where, field:
 
 
 def check_image_size(height: int, width: int, where: Where) -> None:
-    """Raises BrokenAnnotation if an image has more than `MAX_PIXELS` pixels."""
-    if height * width > MAX_PIXELS:
-        raise BrokenAnnotation(*where, "size", f"at most {MAX_PIXELS} pixels", f"{height} x {width} (height x width)")
+    """Raises BrokenAnnotation if an image has more than `image_reading.MAX_PIXELS` pixels."""
+    if height * width > image_reading.MAX_PIXELS:
+        raise BrokenAnnotation(
+            *where, "size", f"at most {image_reading.MAX_PIXELS} pixels", f"{height} x {width} (height x width)"
+        )
 
 
 def check_masks(count: int, height: int, width: int, where: Where) -> None:

@@ -29,11 +29,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mrcnn.data.dataset import Dataset
 from mrcnn.data.formats import limits
-from mrcnn.data.formats.broken import BrokenAnnotation, MissingPhoto, names_file, names_image
+from mrcnn.data.formats.broken import BrokenAnnotation, MissingPhoto, Where, names_file, names_image
+from mrcnn.data.formats.exif import UprightDataset, size_for_annotation
 from mrcnn.data.formats.image_files import SUFFIXES, read_values
-from mrcnn.data.formats.parsing import image_size, name_classes, parse_all, read_csv
+from mrcnn.data.formats.parsing import image_header, image_size, name_classes, parse_all, read_csv
 from mrcnn.data.formats.recognition import Format, OpenOptions, Place
 from mrcnn.data.user_warnings import warn
 
@@ -49,7 +49,7 @@ COLUMNS = ("MaskPath", "ImageID", "LabelName")
 STRETCH = 0.02  # how far a mask's sides may be from the photo's proportions; rounding makes some difference
 
 
-class OpenImagesDataset(Dataset):
+class OpenImagesDataset(UprightDataset):
     """Photos and masks of some classes. Call `load_open_images` once or more, then `prepare`.
 
     Example:
@@ -236,6 +236,15 @@ def _read_annotations(path: Path, names: dict[str, str]) -> dict[str, list[tuple
     return by_image
 
 
+def _size_of_photo(photo: Path, mask: Path | None, where: Where) -> tuple[int, int]:
+    """(height, width) of the photo, upright or as stored, whichever has the proportions of a mask, if there is one."""
+    header, told = image_header(photo, where), (None, None)
+    if mask is not None and header.stored != header.upright:
+        mask_height, mask_width = image_size(mask, where)
+        told = max(header.stored, header.upright, key=lambda size: (size[0] > size[1]) == (mask_height > mask_width))
+    return size_for_annotation(header, where, told, tools_turn=False)
+
+
 def _parse_image(
     image_id: str, rows: list[tuple[str, str]], photos: list[Path], masks: list[Path], annotations: Path
 ) -> tuple[str, Path, tuple[int, int], list[tuple[str, Path]]]:
@@ -244,11 +253,11 @@ def _parse_image(
     photo = _first_of([image_id + suffix for suffix in (".jpg", *SUFFIXES)], photos)
     if photo is None:
         raise MissingPhoto(*where, "photo", photos[0] / f"{image_id}.jpg")
-    height, width = image_size(photo, where)
+    files = [_first_of([name], masks) for _, name in rows]
+    height, width = _size_of_photo(photo, next(filter(None, files), None), where)
     limits.check_masks(len(rows), height, width, where)
     objects = []
-    for label, name in rows:
-        file = _first_of([name], masks)
+    for (label, name), file in zip(rows, files):
         if file is None:
             raise BrokenAnnotation(*where, "MaskPath", f"to find {name} in {masks[0]}", "nothing there")
         mask_height, mask_width = image_size(file, where)

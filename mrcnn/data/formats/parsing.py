@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 from xml.etree import ElementTree
 
-from PIL import Image
 from tqdm import tqdm
 
 from mrcnn.data.dataset import Dataset, is_url
-from mrcnn.data.formats import limits
 from mrcnn.data.formats.broken import BrokenAnnotation, MissingPhoto, Where, naming
+from mrcnn.data.image_reading import ImageHeader, UnreadableImage, read_header
 from mrcnn.data.user_warnings import warn
 
 Entry = TypeVar("Entry")
@@ -229,19 +228,22 @@ def warn_of_small_shapes(path: str | Path, names: Sequence[str]) -> None:
         warn(f"{path}: {len(names)} shapes have too few points and are left out: {shown}.")
 
 
-def image_size(path: str | Path, where: Where) -> tuple[int, int]:
-    """(height, width) in pixels of an image file, of which only the header is read.
+def image_header(path: str | Path, where: Where) -> ImageHeader:
+    """The header of an image file.
 
     Raises:
-        BrokenAnnotation: there is no such file, or it isn't an image.
+        BrokenAnnotation: there is no such file, or it isn't an image that is read.
     """
     if is_url(path):
         raise BrokenAnnotation(*where, "height, width", "pixels, as the image is a URL", "nothing")
     try:
-        with Image.open(path) as image:
-            limits.check_image_size(image.height, image.width, where)
-            return image.height, image.width
+        return read_header(path)
     except FileNotFoundError as error:
         raise MissingPhoto(*where, "image file", path) from error
-    except OSError as error:
+    except (OSError, UnreadableImage) as error:
         raise BrokenAnnotation(*where, "image file", f"{path} to be an image", str(error)) from error
+
+
+def image_size(path: str | Path, where: Where) -> tuple[int, int]:
+    """(height, width) in pixels of the stored pixels of an image file. Raises as `image_header`."""
+    return image_header(path, where).stored

@@ -26,17 +26,18 @@ from typing import Any
 
 import numpy as np
 
-from mrcnn.data.dataset import Dataset
 from mrcnn.data.formats import rasterize
 from mrcnn.data.formats.broken import names_file, names_image
+from mrcnn.data.formats.exif import UprightDataset, upright_size
 from mrcnn.data.formats.json_head import growing_heads, has_keys
-from mrcnn.data.formats.parsing import field, image_size, name_classes, parse_all, warn_of_small_shapes
+from mrcnn.data.formats.parsing import field, name_classes, parse_all, warn_of_small_shapes
 from mrcnn.data.formats.photos import PhotoFolder
 from mrcnn.data.formats.recognition import NAMES_READ, Format, OpenOptions, Place, find_images_folder, first_bytes
 from mrcnn.data.formats.via_file import (
     COLUMNS,
     NUMBERS,
     attribute_of_classes,
+    extent_of,
     names_by_attribute,
     names_without_attribute,
     parse_regions,
@@ -47,7 +48,7 @@ from mrcnn.data.formats.via_file import (
 USUAL_FILE = "via_region_data.json"
 
 
-class ViaDataset(Dataset):
+class ViaDataset(UprightDataset):
     """Images annotated with VIA. Call `load_via` once or more, then `prepare`.
 
     Example:
@@ -109,7 +110,7 @@ class ViaDataset(Dataset):
             where, entry = (path, item[0]), item[1]
             filename = field(entry, "filename", str, "the image's file name", where)
             photo = photos.locate(filename, where)
-            size = image_size(photo, where)
+            size = upright_size(photo, where, extent=extent_of(entry), tools_turn=False)
             return filename, photo, size, parse_regions(entry, size, ids, attribute, where, too_small)
 
         for filename, photo, size, shapes in parse_all(entries, parse, skip_broken, lambda item: (path, item[0])):

@@ -94,6 +94,18 @@ def regions_of(entries: NamedEntries) -> Iterator[dict]:
         yield from (region for region in regions if isinstance(region, dict))
 
 
+def extent_of(entry: dict) -> tuple[float, float]:
+    """The largest (y, x) of all points of an entry, as far as they are numbers; others are left to `parse_regions`."""
+    extent = [0.0, 0.0]
+    for region in regions_of([("", entry)]):
+        shape = region.get("shape_attributes")
+        for i, axis in enumerate("yx" if isinstance(shape, dict) else ""):
+            points = shape.get(f"all_points_{axis}", [shape.get(f"c{axis}"), shape.get(axis)])
+            points = points if isinstance(points, list) else []
+            extent[i] = max([extent[i], *(point for point in points if isinstance(point, (int, float)))])
+    return extent[0], extent[1]
+
+
 def class_of(region: dict, attribute: str) -> str | None:
     """The name of a region's class; of a checkbox, the one that is ticked. None where it isn't told."""
     value = _attributes(region).get(attribute)

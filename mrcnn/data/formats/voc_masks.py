@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from mrcnn.data.class_names import is_background
 from mrcnn.data.formats import limits
 from mrcnn.data.formats.broken import BrokenAnnotation, Where
 from mrcnn.data.formats.image_files import read_colors, read_values
+from mrcnn.data.image_reading import UnreadableImage, read_stored_values
 
 FOLDERS = (  # of objects and classes; older versions of labelme2voc have NumPy files in the first two
     ("SegmentationObject", "SegmentationClass"),
@@ -164,7 +164,6 @@ def _as_numbers(file: Path, where: Where, size: tuple[int, int]) -> np.ndarray:
 def _has_colors(file: Path) -> bool:
     """Whether an image is stored in colours; False for what is no image, of which the reader tells more."""
     try:
-        with Image.open(file) as picture:
-            return picture.mode in ("RGB", "RGBA")
-    except (OSError, SyntaxError):
+        return read_stored_values(file).shape[2:] in ((3,), (4,))
+    except (OSError, UnreadableImage):
         return False

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mrcnn.data.dataset import Dataset, is_url
-from mrcnn.data.formats.exif import orientation
 from mrcnn.data.ground_truth import check_class_ids, load_masks
+from mrcnn.data.image_reading import UnreadableImage, read_header
 from mrcnn.io import replacing
 
 
@@ -105,10 +105,10 @@ def image_file(dataset, image_id, size, png):
 
 def _is_image(path, size):
     try:
-        with Image.open(path) as image:
-            return (image.height, image.width) == tuple(size) and orientation(path) == 1
-    except OSError:
+        header = read_header(path)
+    except (OSError, UnreadableImage):
         return False
+    return header.stored == tuple(size) and header.orientation == 1
 
 
 def _is_of(dataset, file):

@@ -289,7 +289,11 @@ def _as_coco(content: dict) -> COCO:
 
 # ---- Writing ---------------------------------------------------------------------------------------------------------
 def save_coco(
-    dataset: Dataset, path: str | Path, image_ids: Iterable[int] | None = None, indent: int | None = None
+    dataset: Dataset,
+    path: str | Path,
+    image_ids: Iterable[int] | None = None,
+    indent: int | None = None,
+    progress: bool = False,
 ) -> Path:
     """Writes a dataset as a COCO file; `CocoDataset.load_coco_format` reads the same masks, pixel for pixel.
 
@@ -304,6 +308,7 @@ def save_coco(
             folder `<name of the file>_images`.
         image_ids: ids of the images wanted; None: all.
         indent: of the JSON, see `json.dump`; None: all in one line.
+        progress: whether to show a progress bar.
 
     Returns:
         Path of the file.
@@ -330,7 +335,7 @@ def save_coco(
     source_ids = _increasing([dataset.image_info[i]["id"] for i in wanted])
     category_ids = _increasing([info["id"] for info in dataset.class_info[1:]])
     images, annotations = [], []
-    for source_id, image_id in zip(source_ids, wanted):
+    for source_id, image_id in zip(source_ids, writers.with_progress(wanted, progress)):
         masks, class_ids = writers.read_objects(dataset, image_id)
         height, width = masks.shape[:2]
         png = path.with_name(f"{path.stem}_images") / f"{writers.file_stem(dataset, image_id, taken)}.png"
@@ -339,17 +344,22 @@ def save_coco(
         images.append({"id": source_id, "file_name": name, "height": height, "width": width})
         for rle, class_id in zip(encode_masks(masks), class_ids.tolist()):
             ids = {"id": len(annotations) + 1, "image_id": source_id, "category_id": category_ids[abs(class_id) - 1]}
-            annotations.append({**ids, **_as_annotation(rle), "iscrowd": int(class_id < 0)})
-    categories = [
+            annotations.append({**ids, **_as_annotation(rle, is_crowd=class_id < 0)})
+    content = {"images": images, "annotations": annotations, "categories": _categories(dataset, category_ids)}
+    return writers.write_json(content, path, indent)
+
+
+def _categories(dataset: Dataset, category_ids: list[int]) -> list[dict[str, Any]]:
+    return [
         {"id": category_id, "name": str(info["name"]), "supercategory": info["source"]}
         for category_id, info in zip(category_ids, dataset.class_info[1:])
     ]
-    return writers.write_json({"images": images, "annotations": annotations, "categories": categories}, path, indent)
 
 
-def _as_annotation(rle: dict) -> dict[str, Any]:
-    """The fields of an annotation that its mask gives."""
+def _as_annotation(rle: dict, is_crowd: bool) -> dict[str, Any]:
+    """The fields of an annotation apart from its ids."""
     return {
+        "iscrowd": int(is_crowd),
         "segmentation": {"size": list(rle["size"]), "counts": rle["counts"].decode()},
         "area": int(coco_mask.area(rle)),
         "bbox": coco_mask.toBbox(rle).tolist(),

@@ -274,7 +274,9 @@ def _objects(entries: list, size: Size, file: Path, too_small: list[str]) -> lis
 
 
 # ---- Writing ---------------------------------------------------------------------------------------------------------
-def save_labelme(dataset: Dataset, folder: str | Path, image_ids: Iterable[int] | None = None) -> list[Path]:
+def save_labelme(
+    dataset: Dataset, folder: str | Path, image_ids: Iterable[int] | None = None, progress: bool = False
+) -> list[Path]:
     """Writes a data set as labelme files, one an image; `LabelmeDataset` reads the same masks, pixel for pixel.
 
     Objects become polygons through their outer pixels, several in one group if they have several parts. What polygons
@@ -286,6 +288,7 @@ def save_labelme(dataset: Dataset, folder: str | Path, image_ids: Iterable[int] 
         folder: where to; is made if needed. Images stay where they are and are named by their path from here; those
             that are no file of their own (drawn ones, or turned ones) are written here as PNG.
         image_ids: ids of the images wanted; None: all.
+        progress: whether to show a progress bar.
 
     Returns:
         Paths of the JSON files, in the order of the images.
@@ -310,7 +313,7 @@ def save_labelme(dataset: Dataset, folder: str | Path, image_ids: Iterable[int] 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths, taken = [], set()
-    for image_id in writers.chosen_images(dataset, image_ids):
+    for image_id in writers.with_progress(writers.chosen_images(dataset, image_ids), progress):
         masks, class_ids = writers.read_objects(dataset, image_id)
         name = writers.file_stem(dataset, image_id, taken)
         photo = writers.image_file(dataset, image_id, masks.shape[:2], folder / f"{name}.png")

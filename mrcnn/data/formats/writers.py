@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from tqdm import tqdm
 
 from mrcnn.data.dataset import Dataset, is_url
 from mrcnn.data.ground_truth import check_class_ids, load_masks
@@ -17,11 +20,11 @@ from mrcnn.data.image_reading import UnreadableImage, read_header
 from mrcnn.io import replacing
 
 
-def chosen_images(dataset, image_ids):
-    """The ids of the images to write, as a list.
+def chosen_images(dataset: Dataset, image_ids: Iterable[int] | None) -> list[int]:
+    """The ids of the images to write; None: all.
 
     Raises:
-        ValueError: the data set isn't prepared, or has no such image.
+        ValueError: the dataset isn't prepared, or has no such image.
     """
     if not hasattr(dataset, "num_images"):
         raise ValueError(f"This {type(dataset).__name__} isn't prepared; call prepare() first.")
@@ -30,6 +33,11 @@ def chosen_images(dataset, image_ids):
     if wrong:
         raise ValueError(f"There is no image {wrong[0]}; expected image_ids in 0..{dataset.num_images - 1}.")
     return wanted
+
+
+def with_progress(image_ids: list[int], shown: bool) -> Iterator[int]:
+    """The ids, with a progress bar if `shown`."""
+    return iter(tqdm(image_ids, desc="Writing", unit="image", disable=not shown))
 
 
 def read_objects(dataset: Dataset, image_id: int) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
@@ -49,11 +57,11 @@ def read_objects(dataset: Dataset, image_id: int) -> tuple[NDArray[np.bool_], ND
     return masks[..., kept], class_ids[kept]
 
 
-def file_stem(dataset, image_id, taken):
+def file_stem(dataset: Dataset, image_id: int, taken: set[str]) -> str:
     """A name for an image's files, without ending: that of its own file, or made of its id; none of `taken`.
 
     Args:
-        taken: set of str; the name is added.
+        taken: the name is added.
     """
     info = dataset.image_info[image_id]
     own = Path(info["path"]).stem if info["path"] is not None else f"{info['source']}_{info['id']}"
@@ -66,15 +74,15 @@ def file_stem(dataset, image_id, taken):
     return stem
 
 
-def image_file(dataset, image_id, size, png):
+def image_file(dataset: Dataset, image_id: int, size: tuple[int, int], png: Path) -> Path | str:
     """The file that holds an image as its masks have it: its own, or else `png`, which is then written.
 
-    An image has no file of its own if it is drawn by `load_image`, lies in another file, has another size there, or
-    another orientation than upright (which some readers heed and some don't).
+    An image has no file of its own if it is drawn by `load_image`, is part of another file, has another size there, or
+    is stored rotated, which some readers undo and some don't.
 
     Args:
         size: (height, width) of the masks, pixels.
-        png: Path.
+        png: where to write it.
 
     Returns:
         A path, or a URL as str.
@@ -103,7 +111,7 @@ def image_file(dataset, image_id, size, png):
     return png
 
 
-def _is_image(path, size):
+def _is_image(path: str | Path, size: tuple[int, int]) -> bool:
     try:
         header = read_header(path)
     except (OSError, UnreadableImage):
@@ -111,13 +119,13 @@ def _is_image(path, size):
     return header.stored == tuple(size) and header.orientation == 1
 
 
-def _is_of(dataset, file):
+def _is_of(dataset: Dataset, file: Path) -> bool:
     """Whether a file is one of the data set's own."""
     paths = (Path(info["path"]) for info in dataset.image_info if info["path"] is not None)
     return any(path.name == file.name and path.resolve() == file.resolve() for path in paths)
 
 
-def relative_path(file, folder):
+def relative_path(file: Path | str, folder: Path) -> str:
     """The path from a folder to a file, with slashes; an absolute one where none leads there; URLs as they are."""
     if is_url(file):
         return str(file)
@@ -128,7 +136,7 @@ def relative_path(file, folder):
         return file.as_posix()
 
 
-def write_json(content, path, indent=None):
+def write_json(content: Any, path: str | Path, indent: int | None = None) -> Path:
     """Writes a JSON file through a temporary one, and returns its Path."""
     with replacing(path) as unfinished:
         unfinished.write_text(json.dumps(content, indent=indent, ensure_ascii=False), encoding="utf-8")

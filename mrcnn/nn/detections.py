@@ -17,15 +17,18 @@ from keras import ops
 from mrcnn.config import Config
 from mrcnn.nn.runtime_value import RuntimeValue, RuntimeValueLayer
 from mrcnn.ops import replicas
-from mrcnn.ops.boxes import apply_box_deltas_graph, clip_boxes_graph, norm_boxes_graph
+from mrcnn.ops.boxes import MAX_LOG_SCALE, apply_box_deltas_graph, clip_boxes_graph, norm_boxes_graph
 from mrcnn.ops.meta import parse_image_meta_graph
 from mrcnn.ops.nms import nms_graph
 from mrcnn.ops.types import Tensor
 
+MULTI_LABEL_CONFIDENCE = 0.05  # the lowest score of torchvision's and detectron2's detections
+MAX_LABELS = 19  # classes of one proposal with a score above 0.05: fewer than 1 / 0.05, for scores add up to 1
+
 
 @keras.saving.register_keras_serializable(package="mrcnn")
 class DetectionLayer(RuntimeValueLayer):
-    """Picks the best class of each proposal, applies that class's deltas, and removes weak and overlapping boxes.
+    """Applies the deltas of each proposal's class, and removes weak and overlapping boxes.
 
     Args:
         config: `Config`, optional, as in matterport's signature. If given, the arguments below are read from it.
@@ -34,6 +37,12 @@ class DetectionLayer(RuntimeValueLayer):
             `set_thresholds`, like the next one.
         nms_threshold: IoU in [0, 1]. Of two boxes of one class that overlap more, the lower-scored one is dropped.
         bbox_std_dev: [4], what the deltas were divided by.
+        multi_label: False gives a proposal its best class. True makes a candidate of every class of a proposal whose
+            score is high enough, as in Fast R-CNN.
+        nms_per_class: False lets boxes of different classes drop each other as well.
+        min_side: Pixels of the padded image; detections whose height or width is less are dropped.
+        max_log_scale: Upper bound of log dh and log dw.
+        box_offset: How boxes are normalized, see `ops.boxes`.
 
     Call arguments: `[rois, mrcnn_class, mrcnn_bbox, image_meta]`
         rois: [B, N, 4]; zero rows are padding and give no detection.
@@ -64,6 +73,11 @@ class DetectionLayer(RuntimeValueLayer):
         min_confidence: float | None = 0.7,
         nms_threshold: float = 0.3,
         bbox_std_dev: Sequence[float] = (0.1, 0.1, 0.2, 0.2),
+        multi_label: bool = False,
+        nms_per_class: bool = True,
+        min_side: float = 0.0,
+        max_log_scale: float = MAX_LOG_SCALE,
+        box_offset: int = 1,
         **kwargs,
     ):
         super().__init__(**{"dtype": "float32", **kwargs})
@@ -72,6 +86,9 @@ class DetectionLayer(RuntimeValueLayer):
             nms_threshold, bbox_std_dev = config.DETECTION_NMS_THRESHOLD, config.BBOX_STD_DEV
         self.max_instances = int(max_instances)
         self.bbox_std_dev = [float(v) for v in np.ravel(bbox_std_dev)]
+        self.multi_label, self.nms_per_class = bool(multi_label), bool(nms_per_class)
+        self.min_side, self.max_log_scale = float(min_side), float(max_log_scale)
+        self.box_offset = int(box_offset)
         with keras.name_scope(self.name):
             self._min_confidence = RuntimeValue(min_confidence or 0, "min_confidence")
             self._nms_threshold = RuntimeValue(nms_threshold, "nms_threshold")
@@ -106,9 +123,14 @@ class DetectionLayer(RuntimeValueLayer):
         """
         rois, probs, deltas, image_meta = inputs
         meta = parse_image_meta_graph(image_meta)
-        window = norm_boxes_graph(ops.cast(meta["window"], "float32"), meta["image_shape"][0, :2])  # [B, 4]
-        thresholds = self._min_confidence.tensor(), self._nms_threshold.tensor()
-        return refine_detections(rois, probs, deltas, window, self.bbox_std_dev, self.max_instances, *thresholds)
+        size = ops.cast(meta["image_shape"][0, :2], "float32")
+        window = norm_boxes_graph(ops.cast(meta["window"], "float32"), size, self.box_offset)  # [B, 4]
+        return refine_detections(
+            rois, probs, deltas, window, self.bbox_std_dev, self.max_instances,
+            self._min_confidence.tensor(), self._nms_threshold.tensor(),
+            multi_label=self.multi_label, nms_per_class=self.nms_per_class, max_log_scale=self.max_log_scale,
+            min_sides=self.min_side / ops.maximum(size - self.box_offset, 1.0) if self.min_side else None,
+        )  # fmt: skip
 
     def get_config(self):
         return {
@@ -117,6 +139,11 @@ class DetectionLayer(RuntimeValueLayer):
             "min_confidence": self.min_confidence,
             "nms_threshold": self.nms_threshold,
             "bbox_std_dev": self.bbox_std_dev,
+            "multi_label": self.multi_label,
+            "nms_per_class": self.nms_per_class,
+            "min_side": self.min_side,
+            "max_log_scale": self.max_log_scale,
+            "box_offset": self.box_offset,
         }
 
 
@@ -129,6 +156,11 @@ def refine_detections(
     max_instances: int,
     min_confidence: float | Tensor,
     nms_threshold: float | Tensor,
+    *,
+    multi_label: bool = False,
+    nms_per_class: bool = True,
+    min_sides: Tensor | None = None,
+    max_log_scale: float = MAX_LOG_SCALE,
 ) -> dict[str, Tensor]:
     """Computes detections from the class head's outputs.
 
@@ -140,25 +172,37 @@ def refine_detections(
         max_instances: D.
         min_confidence: Score in [0, 1], number or scalar tensor.
         nms_threshold: IoU in [0, 1], number or scalar tensor.
+        multi_label, nms_per_class, max_log_scale: As for `DetectionLayer`.
+        min_sides: [(height, width)], normalized; smaller boxes are dropped. None: none is.
 
     Returns:
-        dict of `class_ids` [B, N] int32; `class_scores` [B, N]; `refined_rois` [B, N, 4], with deltas applied and
-        clipped to the window; `confident` [B, N] bool, not background and score high enough; `keep` [B, D] int32, the
-        rows that NMS keeps, then -1; `detections` [B, D, 6].
+        dict of `class_ids` [B, K] int32; `class_scores` [B, K]; `refined_rois` [B, K, 4], with deltas applied and
+        clipped to the window; `confident` [B, K] bool, not background, score high enough and box large enough; `keep`
+        [B, D] int32, the rows that NMS keeps, then -1; `detections` [B, D, 6]. K is N, or with `multi_label` the number
+        of candidates.
     """
-    class_ids = ops.cast(ops.argmax(probs, axis=-1), "int32")  # [B, N]
-    scores = ops.max(probs, axis=-1)
-    class_mask = ops.one_hot(class_ids, probs.shape[-1], dtype="float32")[..., None]  # [B, N, C, 1]
-    # `where` instead of a product: the deltas of other classes may be infinite or NaN
-    class_deltas = ops.sum(ops.where(class_mask > 0, deltas, 0.0), axis=2)  # [B, N, 4]
-    refined = apply_box_deltas_graph(rois, class_deltas * ops.convert_to_tensor(bbox_std_dev, "float32"))
-    refined = clip_boxes_graph(refined, window)
     real = ops.any(rois != 0, axis=2)
-    confident = ops.logical_and(real, ops.logical_and(class_ids > 0, scores >= min_confidence))
+    if multi_label:
+        rois, class_ids, scores, class_deltas = _every_class(rois, probs, deltas, real, min_confidence)
+        confident = scores >= min_confidence
+    else:
+        class_ids = ops.cast(ops.argmax(probs, axis=-1), "int32")  # [B, N]
+        scores = ops.max(probs, axis=-1)
+        class_mask = ops.one_hot(class_ids, probs.shape[-1], dtype="float32")[..., None]  # [B, N, C, 1]
+        # `where` instead of a product: the deltas of other classes may be infinite or NaN
+        class_deltas = ops.sum(ops.where(class_mask > 0, deltas, 0.0), axis=2)  # [B, N, 4]
+        confident = ops.logical_and(real, ops.logical_and(class_ids > 0, scores >= min_confidence))
+    std_dev = ops.convert_to_tensor(bbox_std_dev, "float32")
+    refined = apply_box_deltas_graph(rois, class_deltas * std_dev, max_log_scale)
+    refined = clip_boxes_graph(refined, window)
+    if min_sides is not None:
+        large = ops.all(refined[..., 2:] - refined[..., :2] >= min_sides, axis=-1)
+        confident = ops.logical_and(confident, large)
 
-    keep = nms_graph(refined, scores, max_instances, nms_threshold, class_ids=class_ids, valid=confident)  # [B, D]
+    classes = class_ids if nms_per_class else None
+    keep = nms_graph(refined, scores, max_instances, nms_threshold, class_ids=classes, valid=confident)  # [B, D]
     columns = [refined, ops.cast(class_ids, "float32")[..., None], scores[..., None]]
-    table = ops.concatenate(columns, axis=2)  # [B, N, 6]
+    table = ops.concatenate(columns, axis=2)  # [B, K, 6]
     detections = ops.take_along_axis(table, ops.maximum(keep, 0)[..., None], axis=1)  # [B, D, 6]
     return {
         "class_ids": class_ids,
@@ -168,6 +212,24 @@ def refine_detections(
         "keep": keep,
         "detections": ops.where(keep[..., None] >= 0, detections, 0.0),
     }
+
+
+def _every_class(rois, probs, deltas, real, min_confidence):
+    """The K best pairs of a proposal and a class other than background, those below the threshold last with score -1.
+
+    Probabilities add up to 1, so at most `MAX_LABELS` classes of a proposal exceed `MULTI_LABEL_CONFIDENCE`, and K =
+    N * MAX_LABELS loses none of them. With a lower threshold, only the weakest of more than K candidates are lost.
+
+    Returns: rois [B, K, 4], class_ids [B, K], scores [B, K], deltas [B, K, 4].
+    """
+    batch, count, classes = ops.shape(probs)
+    scores = ops.where(ops.logical_and(real[..., None], probs[..., 1:] >= min_confidence), probs[..., 1:], -1.0)
+    candidates = count * min(MAX_LABELS, classes - 1)
+    scores, pairs = ops.top_k(ops.reshape(scores, (batch, count * (classes - 1))), candidates)  # [B, K]
+    rows, class_ids = pairs // (classes - 1), pairs % (classes - 1) + 1
+    deltas = ops.reshape(deltas, (batch, count * classes, 4))
+    deltas = ops.take_along_axis(deltas, (rows * classes + class_ids)[..., None], axis=1)
+    return ops.take_along_axis(rois, rows[..., None], axis=1), ops.cast(class_ids, "int32"), scores, deltas
 
 
 def refine_detections_graph(rois: Tensor, probs: Tensor, deltas: Tensor, window: Tensor, config: Config) -> Tensor:

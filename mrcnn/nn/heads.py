@@ -21,6 +21,8 @@ from mrcnn.ops.types import Tensor
 
 # The layers whose shapes follow NUM_CLASSES: what `exclude` leaves out for a file of another number of classes.
 CLASS_DEPENDENT_LAYERS = ("mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask")
+HEAD_CHANNELS = 256  # of the convolutions in the class head
+NORM_GROUPS = 32  # Wu and He, "Group Normalization", section 4.1
 
 
 @keras.saving.register_keras_serializable(package="mrcnn")
@@ -36,8 +38,53 @@ class WholeConv2D(layers.Conv2D):
         return ops.reshape(project(rows, ops.reshape(kernel, (rows.shape[1], -1))), (-1, 1, 1, self.filters))
 
 
+def head_norm(norm: str | None, epsilon: float, train_bn: bool | None, name: str) -> list[layers.Layer]:
+    """The normalization after a convolution of a head: a list of one layer, or of none.
+
+    Args:
+        norm: "batch", "group" (Wu and He, "Group Normalization", with 32 groups) or None.
+        epsilon: Added to the variance.
+        train_bn: `Config.TRAIN_BN`, for "batch".
+        name: Name of the layer.
+    """
+    if norm is None:
+        return []
+    if norm == "group":
+        return [TimeDistributed(layers.GroupNormalization(NORM_GROUPS, epsilon=epsilon), name=name)]
+    return [TimeDistributed(BatchNorm(train_bn=train_bn, epsilon=epsilon), name=name)]
+
+
+@keras.saving.register_keras_serializable(package="mrcnn")
+class SameForAllClasses(layers.Layer):
+    """Repeats a class-agnostic output for every class, so that what follows need not know.
+
+    Args:
+        num_classes: C.
+        axis: The axis of the classes in the output; in the input it is missing, or has the size 1 if `axis` is -1.
+
+    Returns:
+        [B, N, 4] -> [B, N, C, 4] with `axis` 2; [B, N, h, w, 1] -> [B, N, h, w, C] with -1.
+    """
+
+    def __init__(self, num_classes: int, axis: int, **kwargs):
+        super().__init__(**{"dtype": "float32", **kwargs})
+        self.num_classes, self.axis = int(num_classes), int(axis)
+
+    def compute_output_shape(self, input_shape):
+        if self.axis == -1:
+            return (*input_shape[:-1], self.num_classes)
+        return (*input_shape[: self.axis], self.num_classes, *input_shape[self.axis :])
+
+    def call(self, inputs):
+        x = inputs if self.axis == -1 else ops.expand_dims(inputs, self.axis)
+        return ops.repeat(x, self.num_classes, axis=self.axis)
+
+    def get_config(self):
+        return {**super().get_config(), "num_classes": self.num_classes, "axis": self.axis}
+
+
 class ClassHead:
-    """Two fully connected layers, as convolutions, then the classes and the box deltas of each class.
+    """The features of each RoI, then its classes and box deltas.
 
     Args:
         pool_size: Side of the RoI's feature map.
@@ -45,6 +92,13 @@ class ClassHead:
         train_bn: `Config.TRAIN_BN`.
         fc_layers_size: F.
         roi_align: Further arguments of `PyramidROIAlign`.
+        kind: "fc2": two fully connected layers, as convolutions. "conv4fc1": four 3 x 3 convolutions and one fully
+            connected layer.
+        norm: Normalization after the convolutions, see `head_norm`; in "fc2" also of the fully connected layers.
+        epsilon: Of the normalization.
+        class_agnostic: One box for all classes instead of one for each.
+        suffix: Appended to the layers' names: a cascade has several class heads.
+        stage5: `nn.c4.RoiStage5`; it and a mean over its map replace the hidden layers ("c4").
     """
 
     def __init__(
@@ -54,28 +108,57 @@ class ClassHead:
         train_bn: bool | None = True,
         fc_layers_size: int = 1024,
         roi_align: dict | None = None,
+        *,
+        kind: str = "fc2",
+        norm: str | None = "batch",
+        epsilon: float = 1e-3,
+        class_agnostic: bool = False,
+        suffix: str = "",
+        stage5=None,
     ):
         self.num_classes = num_classes
-        self.roi_align = PyramidROIAlign([pool_size, pool_size], **(roi_align or {}), name="roi_align_classifier")
-        self.hidden = []
-        for i, size in ((1, pool_size), (2, 1)):
-            conv = TimeDistributed(WholeConv2D(fc_layers_size, size), name=f"mrcnn_class_conv{i}")
-            norm = TimeDistributed(BatchNorm(train_bn=train_bn), name=f"mrcnn_class_bn{i}")
-            self.hidden += [conv, norm, layers.Activation("relu")]
-        self.squeeze = layers.Reshape((-1, fc_layers_size), name="pool_squeeze")
-        self.logits = TimeDistributed(layers.Dense(num_classes, dtype="float32"), name="mrcnn_class_logits")
-        self.probs = TimeDistributed(layers.Activation("softmax", dtype="float32"), name="mrcnn_class")
-        self.bbox_fc = TimeDistributed(layers.Dense(4 * num_classes, dtype="float32"), name="mrcnn_bbox_fc")
-        self.bbox = layers.Reshape((-1, num_classes, 4), dtype="float32", name="mrcnn_bbox")
+        self.roi_align = PyramidROIAlign(
+            [pool_size, pool_size], **(roi_align or {}), name="roi_align_classifier" + suffix
+        )
+        if stage5 is not None:
+            self.hidden = [stage5, TimeDistributed(layers.GlobalAveragePooling2D(), name="pool_mean")]
+        else:
+            self.hidden = _hidden_layers(kind, pool_size, fc_layers_size, norm, epsilon, train_bn, suffix)
+        self.logits = TimeDistributed(layers.Dense(num_classes, dtype="float32"), name="mrcnn_class_logits" + suffix)
+        self.probs = TimeDistributed(layers.Activation("softmax", dtype="float32"), name="mrcnn_class" + suffix)
+        boxes = 1 if class_agnostic else num_classes
+        self.bbox_fc = TimeDistributed(layers.Dense(4 * boxes, dtype="float32"), name="mrcnn_bbox_fc" + suffix)
+        if class_agnostic:
+            self.bbox = SameForAllClasses(num_classes, axis=2, name="mrcnn_bbox" + suffix)
+        else:
+            self.bbox = layers.Reshape((-1, num_classes, 4), dtype="float32", name="mrcnn_bbox" + suffix)
 
     def __call__(self, rois: Tensor, image_meta: Tensor, pyramid: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """rois [B, N, 4] -> logits [B, N, C], probs [B, N, C], deltas [B, N, C, (dy, dx, log dh, log dw)]."""
         x = self.roi_align([rois, image_meta, *pyramid])  # [B, N, 7, 7, 256]
         for layer in self.hidden:
-            x = layer(x)  # [B, N, 1, 1, F]
-        shared = self.squeeze(x)  # [B, N, F]
-        logits = self.logits(shared)
-        return logits, self.probs(logits), self.bbox(self.bbox_fc(shared))
+            x = layer(x)  # [B, N, F] after the last
+        logits = self.logits(x)
+        return logits, self.probs(logits), self.bbox(self.bbox_fc(x))
+
+
+def _hidden_layers(kind, pool_size, features, norm, epsilon, train_bn, suffix) -> list[layers.Layer]:
+    """[B, N, 7, 7, 256] -> [B, N, F], see `ClassHead`."""
+    hidden = []
+    if kind == "conv4fc1":
+        for i in range(1, 5):
+            conv = Conv2D(HEAD_CHANNELS, 3, padding="same", use_bias=norm is None)
+            hidden.append(TimeDistributed(conv, name=f"mrcnn_class_conv{i}{suffix}"))
+            hidden += head_norm(norm, epsilon, train_bn, f"mrcnn_class_bn{i}{suffix}")
+            hidden.append(layers.Activation("relu"))
+        hidden.append(TimeDistributed(WholeConv2D(features, pool_size), name=f"mrcnn_class_fc1{suffix}"))
+        hidden.append(layers.Activation("relu"))
+    else:
+        for i, size in ((1, pool_size), (2, 1)):
+            hidden.append(TimeDistributed(WholeConv2D(features, size), name=f"mrcnn_class_conv{i}{suffix}"))
+            hidden += head_norm(norm, epsilon, train_bn, f"mrcnn_class_bn{i}{suffix}")
+            hidden.append(layers.Activation("relu"))
+    return [*hidden, layers.Reshape((-1, features), name="pool_squeeze" + suffix)]
 
 
 class MaskHead:
@@ -87,6 +170,10 @@ class MaskHead:
         train_bn: `Config.TRAIN_BN`.
         roi_align: Further arguments of `PyramidROIAlign`.
         channels: Width of the convolutions, `Config.MASK_HEAD_CHANNELS`.
+        norm: Normalization after the convolutions, see `head_norm`.
+        epsilon: Of the normalization.
+        class_agnostic: One mask for all classes instead of one for each.
+        stage5: `nn.c4.RoiStage5`, which replaces the four convolutions ("c4").
     """
 
     def __init__(
@@ -96,20 +183,27 @@ class MaskHead:
         train_bn: bool | None = True,
         roi_align: dict | None = None,
         channels: int = 256,
+        *,
+        norm: str | None = "batch",
+        epsilon: float = 1e-3,
+        class_agnostic: bool = False,
+        stage5=None,
     ):
         self.roi_align = PyramidROIAlign([pool_size, pool_size], **(roi_align or {}), name="roi_align_mask")
-        self.hidden = []
-        for i in range(1, 5):
+        self.hidden = [] if stage5 is None else [stage5]
+        for i in range(1, 5) if stage5 is None else ():
             conv = TimeDistributed(Conv2D(channels, 3, padding="same"), name=f"mrcnn_mask_conv{i}")
-            norm = TimeDistributed(BatchNorm(train_bn=train_bn), name=f"mrcnn_mask_bn{i}")
-            self.hidden += [conv, norm, layers.Activation("relu")]
+            self.hidden += [conv, *head_norm(norm, epsilon, train_bn, f"mrcnn_mask_bn{i}"), layers.Activation("relu")]
         up = layers.Conv2DTranspose(channels, 2, strides=2, activation="relu")
         self.deconv = TimeDistributed(up, name="mrcnn_mask_deconv")
-        self.masks = TimeDistributed(Conv2D(num_classes, 1, activation="sigmoid", dtype="float32"), name="mrcnn_mask")
+        masks = 1 if class_agnostic else num_classes
+        self.masks = TimeDistributed(Conv2D(masks, 1, activation="sigmoid", dtype="float32"), name="mrcnn_mask")
+        self.repeat = SameForAllClasses(num_classes, axis=-1, name="mrcnn_mask_classes") if class_agnostic else None
 
     def __call__(self, rois: Tensor, image_meta: Tensor, pyramid: list[Tensor]) -> Tensor:
         """rois [B, N, 4] -> mask probabilities [B, N, 28, 28, C]."""
-        return self.masks(self.features(rois, image_meta, pyramid))
+        masks = self.masks(self.features(rois, image_meta, pyramid))
+        return masks if self.repeat is None else self.repeat(masks)
 
     def of_class(self, rois: Tensor, class_ids: Tensor, image_meta: Tensor, pyramid: list[Tensor]) -> Tensor:
         """rois [B, N, 4], class_ids [B, N] -> only the mask of each RoI's class, [B, N, 28, 28]."""
@@ -127,7 +221,7 @@ class MaskOfClass(layers.Layer):
     """The last convolution of the mask head, computed for one class per RoI instead of all C (docs/performance.md).
 
     Args:
-        conv: Built `Conv2D`, 1 x 1, with C filters and an activation.
+        conv: Built `Conv2D`, 1 x 1, with C filters, or one for all classes, and an activation.
 
     Call arguments: `[features, class_ids]`, [B, N, h, w, channels] and [B, N], of any number type.
 
@@ -147,7 +241,7 @@ class MaskOfClass(layers.Layer):
 
     def call(self, inputs):
         features, class_ids = inputs
-        class_ids = ops.cast(class_ids, "int32")
+        class_ids = ops.minimum(ops.cast(class_ids, "int32"), self.conv.filters - 1)
         batch, count, height, width, channels = ops.shape(features)
         kernel = ops.take(ops.transpose(self.conv.kernel[0, 0]), class_ids, axis=0)  # [B, N, channels]
         pixels = ops.reshape(features, (batch, count, height * width, channels))

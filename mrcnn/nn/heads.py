@@ -141,6 +141,11 @@ class ClassHead:
         logits = self.logits(x)
         return logits, self.probs(logits), self.bbox(self.bbox_fc(x))
 
+    def classify(self, rois: Tensor, image_meta: Tensor, pyramid: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """The rois, their class probabilities, and the deltas that turn them into boxes (as of `CascadeHead`)."""
+        _, probs, deltas = self(rois, image_meta, pyramid)
+        return rois, probs, deltas
+
 
 def _hidden_layers(kind, pool_size, features, norm, epsilon, train_bn, suffix) -> list[layers.Layer]:
     """[B, N, 7, 7, 256] -> [B, N, F], see `ClassHead`."""

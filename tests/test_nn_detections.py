@@ -165,12 +165,64 @@ def test_the_function_for_one_image():
     np.testing.assert_allclose(found, [[0, 0, 0.5, 0.5, 1, 0.9], NONE], atol=1e-6)
 
 
+# ---- Every class of a proposal ---------------------------------------------------------------------------------------
+def test_a_proposal_can_be_several_classes_each_with_its_own_box():
+    probs, deltas = [[0.5, 0.2, 0.3]], np.zeros((1, 3, 4))
+    deltas[0, 1, 0] = 1  # times 0.1 of the height
+    found = detect([C], probs, deltas, min_confidence=0.1, multi_label=True)
+    np.testing.assert_allclose(found, [[*C, 2, 0.3], [0.72, 0.7, 0.92, 0.9, 1, 0.2], NONE], atol=1e-6)
+
+
+def test_of_every_class_only_those_above_the_threshold_and_no_padding_count():
+    found = detect([C, P], [[0.5, 0.2, 0.3], [0.1, 0.5, 0.4]], min_confidence=0.25, multi_label=True)
+    np.testing.assert_allclose(found, [[*C, 2, 0.3], NONE, NONE], atol=1e-6)
+    assert not detect([C], [[1.0, 0, 0]], min_confidence=0.05, multi_label=True).any()
+
+
+def test_the_best_19_classes_of_each_proposal_on_average_lose_no_candidate():
+    """24 classes and 8 proposals; the largest number of scores above 0.05 is 19 each."""
+    probs = np.full((1, 8, 25), 0.004, "float32")
+    probs[..., 3:22] = 0.0505 + 1e-4 * np.arange(8)[None, :, None]
+    rois = np.array([[[k / 8, 0, (k + 1) / 8, 1] for k in range(8)]], "float32")
+    meta = np.array([compose_image_meta(0, (101, 101, 3), (101, 101, 3), WHOLE, 1.0, np.ones(25))], "float32")
+    layer = DetectionLayer(max_instances=200, min_confidence=0.05, multi_label=True)
+    found = numpy(layer([rois, probs, np.zeros((1, 8, 25, 4), "float32"), meta]))[0]
+    assert np.count_nonzero(found[:, 4]) == 8 * 19
+    np.testing.assert_array_equal(np.bincount(found[: 8 * 19, 4].astype(int))[3:], np.full(19, 8))
+
+
+def test_classes_may_drop_each_other():
+    settings = {"min_confidence": 0.1, "multi_label": True, "nms_threshold": 0.5}
+    probs = [[0.5, 0.2, 0.3], [0.4, 0.35, 0.25]]
+    assert np.count_nonzero(detect([A, B], probs, max_instances=4, **settings)[:, 4]) == 2  # one of each class
+    found = detect([A, B], probs, max_instances=4, nms_per_class=False, **settings)
+    np.testing.assert_allclose(found, [[*B, 1, 0.35], NONE, NONE, NONE], atol=1e-6)
+
+
+def test_boxes_that_clipping_makes_too_small_are_dropped():
+    """With box_offset 0, 1 is 101 pixels: the window ends at 50.5, half a pixel into the second box."""
+    rois = [[0.1, 0.1, 0.9, 0.9], [50 / 101, 0.1, 0.9, 0.9]]
+    options = {"window": (0, 0, 50.5, 101), "box_offset": 0}
+    found = detect(rois, [of(1, 0.9), of(1, 0.8)], min_side=0.6, **options)
+    np.testing.assert_allclose(found, [[0.1, 0.1, 0.5, 0.9, 1, 0.9], NONE, NONE], atol=1e-6)
+    assert np.count_nonzero(detect(rois, [of(1, 0.9), of(1, 0.8)], min_side=0.4, **options)[:, 4]) == 2
+
+
+def test_the_scaling_of_a_box_has_a_bound():
+    deltas = np.zeros((1, 3, 4))
+    deltas[0, 1, 2] = 50  # times 0.2
+    found = detect([[0.4, 0.4, 0.5, 0.5]], [of(1, 0.9)], deltas, max_log_scale=float(np.log(2)))
+    np.testing.assert_allclose(found[0, :4], [0.35, 0.4, 0.55, 0.5], atol=1e-6)
+
+
 def test_settings_are_read_from_a_config_and_survive_get_config():
     config = tiny_config(
         DETECTION_MAX_INSTANCES=7, DETECTION_MIN_CONFIDENCE=None, DETECTION_NMS_THRESHOLD=0.4,
         BBOX_STD_DEV=np.array([1.0, 2, 3, 4]),
     )  # fmt: skip
-    layer = DetectionLayer(config, name="mrcnn_detection")
+    layer = DetectionLayer(
+        config, name="mrcnn_detection", multi_label=True, nms_per_class=False, min_side=2, max_log_scale=4, box_offset=0
+    )
     again = DetectionLayer.from_config(layer.get_config())
     assert again.get_config() == layer.get_config()
     assert (again.max_instances, again.min_confidence, again.nms_threshold) == (7, 0.0, 0.4)

@@ -11,6 +11,8 @@ from kit import finite_differences, gradients, numpy, tiny_config
 from mrcnn.config import Config
 from mrcnn.graph import build_stages, detection_graph
 from mrcnn.model import build_fpn_mask_graph, fpn_classifier_graph, log2_graph
+from mrcnn.nn.c4 import RoiStage5
+from mrcnn.nn.cascade import CascadeHead, RefinedBoxes
 from mrcnn.nn.heads import ClassHead, MaskHead
 from mrcnn.nn.roi_align import PyramidROIAlign
 from mrcnn.ops.meta import compose_image_meta
@@ -233,3 +235,137 @@ def test_the_mask_of_a_class_is_that_one_of_the_masks_of_all_classes(symbols):
     assert of_class.shape == (2, 3, 4, 4) and of_class.std() > 0
     expected = np.take_along_axis(every, wanted.astype(int)[:, :, None, None, None], axis=-1)[..., 0]
     np.testing.assert_allclose(of_class, expected, atol=1e-6)
+
+
+# ---- Variants of the heads -------------------------------------------------------------------------------------------
+def shapes_of(model):
+    return {layer.name: [tuple(w.shape) for w in layer.weights] for layer in model.layers if layer.weights}
+
+
+def random_weights(model, seed=0):
+    rng = np.random.default_rng(seed)
+    for weight in model.weights:
+        weight.assign(rng.uniform(0.5, 1.5, weight.shape) if "variance" in weight.path else
+                      0.3 * rng.normal(size=weight.shape))  # fmt: skip
+
+
+@pytest.mark.parametrize(("norm", "weights"), [(None, 0), ("batch", 4), ("group", 2)])
+def test_four_convolutions_and_one_layer(symbols, norm, weights):
+    """A convolution has a bias only without normalization after it, as in both projects' files."""
+    rois, meta, pyramid = symbols
+    head = ClassHead(7, 3, False, 32, kind="conv4fc1", norm=norm, epsilon=1e-5, suffix="_s2")
+    masks = MaskHead(14, 3, False, channels=64, norm=norm, epsilon=1e-5)
+    model = keras.Model([rois, meta, *pyramid], [*head(rois, meta, pyramid), masks(rois, meta, pyramid)])
+    found = shapes_of(model)
+    bias = [] if norm else [(256,)]
+    assert found["mrcnn_class_conv1_s2"] == [(3, 3, 16, 256), *bias]
+    assert found["mrcnn_class_conv4_s2"] == [(3, 3, 256, 256), *bias]
+    assert found["mrcnn_class_fc1_s2"] == [(7, 7, 256, 32), (32,)]
+    assert found["mrcnn_class_logits_s2"] == [(32, 3), (3,)]
+    for i in (1, 4):
+        assert found.get(f"mrcnn_class_bn{i}_s2", []) == [(256,)] * weights
+        assert found.get(f"mrcnn_mask_bn{i}", []) == [(64,)] * weights
+    norms = [layer.layer for layer in model.layers if "_bn" in layer.name]
+    assert {layer.epsilon for layer in norms} == ({1e-5} if norm else set())
+
+
+def test_two_layers_without_normalization(symbols):
+    rois, meta, pyramid = symbols
+    model = keras.Model([rois, meta, *pyramid], ClassHead(7, 3, False, 32, norm=None)(rois, meta, pyramid))
+    assert list(shapes_of(model)) == [
+        "mrcnn_class_conv1", "mrcnn_class_conv2", "mrcnn_class_logits", "mrcnn_bbox_fc"
+    ]  # fmt: skip
+
+
+def test_one_box_and_one_mask_for_all_classes(symbols):
+    rois, meta, pyramid = symbols
+    head, masks = ClassHead(2, 3, False, 8, class_agnostic=True), MaskHead(2, 3, False, channels=8, class_agnostic=True)
+    class_ids = keras.Input((None,))
+    outputs = [head(rois, meta, pyramid)[2], masks(rois, meta, pyramid)]
+    outputs.append(masks.of_class(rois, class_ids, meta, pyramid))
+    model = keras.Model([rois, class_ids, meta, *pyramid], outputs)
+    found = shapes_of(model)
+    assert found["mrcnn_bbox_fc"] == [(8, 4), (4,)] and found["mrcnn_mask"] == [(1, 1, 8, 1), (1,)]
+    assert outputs[0].shape == (None, None, 3, 4) and outputs[1].shape == (None, None, 4, 4, 3)
+    random_weights(model)
+    maps = [np.random.default_rng(0).normal(size=(1, n, n, 16)).astype("float32") for n in (16, 8, 4, 2)]
+    boxes = np.array([[[0.1, 0.1, 0.5, 0.6], [0, 0, 1, 1]]], "float32")
+    deltas, every, of_class = model.predict_on_batch([boxes, np.array([[2, 1]], "float32"), meta_of((64, 64)), *maps])
+    assert deltas.std() > 0 and every.std() > 0
+    for i in (1, 2):
+        np.testing.assert_array_equal(deltas[:, :, i], deltas[:, :, 0])
+        np.testing.assert_array_equal(every[..., i], every[..., 0])
+    np.testing.assert_allclose(of_class, every[..., 0], atol=1e-6)
+
+
+def test_each_head_of_a_cascade_sees_the_boxes_of_the_one_before(symbols):
+    """Both heads say the same of every RoI: half its height down. The window ends at 0.75."""
+    rois, meta, pyramid = symbols
+    heads = [ClassHead(2, 3, False, 8, class_agnostic=True, suffix=suffix) for suffix in ("", "_s2", "_s3")]
+    refine = [RefinedBoxes([n, n, 2 * n, 2 * n], box_offset=0, name=f"refine{n}") for n in (1, 0.5)]
+    cascade = CascadeHead(heads, refine)
+    boxes, probs, deltas = cascade.classify(rois, meta, pyramid)
+    model = keras.Model([rois, meta, *pyramid], [boxes, probs, deltas])
+    for i, head in enumerate(heads):
+        for weight in (head.logits, head.bbox_fc):
+            weight.layer.kernel.assign(np.zeros(weight.layer.kernel.shape))
+        head.bbox_fc.layer.bias.assign([0.5, 0, 0, 0])
+        head.logits.layer.bias.assign(np.log([0.1 * i + 0.2, 0.5, 0.3 - 0.1 * i]))
+    image = meta_of((64, 64))
+    image[0, 7:11] = [0, 0, 48, 64]
+    maps = pyramid_of(64, 64, lambda level: 1, channels=16)
+    boxes, probs, deltas = model.predict_on_batch([np.array([[[0.1, 0, 0.5, 1], P]], "float32"), image, *maps])
+    # 0.1..0.5, moved by 0.2 to 0.3..0.7, then by 0.25 * 0.4 to 0.4..0.8, which is clipped
+    np.testing.assert_allclose(boxes, [[[0.4, 0, 0.75, 1], P]], atol=1e-6)
+    np.testing.assert_allclose(probs[0, 0], [0.3, 0.5, 0.2], atol=1e-6)
+    np.testing.assert_allclose(deltas[0, 0], [[0.5, 0, 0, 0]] * 3)
+    again = RefinedBoxes.from_config(refine[1].get_config())
+    assert again.get_config() == refine[1].get_config() and again.bbox_std_dev == [0.5, 0.5, 1, 1]
+
+
+def test_the_c4_heads_share_the_last_stage_and_pool_one_map(symbols):
+    rois, meta, _ = symbols
+    c4 = keras.Input((None, None, 6))
+    stage5 = RoiStage5(lambda x: keras.layers.Conv2D(10, 1, strides=2, name="res5a_branch2a")(x), 4, 6)
+    align = {"mode": "aligned", "samples": 0, "strides": (16,), "box_offset": 0}
+    head = ClassHead(4, 3, False, roi_align=align, stage5=stage5)
+    masks = MaskHead(4, 3, False, align, channels=8, stage5=stage5)
+    model = keras.Model([rois, meta, c4], [head(rois, meta, [c4])[0], masks(rois, meta, [c4])])
+    assert shapes_of(model) == {
+        "res5_model": [(1, 1, 6, 10), (10,)], "mrcnn_class_logits": [(10, 3), (3,)],
+        "mrcnn_mask_deconv": [(2, 2, 8, 10), (8,)], "mrcnn_mask": [(1, 1, 8, 3), (3,)],
+    }  # fmt: skip
+    random_weights(model)
+    features = np.random.default_rng(0).normal(size=(2, 4, 5, 6)).astype("float32")
+    boxes = np.array([[[0, 0, 0.5, 0.6], [0.2, 0, 1, 1]]] * 2, "float32")
+    logits, pasted = model.predict_on_batch([boxes, np.repeat(meta_of((64, 80)), 2, 0), features])
+    assert logits.shape == (2, 2, 3) and pasted.shape == (2, 2, 4, 4, 3)
+    crop = numpy(PyramidROIAlign((4, 4), **align)([boxes, meta_of((64, 80)), features]))  # by hand from here
+    weights = {layer.name: layer.get_weights() for layer in model.layers}
+    (kernel, bias), (dense, dense_bias) = weights["res5_model"], weights["mrcnn_class_logits"]
+    by_hand = (crop[:, :, ::2, ::2] @ kernel[0, 0] + bias).mean((2, 3)) @ dense + dense_bias
+    np.testing.assert_allclose(logits, by_hand, atol=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "norm"), [("fc2", None), ("conv4fc1", "group"), ("conv4fc1", "batch")])
+def test_gradients_of_the_variants_agree_with_finite_differences(symbols, kind, norm):
+    """Through RoIAlign with adaptive samples, the hidden layers, and a box for all classes."""
+    rois, meta, pyramid = symbols
+    align = {"mode": "aligned", "samples": 0, "box_offset": 0}
+    head = ClassHead(2, 3, False, 8, align, kind=kind, norm=norm, class_agnostic=True)
+    model = keras.Model([rois, meta, *pyramid], head(rois, meta, pyramid)[1:])
+    random_weights(model)
+    maps = [np.random.default_rng(1).normal(size=(1, n, n, 16)).astype("float32") for n in (16, 8, 4, 2)]
+    boxes = np.array([[[0.1, 0.1, 0.32, 0.41], [0.13, 0.2, 0.77, 0.83]]], "float32")
+    arrays = (np.arange(1, 5, dtype="float32"), boxes, meta_of((64, 64)), *maps[1:])
+    factors, boxes, image, *others = (ops.convert_to_tensor(x) for x in arrays)
+
+    def loss(p2):
+        probs, deltas = model([boxes, image, p2, *others])
+        return ops.sum(probs[..., 1]) + 0.01 * ops.sum(deltas[:, :, 0] * factors)
+
+    (slope,) = gradients(loss, maps[0])
+    direction = np.random.default_rng(2).normal(size=maps[0].shape).astype("float32")
+    step = 2e-3
+    change = [numpy(loss(ops.convert_to_tensor(maps[0] + s * direction))) for s in (step, -step)]
+    assert (slope * direction).sum() == pytest.approx((change[0] - change[1]) / (2 * step), rel=0.03, abs=1e-3)

@@ -154,6 +154,18 @@ def test_no_rois(crop, mode):
     assert crop([SLOPE], np.zeros((1, 0, 4)), (7, 7), mode=mode, image_shape=[20, 20]).shape == (1, 0, 7, 7, 1)
 
 
+@pytest.mark.parametrize("count", [0, 2])
+def test_levels_without_rois_when_samples_are_adaptive(all_bodies, count):
+    boxes = np.tile(np.array([[[0, 0, 8, 8]]], "float32"), (1, count, 1))
+
+    def align(boxes):
+        return roi_align_pixels([SLOPE, SLOPE], boxes, ops.zeros(ops.shape(boxes)[:2], "int32") + 3, (2, 2), [4, 8])
+
+    found = all_bodies(align, boxes)
+    assert found.shape == (1, count, 2, 2, 1)
+    np.testing.assert_allclose(found[..., 0], np.tile([[0, 0.25], [2.5, 2.75]], (1, count, 1, 1)), atol=1e-5)
+
+
 def test_padding_is_the_first_pixel(crop):
     result = crop([SLOPE + 3], [PAD, WHOLE], (2, 2))
     np.testing.assert_array_equal(result[0, 0, ..., 0], [[3, 3], [3, 3]])

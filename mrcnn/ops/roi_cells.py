@@ -113,7 +113,8 @@ def _pool_sorted(tf, image, image_index, boxes, counts, crop_shape):
     parts = tf.TensorArray(
         tf.float32, 0, dynamic_size=True, infer_shape=False, element_shape=(None, *crop_shape, channels)
     )
-    *_, parts = tf.while_loop(more, pool, (0, 0, parts), parallel_iterations=1)
+    parts = parts.write(0, tf.zeros((0, *crop_shape, channels)))  # an array without parts cannot be joined
+    *_, parts = tf.while_loop(more, pool, (0, 1, parts), parallel_iterations=1)
     return tf.gather(parts.concat(), tf.math.invert_permutation(order))
 
 
@@ -157,7 +158,7 @@ def _adaptive_by_products(feature_maps, start, size, counts, level, crop_shape):
     """For any backend, with static shapes: the two products of each RoI with its whole map, some RoIs at a time."""
     batch, count = ops.shape(level)
     step = max(1, ROIS_PER_STEP // batch) if isinstance(batch, int) else ROIS_PER_STEP
-    steps = -(-count // step)
+    steps = count // step + 1  # at least one row of padding, so that no RoIs are no special case
 
     def in_steps(x):  # [B, N, ...] -> [steps, B, step, ...]
         x = ops.pad(x, [[0, 0], [0, steps * step - count]] + [[0, 0]] * (len(x.shape) - 2))

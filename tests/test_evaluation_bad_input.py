@@ -85,7 +85,7 @@ def test_a_bad_result_is_named_by_its_index(dataset, bad, message, tmp_path):
     ("text", "message"),
     [
         ("", "'' where '\\[' was expected"),
-        ("{}", "'{' where '\\[' was expected; results are a json list"),
+        ("{}", "'{' where '\\[' was expected; results are a JSON list"),
         ('[{"image_id": 100', "result 0, byte"),
         ('[{"image_id": 100} {"image_id": 100}]', "'{' where ',' was expected"),
         ("[1]", r"predictions\[0\] is 1; expected a dict"),

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mrcnn.drawing.captions import printable
 from mrcnn.evaluation.bootstrap import draw, interval, resampled_ap
 from mrcnn.evaluation.report import RESAMPLED, Report
-from mrcnn.evaluation.text_table import show
+from mrcnn.evaluation.text_table import align, show
 
 
 @dataclass
@@ -60,18 +59,22 @@ class Comparison:
 
     def __str__(self) -> str:
         a, b = self.names
-        width = max(len(a), len(b), 8) + 2
-        lines = [f"{'':16}{a:>{width}}{b:>{width}}  difference   {self.level:.0%} interval   {b} better in"]
+        rows = []
         for name, value in self.differences.items():
-            sure = "" if value.certain else "   (may be chance)"
-            lines.append(
-                f"{name:16}{show(value.a):>{width}}{show(value.b):>{width}}{value.difference:>+12.3f}"
-                f"   {value.low:+.3f} to {value.high:+.3f}   {value.b_better:.0%}{sure}"
-            )
-        lines += ["", f"Images that differ most{'':6}{a:>{width}}{b:>{width}}"]
-        for image in self.images[:10]:
-            lines.append(f"{image['key']!s:29.29}{show(image['a']):>{width}}{show(image['b']):>{width}}")
-        return printable("\n".join(lines))
+            interval = f"{value.low:+.3f} to {value.high:+.3f}"
+            chance = "" if value.certain else "(may be chance)"
+            numbers = [
+                show(value.a),
+                show(value.b),
+                f"{value.difference:+.3f}",
+                interval,
+                f"{value.b_better:.0%}",
+                chance,
+            ]
+            rows.append([name, *numbers])
+        head = ["", a, b, "difference", f"{self.level:.0%} interval", f"{b} better in", ""]
+        images = [[str(image["key"]), show(image["a"]), show(image["b"])] for image in self.images[:10]]
+        return align(head, rows) + "\n\n" + align(["Images that differ most", a, b], images)
 
 
 def compare(

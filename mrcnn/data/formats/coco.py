@@ -7,7 +7,7 @@
     save_coco(dataset, "copy.json")                                 # any data set
 
 The file: {"images": [...], "annotations": [...], "categories": [...]}; "info" and "licenses" aren't needed.
-    image       {"id", "file_name"} and optionally {"height", "width"}, which are else read from the image
+    image       {"id", "file_name"} and optionally {"height", "width"}, otherwise those of the image file
     annotation  {"image_id", "category_id", "segmentation"} and optionally {"iscrowd", "area", "bbox"}
     category    {"id", "name"}, any ids
     segmentation  polygons [[x, y, x, y, ...], ...], whose union is the mask;
@@ -39,7 +39,7 @@ from mrcnn.data.formats import writers
 from mrcnn.data.formats.broken import BrokenAnnotation, names_file, names_image
 from mrcnn.data.formats.coco_file import PARTS, CategoryId, check_file, check_image, ids_of_names
 from mrcnn.data.formats.exif import UprightDataset
-from mrcnn.data.formats.json_head import find_strings, growing_heads, has_keys
+from mrcnn.data.formats.json_head import find_strings, growing_heads, has_keys, texts_of
 from mrcnn.data.formats.parsing import parse_all, read_json
 from mrcnn.data.formats.photos import PhotoFolder
 from mrcnn.data.formats.recognition import NAMES_READ, Format, OpenOptions, Place, find_images_folder
@@ -226,9 +226,8 @@ def first_image_names(path: Path) -> list[str]:
     """File names of the first images of a file."""
     for content in growing_heads(path):
         if _is_mine(content):
-            images = content.get("images") or []
-            names = [image.get("file_name") for image in images[:NAMES_READ] if isinstance(image, dict)]
-            return [name for name in names if isinstance(name, str)] or find_strings(path, "file_name", NAMES_READ)
+            names = texts_of(content.get("images") or [], "file_name", NAMES_READ)
+            return names or find_strings(path, "file_name", NAMES_READ)
     return []
 
 

@@ -85,7 +85,7 @@ def check_file(content: Any, path: str | Path, skip_broken: bool, crowds_as_obje
 def _objects(
     content: dict, names: dict[CategoryId, str], path: str | Path, skip_broken: bool, repairs: Repairs
 ) -> Entries:
-    """The annotations that are objects, in COCO's own form as far as their meaning is clear."""
+    """The annotations that are objects, brought to COCO's own form by `repair`."""
     kept: Entries = []
     unknown, no_objects = [], 0
     image_ids, category_ids = _IdFinder(image["id"] for image in content["images"]), _IdFinder(names)

@@ -58,7 +58,7 @@ class Repairs:
 
 
 def repair(annotation: dict, entry: str, repairs: Repairs) -> dict | None:
-    """An annotation in COCO's own form, as far as its meaning is clear; None if it is an empty instance.
+    """Brings an annotation to COCO's own form where its meaning is clear; None if it is an empty instance.
 
     Args:
         annotation: an object of "annotations".
@@ -104,7 +104,7 @@ def _is_box(box: Any) -> bool:
 
 
 def _corners(box: list[float], attributes: Any) -> list[float]:
-    """[x, y, x, y, ...] of the corners of a box [x, y, width, height], rotated clockwise as CVAT tells it."""
+    """[x, y, x, y, ...] of the corners of a box [x, y, width, height], rotated clockwise by CVAT's attribute."""
     x, y, width, height = box
     rotation = attributes.get("rotation", 0) if isinstance(attributes, dict) else 0
     angle = math.radians(rotation) if _is_number(rotation) and abs(rotation) < LARGEST else 0

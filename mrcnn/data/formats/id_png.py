@@ -36,11 +36,10 @@ class IdPngDataset(UprightDataset):
         >>> import tempfile
         >>> from PIL import Image
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     for name in ("images", "masks"):
-        ...         (Path(folder) / name).mkdir()
-        ...         Image.fromarray(np.diag([1, 1, 2, 2]).astype(np.uint8)).save(Path(folder) / name / "a.png")
+        ...     Image.fromarray(np.diag([1, 1, 2, 2]).astype(np.uint8)).save(Path(folder) / "a_mask.png")
+        ...     Image.new("L", (4, 4)).save(Path(folder) / "a.png")
         ...     dataset = IdPngDataset()
-        ...     dataset.load_id_pngs(Path(folder) / "images", Path(folder) / "masks", class_name="cell")
+        ...     dataset.load_id_pngs(folder, folder, "_mask", class_name="cell", image_names=["a"])
         ...     dataset.prepare()
         ...     masks, class_ids = dataset.load_mask(0)
         >>> masks.shape, class_ids.tolist(), dataset.class_names

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import ijson
 
-SIZES = (1 << 16, 1 << 20, 1 << 24)  # bytes; more is read if less doesn't tell the format
+SIZES = (1 << 16, 1 << 20, 1 << 24)  # bytes; more is read if the format isn't clear from less
 
 
 def growing_heads(path: Path) -> Iterator[Any]:
@@ -86,6 +87,12 @@ def describe(content: Any) -> str:
             return "detections in COCO's results format, which are not annotations"
         return f"a list of objects with {', '.join(repr(key) for key in list(content[0])[:4])}"
     return f"a {type(content).__name__}"
+
+
+def texts_of(entries: Iterable[Any], key: str, limit: int) -> list[str]:
+    """The texts that the first `limit` entries have under a key; entries that aren't objects have none."""
+    values = [entry.get(key) for entry in islice(entries, limit) if isinstance(entry, dict)]
+    return [value for value in values if isinstance(value, str)]
 
 
 def has_keys(entry: Any, *keys: str) -> bool:

@@ -23,7 +23,7 @@ One object may have several shapes, of one label and one group_id. Their union i
 converters, except for holes. labelme has no tool for these; its users draw them in one of three ways, and each is read:
     a mask shape                         holds what it holds
     one polygon with a cut to the hole   is filled by the even-odd rule
-    a second outline in the same group   is cut out if it lies wholly within the first; one within that is filled again
+    a second outline in the same group   is cut out if it is wholly inside the first; one inside that is filled again
 In a union a shape within another would change nothing, so it is only drawn for a hole. Outlines that only overlap
 are parts of the object. Points and lines never cut.
 
@@ -94,8 +94,8 @@ class LabelmeDataset(UprightDataset):
         """Adds the images of a folder, or one.
 
         Args:
-            path: folder whose *.json are labelme's, or one such file. Photos without a file aren't added: labelme
-                doesn't tell whether someone looked at them.
+            path: folder with labelme's JSON files, or one such file. Images without a file aren't added, because
+                they may not be annotated yet.
             images_dir: folder of the images; None: as imagePath says, seen from the file.
             source: see `Dataset.add_class`.
             classes: class names, in the order of their ids 1, 2, ...; None: those of `labels`, else those found,
@@ -277,16 +277,16 @@ def _objects(entries: list, size: Size, file: Path, too_small: list[str]) -> lis
 def save_labelme(
     dataset: Dataset, folder: str | Path, image_ids: Iterable[int] | None = None, progress: bool = False
 ) -> list[Path]:
-    """Writes a data set as labelme files, one an image; `LabelmeDataset` reads the same masks, pixel for pixel.
+    """Writes a dataset as labelme files, one for each image; `LabelmeDataset` reads the same masks, pixel for pixel.
 
     Objects become polygons through their outer pixels, several in one group if they have several parts. What polygons
     can't hold, holes above all, becomes a mask shape (labelme 5 or newer). Crowds get the flag `iscrowd`. Objects
     without a pixel are left out. `labels.txt` lists all classes, also those without an object.
 
     Args:
-        dataset: Dataset, prepared.
-        folder: where to; is made if needed. Images stay where they are and are named by their path from here; those
-            that are no file of their own (drawn ones, or turned ones) are written here as PNG.
+        dataset: a prepared Dataset.
+        folder: where to write; it is made if needed. Images stay where they are, and the files have their paths
+            relative to this folder. Images without a file of their own (drawn or rotated ones) are written here as PNG.
         image_ids: ids of the images wanted; None: all.
         progress: whether to show a progress bar.
 
@@ -294,19 +294,22 @@ def save_labelme(
         Paths of the JSON files, in the order of the images.
 
     Raises:
-        ValueError: the data set isn't prepared, or its masks don't fit their images.
+        ValueError: the dataset isn't prepared, or its masks don't fit their images.
 
     Example:
         >>> import json, tempfile
-        >>> dataset = Dataset()
-        >>> dataset.load_image = lambda image_id: np.zeros((6, 8, 3), np.uint8)
-        >>> dataset.load_mask = lambda image_id: (np.ones((6, 8, 1), bool), np.array([1]))
+        >>> class Square(Dataset):
+        ...     def load_image(self, image_id):
+        ...         return np.zeros((6, 8, 3), np.uint8)
+        ...
+        ...     def load_mask(self, image_id):
+        ...         return np.ones((6, 8, 1), bool), np.array([1])
+        >>> dataset = Square()
         >>> dataset.add_class("drawn", 1, "square")
         >>> dataset.add_image("drawn", 1, path=None)
         >>> dataset.prepare()
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     (file,) = save_labelme(dataset, folder)
-        ...     content = json.loads(file.read_text())
+        ...     content = json.loads(save_labelme(dataset, folder)[0].read_text())
         >>> content["shapes"][0]["label"], content["shapes"][0]["points"]
         ('square', [[0.0, 0.0], [0.0, 5.0], [7.0, 5.0], [7.0, 0.0]])
     """

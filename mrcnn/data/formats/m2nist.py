@@ -8,14 +8,14 @@ The folder, or in the zip file:
     combined.npy   [M, H, W] uint8, the images
     segmented.npy  [M, H, W], a label map: 0-9 the digit, 10 background; or, as Kaggle has it, [M, H, W, 11], a channel
                    of 0 and 1 for each digit and for the background
-    bbox.txt       if there: a line an image, "0<tab>12,18,36,40,2<tab>33,27,53,51,9": number of the image, and
+    bbox.txt       optional, a line for each image, "0<tab>12,18,36,40,2<tab>33,27,53,51,9": number of the image, and
                    x1,y1,x2,y2,digit of each object
 
-An object's mask is what the map has of its digit. Of equal digits in one image, the boxes tell which pixel is whose;
-without bbox.txt, those around the connected parts. Two things about the boxes, seen in the file: they are 2 pixels
-wider than the digit on every side, and of 23 digits whose stroke is broken each piece has one. So boxes of one digit
-that together are no larger than a digit (MNIST's are 20 pixels) are one object. This gives 10,260 objects in M2NIST,
-the same ones with and without bbox.txt.
+The mask of an object is the part of the map that has its digit. If an image has a digit twice, the boxes of bbox.txt
+separate the two; without that file, boxes around the connected parts do. The boxes of bbox.txt are 2 pixels larger than
+the digit on every side, and 23 digits whose stroke is broken have a box for each piece. So boxes of one digit that
+together are no larger than a digit (20 pixels in MNIST) are one object. M2NIST has 10,260 objects, the same ones with
+and without bbox.txt.
 
 Shapes:
     M        images of the files
@@ -28,8 +28,10 @@ from __future__ import annotations
 
 import math
 import zipfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import cv2
 import numpy as np
@@ -79,9 +81,9 @@ class M2nistDataset(Dataset):
 
         Args:
             path: the folder, the zip file, or combined.npy with the other files beside it.
-            start, stop: int; stop None: up to the last one.
+            start, stop: numbers of the first image and of the one after the last; stop None: all that follow.
             source: see `Dataset.add_class`.
-            skip_broken: bool. Leave images out whose boxes are broken, and warn, instead of raising.
+            skip_broken: leave images whose boxes are broken out with a warning, instead of raising.
 
         Raises:
             FileNotFoundError: a file isn't there.
@@ -95,7 +97,7 @@ class M2nistDataset(Dataset):
         if lines is not None and len(lines) < start + len(images):
             raise BrokenAnnotation(place, "the file", "lines", f"one an image, {start + len(images)}", len(lines))
 
-        def parse(i):
+        def parse(i: int) -> tuple[int, np.ndarray | None]:
             return i, None if lines is None else _parse_line(lines[start + i], digits[i], place, start + i)
 
         for digit in range(BACKGROUND):
@@ -135,22 +137,22 @@ class M2nistDataset(Dataset):
         return masks, np.array(found, np.int32)
 
 
-def _boxes_of_digit(boxes, digit):
+def _boxes_of_digit(boxes: np.ndarray, digit: int) -> np.ndarray:
     """The boxes of bbox.txt of a digit, without their margin: [B, (x1, y1, x2, y2)]."""
     boxes = boxes[boxes[:, 4] == digit, :4] + [MARGIN, MARGIN, -MARGIN, -MARGIN]
     boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
     return boxes
 
 
-def split_by_boxes(layer, boxes):
-    """The objects of one digit: each pixel is of the box in which it is, by the box's size, nearest to the middle.
+def split_by_boxes(layer: np.ndarray, boxes: np.ndarray) -> list[np.ndarray]:
+    """The objects of one digit: a pixel belongs to the box whose middle is nearest, measured in sizes of the box.
 
     Args:
         layer: [H, W] bool, not all False.
         boxes: [B, (x1, y1, x2, y2)] pixels.
 
     Returns:
-        list of [H, W] bool, at most B.
+        At most B masks [H, W] bool.
     """
     if len(boxes) == 1:
         return [layer]
@@ -165,15 +167,15 @@ def split_by_boxes(layer, boxes):
     return [part for part in parts if part.any()]
 
 
-def boxes_of_parts(layer):
+def boxes_of_parts(layer: np.ndarray) -> np.ndarray:
     """Boxes around the connected parts of a mask [H, W] bool, corners counting as connected: [B, (x1, y1, x2, y2)]."""
     _, _, stats, _ = cv2.connectedComponentsWithStats(layer.astype(np.uint8), connectivity=8)
     x, y, width, height = stats[1:, :4].T
     return np.stack([x, y, x + width, y + height], axis=1)
 
 
-def join_boxes(boxes, largest):
-    """Joins boxes as long as there are two that together are at most `largest` wide and high.
+def join_boxes(boxes: np.ndarray, largest: int) -> np.ndarray:
+    """Joins two boxes that together are at most `largest` wide and high, as long as there are two such boxes.
 
     Args:
         boxes: [B, (x1, y1, x2, y2)] pixels.
@@ -219,8 +221,8 @@ FORMAT = Format(
 
 
 # ---- Parts of the files ----------------------------------------------------------------------------------------------
-def _folder_of(path):
-    """The folder or zip file that a path means."""
+def _folder_of(path: str | Path) -> Path:
+    """The folder or zip file that holds the arrays."""
     path = Path(path)
     if path.name == IMAGES and not path.is_dir():
         return path.parent
@@ -230,8 +232,8 @@ def _folder_of(path):
 
 
 @contextmanager
-def _open(folder, name):
-    """A file of the folder or zip file, for reading; None if it isn't there."""
+def _member(folder: Path, name: str) -> Iterator[IO[bytes] | None]:
+    """Opens a file of the folder or zip file for reading; None if it isn't there."""
     if folder.is_dir():
         if not (folder / name).is_file():
             yield None
@@ -251,9 +253,9 @@ def _open(folder, name):
         raise BrokenAnnotation(folder, name, "content", "a whole zip file", str(error)) from error
 
 
-def _read_arrays(folder, start, stop):
-    """Images start to stop [n, H, W] uint8, and where in them which digit is [n, H, W] uint16."""
-    with _open(folder, IMAGES) as file:
+def _read_arrays(folder: Path, start: int, stop: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """(images start to stop [n, H, W] uint8, their digits [n, H, W] uint16)."""
+    with _member(folder, IMAGES) as file:
         shape, dtype = _read_header(file, folder, IMAGES)
         if len(shape) != 3 or dtype != np.uint8:
             raise BrokenAnnotation(folder, IMAGES, "array", "[images, height, width] uint8", f"{shape} {dtype}")
@@ -261,7 +263,7 @@ def _read_arrays(folder, start, stop):
         if not 0 <= start < stop <= shape[0]:
             raise ValueError(f"start={start}, stop={stop}: {folder / IMAGES} has images 0 to {shape[0] - 1}.")
         images = _read_rows(file, folder, IMAGES, shape, dtype, start, stop)
-    with _open(folder, LABELS) as file:
+    with _member(folder, LABELS) as file:
         own_shape, dtype = _read_header(file, folder, LABELS)
         if own_shape not in (shape, (*shape, BACKGROUND + 1)) or dtype.kind not in "buif":
             expected = f"{list(shape)} digits, or {[*shape, BACKGROUND + 1]} channels"
@@ -274,8 +276,8 @@ def _read_arrays(folder, start, stop):
     return images, digits
 
 
-def _read_header(file, folder, name):
-    """(shape, dtype) of an array file, which is left at its first number."""
+def _read_header(file: IO[bytes] | None, folder: Path, name: str) -> tuple[tuple[int, ...], np.dtype]:
+    """Reads (shape, dtype) of an array file, up to its first number."""
     if file is None:
         raise FileNotFoundError(f"{folder} has no {name}; expected {IMAGES} and {LABELS}.")
     try:
@@ -292,8 +294,17 @@ def _read_header(file, folder, name):
     return shape, dtype
 
 
-def _read_rows(file, folder, name, shape, dtype, start, stop, skip=True):
-    """Entries start to stop of an array. skip: those before start are still ahead in the file, and left out."""
+def _read_rows(
+    file: IO[bytes],
+    folder: Path,
+    name: str,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    start: int,
+    stop: int,
+    skip: bool = True,
+) -> np.ndarray:
+    """Reads entries start to stop of an array. skip: the file is at its first number, not at that of `start`."""
     size = int(np.prod(shape[1:])) * dtype.itemsize
     file.seek(start * size if skip else 0, 1)
     content = _read_bytes(file, (stop - start) * size)
@@ -302,8 +313,8 @@ def _read_rows(file, folder, name, shape, dtype, start, stop, skip=True):
     return np.frombuffer(content, dtype).reshape(stop - start, *shape[1:])
 
 
-def _read_bytes(file, count):
-    """The next bytes, at most `count`. Memory is taken as the file has them, not as its header says."""
+def _read_bytes(file: IO[bytes], count: int) -> bytes:
+    """The next bytes, at most `count`. Uses memory for bytes that are there, not for those that the header promises."""
     blocks = []
     while count and (block := file.read(min(CHUNK, count))):
         blocks.append(block)
@@ -311,7 +322,7 @@ def _read_bytes(file, count):
     return b"".join(blocks)
 
 
-def _as_bits(labels, folder):
+def _as_bits(labels: np.ndarray, folder: Path) -> np.ndarray:
     """[n, H, W] uint16 of a label map."""
     if labels.min() < 0 or labels.max() > BACKGROUND or (labels.dtype.kind == "f" and (labels % 1).any()):
         expected = f"whole numbers from 0 to {BACKGROUND}"
@@ -320,8 +331,8 @@ def _as_bits(labels, folder):
     return bit[labels.astype(np.uint8)]
 
 
-def _pack_channels(channels, folder):
-    """[n, H, W] uint16 of one channel a digit; in these a pixel may be of two digits."""
+def _pack_channels(channels: np.ndarray, folder: Path) -> np.ndarray:
+    """[n, H, W] uint16 of a channel for each digit; a pixel can belong to two digits."""
     if not ((channels == 0) | (channels == 1)).all():
         raise BrokenAnnotation(folder, LABELS, "values", "0 and 1", f"{channels.min()} to {channels.max()}")
     digits = np.zeros(channels.shape[:3], np.uint16)
@@ -330,18 +341,18 @@ def _pack_channels(channels, folder):
     return digits
 
 
-def _read_lines(folder):
+def _read_lines(folder: Path) -> list[str] | None:
     """The lines of bbox.txt; None if it isn't there."""
-    with _open(folder, BOXES) as file:
+    with _member(folder, BOXES) as file:
         return None if file is None else file.read().decode("utf-8", errors="replace").splitlines()
 
 
-def _parse_line(line, digits, place, number):
-    """[objects, (x1, y1, x2, y2, digit)] int of the line of an image, which must have the digits of the map."""
+def _parse_line(line: str, digits: np.ndarray, place: Path, number: int) -> np.ndarray:
+    """[objects, (x1, y1, x2, y2, digit)] int of the line of an image; its digits must be those of the map."""
     where = (place, f"image {number}")
     first, *objects = line.split("\t")
     if first.strip() != str(number):
-        raise BrokenAnnotation(*where, "number", f"{number}, as lines go by images", first)
+        raise BrokenAnnotation(*where, "number", f"{number}, as there is a line for each image", first)
     try:
         boxes = np.array([[int(text) for text in one.split(",")] for one in objects], int).reshape(-1, 5)
         limits.check_coordinates(boxes.ravel(), *digits.shape, where, "boxes")

@@ -78,10 +78,10 @@ class OpenImagesDataset(UprightDataset):
         """Adds the photos that have a mask of one of the classes.
 
         Args:
-            folder: the folder that holds what isn't told apart below.
+            folder: the folder that holds everything for which no other argument is given.
             classes: names ("Pumpkin") or labels ("/m/05zsy") of the classes wanted, in the order of their ids 1, 2, ...
             images_dir, masks_dir: folders of the photos and of the masks; None: see above.
-            annotations: CSV of the masks; None: the only one in the folder. Needed where several subsets lie there.
+            annotations: CSV of the masks; None: the only one in the folder. Needed if the folder has several.
             descriptions: CSV of the classes' names; None: the one in the folder.
             source: see `Dataset.add_class`.
             skip_broken: leave broken images out with a warning, instead of raising. Broken are also those whose photo

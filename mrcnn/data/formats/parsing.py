@@ -211,7 +211,7 @@ def name_classes(
 def warn_of_similar_names(names: Iterable[str], path: str | Path) -> None:
     """Warns of class names that are equal, or differ only in upper and lower case, spaces, hyphens and underscores.
 
-    Such classes are usually one class with a typing error, and the network would be told to tell them apart.
+    Such classes are usually one class with a typing error, which the network would have to tell apart.
     """
     alike: dict[str, list[str]] = {}
     for name in names:

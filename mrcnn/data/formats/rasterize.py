@@ -1,7 +1,7 @@
 """Shapes as masks: polygons, rectangles, circles, ellipses, lines, points.
 
-A pixel belongs to a shape if its centre, at whole coordinates (y, x), lies in it or on its border, as
-`skimage.draw.polygon` has it (with which matterport drew), at a thirtieth of the time.
+A pixel belongs to a shape if its centre, at whole coordinates (y, x), is in it or on its border. The result is that of
+`skimage.draw.polygon`, which matterport used, in a thirtieth of the time.
 
 Shapes:
     V     corners of a polygon
@@ -24,7 +24,7 @@ def polygon(height: int, width: int, ys: Sequence[float], xs: Sequence[float]) -
     """The inside of a polygon; where it crosses itself, by the even-odd rule.
 
     Args:
-        height, width: int, of the mask. What lies outside is cut off.
+        height, width: int, of the mask. The part of the shape outside of it is cut off.
         ys, xs: [V] numbers; the last corner is joined to the first.
 
     Returns:
@@ -34,10 +34,10 @@ def polygon(height: int, width: int, ys: Sequence[float], xs: Sequence[float]) -
 
 
 def rings(height: int, width: int, polygons: Sequence[tuple[Sequence[float], Sequence[float]]]) -> np.ndarray:
-    """What lies in an odd number of polygons, or on the border of one: a polygon within another is a hole.
+    """The pixels in an odd number of polygons, or on the border of one: a polygon within another is a hole.
 
     Args:
-        height, width: int, of the mask. What lies outside is cut off.
+        height, width: int, of the mask. The part of the shape outside of it is cut off.
         polygons: list of (ys, xs), [V] numbers each.
 
     Returns:
@@ -68,7 +68,7 @@ def rings(height: int, width: int, polygons: Sequence[tuple[Sequence[float], Seq
     return mask
 
 
-def _check_corners(ys, xs, height, width):
+def _check_corners(ys: np.ndarray, xs: np.ndarray, height: int, width: int) -> None:
     """Raises ValueError if drawing would overflow or take gigabytes; formats check this when they open a file."""
     far = (1 + limits.FAR) * max(height, width)
     if not (np.abs(ys) <= far).all() or not (np.abs(xs) <= far).all():
@@ -78,7 +78,9 @@ def _check_corners(ys, xs, height, width):
         raise ValueError(f"the outline of a shape is {length:.0f} pixels long; expected {limits.MAX_OUTLINE} or less")
 
 
-def _crossings(y1, x1, y2, x2, height):
+def _crossings(
+    y1: np.ndarray, x1: np.ndarray, y2: np.ndarray, x2: np.ndarray, height: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Where edges from (y1, x1) to (y2, x2) meet the rows 0..height-1.
 
     Returns:
@@ -98,8 +100,8 @@ def _crossings(y1, x1, y2, x2, height):
     return rows, x, rows < y2[edge]
 
 
-def _draw_level_edges(inside, y1, x1, y2, x2):
-    """Sets the pixels on edges that run along a row, in place."""
+def _draw_level_edges(inside: np.ndarray, y1: np.ndarray, x1: np.ndarray, y2: np.ndarray, x2: np.ndarray) -> None:
+    """Draws the edges that run along a row, in place."""
     along = np.flatnonzero((y1 == y2) & (y1 == np.around(y1)) & (y1 >= 0) & (y1 < len(inside)))
     for i in along:
         low, high = sorted((x1[i], x2[i]))
@@ -124,7 +126,7 @@ def rectangle(height: int, width: int, y: float, x: float, h: float, w: float) -
 
 
 def ellipse(height: int, width: int, y: float, x: float, ry: float, rx: float, angle: float = 0.0) -> np.ndarray:
-    """An ellipse around (y, x) with half axes ry and rx, turned by angle (radians, clockwise): [height, width] bool."""
+    """An ellipse around (y, x) with half axes ry and rx, rotated clockwise by angle (radians): [height, width] bool."""
     t = np.linspace(0, 2 * np.pi, CORNERS_OF_ELLIPSE, endpoint=False)
     along, across = rx * np.cos(t), ry * np.sin(t)
     ys, xs = along * np.sin(angle) + across * np.cos(angle), along * np.cos(angle) - across * np.sin(angle)

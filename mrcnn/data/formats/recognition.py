@@ -12,7 +12,7 @@ from mrcnn.data.dataset import Dataset, is_url
 from mrcnn.data.formats.json_head import growing_heads
 from mrcnn.data.formats.photos import PhotoFolder, count_found, folders_below
 
-ANNOTATION_FOLDERS = ("annot", "label", "json")  # folders whose names start so hold no images
+ANNOTATION_FOLDERS = ("annot", "label", "json")  # folders with such names hold no images
 FILES_READ, FOLDERS_READ = 100, 20  # of a folder, at most, to recognise it
 NAMES_READ = 20  # images of an annotation file that are looked for, to find the folder of the images
 PLACES_SHOWN = 12  # folders that a message names
@@ -98,7 +98,7 @@ class Place:
         return [Place(self.path / name, self.formats) for name in self.entries if (self.path / name).is_dir()]
 
     def files(self, *endings: str) -> list[Path]:
-        """The files whose names, in lower case, end so."""
+        """The files with these endings, in upper or lower case."""
         return [self.folder / name for name in self.entries if name.lower().endswith(endings)]
 
     def inside(self, name: str) -> Place | None:

@@ -29,7 +29,7 @@ import numpy as np
 from mrcnn.data.formats import rasterize
 from mrcnn.data.formats.broken import names_file, names_image
 from mrcnn.data.formats.exif import UprightDataset, upright_size
-from mrcnn.data.formats.json_head import growing_heads, has_keys
+from mrcnn.data.formats.json_head import growing_heads, has_keys, texts_of
 from mrcnn.data.formats.parsing import field, name_classes, parse_all, warn_of_small_shapes
 from mrcnn.data.formats.photos import PhotoFolder
 from mrcnn.data.formats.recognition import NAMES_READ, Format, OpenOptions, Place, find_images_folder, first_bytes
@@ -198,9 +198,7 @@ def first_image_names(path: Path) -> list[str]:
     for content in growing_heads(path):
         if _is_mine(content):
             entries = content.get("_via_img_metadata", content) if isinstance(content, dict) else content
-            entries = list(entries.values()) if isinstance(entries, dict) else entries
-            names = [entry.get("filename") for entry in (entries or [])[:NAMES_READ] if isinstance(entry, dict)]
-            return [name for name in names if isinstance(name, str)]
+            return texts_of(entries.values() if isinstance(entries, dict) else entries or [], "filename", NAMES_READ)
     return []
 
 

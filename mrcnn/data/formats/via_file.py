@@ -87,7 +87,7 @@ def _cell(text: str, where: Where, column: str) -> dict:
 
 # ---- Classes ---------------------------------------------------------------------------------------------------------
 def regions_of(entries: NamedEntries) -> Iterator[dict]:
-    """All regions, as far as they are objects; others are left to `parse_regions`."""
+    """All regions that are JSON objects; `parse_regions` reports the others."""
     for _, entry in entries:
         regions = entry.get("regions", [])
         regions = regions.values() if isinstance(regions, dict) else regions if isinstance(regions, list) else []
@@ -107,7 +107,7 @@ def extent_of(entry: dict) -> tuple[float, float]:
 
 
 def class_of(region: dict, attribute: str) -> str | None:
-    """The name of a region's class; of a checkbox, the one that is ticked. None where it isn't told."""
+    """The name of a region's class; of a checkbox, the one that is ticked. None if it has no value."""
     value = _attributes(region).get(attribute)
     if isinstance(value, dict):
         ticked = [name for name, on in value.items() if on]
@@ -153,7 +153,7 @@ def names_by_attribute(
 
 
 def names_without_attribute(path: Path, regions: Sequence[dict], classes: Sequence[str] | None) -> list[str]:
-    """The name of the class where regions don't tell theirs.
+    """The name of the only class, where regions have no attribute for it.
 
     Raises:
         BrokenAnnotation: there are several to choose from.

@@ -59,7 +59,7 @@ class VocMasks:
         objects: folder with the numbers of the objects.
         classes: folder with the classes; None: there is none, and classes are those of the XML files.
         names: {number of a class: name} without the background.
-        colors: {number of a class: 0xRRGGBB} where classes are told by colour; empty where by number.
+        colors: {number of a class: 0xRRGGBB} where classes are stored as colours, otherwise empty.
     """
 
     objects: Path
@@ -162,7 +162,7 @@ def _as_numbers(file: Path, where: Where, size: tuple[int, int]) -> np.ndarray:
 
 
 def _has_colors(file: Path) -> bool:
-    """Whether an image is stored in colours; False for what is no image, of which the reader tells more."""
+    """Whether an image is stored in colours; False for a file that isn't an image, which the reader reports."""
     try:
         return read_stored_values(file).shape[2:] in ((3,), (4,))
     except (OSError, UnreadableImage):

@@ -70,14 +70,14 @@ class YoloSegDataset(UprightDataset):
         Args:
             path: data.yaml, a folder that holds one, or a folder of *.txt files.
             images_dir: folder of the images; None: as data.yaml says, or the `images` that belongs to the `labels`.
-            classes: list of class names. Where data.yaml or classes.txt tells the names of the numbers: those wanted,
+            classes: list of class names. Where data.yaml or classes.txt names the numbers: those wanted,
                 in the order of their ids 1, 2, ...; objects of other classes are left out, with a warning that counts
                 them. Where neither does: the names of the numbers 0, 1, ... . None: all, of names "0", "1", ... where
-                they aren't told.
+                there is no list.
             split: "train", "val" or "test" of data.yaml; None: "train". Of a folder of labels: a folder in it.
             source: see `Dataset.add_class`.
             skip_broken: leave broken images out with a warning, instead of raising.
-            number_names: names of the numbers 0, 1, ... where neither data.yaml nor classes.txt tells them, as
+            number_names: names of the numbers 0, 1, ... where neither data.yaml nor classes.txt lists them, as
                 `classes`, but without an effect where one of them does.
 
         Raises:

@@ -18,7 +18,7 @@ from mrcnn.data.user_warnings import warn
 
 SPLITS = ("train", "val", "test")
 NAME_LIST = "classes.txt"  # one name a line, as labelImg and others save it
-TOLERANCE = 0.01  # what a coordinate may lie outside of 0..1, as for Ultralytics
+TOLERANCE = 0.01  # how far a coordinate may be outside of 0..1, as for Ultralytics
 Pairs = list[tuple[Path, Path | None]]  # (image, its labels)
 
 
@@ -84,7 +84,7 @@ def _listed_photos(file: Path, root: Path) -> list[Path]:
 
 
 def read_folder(folder: Path, images_dir: str | Path | None) -> tuple[Pairs, dict[int, str]]:
-    """[(image, label file)] of a folder of labels, and {number: class name}, empty if nothing tells."""
+    """[(image, label file)] of a folder of labels, and {number: class name}, empty if no file lists them."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder or data.yaml; expected one of the two.")
     labels = {f.stem: f for f in sorted(folder.glob("*.txt")) if f.name != NAME_LIST}

@@ -206,3 +206,27 @@ def test_a_progress_bar_is_shown_above_1000_images(folder, capsys, monkeypatch):
     assert capsys.readouterr().err == ""
     assert parsing.parse_all(range(1001), str, False) == [str(i) for i in range(1001)]  # in the order of the entries
     assert "1001/1001" in capsys.readouterr().err
+
+
+def test_warnings_of_threads_point_at_the_users_line(tmp_path):
+    names = [f"{i}.jpg" for i in range(200)]  # more than one thread
+    for name in names:
+        photo(tmp_path / name, height=W, orientation=3)
+    images = [{"id": i, "file_name": name} for i, name in enumerate(names)]
+    content = {"images": images, "annotations": [], "categories": CATEGORIES}
+    (tmp_path / "x.json").write_text(json.dumps(content))
+    with pytest.warns(UserWarning, match="EXIF orientation") as caught:
+        assert open_dataset(tmp_path / "x.json").num_images == 200
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_of_many_warnings_the_first_are_issued():
+    from mrcnn.data.formats import parsing
+    from mrcnn.data.user_warnings import warn
+
+    with pytest.warns(UserWarning) as caught:
+        parsing.parse_all(range(300), lambda i: warn(f"number {i // 10}"), False)
+    assert [str(warning.message) for warning in caught][-2:] == [
+        "number 4",
+        "25 more warnings of this file are not shown.",
+    ]

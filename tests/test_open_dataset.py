@@ -369,8 +369,9 @@ def test_more_than_one_fits(tmp_path):
     with pytest.raises(UnknownFormat, match=r"VIA: .*any.json(.|\n)*VIA: .*any2.json"):
         open_dataset(tmp_path)
     write(tmp_path / "via_region_data.json", {"a": via(), "b": via()})
-    with pytest.warns(UserWarning, match="registered more than once"):
+    with pytest.warns(UserWarning, match="registered more than once") as caught:
         assert open_dataset(tmp_path).num_images == 2
+    assert caught[0].filename == __file__
 
 
 def test_preferred_files_of_coco(tmp_path):

@@ -9,7 +9,6 @@ assigns the ids used everywhere else: images are 0..num_images-1 and classes 0..
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ import numpy as np
 
 from mrcnn.data.image_reading import is_url as is_url
 from mrcnn.data.image_reading import read_image
+from mrcnn.data.user_warnings import warn
 
 if TYPE_CHECKING:
     from mrcnn.config import Config
@@ -98,10 +98,9 @@ class Dataset:
         for known in self.class_info:
             if known["source"] == source and known["id"] == class_id:
                 if known["name"] != class_name:
-                    warnings.warn(
+                    warn(
                         f"Class {source}.{class_id} is already {known['name']!r}; the name {class_name!r} is ignored."
-                        " Give each class of a source its own id.",
-                        stacklevel=2,
+                        " Give each class of a source its own id."
                     )
                 return
         self.class_info.append({"source": source, "id": class_id, "name": class_name})
@@ -171,10 +170,9 @@ class Dataset:
             key = f"{info['source']}.{info['id']}"
             (repeated.append if key in seen else seen.add)(key)
         shown = ", ".join(repeated[:5]) + (", ..." if len(repeated) > 5 else "")
-        warnings.warn(
+        warn(
             f"{len(repeated)} images are registered more than once and count more than once: {shown}. Give each image"
-            " its own id in add_image.",
-            stacklevel=3,
+            " its own id in add_image."
         )
 
     # ---- Looking up ----------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 from xml.etree import ElementTree
@@ -17,7 +18,7 @@ from tqdm import tqdm
 from mrcnn.data.dataset import Dataset, is_url
 from mrcnn.data.formats.broken import BrokenAnnotation, MissingPhoto, Where, naming
 from mrcnn.data.image_reading import ImageHeader, UnreadableImage, read_header
-from mrcnn.data.user_warnings import warn
+from mrcnn.data.user_warnings import collecting, warn, warn_of_each
 
 Entry = TypeVar("Entry")
 Parsed = TypeVar("Parsed")
@@ -128,18 +129,19 @@ def parse_all(
     entries = list(entries)
     parsed: list[Parsed] = []
     broken: list[BrokenAnnotation] = []
+    messages: list[str] = []
     quiet = len(entries) <= QUIET_UP_TO
     bar = tqdm(total=len(entries), desc="Checking images", unit="image", delay=PROGRESS_AFTER, disable=quiet)
-    with ThreadPoolExecutor(THREADS) as pool, bar:
-        chunks = (entries[start : start + CHUNK] for start in range(0, len(entries), CHUNK))
-        run = map if len(entries) <= CHUNK else pool.map
-        for results in run(lambda chunk: [_attempt(parse, entry, where) for entry in chunk], chunks):
+    chunks = [entries[start : start + CHUNK] for start in range(0, len(entries), CHUNK)]
+    with bar, closing(_in_threads(lambda chunk: _attempt_all(parse, chunk, where), chunks)) as attempts:
+        for results, warned in attempts:
             parsed += [result for result in results if not isinstance(result, BrokenAnnotation)]
             broken += [result for result in results if isinstance(result, BrokenAnnotation)]
+            messages += warned
             bar.update(len(results))
             if limit is not None and len(parsed) >= limit:
-                pool.shutdown(wait=False, cancel_futures=True)
                 break
+    warn_of_each(messages)
     if broken and (not skip_broken or not parsed):
         raise _with_all(broken, len(entries), skip_broken)
     if broken:
@@ -148,14 +150,31 @@ def parse_all(
     return parsed[:limit]
 
 
-def _attempt(
-    parse: Callable[[Entry], Parsed], entry: Entry, where: Callable[[Entry], Where] | None
-) -> Parsed | BrokenAnnotation:
+def _in_threads(function: Callable[[Entry], Parsed], items: Sequence[Entry]) -> Iterator[Parsed]:
+    """Yields function(item) in the order of the items; once it is closed, items that wait aren't begun any more."""
+    if len(items) < 2:
+        yield from map(function, items)
+        return
+    pool = ThreadPoolExecutor(THREADS)
     try:
-        with naming(entry) if where is None else naming(*where(entry)):
-            return parse(entry)
-    except BrokenAnnotation as error:
-        return error
+        yield from pool.map(function, items)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _attempt_all(
+    parse: Callable[[Entry], Parsed], entries: Sequence[Entry], where: Callable[[Entry], Where] | None
+) -> tuple[list[Parsed | BrokenAnnotation], list[str]]:
+    """What `parse` returned for each entry, or its error; and the warnings."""
+    results: list[Parsed | BrokenAnnotation] = []
+    with collecting() as messages:
+        for entry in entries:
+            try:
+                with naming(entry) if where is None else naming(*where(entry)):
+                    results.append(parse(entry))
+            except BrokenAnnotation as error:
+                results.append(error)
+    return results, messages
 
 
 def _with_all(broken: list[BrokenAnnotation], count: int, skip_broken: bool) -> BrokenAnnotation:

@@ -15,7 +15,7 @@ import numpy as np
 from mrcnn import evaluation, processor, training, weights
 from mrcnn.compat import methods as scripts
 from mrcnn.compat.functions import log
-from mrcnn.compat.methods import eagerly, or_torch_train
+from mrcnn.compat.methods import eagerly, follows_settings, or_torch_train
 from mrcnn.compat.model_names import *  # noqa: F403  what scripts import from here
 from mrcnn.compat.tf1 import teach_tf_identity
 from mrcnn.config import Config
@@ -33,18 +33,6 @@ from mrcnn.settings import DETECT, DETECT_AND_TRAIN, FOLLOWED_BY_DETECT, GRAPH, 
 from mrcnn.training.losses_by_name import total_loss
 from mrcnn.training.run import train as run_training
 from mrcnn.weights.metadata import config_of
-
-
-def _follows_settings(method):
-    """Decorator of Keras's methods: settings that changed take effect in this call, or are refused by name."""
-
-    @eagerly
-    @wraps(method)
-    def run(self, *args, **kwargs):
-        self._follow_settings(method.__name__)
-        return method(self, *args, **kwargs)
-
-    return run
 
 
 @keras.saving.register_keras_serializable(package="mrcnn")
@@ -155,7 +143,7 @@ class MaskRCNN(keras.Model):
             super().compile(self.devices.adopt(keras.optimizers.get(optimizer)), None, None, *args, **kwargs)
             self.devices.add_before_clipping(self.optimizer)
 
-    @_follows_settings
+    @follows_settings
     @wraps(keras.Model.fit)
     def fit(self, x=None, *args, **kwargs):
         x = training.fit_arguments(x, kwargs, self.devices)
@@ -163,17 +151,17 @@ class MaskRCNN(keras.Model):
         with self.devices.scope():
             return super().fit(x, *args, **kwargs)
 
-    @_follows_settings
+    @follows_settings
     @wraps(keras.Model.evaluate)
     def evaluate(self, x=None, *args, **kwargs):
         x = training.evaluate_arguments(x, kwargs, self.devices)
         with self.devices.scope():
             return super().evaluate(x, *args, **kwargs)
 
-    predict = _follows_settings(keras.Model.predict)
-    predict_on_batch = _follows_settings(keras.Model.predict_on_batch)
-    train_on_batch = _follows_settings(keras.Model.train_on_batch)
-    test_on_batch = _follows_settings(keras.Model.test_on_batch)
+    predict = follows_settings(keras.Model.predict)
+    predict_on_batch = follows_settings(keras.Model.predict_on_batch)
+    train_on_batch = follows_settings(keras.Model.train_on_batch)
+    test_on_batch = follows_settings(keras.Model.test_on_batch)
 
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
@@ -282,12 +270,13 @@ class MaskRCNN(keras.Model):
 
     def unmold_detections(self, detections, mrcnn_mask, original_image_shape, image_shape, window):
         """The network's output for one image -> boxes [n, 4], class_ids [n], scores [n], masks [H0, W0, n]."""
-        return molding.unmold_detections(detections, mrcnn_mask, original_image_shape, image_shape, window)
+        places = original_image_shape, image_shape, window
+        return molding.unmold_detections(detections, mrcnn_mask, *places, self.config.convention)
 
     def get_anchors(self, image_shape) -> np.ndarray:
         """[A, 4] anchors normalized to an image of `image_shape`; sets `anchors`, the same in pixels."""
         self._detector.image_shape = tuple(int(n) for n in image_shape)
-        return norm_boxes(self.anchors, self._detector.image_shape[:2])
+        return norm_boxes(self.anchors, self._detector.image_shape[:2], self.config.convention.box_offset)
 
     @property
     def anchors(self) -> np.ndarray:

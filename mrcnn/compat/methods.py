@@ -23,6 +23,18 @@ def eagerly(method):
     return run
 
 
+def follows_settings(method):
+    """Decorator of Keras's methods: settings that changed take effect in this call, or are refused by name."""
+
+    @eagerly
+    @wraps(method)
+    def run(self, *args, **kwargs):
+        self._follow_settings(method.__name__)
+        return method(self, *args, **kwargs)
+
+    return run
+
+
 def or_torch_train(method):
     """Decorator of `train`. With the PyTorch backend a model is a `torch.nn.Module`, which has `train(mode=True)`."""
 

@@ -53,10 +53,14 @@ class Detector:
                 report(name, np.asarray(array))
         results = []
         for part in molding.batches_of_one_shape(resized, config.BATCH_SIZE):
-            detections, masks = self.predict(self.molded(resized[part], config.MEAN_PIXEL), metas[part], config)
+            molded = self.molded(resized[part], config.MEAN_PIXEL)
+            if config.convention.pad_with_mean:
+                for image, window in zip(molded, windows[part]):
+                    molding.clear_padding(image, window)
+            detections, masks = self.predict(molded, metas[part], config)
             for i, image in enumerate(images[part]):
                 shapes = np.shape(image), resized[part.start].shape
-                results.append(_result(detections[i], masks[i], *shapes, windows[part][i]))
+                results.append(_result(detections[i], masks[i], *shapes, windows[part][i], config.convention))
         return results
 
     def detect_molded(self, molded_images, image_metas, config, report=None) -> list[dict]:
@@ -68,7 +72,7 @@ class Detector:
         detections, masks = self.predict(molded_images, image_metas, config)
         shape = molded_images[0].shape
         whole = (0, 0, *shape[:2])
-        return [_result(d, m, shape, shape, whole) for d, m in zip(detections, masks, strict=True)]
+        return [_result(d, m, shape, shape, whole, config.convention) for d, m in zip(detections, masks, strict=True)]
 
     def molded(self, images, mean_pixel) -> np.ndarray:
         """Images of one shape as a batch without their mean, in memory that this thread keeps for its next batch."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mrcnn.conventions import MATTERPORT
 from mrcnn.data.image_reading import read_image
 from mrcnn.ops import boxes as box_ops
 from mrcnn.ops import images as image_ops
@@ -31,7 +32,18 @@ def unmold_image(normalized_images, config):
 def mold_inputs(images, config):
     """`resize_inputs`, and the mean subtracted: what the network takes. `molded_images` are float32."""
     resized, metas, windows = resize_inputs(images, config)
-    return [mold_image(image, config) for image in resized], metas, windows
+    molded = [mold_image(image, config) for image in resized]
+    if config.convention.pad_with_mean:
+        for image, window in zip(molded, windows):
+            clear_padding(image, window)
+    return molded, metas, windows
+
+
+def clear_padding(molded, window) -> None:
+    """Sets a molded image to 0 outside `window`, in place."""
+    y1, x1, y2, x2 = window
+    for border in (molded[:y1], molded[y2:], molded[:, :x1], molded[:, x2:]):
+        border[...] = 0
 
 
 def read_photos(images) -> list[np.ndarray]:
@@ -71,16 +83,18 @@ def resize_inputs(images, config):
     """
     images = read_photos(images)
     mode = "pad64" if config.IMAGE_RESIZE_MODE == "crop" else config.IMAGE_RESIZE_MODE
+    multiple = 1 if config.BOX_HEAD == "c4" else config.convention.size_multiple
     fitted, metas, windows = [], [], []
     for i, image in enumerate(images):
         image = to_channels(image, config.IMAGE_CHANNEL_COUNT, f"images[{i}]", config.IMAGE_RANGE, config.MEAN_PIXEL)
         resized, window, scale, _, _ = image_ops.resize_image(
-            image, config.IMAGE_MIN_DIM, config.IMAGE_MAX_DIM, config.IMAGE_MIN_SCALE, mode
-        )
-        if any(side % 64 for side in resized.shape[:2]):
+            image, config.IMAGE_MIN_DIM, config.IMAGE_MAX_DIM, config.IMAGE_MIN_SCALE, mode,
+            rounding=config.convention.side_rounding, resampling=config.convention.resampling,
+        )  # fmt: skip
+        if any(side % multiple for side in resized.shape[:2]):
             raise ValueError(
                 f"images[{i}] is {image.shape[0]} x {image.shape[1]} pixels and IMAGE_RESIZE_MODE is"
-                f' "{mode}"; both sides must be multiples of 64. Use the mode "square" or "pad64".'
+                f' "{mode}"; both sides must be multiples of {multiple}. Use the mode "square" or "pad{multiple}".'
             )
         every_class = np.ones(config.NUM_CLASSES, np.int32)
         fitted.append(resized)
@@ -99,39 +113,42 @@ def batches_of_one_shape(arrays, batch_size: int):
             start = end
 
 
-def unmold_detections(detections, mrcnn_mask, original_image_shape, image_shape, window):
+def unmold_detections(detections, mrcnn_mask, original_image_shape, image_shape, window, rules=MATTERPORT):
     """One image's detections, from the molded image back onto the photo.
 
     Args:
-        detections: [D, (y1, x1, y2, x2, class_id, score)], normalised to the molded image; a row of class 0 ends them.
-        mrcnn_mask: [D, 28, 28, C] probabilities.
+        detections: [D, (y1, x1, y2, x2, class_id, score)], normalized to the molded image; a row of class 0 ends them.
+        mrcnn_mask: [D, 28, 28, C] probabilities; C is 1 if masks are class-agnostic.
         original_image_shape: (H0, W0, ...).
         image_shape: (H, W, ...).
         window: (y1, x1, y2, x2).
+        rules: `Convention`.
 
     Returns:
-        boxes [n, 4] int32 in pixels of the photo, class_ids [n] int32, scores [n] float32, masks [H0, W0, n] bool.
+        boxes [n, 4] in pixels of the photo, int32, or float32 if `rules` say so; class_ids [n] int32; scores [n]
+        float32; masks [H0, W0, n] bool.
     """
     count = _count(detections)
-    masks = mrcnn_mask[np.arange(count), :, :, detections[:count, 4].astype(np.int32)]
-    return place_on_photo(detections, masks, original_image_shape, image_shape, window)
+    classes = detections[:count, 4].astype(np.int32) if mrcnn_mask.shape[-1] > 1 else np.zeros(count, np.int32)
+    masks = mrcnn_mask[np.arange(count), :, :, classes]
+    return place_on_photo(detections, masks, original_image_shape, image_shape, window, rules)
 
 
-def place_on_photo(detections, masks, original_image_shape, image_shape, window):
+def place_on_photo(detections, masks, original_image_shape, image_shape, window, rules=MATTERPORT):
     """`unmold_detections`, given of each detection only the mask of its class, [n or more, 28, 28]."""
     count = _count(detections)
     class_ids = detections[:count, 4].astype(np.int32)
     scores = detections[:count, 5].astype(np.float32)
     masks = masks[:count]
-    window = box_ops.norm_boxes(np.asarray(window), image_shape[:2])
+    window = box_ops.norm_boxes(np.asarray(window), image_shape[:2], rules.box_offset)
     origin, size = np.tile(window[:2], 2), np.tile(window[2:] - window[:2], 2)
     # A photo so thin that one pixel is left of it has no extent in the network: there, boxes span all of the photo.
     boxes = np.where(size > 0, (detections[:count, :4] - origin) / np.where(size > 0, size, 1), [0, 0, 1, 1])
-    boxes = box_ops.denorm_boxes(boxes, original_image_shape[:2])
-    boxes = np.clip(boxes, 0, np.tile(original_image_shape[:2], 2)).astype(np.int32)
+    boxes = box_ops.denorm_boxes(boxes, original_image_shape[:2], rules.box_offset, rules.whole_pixels)
+    boxes = np.clip(boxes, 0, np.tile(original_image_shape[:2], 2)).astype(boxes.dtype)
     real = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     boxes, class_ids, scores, masks = boxes[real], class_ids[real], scores[real], masks[real]
-    return boxes, class_ids, scores, paste_masks(masks, boxes, original_image_shape[:2])
+    return boxes, class_ids, scores, paste_masks(masks, boxes, original_image_shape[:2], method=rules.mask_paste)
 
 
 def _count(detections) -> int:

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 
 from mrcnn.ops.interpolation import FIXED_BITS, bilinear, fine_bilinear, nearest_sources, value_limits
 from mrcnn.ops.resize_modes import RESIZE_MODES, SIZE_MULTIPLE
+from mrcnn.ops.shorter_side import fit_shorter_side
 
 
 # ---- The mean pixel --------------------------------------------------------------------------------------------------
@@ -111,6 +112,8 @@ def resize_image(
     min_scale: float | None = None,
     mode: str = "square",
     rng: np.random.Generator | None = None,
+    rounding: str = "round",
+    resampling: str = "opencv",
 ) -> tuple[np.ndarray, tuple, float, list, tuple | None]:
     """Scales an image, keeping its aspect ratio, and pads or crops it to the network's input size.
 
@@ -120,8 +123,11 @@ def resize_image(
         max_dim: Mode "square": side of the result; the longer side is scaled down to it.
         min_scale: Smallest scaling, even if `min_dim` needs less; `max_dim` takes precedence.
         mode: "none" returns the image unchanged. "square" pads with zeros to [max_dim, max_dim]. "pad64" pads to the
-            next multiples of 64. "crop" cuts out a random square of [min_dim, min_dim].
+            next multiples of 64. "crop" cuts out a random square of [min_dim, min_dim]. "pad32" and "shorter_side"
+            scale the shorter side to min_dim, up or down, the longer one to at most max_dim; "pad32" then pads to
+            multiples of 32, on the right and below.
         rng: Places the crop. None uses Python's global `random`, as matterport does.
+        rounding, resampling: Of "pad32" and "shorter_side", see `ops.shorter_side.fit_shorter_side`.
 
     Returns:
         image: Same dtype and channels as the given one; integers are truncated, not rounded, as in matterport's code.
@@ -146,6 +152,9 @@ def resize_image(
     if mode == "none":
         return image, (0, 0, height, width), 1.0, padding, crop
 
+    if mode in ("pad32", "shorter_side"):
+        return fit_shorter_side(image, min_dim, max_dim, 32 if mode == "pad32" else 1, rounding, resampling)
+
     scale = _image_scale(height, width, min_dim, max_dim, min_scale, mode)
     height, width = scaled(height, scale), scaled(width, scale)
     if mode == "crop":
@@ -167,6 +176,8 @@ def _check_resize(image: np.ndarray, min_dim, max_dim, mode) -> None:
         raise ValueError(f"mode is {mode!r}; expected one of {', '.join(map(repr, RESIZE_MODES))}.")
     if image.ndim not in (2, 3) or 0 in image.shape:
         raise ValueError(f"The image has shape {image.shape}; expected [height, width, channels], none of them 0.")
+    if mode in ("pad32", "shorter_side") and not (min_dim and max_dim):
+        raise ValueError(f'min_dim is {min_dim} and max_dim is {max_dim}; mode "{mode}" needs both.')
     if mode == "square" and not max_dim:
         raise ValueError(f'max_dim is {max_dim}; mode "square" needs it: the side of the result in pixels.')
     if mode == "crop" and not min_dim:

@@ -20,6 +20,7 @@ SLOW = "slow: takes minutes; run with --slow"
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="also run the tests marked slow (about 30 minutes more)")
+    parser.addoption("--long", action="store_true", help="break 100,000 files instead of 2,000 in tests/fuzz")
 
 
 def pytest_collection_modifyitems(config, items):

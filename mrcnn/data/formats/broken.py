@@ -8,6 +8,7 @@ file and entry, whose `__cause__` is the original error.
 
 from __future__ import annotations
 
+import errno
 import functools
 import inspect
 from collections.abc import Callable, Iterator
@@ -23,6 +24,9 @@ Where = tuple[Any, str]  # (annotation file, name of the entry in it)
 
 # Errors that say nothing about a file: of the machine, of the program, or of a user who turned warnings into errors.
 NOT_THE_FILE = (MemoryError, NameError, ImportError, AssertionError, Warning)
+
+# Errors about a file name that no file can have.
+OF_FILE_NAMES = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL)
 
 
 class BrokenAnnotation(ValueError):
@@ -68,8 +72,8 @@ class MissingPhoto(BrokenAnnotation):
 def naming(file: Any, entry: str = "the file", passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """Turns an error of the block into a `BrokenAnnotation` of this file and entry, unless it names the file already.
 
-    Not changed: BrokenAnnotation; FileNotFoundError, and another OSError that has a file name; a ValueError whose
-    message names the file, such as one about an argument; MemoryError, and errors of the program itself.
+    Not changed: BrokenAnnotation; FileNotFoundError, PermissionError and other errors of the file system; a ValueError
+    whose message names the file, such as one about an argument; MemoryError, and errors of the program itself.
 
     Args:
         file: path of the file that is read.
@@ -127,9 +131,10 @@ def names_image(load: Method) -> Method:
 
 
 def _names(error: Exception, file: Any) -> bool:
-    """Whether an error names a file: an OSError any (ours of a missing file do so in their text), a ValueError this."""
+    """Whether an error names a file, and isn't about an impossible file name that the file itself holds."""
     if isinstance(error, OSError):
-        return isinstance(error, FileNotFoundError) or error.filename is not None
+        # Ours of a missing file have no errno. Pillow's and h5py's, which name no file, have none, either.
+        return isinstance(error, FileNotFoundError) or (error.errno is not None and error.errno not in OF_FILE_NAMES)
     return isinstance(error, ValueError) and str(file) in str(error)
 
 

@@ -1,0 +1,223 @@
+"""Small whole files of every annotation format and weight container, for `fuzz_run` to break.
+
+A case is a function that writes its files into an empty folder and returns the path that `open_dataset` gets, or that
+of a weight file. Each holds what its format can hold: several objects, holes, crowds, run lengths.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+from PIL import Image
+
+from mrcnn.ops.rle import encode_masks
+
+H, W = 30, 40
+CORNERS = [3.0, 2.0, 12.5, 2.0, 12.0, 9.0, 3.0, 8.0]
+CLASSES = ["cat", "dog"]
+
+
+def photo(path: Path, name: str = "a.png") -> str:
+    path.mkdir(parents=True, exist_ok=True)
+    y, x = np.mgrid[:H, :W]
+    Image.fromarray(np.stack([y * 3, x * 3, y + x], axis=-1).astype(np.uint8)).save(path / name)
+    return name
+
+
+def write(path: Path, content: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return path
+
+
+def block(value: int = 255) -> Image.Image:
+    values = np.zeros((H, W), np.uint8)
+    values[3:9, 4:12] = value
+    return Image.fromarray(values)
+
+
+# ---- Annotations -----------------------------------------------------------------------------------------------------
+def coco(folder: Path) -> Path:
+    masks = [
+        [CORNERS, [20, 20, 28, 20, 24, 28]],
+        {"size": [H, W], "counts": [35, 5, 25, 5, H * W - 70]},
+        {"size": [H, W], "counts": encode_masks(np.eye(H, W, dtype=bool)[..., None])[0]["counts"].decode()},
+    ]
+    annotations = [
+        {"id": i, "image_id": 7, "category_id": 3 + i % 2, "segmentation": mask, "iscrowd": i % 2, "area": 9.5,
+         "bbox": [3, 2, 9, 7]}
+        for i, mask in enumerate(masks)
+    ]  # fmt: skip
+    images = [{"id": 7, "file_name": photo(folder), "height": H, "width": W}]
+    categories = [{"id": 3, "name": "cat"}, {"id": 4, "name": "dog"}]
+    return write(folder / "a.json", {"images": images, "annotations": annotations, "categories": categories})
+
+
+def via(folder: Path) -> Path:
+    shapes = [
+        {"name": "polygon", "all_points_x": CORNERS[::2], "all_points_y": CORNERS[1::2]},
+        {"name": "polyline", "all_points_x": CORNERS[::2], "all_points_y": CORNERS[1::2]},
+        {"name": "rect", "x": 3, "y": 4, "width": 9, "height": 8},
+        {"name": "circle", "cx": 13, "cy": 14, "r": 5},
+        {"name": "ellipse", "cx": 13, "cy": 14, "rx": 5, "ry": 3, "theta": 0.3},
+        {"name": "point", "cx": 13, "cy": 14},
+    ]
+    regions = [
+        {"shape_attributes": shape, "region_attributes": {"kind": CLASSES[i % 2]}} for i, shape in enumerate(shapes)
+    ]
+    options = {"region": {"kind": {"type": "radio", "options": dict.fromkeys(CLASSES, "")}}}
+    entry = {"filename": photo(folder), "size": 999, "regions": regions, "file_attributes": {}}
+    project = {"_via_settings": {}, "_via_img_metadata": {"a.png999": entry}, "_via_attributes": options}
+    return write(folder / "via_region_data.json", project)
+
+
+def labelme(folder: Path) -> Path:
+    corners = [CORNERS[i : i + 2] for i in range(0, 8, 2)]
+    png = io.BytesIO()
+    block().crop((4, 3, 12, 9)).save(png, "PNG")
+    kinds = {
+        "polygon": corners, "rectangle": corners[:2], "circle": corners[:2], "line": corners[:2],
+        "linestrip": corners, "point": corners[:1], "mask": [[4, 3], [11, 8]],
+    }  # fmt: skip
+    shapes = [
+        {"label": CLASSES[i % 2], "points": points, "shape_type": kind, "group_id": 1 if i < 4 else None, "flags": {},
+         "mask": base64.b64encode(png.getvalue()).decode() if kind == "mask" else None}
+        for i, (kind, points) in enumerate(kinds.items())
+    ]  # fmt: skip
+    content = {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": photo(folder), "imageData": None,
+               "imageHeight": H, "imageWidth": W}  # fmt: skip
+    return write(folder / "a.json", content).parent
+
+
+def labelme_with_image(folder: Path) -> Path:
+    path = labelme(folder) / "a.json"
+    content = json.loads(path.read_text())
+    content["imageData"] = base64.b64encode((folder / "a.png").read_bytes()).decode()
+    (folder / "a.png").unlink()
+    return write(path, content).parent
+
+
+def voc(folder: Path) -> Path:
+    boxes = "".join(
+        f"<object><name>{name}</name><difficult>0</difficult><bndbox><xmin>3</xmin><ymin>2</ymin><xmax>12</xmax>"
+        f"<ymax>9</ymax></bndbox></object>"
+        for name in CLASSES
+    )
+    size = f"<size><width>{W}</width><height>{H}</height><depth>3</depth></size>"
+    photo(folder / "JPEGImages", "a.jpg")
+    write(folder / "Annotations" / "a.xml", f"<annotation><filename>a.jpg</filename>{size}{boxes}</annotation>")
+    return folder
+
+
+def yolo(folder: Path) -> Path:
+    shares = [value / (H if i % 2 else W) for i, value in enumerate(CORNERS)]
+    bridged = [0.1, 0.1, 0.4, 0.1, 0.4, 0.4, 0.1, 0.4, 0.1, 0.1, 0.6, 0.6, 0.9, 0.6, 0.9, 0.9, 0.6, 0.6]
+    rows = [(0, *shares), (1, 0.5, 0.5, 0.2, 0.3), (1, *bridged)]
+    photo(folder / "images" / "train")
+    write(folder / "labels" / "train" / "a.txt", "\n".join(" ".join(map(str, row)) for row in rows))
+    write(folder / "data.yaml", "path: .\ntrain: images/train\nval: images/train\nnames:\n  0: cat\n  1: dog\n")
+    return folder
+
+
+def open_images(folder: Path) -> Path:
+    photo(folder / "images", "0a.jpg")
+    (folder / "masks").mkdir()
+    rows = ["MaskPath,ImageID,LabelName,BoxID,BoxXMin"]
+    for i, label in enumerate(("/m/01", "/m/02")):
+        block().save(folder / "masks" / f"m{i}.png")
+        rows.append(f"m{i}.png,0a,{label},b{i},0.5")
+    write(folder / "class-descriptions-boxable.csv", "/m/01,cat\n/m/02,dog\n")
+    write(folder / "train-annotations-object-segmentation.csv", "\n".join(rows))
+    return folder
+
+
+def nuclei(folder: Path) -> Path:
+    photo(folder / "0a" / "images", "0a.png")
+    (folder / "0a" / "masks").mkdir()
+    for i in range(2):
+        block().rotate(180 * i).save(folder / "0a" / "masks" / f"{i}.png")
+    return folder
+
+
+def penn_fudan(folder: Path) -> Path:
+    photo(folder / "PNGImages")
+    (folder / "PedMasks").mkdir()
+    values = np.maximum(np.asarray(block(1)), 2 * (np.asarray(block(1).rotate(180))))
+    Image.fromarray(values).save(folder / "PedMasks" / "a_mask.png")
+    return folder
+
+
+def m2nist(folder: Path) -> Path:
+    labels = np.full((3, 64, 84), 10, np.uint8)
+    labels[:, 3:20, 3:15] = 4
+    labels[:, 30:45, 50:60] = labels[:, 30:45, 30:40] = 7
+    np.save(folder / "combined.npy", (labels != 10).astype(np.uint8) * 200)
+    np.save(folder / "segmented.npy", labels)
+    boxes = "1,1,17,22,4\t48,28,62,47,7\t28,28,42,47,7"
+    write(folder / "bbox.txt", "\n".join(f"{i}\t{boxes}" for i in range(3)))
+    return folder
+
+
+def m2nist_zip(folder: Path) -> Path:
+    m2nist(folder)
+    with zipfile.ZipFile(folder / "m2nist.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("combined.npy", "segmented.npy", "bbox.txt"):
+            archive.write(folder / name, name)
+            (folder / name).unlink()
+    return folder / "m2nist.zip"
+
+
+FORMATS: dict[str, Callable[[Path], Path]] = {
+    case.__name__: case
+    for case in (
+        coco, via, labelme, labelme_with_image, voc, yolo, open_images, nuclei, penn_fudan, m2nist, m2nist_zip,
+    )
+}  # fmt: skip
+
+
+# ---- Weights ---------------------------------------------------------------------------------------------------------
+ARRAYS = {"conv1": {"kernel": np.ones((3, 3, 2, 4), "f4"), "bias": np.arange(4, dtype="f4")},
+          "mrcnn_mask": {"kernel": np.ones((1, 1, 4, 2), "f4"), "bias": np.zeros(2, "f4")}}  # fmt: skip
+
+
+def matterport_h5(folder: Path) -> Path:
+    with h5py.File(folder / "w.h5", "w") as file:
+        file.attrs["layer_names"] = [name.encode() for name in ARRAYS]
+        file.attrs["mrcnn_class_names"] = json.dumps(["BG", *CLASSES])
+        for layer, arrays in ARRAYS.items():
+            group = file.create_group(layer)
+            group.attrs["weight_names"] = [f"{layer}/{name}:0".encode() for name in arrays]
+            for name, array in arrays.items():
+                group.create_dataset(f"{layer}/{name}:0", data=array, compression="gzip" if array.size > 8 else None)
+    return folder / "w.h5"
+
+
+def keras_h5(folder: Path) -> Path:
+    with h5py.File(folder / "w.weights.h5", "w") as file:
+        for layer, arrays in ARRAYS.items():
+            variables = file.create_group(f"layers/{layer}/vars")
+            variables.attrs["name"] = layer
+            for i, array in enumerate(arrays.values()):
+                variables.create_dataset(str(i), data=array)
+    return folder / "w.weights.h5"
+
+
+def keras_archive(folder: Path) -> Path:
+    keras_h5(folder)
+    config = {"class_name": "MaskRCNN", "config": {"class_names": ["BG", *CLASSES], "config": {"NAME": "x"}}}
+    with zipfile.ZipFile(folder / "w.keras", "w") as archive:
+        archive.writestr("config.json", json.dumps(config))
+        archive.writestr("metadata.json", '{"keras_version": "3.15.1"}')
+        archive.write(folder / "w.weights.h5", "model.weights.h5")
+    (folder / "w.weights.h5").unlink()
+    return folder / "w.keras"
+
+
+WEIGHTS: dict[str, Callable[[Path], Path]] = {case.__name__: case for case in (matterport_h5, keras_h5, keras_archive)}

@@ -224,7 +224,7 @@ def test_images_elsewhere(folder, tmp_path_factory):
     assert load(path, images_dir=folder).image_info[0]["path"] == str(folder / "a.png")
     path = write(other, content(shape(), imagePath=f"..\\{folder.name}\\a.png"))
     if (other / ".." / folder.name).exists():
-        assert load(path).load_image(0).shape == (H, W, 3)
+        assert load(path, root=folder).load_image(0).shape == (H, W, 3)
     with pytest.raises(BrokenAnnotation, match=r"imagePath: expected to find .*b/a\.png, got .*Nor is there imageData"):
         load(write(other, content(imagePath="b/a.png")))
     photo(other / "a.jpg")  # the image and the JSON were renamed together

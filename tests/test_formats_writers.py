@@ -26,10 +26,10 @@ def read_coco(path, **kwargs):
     return dataset
 
 
-def read_labelme(folder, order=None):
+def read_labelme(folder, order=None, **kwargs):
     """In the order of the names of their files, or that given."""
     dataset = LabelmeDataset()
-    dataset.load_labelme(folder)
+    dataset.load_labelme(folder, **kwargs)
     if order is not None:
         dataset.image_info.sort(key=lambda info: order.index(info["id"]))
     dataset.prepare()
@@ -37,12 +37,12 @@ def read_labelme(folder, order=None):
 
 
 def through_coco(dataset, folder):
-    return read_coco(save_coco(dataset, folder / "coco.json"))
+    return read_coco(save_coco(dataset, folder / "coco.json"), root="/")  # images stay in the folder of the dataset
 
 
 def through_labelme(dataset, folder):
     paths = save_labelme(dataset, folder / "labelme")
-    return read_labelme(folder / "labelme", [path.stem for path in paths])
+    return read_labelme(folder / "labelme", [path.stem for path in paths], root="/")
 
 
 WAYS = pytest.mark.parametrize("way", [through_coco, through_labelme])

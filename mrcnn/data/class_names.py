@@ -6,6 +6,7 @@ Names are listed in the order of their ids: names[0] is the background "BG", nam
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 from mrcnn.data.dataset import Dataset
@@ -38,7 +39,7 @@ def class_list(classes: Dataset | Sequence[str]) -> list[str]:
         names = names[1:]
     if not names:
         raise ValueError(f"classes is {list(classes)!r}; expected at least one name besides the background.")
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise ValueError(f"classes has {twice[0]!r} more than once; expected each name once.")
     return names

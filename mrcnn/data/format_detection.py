@@ -24,6 +24,7 @@ from pathlib import Path
 from mrcnn.data import formats
 from mrcnn.data.class_names import class_list, number_classes
 from mrcnn.data.dataset import Dataset
+from mrcnn.data.formats.access import granting
 from mrcnn.data.formats.broken import naming
 from mrcnn.data.formats.json_head import describe
 from mrcnn.data.formats.photos import folders_below
@@ -43,6 +44,8 @@ def open_dataset(
     skip_broken: bool = False,
     attribute: str | None = None,
     crowds_as_objects: bool = False,
+    root: str | Path | None = None,
+    download: bool = False,
 ) -> Dataset:
     """Opens a dataset of any known format.
 
@@ -65,6 +68,9 @@ def open_dataset(
         skip_broken: leave broken images out with a warning, instead of raising.
         attribute: of a VIA file whose regions have several attributes, the one that tells the class.
         crowds_as_objects: read annotations of COCO with iscrowd = 1 as objects, which CVAT means by it for brush masks.
+        root: a folder whose files the annotations may name, besides those in the dataset's own folder. Names such as
+            "../../a.jpg" that lead out of both are an error.
+        download: whether image files that are URLs may be fetched, within a time limit.
 
     Returns:
         A prepared `Dataset`, of one of the classes in `mrcnn.data.formats`, whose `load_...` has more options.
@@ -97,7 +103,9 @@ def open_dataset(
     if len(found) != 1:
         raise UnknownFormat(_several(path, found) if found else _none(place))
     ((form, target),) = found
-    options = OpenOptions(skip_broken=skip_broken, attribute=attribute, crowds_as_objects=crowds_as_objects)
+    options = OpenOptions(
+        skip_broken=skip_broken, attribute=attribute, crowds_as_objects=crowds_as_objects, root=root, download=download
+    )
     if isinstance(classes, Dataset):
         return _open_numbered(form, target, replace(options, names=names))
     dataset = _read(form, target, replace(options, classes=names))
@@ -112,6 +120,8 @@ def open_splits(
     skip_broken: bool = False,
     attribute: str | None = None,
     crowds_as_objects: bool = False,
+    root: str | Path | None = None,
+    download: bool = False,
 ) -> tuple[Dataset, ...]:
     """Opens the splits of a dataset, such as training and validation images, with the same class ids.
 
@@ -124,7 +134,7 @@ def open_splits(
         splits: their names.
         classes: class names in the order of their ids, or another prepared `Dataset`. None: those of the first split.
             Classes of the files that aren't in a list are left out; those that aren't in a `Dataset` are an error.
-        skip_broken, attribute, crowds_as_objects: as in `open_dataset`.
+        skip_broken, attribute, crowds_as_objects, root, download: as in `open_dataset`.
 
     Returns:
         A prepared `Dataset` for each split, in the order of `splits`. All have the same `class_names`.
@@ -155,7 +165,9 @@ def open_splits(
     place = Place(path, known_formats())
     found = recognise(place)
     targets = [_find_split(place, found, split) for split in splits]
-    options = OpenOptions(skip_broken=skip_broken, attribute=attribute, crowds_as_objects=crowds_as_objects)
+    options = OpenOptions(
+        skip_broken=skip_broken, attribute=attribute, crowds_as_objects=crowds_as_objects, root=root, download=download
+    )
     if classes is not None and not isinstance(classes, Dataset):
         return _open_chosen(path, targets, class_list(classes), options)
     return _open_alike(splits, targets, classes, options)
@@ -178,7 +190,7 @@ def _read(form: Format, target: Path, options: OpenOptions) -> Dataset:
     for name, format_name in ONLY_OF.items():
         if getattr(options, name) and form.name != format_name:
             raise ValueError(f"{name}={getattr(options, name)!r} is for {format_name}; {target} is {form.name}.")
-    with naming(target):
+    with naming(target), granting(None, options.root, options.download):
         return form.open(target, options)
 
 

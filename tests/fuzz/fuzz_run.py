@@ -40,10 +40,12 @@ def work(names: list[str], first: int, count: int, keep: Path, progress: Path) -
     import fuzz_cases
     from fuzz_mutations import mutate
 
+    from mrcnn.data import image_reading
     from mrcnn.data.formats import limits
 
     # A size within the limits is right to take its memory, so they are set to what MEMORY has room for.
-    limits.MAX_PIXELS, limits.MAX_MASK_BYTES, limits.MAX_OUTLINE = 4_000_000, 100 << 20, 500_000
+    image_reading.MAX_PIXELS = 4_000_000
+    limits.MAX_MASK_BYTES, limits.MAX_OUTLINE = 100 << 20, 500_000
     makers = {**fuzz_cases.FORMATS, **fuzz_cases.WEIGHTS}
     warnings.simplefilter("ignore")
     outcomes = Counter()
@@ -68,6 +70,8 @@ def work(names: list[str], first: int, count: int, keep: Path, progress: Path) -
             broken = rng.choice(sorted(files))
             progress.write_text(json.dumps([number, name, str(broken)]))
             what = f"{broken}: {mutate(folder / broken, rng)}"
+            if count == 1:  # it may end this process
+                shutil.copytree(folder, keep / folder.name, dirs_exist_ok=True)
             outcome, failure = attempt(read, folder / path, folder)
             outcomes[name, outcome] += 1
             if failure:
@@ -75,7 +79,6 @@ def work(names: list[str], first: int, count: int, keep: Path, progress: Path) -
                 report = {"number": number, "case": name, "what": what, "failure": failure}
                 print(json.dumps({**report, "files": str(keep / folder.name)}), flush=True)
             elif count == 1:
-                shutil.copytree(folder, keep / folder.name, dirs_exist_ok=True)
                 print(json.dumps({"number": number, "case": name, "what": what, "outcome": outcome}), flush=True)
             shutil.rmtree(folder)
     print(json.dumps({"outcomes": [[*key, value] for key, value in sorted(outcomes.items())]}), flush=True)

@@ -101,16 +101,32 @@ def naming(file: Any, entry: str = "the file", passing: tuple[type[Exception], .
 
 
 def names_file(load: Method) -> Method:
-    """Decorator for `load_<format>(self, path, ...)`: its errors name the path, see `naming`."""
+    """Decorator for `load_<format>(self, path, ...)`: its errors name the path, and it reads the dataset's files only.
+
+    See `naming`, and `access` for the two arguments that it adds: `root=None` is another folder whose files may be
+    read, `download=False` says whether URLs may be fetched.
+    """
+    from mrcnn.data.formats.access import granting  # not at the top, because it imports this module
+
     signature = inspect.signature(load)
     path_name = list(signature.parameters)[1]
 
     @functools.wraps(load)
-    def named(*args: Any, **kwargs: Any) -> Any:
-        path = signature.bind(*args, **kwargs).arguments[path_name]
-        with naming(path if isinstance(path, (str, Path)) else f"the {type(path).__name__} object"):
-            return load(*args, **kwargs)
+    def named(
+        self: Any, *args: Any, root: str | Path | None = None, download: bool | None = None, **kwargs: Any
+    ) -> Any:
+        path = signature.bind(self, *args, **kwargs).arguments[path_name]
+        is_path = isinstance(path, (str, Path))
+        file = path if is_path else f"the {type(path).__name__} object"
+        with naming(file), granting(path if is_path else None, root, download) as access:
+            self.download = self.download or access.download
+            return load(self, *args, **kwargs)
 
+    more = [
+        inspect.Parameter("root", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="str | Path | None"),
+        inspect.Parameter("download", inspect.Parameter.KEYWORD_ONLY, default=False, annotation="bool"),
+    ]
+    named.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *more])
     return named
 
 

@@ -36,6 +36,7 @@ from pycocotools.coco import COCO
 
 from mrcnn.data.dataset import Dataset, is_url
 from mrcnn.data.formats import writers
+from mrcnn.data.formats.access import current_access
 from mrcnn.data.formats.broken import BrokenAnnotation, names_file, names_image
 from mrcnn.data.formats.coco_file import PARTS, CategoryId, check_file, check_image, ids_of_names
 from mrcnn.data.formats.exif import UprightDataset
@@ -152,7 +153,9 @@ class CocoDataset(UprightDataset):
         for own_id, photo, (height, width) in parse_all(
             images, parse, skip_broken, lambda image: (path, f"image {image['id']}")
         ):
-            photo = photo if check_images or is_url(photo) else images_dir / photo
+            if not check_images and not is_url(photo):
+                where = (path, f"image {own_id}")
+                photo = current_access().check(images_dir / photo, where, "file_name", images_dir)
             kept = [a for _, a in file.annotations.get(own_id, ()) if a["category_id"] in wanted_ids]
             self.add_image(source, own_id, str(photo), height=height, width=width, annotations=kept)
         return annotations if isinstance(annotations, COCO) else _as_coco(file.content)
@@ -303,8 +306,8 @@ def save_coco(
     Args:
         dataset: a prepared Dataset.
         path: of the file; its folder is made if needed. Images stay where they are, and the file has their paths
-            relative to its folder. Images without a file of their own (drawn or rotated ones) are written as PNG to the
-            folder `<name of the file>_images`.
+            relative to its folder; reading it needs `root=` if they are outside of this folder. Images without a file
+            of their own (drawn or rotated ones) are written as PNG to the folder `<name of the file>_images`.
         image_ids: ids of the images wanted; None: all.
         indent: of the JSON, see `json.dump`; None: all in one line.
         progress: whether to show a progress bar.

@@ -21,6 +21,7 @@ from mrcnn.data import image_reading
 from mrcnn.data.class_names import is_background
 from mrcnn.data.dataset import is_url
 from mrcnn.data.formats import limits
+from mrcnn.data.formats.access import current_access
 from mrcnn.data.formats.broken import BrokenAnnotation, Where, brief
 from mrcnn.data.formats.coco_masks import Repairs, check_annotation, repair
 from mrcnn.data.formats.exif import upright_size
@@ -78,6 +79,7 @@ def check_file(content: Any, path: str | Path, skip_broken: bool, crowds_as_obje
     annotations = [annotation for _, annotation in entries]
     categories = _without_unused(content["categories"], {annotation["category_id"] for annotation in annotations})
     names = {category["id"]: names[category["id"]] for category in categories}
+    limits.check_classes(names, path)
     warn_of_similar_names(names.values(), path)
     return CocoFile(path, {**content, "annotations": annotations, "categories": categories}, names, by_image)
 
@@ -139,6 +141,8 @@ def check_image(image: dict, file: CocoFile, photos: PhotoFolder | None) -> tupl
     for side, pixels in zip(("height", "width"), told if any(told) or photos is None else ()):
         if not isinstance(pixels, numbers.Real) or not 1 <= pixels <= image_reading.MAX_PIXELS or pixels != int(pixels):
             raise BrokenAnnotation(*where, side, "pixels, a whole number of 1 or more", pixels)
+    if is_url(name):
+        current_access().check_url(name, where, "file_name")
     photo: str | Path = name if photos is None else photos.locate(name, where)
     if photos is None or is_url(photo):
         height, width = (int(pixels) for pixels in told)

@@ -235,6 +235,7 @@ def _find_photo(content: dict, file: Path, photos: PhotoFolder) -> Path | None:
     renamed = [photos.find(file.stem + suffix) for suffix in SUFFIXES]  # tools rename both, but not the text inside
     if any(renamed):
         return next(filter(None, renamed))
+    photos.refuse_outside(name, where, "imagePath")
     raise MissingPhoto(*where, "imagePath", photos.folder / name.replace("\\", "/"), "Nor is there imageData.")
 
 

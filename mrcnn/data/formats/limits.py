@@ -10,7 +10,8 @@ Shapes:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -21,8 +22,9 @@ MAX_MASK_BYTES = 4 << 30  # of the masks of an image, [H, W, N] bool, or [H, W] 
 FAR = 10  # image sizes (the longer side) that a coordinate may be away from the image
 MAX_OUTLINE = 2_000_000  # pixels, length of a polygon; pycocotools needs some 100 bytes for each
 MAX_OVERLAPS = 2_000_000_000  # pixels that are compared to find which shapes of an object are inside others
+MAX_CLASSES = 10_000  # of a dataset
 MAX_SHAPES = 5_000  # of an object that has several
-MAX_YAML_BYTES = 256 << 10  # of a data.yaml, which is read at some 50 kB a second
+MAX_YAML_BYTES = 256 << 10  # of a data.yaml, which is read at some 100 kB a second
 MAX_PARTS = 256  # boxes or connected parts of one digit in an image of M2NIST
 MAX_ARRAY_BYTES = 4 << 30  # of an array of M2NIST
 
@@ -78,6 +80,12 @@ def check_image_size(height: int, width: int, where: Where) -> None:
         raise BrokenAnnotation(
             *where, "size", f"at most {image_reading.MAX_PIXELS} pixels", f"{height} x {width} (height x width)"
         )
+
+
+def check_classes(names: Collection[object], path: str | Path) -> None:
+    """Raises BrokenAnnotation if a file has more than `MAX_CLASSES` classes."""
+    if len(names) > MAX_CLASSES:
+        raise BrokenAnnotation(path, "the file", "classes", f"at most {MAX_CLASSES}", len(names))
 
 
 def check_masks(count: int, height: int, width: int, where: Where) -> None:

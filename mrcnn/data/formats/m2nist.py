@@ -282,8 +282,9 @@ def _read_header(file: IO[bytes] | None, folder: Path, name: str) -> tuple[tuple
         raise FileNotFoundError(f"{folder} has no {name}; expected {IMAGES} and {LABELS}.")
     try:
         version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, by_columns, dtype = read(file)
+        if version != (1, 0):  # others are for headers of more than 64 kB, and may promise 4 GB
+            raise ValueError(f"it has version {version}, expected (1, 0)")
+        shape, by_columns, dtype = np.lib.format.read_array_header_1_0(file)
     except ValueError as error:
         raise BrokenAnnotation(folder, name, "header", "a NumPy array file", str(error)) from error
     if any(side < 1 for side in shape) or math.prod(shape) * dtype.itemsize > limits.MAX_ARRAY_BYTES:

@@ -30,6 +30,7 @@ import cv2
 import numpy as np
 
 from mrcnn.data.formats import limits
+from mrcnn.data.formats.access import current_access
 from mrcnn.data.formats.broken import BrokenAnnotation, MissingPhoto, Where, names_file, names_image
 from mrcnn.data.formats.exif import UprightDataset, size_for_annotation
 from mrcnn.data.formats.image_files import SUFFIXES, read_values
@@ -190,7 +191,9 @@ def _folders(folder: Path, names: Sequence[str], given: str | Path | None) -> li
 
 
 def _first_of(names: Sequence[str], folders: Sequence[Path]) -> Path | None:
-    return next((place / name for name in names for place in folders if (place / name).is_file()), None)
+    allows = current_access().allows
+    paths = (place / name for name in names for place in folders)
+    return next((path for path in paths if path.is_file() and allows(path, *folders)), None)
 
 
 # ---- Parts of the files ----------------------------------------------------------------------------------------------

@@ -214,7 +214,9 @@ def name_classes(
     """
     found = list(found)
     wanted = sorted(set(found)) if classes is None else [classes] if isinstance(classes, str) else list(classes)
-    others = Counter(name for name in found if name not in wanted)
+    limits.check_classes(wanted, path)
+    among = set(wanted)
+    others = Counter(name for name in found if name not in among)
     if others:
         counts = ", ".join(f"{name!r} ({count})" for name, count in sorted(others.items()))
         warn(f"{path}: objects that aren't of the classes {wanted} are left out: {counts}.")

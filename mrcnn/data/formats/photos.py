@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from mrcnn.data.dataset import is_url
+from mrcnn.data.formats.access import current_access
 from mrcnn.data.formats.broken import BrokenAnnotation, MissingPhoto, Where
 
 DEPTH = 4  # of folders in folders that are searched for images
@@ -30,6 +31,7 @@ class PhotoFolder:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self._listings: dict[Path, dict[str, str]] = {}
+        self._access = current_access()
         self._names: dict[Path, str] = {}  # under which files were located
 
     def find(self, name: str) -> Path | None:
@@ -40,26 +42,40 @@ class PhotoFolder:
         """
         parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
         for i in range(len(parts)):
-            if found := self._find_in(self.folder.joinpath(*parts[i:-1]), parts[-1]):
+            folder = self.folder.joinpath(*parts[i:-1])
+            if ".." in parts[i:]:
+                if not self._access.allows(folder / parts[-1], self.folder):
+                    continue
+                folder = Path(os.path.normpath(folder))
+            if found := self._find_in(folder, parts[-1]):
                 return found
-        return Path(name) if os.path.isabs(name) and os.path.isfile(name) else None
+        is_there = os.path.isabs(name) and self._access.allows(name, self.folder) and os.path.isfile(name)
+        return Path(name) if is_there else None
 
     def locate(self, name: str, where: Where, field: str = "image file") -> Path | str:
         """The file of this name, as `find`; a URL as it is.
 
         Raises:
             MissingPhoto: there is no such file.
+            BrokenAnnotation: it is outside of the dataset, or a URL, and the loader wasn't allowed to read it.
             BrokenAnnotation: it was located before under another name, such as that of an image in another folder.
         """
         if is_url(name):
-            return name
+            return self._access.check_url(name, where, field)
         found = self.find(name)
         if found is None:
+            self.refuse_outside(name, where, field)
             raise MissingPhoto(*where, field, self.folder / name.replace("\\", "/"))
         other = self._names.setdefault(found, name)
         if other != name:
             raise BrokenAnnotation(*where, field, f"a file of its own for {name}", f"{found}, which is that of {other}")
         return found
+
+    def refuse_outside(self, name: str, where: Where, field: str = "image file") -> None:
+        """Raises BrokenAnnotation if `find` found nothing because the file is outside of the dataset, see `access`."""
+        path = self.folder / name.replace("\\", "/")
+        if path.is_file() and not self._access.allows(path, self.folder):
+            self._access.refuse(path, where, field)
 
     def _find_in(self, folder: Path, name: str) -> Path | None:
         if folder not in self._listings:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from mrcnn.data.dataset import Dataset, is_url
+from mrcnn.data.formats.access import ANNOTATION_FOLDERS
 from mrcnn.data.formats.json_head import growing_heads
 from mrcnn.data.formats.photos import PhotoFolder, count_found, folders_below
 
-ANNOTATION_FOLDERS = ("annot", "label", "json")  # folders with such names hold no images
 FILES_READ, FOLDERS_READ = 100, 20  # of a folder, at most, to recognise it
 NAMES_READ = 20  # images of an annotation file that are looked for, to find the folder of the images
 PLACES_SHOWN = 12  # folders that a message names
@@ -34,6 +34,8 @@ class OpenOptions:
         split: one of `Format.splits`; None: the format's default.
         attribute: the region attribute that tells the class, of VIA; None: the only one.
         crowds_as_objects: read COCO's crowds (iscrowd = 1) as objects.
+        root: a folder whose files the annotations may name, besides those of the dataset; None: no other.
+        download: whether URLs in the annotations may be fetched.
     """
 
     classes: list[str] | None = None
@@ -42,6 +44,8 @@ class OpenOptions:
     split: str | None = None
     attribute: str | None = None
     crowds_as_objects: bool = False
+    root: str | Path | None = None
+    download: bool = False
 
 
 @dataclass(frozen=True)

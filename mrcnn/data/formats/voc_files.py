@@ -12,6 +12,7 @@ from pathlib import Path, PureWindowsPath
 from xml.etree import ElementTree
 
 from mrcnn.data.formats import limits
+from mrcnn.data.formats.access import current_access
 from mrcnn.data.formats.broken import BrokenAnnotation, MissingPhoto, Where
 from mrcnn.data.formats.exif import upright_size
 from mrcnn.data.formats.image_files import SUFFIXES, check_size
@@ -82,7 +83,8 @@ class VocLayout:
         """
         folder = self.xml_folder or self.top
         if subset is not None:
-            return [folder / f"{name}.xml" for name in self._listed(subset, SPLITS_FOLDERS)]
+            names, access = self._listed(subset, SPLITS_FOLDERS), current_access()
+            return [access.check(folder / f"{name}.xml", (self.top, name), "image", folder) for name in names]
         files = [self.xml_file] if self.xml_file else sorted(folder.glob("*.xml"))
         if not files:
             raise FileNotFoundError(f"{folder} has no XML file; expected one an image, as Pascal VOC has them.")

@@ -10,7 +10,8 @@ import numpy as np
 import yaml
 
 from mrcnn.data.formats import limits
-from mrcnn.data.formats.broken import BrokenAnnotation, Where
+from mrcnn.data.formats.access import current_access
+from mrcnn.data.formats.broken import BrokenAnnotation, Where, brief
 from mrcnn.data.formats.exif import upright_size
 from mrcnn.data.formats.image_files import SUFFIXES, image_files
 from mrcnn.data.formats.parsing import NAMES_SHOWN
@@ -71,7 +72,7 @@ def _find_place(entry: str, root: str, path: Path) -> Path:
     # `path` may be meant from elsewhere, but the file mostly is in the dataset's folder. Roboflow has one ../ too many.
     bases = [path.parent / root, path.parent]
     tried = [base / name for base in bases for name in (entry, entry.removeprefix("../"))]
-    found = next((place for place in tried if place.exists()), None)
+    found = current_access().first(tried, (path, "the file"), "splits")
     if found is None:
         raise BrokenAnnotation(path, "the file", "splits", f"to find {tried[0]}", "nothing there")
     return found
@@ -80,7 +81,8 @@ def _find_place(entry: str, root: str, path: Path) -> Path:
 def _listed_photos(file: Path, root: Path) -> list[Path]:
     """The images that a text file lists, one a line."""
     names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return [next((p for p in (file.parent / name, root / name) if p.exists()), file.parent / name) for name in names]
+    first = current_access().first
+    return [first((file.parent / name, root / name), (file, name), "image") or file.parent / name for name in names]
 
 
 def read_folder(folder: Path, images_dir: str | Path | None) -> tuple[Pairs, dict[int, str]]:
@@ -166,8 +168,9 @@ def _parse_row(
         number, *values = (float(word) for word in words)
     except ValueError:
         raise BrokenAnnotation(*where, "line", "numbers", " ".join(words)) from None
-    if not number.is_integer() or number < 0 or (names and number not in names):
-        known = f"one of the classes {sorted(names)}" if names else "a whole number of 0 or more"
+    if not number.is_integer() or not 0 <= number < limits.MAX_CLASSES or (names and number not in names):
+        whole = f"a whole number of 0 to {limits.MAX_CLASSES}"
+        known = f"one of the classes {brief(sorted(names))}" if names else whole
         raise BrokenAnnotation(*where, "class", known, words[0])
     if len(values) != 4 and (len(values) < 6 or len(values) % 2):
         expected = "a class and the 4 numbers of a box, or x and y of three corners or more"

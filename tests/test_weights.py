@@ -789,3 +789,22 @@ def test_parse_checkpoint(tmp_path, monkeypatch):
 )
 def test_issue_907_what_is_no_checkpoint_of_this_name_starts_at_epoch_0(path):
     assert weights.parse_checkpoint(path, "balloon") is None
+
+
+@pytest.mark.parametrize("damage", ["object of no size", "object beyond the end", "heap beyond the end"])
+def test_a_heap_of_names_in_which_hdf5_never_comes_to_an_end_is_named(tmp_path, damage):
+    # One flipped bit of a file with names of variable length: HDF5 1.14 ran forever.
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        file.attrs["layer_names"] = ["conv1", "conv2"]
+    content = bytearray((tmp_path / "w.h5").read_bytes())
+    heap = content.index(b"GCOL")
+    place, value = {
+        "object of no size": (16, bytes(16)),  # number 0, the free one
+        "object beyond the end": (24, b"\xff" * 8),
+        "heap beyond the end": (8, b"\xff" * 7 + b"\0"),
+    }[damage]
+    content[heap + place : heap + place + len(value)] = value
+    (tmp_path / "w.h5").write_bytes(content)
+    for read in (weights.read_weights, weights.read_class_names):
+        with pytest.raises(ValueError, match=r"w\.h5 is damaged: an? (object|heap) at byte"):
+            read(tmp_path / "w.h5")

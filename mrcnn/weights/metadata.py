@@ -13,7 +13,7 @@ import keras
 from mrcnn.config import Config
 
 from .downloads import find_pretrained
-from .readers import keras_archive
+from .readers import check_global_heaps, explaining_errors, keras_archive
 
 CLASS_NAMES = "mrcnn_class_names"
 SETTINGS = "mrcnn_config"
@@ -48,12 +48,14 @@ def read_settings(path: str | os.PathLike) -> dict | None:
 
 def _read(path: str | os.PathLike, attribute: str, key: str) -> Any:
     path = os.fspath(path)
-    if zipfile.is_zipfile(path):
-        return keras_archive.read_model_config(path).get(key)
-    if not h5py.is_hdf5(path):
-        return None
-    with h5py.File(path, "r", locking=False) as file:
-        return json.loads(file.attrs[attribute]) if attribute in file.attrs else None
+    with explaining_errors(path):
+        if zipfile.is_zipfile(path):
+            return keras_archive.read_model_config(path).get(key)
+        if not h5py.is_hdf5(path):
+            return None
+        check_global_heaps(path, path)
+        with h5py.File(path, "r", locking=False) as file:
+            return json.loads(file.attrs[attribute]) if attribute in file.attrs else None
 
 
 def config_of(path_or_word: str | os.PathLike | None) -> Config:

@@ -116,6 +116,17 @@ def voc(folder: Path) -> Path:
     return folder
 
 
+def voc_masks(folder: Path) -> Path:
+    voc(folder)
+    numbers = np.maximum(np.asarray(block(1)), np.asarray(block(2).rotate(180)))
+    colors = np.array([(0, 0, 0), (128, 0, 0), (0, 128, 0)], np.uint8)
+    for name, values in (("SegmentationObject", numbers), ("SegmentationClass", colors[numbers])):
+        (folder / name).mkdir()
+        Image.fromarray(values).save(folder / name / "a.png")
+    write(folder / "labelmap.txt", "# label:color_rgb:parts:actions\ncat:128,0,0::\ndog:0,128,0::\n")
+    return folder
+
+
 def yolo(folder: Path) -> Path:
     shares = [value / (H if i % 2 else W) for i, value in enumerate(CORNERS)]
     bridged = [0.1, 0.1, 0.4, 0.1, 0.4, 0.4, 0.1, 0.4, 0.1, 0.1, 0.6, 0.6, 0.9, 0.6, 0.9, 0.9, 0.6, 0.6]
@@ -177,7 +188,8 @@ def m2nist_zip(folder: Path) -> Path:
 FORMATS: dict[str, Callable[[Path], Path]] = {
     case.__name__: case
     for case in (
-        coco, via, labelme, labelme_with_image, voc, yolo, open_images, nuclei, penn_fudan, m2nist, m2nist_zip,
+        coco, via, labelme, labelme_with_image, voc, voc_masks, yolo, open_images, nuclei, penn_fudan,
+        m2nist, m2nist_zip,
     )
 }  # fmt: skip
 

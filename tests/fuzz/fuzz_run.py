@@ -30,12 +30,12 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 SECONDS = 5.0  # of processor time; 0.05 is usual, and a slow machine takes some times longer
 MEMORY = 500 << 20
-KILLED_AFTER = 30  # seconds of processor time, if a C library doesn't come back
+KILLED_AFTER = 10  # seconds of processor time, if a C library doesn't come back
 
 
 # ---- The child process -----------------------------------------------------------------------------------------------
 def work(names: list[str], first: int, count: int, keep: Path, progress: Path) -> None:
-    """Breaks and reads files first, ..., first + count - 1. Prints a JSON line for each failure, then one of counts."""
+    """Breaks and reads files first, ..., first + count - 1. Prints a JSON line for each failure."""
     sys.path[:0] = [str(HERE), str(HERE.parent.parent)]
     import fuzz_cases
     from fuzz_mutations import mutate
@@ -68,7 +68,7 @@ def work(names: list[str], first: int, count: int, keep: Path, progress: Path) -
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
                 (folder / file).write_bytes(content)
             broken = rng.choice(sorted(files))
-            progress.write_text(json.dumps([number, name, str(broken)]))
+            progress.write_text(json.dumps([number, name, str(broken), as_rows(outcomes)]))
             what = f"{broken}: {mutate(folder / broken, rng)}"
             if count == 1:  # it may end this process
                 shutil.copytree(folder, keep / folder.name, dirs_exist_ok=True)
@@ -81,7 +81,12 @@ def work(names: list[str], first: int, count: int, keep: Path, progress: Path) -
             elif count == 1:
                 print(json.dumps({"number": number, "case": name, "what": what, "outcome": outcome}), flush=True)
             shutil.rmtree(folder)
-    print(json.dumps({"outcomes": [[*key, value] for key, value in sorted(outcomes.items())]}), flush=True)
+    progress.write_text(json.dumps([first + count, None, None, as_rows(outcomes)]))
+
+
+def as_rows(outcomes: Counter) -> list[list]:
+    """[[case, outcome, count]], for JSON."""
+    return [[*key, count] for key, count in sorted(outcomes.items())]
 
 
 def attempt(read, path: Path, folder: Path) -> tuple[str, str | None]:
@@ -156,17 +161,16 @@ def run(first: int, count: int, cases: list[str], keep: Path) -> tuple[list[dict
         child = subprocess.run(command, env=env, capture_output=True, text=True)
         lines = [json.loads(line) for line in child.stdout.splitlines() if line.startswith("{")]
         for line in lines:
-            if "outcomes" in line:
-                outcomes.update({(case, outcome): number for case, outcome, number in line["outcomes"]})
-            elif "failure" in line:
+            if "failure" in line:
                 failures.append(line)
             else:
                 print(line)
-        if child.returncode == 0:
-            break
         if not progress.exists():
             raise RuntimeError(f"the child process failed before the first mutation:\n{child.stderr[-3000:]}")
-        number, name, what = json.loads(progress.read_text())
+        number, name, what, rows = json.loads(progress.read_text())
+        outcomes.update({(case, outcome): count for case, outcome, count in rows})
+        if child.returncode == 0:
+            break
         how = signal.Signals(-child.returncode).name if child.returncode < 0 else f"exit status {child.returncode}"
         report = f"the process ended with {how}\n{child.stderr[-3000:]}"
         failures.append({"number": number, "case": name, "what": what, "failure": report})

@@ -3,14 +3,18 @@
 matterport_layout   matterport's `.h5`
 keras_layout        Keras's `.weights.h5`
 keras_archive       Keras's `.keras`
+global_heap         a check that HDF5 itself lacks
 stored_arrays       an array of an open file, and the checks that make reading untrusted files safe
 files               first bytes, and messages about files that aren't weights
 """
 
 from __future__ import annotations
 
+import json
 import os
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,19 +23,28 @@ import numpy as np
 
 from . import keras_archive, keras_layout, matterport_layout
 from .files import HDF5_SIGNATURE, ZIP_SIGNATURE, describe_head, first_bytes, shorten, what_broke
+from .global_heap import check_global_heaps
 from .stored_arrays import StoredArray, check_total_size, natural_order
 
 __all__ = [
     "HDF5_SIGNATURE",
     "ZIP_SIGNATURE",
     "StoredArray",
+    "check_global_heaps",
     "describe_head",
+    "explaining_errors",
     "natural_order",
     "open_weights",
     "read_weights",
     "shorten",
     "what_broke",
 ]
+
+# What h5py, zipfile and json raise for damaged files.
+DAMAGED = (
+    OSError, RuntimeError, LookupError, TypeError, EOFError, OverflowError, UnicodeError, json.JSONDecodeError,
+    struct.error, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 LAYOUTS = (matterport_layout, keras_layout)  # of HDF5 files
 
@@ -73,22 +86,26 @@ def open_weights(path: str | os.PathLike) -> Iterator[dict[str, list[StoredArray
 def _open_hdf5(path: str) -> Iterator[h5py.File]:
     """Opens the HDF5 file at `path`, or the one in the `.keras` archive at `path`."""
     head = first_bytes(path)
-    with _explaining_errors(path):
+    with explaining_errors(path):
         if keras_archive.recognizes(head):
             source = keras_archive.open_hdf5(path)
         elif head.startswith(HDF5_SIGNATURE) or h5py.is_hdf5(path):
             source = path
         else:
             raise ValueError(f"{path} is not a weight file. {describe_head(head)}.")
+        check_global_heaps(source, path)
         with h5py.File(source, "r", locking=False) as file:
             yield file
 
 
 @contextmanager
-def _explaining_errors(path: str) -> Iterator[None]:
+def explaining_errors(path: str) -> Iterator[None]:
+    """Raises ValueError with the path for an error of the block that a damaged file causes."""
     try:
         yield
-    except (OSError, RuntimeError, KeyError, TypeError, zipfile.BadZipFile) as error:  # of h5py, for damaged files
+    except FileNotFoundError:
+        raise
+    except DAMAGED as error:
         raise ValueError(f"{path} can't be read as weights: {what_broke(error)}") from error
 
 

@@ -41,7 +41,11 @@ def read_model_config(path: str) -> dict:
     with zipfile.ZipFile(path) as archive:
         if CONFIG_IN_ZIP not in archive.namelist():
             return {}
-        return json.loads(_unzip(archive, CONFIG_IN_ZIP, path)).get("config") or {}
+        content = json.loads(_unzip(archive, CONFIG_IN_ZIP, path))
+    config = content.get("config") or {} if isinstance(content, dict) else content
+    if not isinstance(config, dict):
+        raise ValueError(f"{path}: {CONFIG_IN_ZIP} isn't the configuration of a model, but {str(config)[:80]!r}.")
+    return config
 
 
 def _unzip(archive: zipfile.ZipFile, name: str, path: str) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 import zipfile
 from collections.abc import Callable
@@ -185,11 +186,54 @@ def m2nist_zip(folder: Path) -> Path:
     return folder / "m2nist.zip"
 
 
+def cvat(folder: Path) -> Path:
+    points = ";".join(f"{x},{y}" for x, y in zip(CORNERS[::2], CORNERS[1::2]))
+    shapes = f"""<polygon label="cat" points="{points}" group_id="1" z_order="0"/>
+        <box label="dog" xtl="1.0" ytl="2.0" xbr="30.0" ybr="20.0" rotation="45.0"/>
+        <ellipse label="cat" cx="20.0" cy="20.0" rx="5.0" ry="7.0"/>
+        <mask label="dog" rle="2, 3, 3, 4, 0, 4" left="10" top="20" width="4" height="4"/>"""
+    image = f'<image id="0" name="{photo(folder / "images")}" width="{W}" height="{H}">{shapes}</image>'
+    labels = "".join(f"<label><name>{name}</name></label>" for name in CLASSES)
+    meta = f"<meta><task><labels>{labels}</labels></task></meta>"
+    return write(folder / "annotations.xml", f"<annotations><version>1.1</version>{meta}{image}</annotations>").parent
+
+
+def label_studio(folder: Path) -> Path:
+    mask = np.asarray(block()).ravel() > 0
+    bits = f"{4 * mask.size:032b}" + "00111" + "".join(f"{size - 1:04b}" for size in (3, 4, 8, 16))
+    edges = [0, *(np.flatnonzero(np.diff(mask)) + 1).tolist(), mask.size]
+    for start, end in itertools.pairwise(edges):  # one run each: its length, 16 bits, and its value
+        bits += f"111{4 * (end - start) - 1:016b}{255 * int(mask[start]):08b}"
+    brush = np.packbits([int(bit) for bit in bits]).tolist()
+    values = {
+        "polygonlabels": {"points": [[10, 10], [50, 10.5], [50, 50]], "closed": True},
+        "rectanglelabels": {"x": 5.0, "y": 6.0, "width": 30.0, "height": 40.0, "rotation": 12.0},
+        "ellipselabels": {"x": 50.0, "y": 60.0, "radiusX": 20.0, "radiusY": 10.0, "rotation": 0},
+        "brushlabels": {"format": "rle", "rle": brush},
+    }
+    regions = [
+        {"id": str(i), "type": kind, "original_width": W, "original_height": H, "image_rotation": 0,
+         "value": {**value, kind: [CLASSES[i % 2]]}}
+        for i, (kind, value) in enumerate(values.items())
+    ]  # fmt: skip
+    task = {
+        "id": 1,
+        "data": {"image": f"/data/upload/1/0a1b2c3d-{photo(folder)}"},
+        "annotations": [{"result": regions}],
+    }
+    return write(folder / "export.json", [task])
+
+
+def rle_csv(folder: Path) -> Path:
+    rows = [f"{photo(folder / 'train')},35 5 65 5,1", "a.png,500 20 600 20,2"]
+    return write(folder / "train.csv", "\n".join(["ImageId,EncodedPixels,ClassId", *rows])).parent
+
+
 FORMATS: dict[str, Callable[[Path], Path]] = {
     case.__name__: case
     for case in (
         coco, via, labelme, labelme_with_image, voc, voc_masks, yolo, open_images, nuclei, penn_fudan,
-        m2nist, m2nist_zip,
+        m2nist, m2nist_zip, cvat, label_studio, rle_csv,
     )
 }  # fmt: skip
 

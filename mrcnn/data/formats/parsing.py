@@ -16,6 +16,7 @@ from xml.etree import ElementTree
 from tqdm import tqdm
 
 from mrcnn.data.dataset import Dataset, is_url
+from mrcnn.data.formats import limits
 from mrcnn.data.formats.broken import BrokenAnnotation, MissingPhoto, Where, naming
 from mrcnn.data.image_reading import ImageHeader, UnreadableImage, read_header
 from mrcnn.data.user_warnings import collecting, warn, warn_of_each

@@ -1,21 +1,23 @@
-"""Pictures of what goes in, what comes out and what happens between: matterport's 13 functions, and a colour splash.
+"""matterport's 13 drawing functions, and a colour splash. The drawing itself is in `mrcnn.drawing`.
 
     N     instances; box i, mask i and class id i belong together
     boxes, rois   [N, (y1, x1, y2, x2)] pixels of the image; y2, x2 exclusive; all-zero rows are padding, not drawn
     masks         [H, W, N] bool, integer (0 and anything else) or float (0.5 and more is inside)
     image         [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]; values 0..255, or floats in 0..1
-    class_ids     [N] whole numbers; class_names[class_id] is a name; a negative id is a crowd of that class
+    class_ids     [N] integers; class_names[class_id] is the name; a negative id is a crowd of that class
     colour        (red, green, blue) in 0..1, or a name that matplotlib knows
 
-What the functions that make a figure have beyond matterport's arguments, by keyword:
+Functions that make a figure return the axes they drew on, and have keyword arguments that matterport's lack:
 
-    ax      where to draw; then nothing is shown or closed. All of them return the axes they drew on.
-    save    path of a picture file, written instead of showing the figure, which is closed afterwards.
-    colors  one colour for each instance; where there are class ids, "class" gives each class its fixed colour, the
-            same in all pictures; None: random ones.
+    ax      Axes to draw on. The figure is then neither shown nor closed.
+    save    Path of an image file to write instead of showing the figure, which is then closed.
+    colors  One colour per instance; with class ids also "class": each class in its fixed colour, the same in all
+            pictures; None: random ones.
 
-Without `ax` and `save`, those that called plt.show() in matterport's package still do. Without a screen that shows
-nothing and never waits; plt.savefig() works after it.
+Without `ax` and `save`, functions that call plt.show() in matterport's package call it here. Without a screen it
+returns at once, and plt.savefig() still works afterwards.
+
+Text is drawn as it is, never as a formula, and characters that cannot be drawn are replaced.
 """
 
 from __future__ import annotations
@@ -28,11 +30,15 @@ import random
 import re
 import sys
 import warnings
+from collections.abc import Sequence
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import lines, patches
+from matplotlib.axes import Axes
 from matplotlib.patches import Polygon
+from numpy.typing import ArrayLike
 from skimage.measure import find_contours
 
 from mrcnn import utils
@@ -53,26 +59,35 @@ PREDICTION_COLOR = (1.0, 0.0, 0.0, 1.0)
 
 # ---- Instances -------------------------------------------------------------------------------------------------------
 def display_instances(
-    image, boxes, masks, class_ids, class_names, scores=None, title="", figsize=(16, 16), ax=None,
-    show_mask=True, show_bbox=True, colors=None, captions=None, *, save=None,
-):  # fmt: skip
+    image: np.ndarray,
+    boxes: ArrayLike,
+    masks: ArrayLike,
+    class_ids: ArrayLike,
+    class_names: Sequence[str],
+    scores: ArrayLike | None = None,
+    title: str = "",
+    figsize: tuple[float, float] = (16, 16),
+    ax: Axes | None = None,
+    show_mask: bool = True,
+    show_bbox: bool = True,
+    colors: str | Sequence | None = None,
+    captions: Sequence[str] | None = None,
+    *,
+    save: str | Path | None = None,
+) -> Axes:
     """Shows instances: dashed boxes, painted masks with their outlines, captions of class and score.
 
     Args:
-        boxes: [N, 4]; None of them: prints "No instances to display" and shows the image alone.
+        boxes: [N, 4]. If N is 0, prints "No instances to display" and shows the image alone.
         masks: [H, W, N], or None for boxes only.
-        scores: [N] in 0..1; captions without scores if None.
-        figsize: inches, for a figure made here.
-        show_mask: whether masks are filled. Their outlines are drawn in any case.
-        colors: one colour for each instance, or "class"; None: random ones.
-        captions: text for each instance instead of class and score.
-
-    Returns:
-        The axes drawn on.
+        scores: [N] in 0..1, or None for captions without scores.
+        figsize: Inches, for a new figure.
+        show_mask: Whether to fill the masks. Their outlines are drawn in any case.
+        colors: One colour per instance, or "class"; None: random ones.
+        captions: Text of each instance instead of class and score.
 
     Raises:
-        ValueError: boxes, masks and class ids that differ in number; masks of another size than the image; a class id
-            without a name. The message names them.
+        ValueError: Numbers of boxes, masks and class ids differ, a mask does not fit, or a class id has no name.
     """
     picture = to_rgb_uint8(image)
     boxes = figures.as_boxes(boxes)
@@ -104,9 +119,24 @@ def display_instances(
 
 
 def display_differences(
-    image, gt_box, gt_class_id, gt_mask, pred_box, pred_class_id, pred_score, pred_mask, class_names, title="", ax=None,
-    show_mask=True, show_box=True, iou_threshold=0.5, score_threshold=0.5, *, save=None,
-):  # fmt: skip
+    image: np.ndarray,
+    gt_box: ArrayLike,
+    gt_class_id: ArrayLike,
+    gt_mask: ArrayLike,
+    pred_box: ArrayLike,
+    pred_class_id: ArrayLike,
+    pred_score: ArrayLike,
+    pred_mask: ArrayLike,
+    class_names: Sequence[str],
+    title: str = "",
+    ax: Axes | None = None,
+    show_mask: bool = True,
+    show_box: bool = True,
+    iou_threshold: float = 0.5,
+    score_threshold: float = 0.5,
+    *,
+    save: str | Path | None = None,
+) -> Axes:
     """Shows true instances in green and predicted ones in red, each captioned "score / IoU".
 
     The IoU is the one with the true mask that a prediction was matched with; if with none, the largest with any.
@@ -172,24 +202,30 @@ def _matched_ious(truth: tuple, predicted: tuple, iou_threshold: float, score_th
 
 # ---- Boxes and RoIs --------------------------------------------------------------------------------------------------
 def draw_boxes(
-    image, boxes=None, refined_boxes=None, masks=None, captions=None, visibilities=None, title="", ax=None, *,
-    colors=None, save=None,
-):  # fmt: skip
+    image: np.ndarray,
+    boxes: ArrayLike | None = None,
+    refined_boxes: ArrayLike | None = None,
+    masks: ArrayLike | None = None,
+    captions: Sequence[str] | None = None,
+    visibilities: Sequence[int] | None = None,
+    title: str = "",
+    ax: Axes | None = None,
+    *,
+    colors: str | Sequence | None = None,
+    save: str | Path | None = None,
+) -> Axes:
     """Shows boxes dashed, refined ones solid, and a line from the corner of one to that of the other.
 
     Args:
-        boxes: [N, 4], and/or
-        refined_boxes: [N, 4], of the same instances after refinement.
-        masks: [H, W, N], painted, or None.
-        captions: text for each, on its refined box if there is one.
+        boxes: [N, 4] before refinement, or None.
+        refined_boxes: [N, 4] of the same instances after refinement, or None.
+        masks: [H, W, N], or None.
+        captions: Text of each instance, drawn at its refined box if it has one.
         visibilities: [N] of 0 (grey, dotted, faint), 1 (dotted) or 2 (solid).
-        colors: one colour for each; None: random ones.
-
-    Returns:
-        The axes drawn on.
+        colors: One colour per instance; None: random ones.
 
     Raises:
-        ValueError: neither boxes nor refined boxes; numbers or sizes that differ.
+        ValueError: Neither boxes nor refined boxes are given, or numbers or sizes differ.
     """
     if boxes is None and refined_boxes is None:
         raise ValueError("boxes and refined_boxes are both None; expected at least one of them, [N, 4].")
@@ -225,7 +261,19 @@ def draw_boxes(
     return ax
 
 
-def draw_rois(image, rois, refined_rois, mask, class_ids, class_names, limit=10, *, ax=None, colors=None, save=None):
+def draw_rois(
+    image: np.ndarray,
+    rois: ArrayLike,
+    refined_rois: ArrayLike | None,
+    mask: ArrayLike | None,
+    class_ids: ArrayLike,
+    class_names: Sequence[str],
+    limit: int = 10,
+    *,
+    ax: Axes | None = None,
+    colors: str | Sequence | None = None,
+    save: str | Path | None = None,
+) -> Axes:
     """Shows RoIs before (dashed) and after refinement (solid), the masks of those that hold an object, and counts them.
 
     Args:

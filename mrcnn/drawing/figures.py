@@ -1,4 +1,4 @@
-"""What `visualize` draws with: checked inputs, colours, painted masks, outlines, captions, figures that get saved.
+"""Checks inputs of `mrcnn.visualize`, draws boxes and masks on matplotlib axes, and shows or saves figures.
 
     H, W  height and width of the picture, pixels
     N     instances; box i, mask i, class id i and caption i belong together
@@ -12,12 +12,17 @@ Nothing here knows a model, a data set or a class name.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon, Rectangle
+from matplotlib.typing import ColorType
+from numpy.typing import ArrayLike
 from skimage.measure import find_contours
 
 from mrcnn.drawing.captions import PLAIN_TEXT, printable
@@ -30,7 +35,7 @@ LINE_WIDTH = 2
 
 
 # ---- Checked inputs --------------------------------------------------------------------------------------------------
-def as_panel(image, name: str) -> np.ndarray:
+def as_panel(image: ArrayLike, name: str) -> np.ndarray:
     """[H, W] numbers as they are, for a colour map (booleans as 0 and 1), or else what `to_rgb_uint8` returns."""
     image = np.asarray(image)
     if image.ndim == 3 and image.shape[2] == 1:
@@ -40,7 +45,7 @@ def as_panel(image, name: str) -> np.ndarray:
     return to_rgb_uint8(image, name)
 
 
-def as_boxes(boxes, name: str = "boxes") -> np.ndarray:
+def as_boxes(boxes: ArrayLike, name: str = "boxes") -> np.ndarray:
     """[N, 4] array of boxes; an empty list gives [0, 4]. Raises ValueError for any other shape."""
     boxes = np.asarray(boxes)
     if boxes.size == 0:
@@ -50,7 +55,7 @@ def as_boxes(boxes, name: str = "boxes") -> np.ndarray:
     return boxes
 
 
-def as_masks(masks, image_shape, name: str = "masks") -> np.ndarray:
+def as_masks(masks: ArrayLike, image_shape: Sequence[int], name: str = "masks") -> np.ndarray:
     """[H, W, N] bool out of bool, integer (0 and anything else) or float masks (from 0.5 up is inside).
 
     A single [H, W] mask counts as [H, W, 1].
@@ -87,15 +92,22 @@ def at_least(count: int, **sequences) -> None:
 
 
 # ---- Boxes -----------------------------------------------------------------------------------------------------------
-def add_box(ax, box, color, style: str, alpha: float | None = None) -> None:
+def add_box(ax: Axes, box: np.ndarray, color: ColorType, style: str, alpha: float | None = None) -> None:
     """Draws one box on the axes. `style` is a line style of matplotlib: "solid", "dashed", "dotted"."""
     y1, x1, y2, x2 = (float(v) for v in box)
     ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, linewidth=LINE_WIDTH, alpha=alpha, linestyle=style,
                            edgecolor=color, facecolor="none"))  # fmt: skip
 
 
-def add_before_after(ax, before, after, color, style: str, alpha: float | None = None) -> None:
-    """Draws a box, the solid one that it became, and the line between their top left corners. Either may be None."""
+def add_before_after(
+    ax: Axes,
+    before: np.ndarray | None,
+    after: np.ndarray | None,
+    color: ColorType,
+    style: str,
+    alpha: float | None = None,
+) -> None:
+    """Draws a box, the solid box it was refined to, and the line between their top left corners. Either may be None."""
     if before is not None:
         add_box(ax, before, color, style, alpha)
     if after is not None:
@@ -104,13 +116,13 @@ def add_before_after(ax, before, after, color, style: str, alpha: float | None =
         ax.add_line(Line2D([before[1], after[1]], [before[0], after[0]], color=color))
 
 
-def row(boxes, i: int):
+def row(boxes: np.ndarray | None, i: int) -> np.ndarray | None:
     """Box i, or None where there are no boxes or this one is padding."""
     return None if boxes is None or not boxes[i].any() else boxes[i]
 
 
 # ---- Masks -----------------------------------------------------------------------------------------------------------
-def outlines(mask: np.ndarray, box) -> list[np.ndarray]:
+def outlines(mask: np.ndarray, box: Sequence[int]) -> list[np.ndarray]:
     """Closed outlines of a mask, each [K, (x, y)] in pixels of the whole picture; also where it touches the border.
 
     Args:
@@ -124,7 +136,15 @@ def outlines(mask: np.ndarray, box) -> list[np.ndarray]:
     return [(contour + (y1 - 1, x1 - 1))[:, ::-1] for contour in find_contours(padded, 0.5)]
 
 
-def draw_masks(ax, picture: np.ndarray, masks: np.ndarray, colors, which, fill=True, alpha=0.5) -> None:
+def draw_masks(
+    ax: Axes,
+    picture: np.ndarray,
+    masks: np.ndarray,
+    colors: Sequence[ColorType],
+    which: Iterable[int],
+    fill: bool = True,
+    alpha: float = 0.5,
+) -> None:
     """Paints masks into `picture` [H, W, 3] (in place, if `fill`) and draws their outlines on `ax`.
 
     `masks` is [H, W, N] bool, `which` holds the indices to draw. Work goes on inside each mask's own box.
@@ -141,14 +161,14 @@ def draw_masks(ax, picture: np.ndarray, masks: np.ndarray, colors, which, fill=T
 
 # ---- Captions --------------------------------------------------------------------------------------------------------
 # ---- Figures ---------------------------------------------------------------------------------------------------------
-def open_axes(ax, figsize: tuple) -> tuple:
-    """(axes to draw on, whether they were opened here)."""
+def open_axes(ax: Axes | None, figsize: tuple[float, float]) -> tuple[Axes, bool]:
+    """(axes to draw on, whether they are new): `ax`, or those of a new figure of `figsize` inches."""
     if ax is not None:
         return ax, False
     return plt.subplots(1, figsize=figsize)[1], True
 
 
-def show_picture(ax, picture: np.ndarray, title: str = "", margin=(10, 10)) -> None:
+def show_picture(ax: Axes, picture: np.ndarray, title: str = "", margin: tuple[int, int] = (10, 10)) -> None:
     """Shows [H, W, 3] uint8 without ticks, `margin` (y, x) pixels wider than it is: boxes at the border stay whole."""
     height, width = picture.shape[:2]
     ax.imshow(picture)
@@ -159,14 +179,14 @@ def show_picture(ax, picture: np.ndarray, title: str = "", margin=(10, 10)) -> N
         ax.set_title(printable(title), **PLAIN_TEXT)
 
 
-def finish(figure, opened: bool, save=None, show: bool = True) -> None:
+def finish(figure: Figure, opened: bool, save: str | Path | None = None, show: bool = True) -> None:
     """Saves or shows what was drawn.
 
     Args:
-        figure: of matplotlib.
-        opened: whether the figure was made for this one call. Somebody else's is neither shown nor closed.
-        save: path; a figure made here is then closed, so a loop over many images doesn't pile them up.
-        show: whether an unsaved figure made here is put on the screen. Where there is no screen, nothing happens.
+        figure: A matplotlib figure.
+        opened: Whether this call made the figure. A figure of the caller is neither shown nor closed.
+        save: Path to write to; a new figure is then closed, so that a loop over images does not collect figures.
+        show: Whether to show a new figure that is not saved. Without a screen, nothing happens.
     """
     if save is not None:
         save_figure(figure, save)
@@ -178,10 +198,10 @@ def finish(figure, opened: bool, save=None, show: bool = True) -> None:
             plt.show()
 
 
-def save_figure(figure, path) -> None:
-    """Writes a figure with all that was drawn beside its axes; the file is whole or not there.
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Writes a figure, including what is drawn outside its axes. The file is complete or does not exist.
 
-    The ending says the format (png, jpg, pdf, svg ...; none: png). Missing folders are made.
+    The extension is the format (png, jpg, pdf, svg ...; png without one). Missing folders are created.
     """
     with replacing(path) as unfinished:
         figure.canvas.figure.savefig(

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, Normalize
+from matplotlib.typing import ColorType
+from numpy.typing import ArrayLike
 
 from mrcnn.drawing import figures
 from mrcnn.drawing.captions import PLAIN_TEXT, TITLE_POINTS, class_caption, wrap_title
@@ -18,7 +24,15 @@ BOX_WIDTH = 2  # pixels, of draw_box
 
 
 def display_images(
-    images, titles=None, cols=4, cmap=None, norm=None, interpolation=None, *, ax=None, save=None
+    images: Sequence[np.ndarray],
+    titles: Sequence[str] | None = None,
+    cols: int = 4,
+    cmap: str | Colormap | None = None,
+    norm: Normalize | None = None,
+    interpolation: str | None = None,
+    *,
+    ax: Sequence[Axes] | None = None,
+    save: str | Path | None = None,
 ) -> np.ndarray:
     """Shows images in a grid.
 
@@ -62,7 +76,7 @@ def display_images(
     return axes[: len(pictures)]
 
 
-def color_splash(image, masks) -> np.ndarray:
+def color_splash(image: np.ndarray, masks: ArrayLike) -> np.ndarray:
     """The image in colour inside the masks and in grey outside.
 
     Args:
@@ -77,7 +91,7 @@ def color_splash(image, masks) -> np.ndarray:
     return np.where(inside[..., np.newaxis], image, grey[..., np.newaxis])
 
 
-def apply_mask(image, mask, color, alpha=0.5) -> np.ndarray:
+def apply_mask(image: np.ndarray, mask: ArrayLike, color: ColorType, alpha: float = 0.5) -> np.ndarray:
     """Paints a mask on the image, in place.
 
     Args:
@@ -102,7 +116,16 @@ def apply_mask(image, mask, color, alpha=0.5) -> np.ndarray:
     return image
 
 
-def display_top_masks(image, mask, class_ids, class_names, limit=4, *, ax=None, save=None) -> np.ndarray:
+def display_top_masks(
+    image: np.ndarray,
+    mask: ArrayLike,
+    class_ids: ArrayLike,
+    class_names: Sequence[str],
+    limit: int = 4,
+    *,
+    ax: Axes | None = None,
+    save: str | Path | None = None,
+) -> np.ndarray:
     """Shows the image and, for each of the classes that cover most of it, that class's masks in shades of blue.
 
     Args:
@@ -129,7 +152,7 @@ def display_top_masks(image, mask, class_ids, class_names, limit=4, *, ax=None, 
     return display_images(panels, titles=titles, cols=limit + 1, cmap="Blues_r", ax=ax, save=save)
 
 
-def draw_box(image, box, color) -> np.ndarray:
+def draw_box(image: np.ndarray, box: ArrayLike, color: float | Sequence[float]) -> np.ndarray:
     """Draws a box two pixels wide on the array, in place, and returns it. Parts outside the image are left out.
 
     Args:

@@ -16,6 +16,7 @@ from pathlib import Path
 import cv2
 import matplotlib
 import numpy as np
+from matplotlib.typing import ColorType
 from PIL import Image, ImageDraw, ImageFont
 
 from mrcnn.drawing.captions import printable
@@ -28,7 +29,7 @@ SMALLEST_TEXT = 10  # pixels
 MASK_ALPHA = 0.45
 
 
-def fill_mask(image: np.ndarray, mask: np.ndarray, color, alpha: float) -> None:
+def fill_mask(image: np.ndarray, mask: np.ndarray, color: ColorType, alpha: float) -> None:
     """Blends `color` into the pixels of `image` where `mask` is true, in place.
 
     Args:
@@ -47,7 +48,7 @@ def draw_instances(
     boxes: np.ndarray,
     masks: np.ndarray | None,
     captions: Sequence[str],
-    colors: Sequence,
+    colors: Sequence[ColorType],
     *,
     side: int | None = None,
     show_boxes: bool = True,
@@ -96,7 +97,7 @@ def _resize(image: np.ndarray, scale: float, interpolation: int) -> np.ndarray:
     return cv2.resize(image, (width, height), interpolation=interpolation)
 
 
-def _draw_mask(part: np.ndarray, mask: np.ndarray, color) -> None:
+def _draw_mask(part: np.ndarray, mask: np.ndarray, color: ColorType) -> None:
     """Fills a mask and draws its outline, in place."""
     fill_mask(part, mask, color, MASK_ALPHA)
     outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)

@@ -8,10 +8,11 @@ from __future__ import annotations
 import colorsys
 import functools
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from matplotlib import colors as mpl_colors
+from matplotlib.typing import ColorType
 from skimage.color import rgb2lab
 
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # of red, green, blue: ITU-R BT.709
@@ -52,7 +53,7 @@ def class_colors(class_ids: Iterable[int]) -> list[tuple[float, float, float]]:
     return [colors[(abs(int(class_id)) - 1) % PALETTE_SIZE] for class_id in class_ids]
 
 
-def as_color(color, name: str = "color") -> tuple[float, float, float, float]:
+def as_color(color: ColorType, name: str = "color") -> tuple[float, float, float, float]:
     """(red, green, blue, alpha) in 0..1. Raises ValueError for anything that is no color, such as 0..255 values."""
     try:
         return mpl_colors.to_rgba(color)
@@ -60,7 +61,7 @@ def as_color(color, name: str = "color") -> tuple[float, float, float, float]:
         raise ValueError(f"{name} is {color!r}; expected red, green and blue in 0..1 or a color's name.") from error
 
 
-def as_bytes(color) -> tuple[int, int, int]:
+def as_bytes(color: ColorType) -> tuple[int, int, int]:
     """(red, green, blue) in 0..255; alpha is dropped.
 
     Example:
@@ -72,7 +73,7 @@ def as_bytes(color) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def text_color(background) -> str:
+def text_color(background: ColorType) -> str:
     """Black or white, whichever reads better on the background: white up to a bright red's luminance."""
     rgb = np.asarray(as_color(background)[:3])
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
@@ -87,7 +88,9 @@ def random_colors(N: int, bright: bool = True) -> list[tuple[float, float, float
     return colors
 
 
-def choose_colors(colors, count: int, class_ids: Iterable[int] | None = None) -> list[tuple]:
+def choose_colors(
+    colors: str | Sequence[ColorType] | None, count: int, class_ids: Iterable[int] | None = None
+) -> list[tuple]:
     """The colour of each of `count` instances, from the argument `colors` of `mrcnn.visualize`.
 
     Args:

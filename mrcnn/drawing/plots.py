@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
 
 from mrcnn.drawing import figures
 from mrcnn.drawing.captions import PLAIN_TEXT, class_caption, printable
@@ -12,7 +17,9 @@ from mrcnn.drawing.palette import text_color
 ROOM_FOR_NUMBERS = 1200  # plot_overlaps writes zeros too in grids of at most this many cells
 
 
-def plot_precision_recall(AP, precisions, recalls, *, ax=None, save=None):
+def plot_precision_recall(
+    AP: float, precisions: ArrayLike, recalls: ArrayLike, *, ax: Axes | None = None, save: str | Path | None = None
+) -> Axes:
     """Draws the precision-recall curve, both in 0..1, with the average precision in its title. Returns the axes."""
     ax, opened = figures.open_axes(ax, (6.4, 4.8))
     ax.set_title(f"Precision-Recall Curve. AP@50 = {AP:.3f}")
@@ -26,8 +33,16 @@ def plot_precision_recall(AP, precisions, recalls, *, ax=None, save=None):
 
 
 def plot_overlaps(
-    gt_class_ids, pred_class_ids, pred_scores, overlaps, class_names, threshold=0.5, *, ax=None, save=None
-):
+    gt_class_ids: ArrayLike,
+    pred_class_ids: ArrayLike,
+    pred_scores: ArrayLike,
+    overlaps: ArrayLike,
+    class_names: Sequence[str],
+    threshold: float = 0.5,
+    *,
+    ax: Axes | None = None,
+    save: str | Path | None = None,
+) -> Axes:
     """Draws the IoU of each prediction (row) with each true instance (column).
 
     Cells above the threshold say "match" where the classes agree, "wrong" where not.

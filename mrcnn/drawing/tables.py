@@ -5,15 +5,20 @@ from __future__ import annotations
 import itertools
 import re
 import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mrcnn.drawing.captions import printable
 
+if TYPE_CHECKING:
+    import keras
+
 OVERFLOW = 1000  # display_weight_stats flags weights beyond it
 
 
-def display_table(table) -> None:
+def display_table(table: Iterable[Iterable[object]]) -> None:
     """Shows rows of cells: as an HTML table in a notebook (cells may hold HTML), elsewhere printed in columns."""
     rows = [[printable(cell) for cell in row] for row in table]
     if _in_notebook():
@@ -35,7 +40,7 @@ def _in_notebook() -> bool:
     return shell is not None and hasattr(shell, "kernel")
 
 
-def display_weight_stats(model) -> None:
+def display_weight_stats(model: keras.Model) -> None:
     """Shows shape, least, largest and standard deviation of each weight of a MaskRCNN, with what looks wrong.
 
     "dead?": all values are equal (biases, which may start as zeros, are let off). "overflow?": a value beyond 1000

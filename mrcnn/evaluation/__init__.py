@@ -1,4 +1,4 @@
-"""How good a model is, and where it fails.
+"""Measures how good a model is, and where it fails.
 
     report = evaluate_dataset(model, dataset)              a model on a data set
     report = evaluate_predictions(dataset, "results.json")  or results in COCO's form
@@ -24,7 +24,7 @@ from mrcnn.evaluation.report import Report
 from mrcnn.evaluation.semantic import semantic_map, semantic_scores
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> type:
     if name == "EvaluateDataset":  # brings Keras with it, so only when asked for
         from mrcnn.evaluation.callback import EvaluateDataset
 

@@ -1,14 +1,14 @@
-"""How sure the AP is: confidence intervals by drawing the images again, with replacement.
+"""Confidence intervals of AP by drawing the images with replacement (bootstrap).
 
 Shapes: S samples, N images, D detections of a class, T IoU thresholds.
 
 A sample is a weight for each image: how often it was drawn. The AP of a sample is that of a data set in which each
-image stands that many times (a test holds the two equal); no detection is copied for it. As in `coco.accumulate`,
-precision is looked at where hits are, for between them it only falls.
+image is repeated that many times (a test compares the two); no detection is copied. As in
+`coco_protocol.accumulate`, only the precision at hits is computed: between hits it falls.
 
-The samples of AP lie too high: with images drawn twice, a hit has fewer different false detections before it. So the
-interval isn't the middle 95 % of the samples but their mirror image about the value itself, the basic interval. In a
-simulation of data sets drawn from a population of 8,000 images (150 data sets each, 95 % asked for) the population's AP
+AP of a sample is too high on average: with images drawn twice, fewer different false detections come before a hit. The
+interval is therefore not the middle 95 % of the samples but its mirror image about the AP, the basic interval. In a
+simulation of data sets drawn from a population of 8,000 images (150 data sets per row, level 95 %), the population's AP
 was inside
 
     images  classes (frequency)   middle of the samples   basic
@@ -16,7 +16,7 @@ was inside
      100     5 (1/k)                    87 %               95 %
      200    40 (1/k^1.5)                48 %               69 %
 
-The last row is a warning: with many classes of a few instances AP itself comes out too high, and no interval helps.
+The last row is a warning: with many classes of few instances AP itself is too high, and no interval helps.
 
 Reference: Davison and Hinkley, "Bootstrap Methods and their Application", 1997, 5.2.1 (basic interval).
 """
@@ -27,7 +27,7 @@ import numpy as np
 
 from mrcnn.evaluation.coco_protocol import MATCH_50, RECALLS, Detections, Matches, T, Truths, sort_by_class
 
-MEMORY = 4_000_000  # weights of detections looked at together
+MEMORY = 4_000_000  # weights of detections in one block
 
 
 def draw(images: int, samples: int, seed: int = 0) -> np.ndarray:

@@ -39,18 +39,25 @@ def band(mask: np.ndarray, distance: int) -> np.ndarray:
     return mask & ~inner[distance:-distance, distance:-distance].astype(bool)
 
 
-def boundary_ious(det_rles, gt_rles, crowd, mask_ious, pairs, size) -> np.ndarray:
+def boundary_ious(
+    det_rles: list[dict],
+    gt_rles: list[dict],
+    crowd: np.ndarray,
+    mask_ious: np.ndarray,
+    pairs: np.ndarray,
+    size: tuple[int, int],
+) -> np.ndarray:
     """The smaller of mask IoU and boundary IoU, for some pairs of a detection and a true instance of one image.
 
     Args:
         det_rles, gt_rles: D and G masks as run lengths.
         crowd: [G] bool; the union with a crowd is the detection alone.
         mask_ious: [D, G].
-        pairs: [D, G] bool, where it is wanted.
+        pairs: [D, G] bool, the pairs to compute.
         size: height and width of the image.
 
     Returns:
-        [D, G] float64; 0 where not wanted.
+        [D, G] float64; 0 for the other pairs.
     """
     result = np.zeros_like(mask_ious)
     dets, gts = np.nonzero(pairs)

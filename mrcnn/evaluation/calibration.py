@@ -1,6 +1,6 @@
-"""Do the scores mean what they say, and where should one cut?
+"""Calibration of the scores, and the score threshold with the best F1.
 
-A score is calibrated if of the detections that say 0.8, 80 % are right: at IoU 0.5, each true instance found once.
+Scores are calibrated if 80 % of the detections with score 0.8 are correct (at IoU 0.5, each true instance found once).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Calibration:
     mce: float
 
     def to_dict(self) -> dict:
-        """Ready for json; None for bins without detections."""
+        """A dict for JSON; None for bins without detections."""
         columns = {"edges": self.edges, "counts": self.counts, "score": self.score, "precision": self.precision}
         plain = {n: [None if v != v else v for v in column.tolist()] for n, column in columns.items()}
         return {**plain, "ece": self.ece, "mce": self.mce}
@@ -45,7 +45,7 @@ def calibrate(detections: Detections, matches: Matches) -> Calibration | None:
     """Compares scores with the share of hits at IoU 0.5.
 
     Returns:
-        None where there are no detections, or where scores lie outside [0, 1] and so aren't probabilities.
+        None without detections, and if scores lie outside [0, 1] and so are not probabilities.
     """
     counted = (matches.ignored & MATCH_50) == 0
     score = detections.score[counted]
@@ -66,7 +66,7 @@ def calibrate(detections: Detections, matches: Matches) -> Calibration | None:
 
 @dataclass
 class Threshold:
-    """The score to cut at for the highest F1 at IoU 0.5: keep what has at least this score."""
+    """The score threshold with the highest F1 at IoU 0.5: detections with at least this score are kept."""
 
     score: float | None  # None: no hit at any score, or no truth
     f1: float
@@ -75,12 +75,12 @@ class Threshold:
 
 
 def best_threshold(score: np.ndarray, hit: np.ndarray, truths: int) -> Threshold:
-    """The cut with the highest F1 = 2 hits / (detections kept + true instances); of equals the highest score.
+    """The threshold with the highest F1 = 2 hits / (detections kept + true instances); of equals the highest score.
 
     Args:
-        score: [n] of detections that count.
-        hit: [n] bool.
-        truths: true instances.
+        score: [n] scores of the detections.
+        hit: [n] bool, which are correct.
+        truths: Number of true instances.
     """
     if truths == 0 or not hit.any():
         return Threshold(None, 0.0, 0.0, 0.0)
@@ -97,7 +97,7 @@ def best_threshold(score: np.ndarray, hit: np.ndarray, truths: int) -> Threshold
 def best_thresholds(
     detections: Detections, truths: Truths, matches: Matches, num_classes: int
 ) -> tuple[Threshold, list[Threshold]]:
-    """The best cut for all classes together, and that of each class 1..C-1."""
+    """The best threshold for all classes together, and that of each class 1..C-1."""
     counted = (matches.ignored & MATCH_50) == 0
     hit = (matches.hits & MATCH_50).astype(bool)
     true = ~truths.crowd
@@ -111,6 +111,6 @@ def best_thresholds(
 
 
 def min_scores(together: Threshold, single: list[Threshold]) -> np.ndarray:
-    """[C] the cut of each class; for a class without one of its own that of all together; 0 where there is none."""
+    """[C] the threshold of each class. A class without one gets that of all classes, or 0 if there is none."""
     common = 0.0 if together.score is None else together.score
     return np.array([common] + [common if cut.score is None else cut.score for cut in single])

@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.util
 import socket
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 
+from mrcnn.data.dataset import Dataset
 from mrcnn.drawing.instances import encode, side_by_side
 from mrcnn.drawing.palette import class_colors
 from mrcnn.evaluation.evaluate import MIN_SCORE, evaluate_dataset
@@ -56,14 +58,14 @@ class EvaluateDataset(keras.callbacks.Callback):
 
     def __init__(
         self,
-        dataset,
-        every=1,
-        images=None,
-        pictures=4,
-        log_dir=None,
-        min_score=MIN_SCORE,
-        progress=False,
-        picture_min_score=0.5,
+        dataset: Dataset,
+        every: int = 1,
+        images: int | Sequence[int] | None = None,
+        pictures: int = 4,
+        log_dir: str | Path | None = None,
+        min_score: float | None = MIN_SCORE,
+        progress: bool = False,
+        picture_min_score: float = 0.5,
     ):
         super().__init__()
         if not isinstance(every, (int, np.integer)) or every < 1:
@@ -82,17 +84,17 @@ class EvaluateDataset(keras.callbacks.Callback):
         self._logs = None
         self._writer = None
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict | None = None) -> None:
         self._logs = None
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         last = epoch + 1 == (self.params or {}).get("epochs")
         if self._logs is None or last or (epoch + 1) % self.every == 0:
             self._evaluate(epoch)
         if logs is not None:
             logs.update(self._logs)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict | None = None) -> None:
         if self._writer is not None:
             self._writer.close()
             self._writer = None

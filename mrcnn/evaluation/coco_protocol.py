@@ -1,4 +1,4 @@
-"""COCO's protocol: which detections are right, and the average precision and recall that follow.
+"""COCO's protocol: which detections are correct, and the average precision and recall.
 
 Shapes: D detections and G true instances (of an image, or of all), K classes, and in the results
     T 10 IoU thresholds   0.50, 0.55 ... 0.95
@@ -6,11 +6,11 @@ Shapes: D detections and G true instances (of an image, or of all), K classes, a
     A ranges of area      COCO's 4: all, small (below 32 x 32 pixels), medium, large (above 96 x 96)
     L limits              COCO's 3: the best 1, 10, 100 detections of an image and class; AP uses the last
 
-The numbers are those of pycocotools (the tests hold them equal to 1e-9); IoUs are computed by its C code. What differs
-is the matching: pycocotools walks detections x true instances once for each of the T x A cases. Here the T x A = 40
-cases are the bits of one integer, bit a * T + t, and one walk over the pairs that overlap settles all of them. It also
-is what keeps memory flat: of a detection there remain two integers, in which cases it is a hit, and in which it doesn't
-count.
+The numbers equal pycocotools' (tests compare them to 1e-9), whose C code computes the IoUs. The matching differs:
+pycocotools loops over detections and true instances once for each of the T x A cases. Here a case is bit a * T + t
+of an integer, and one loop over the overlapping pairs decides all cases. This also keeps memory small: two integers per
+detection, the cases in which it is a hit and those in which it is ignored. All detections are matched; limits apply to
+AP and AR only.
 
 Reference: Lin et al., "Microsoft COCO: Common Objects in Context"; cocodataset.org, "Detection evaluation".
 """
@@ -119,19 +119,18 @@ def match(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Matches the detections of one image, best score first, in all cases.
 
-    A detection takes the free true instance of its class with the highest sufficient IoU (of equals the last).
-    Instances that count come before ignored ones; a crowd can be taken any number of times.
+    A detection takes the free true instance of its class with the highest sufficient IoU (of equals the last); those
+    that count come before ignored ones, and a crowd can be taken any number of times.
 
     Args:
         ious: [D, G] float, rows by score, best first.
         same_class: [D, G] bool.
-        det_areas, gt_areas: [D], [G] pixels.
-        crowd: [G] bool.
+        det_areas, gt_areas, crowd: [D] and [G] pixels, [G] bool.
         settings: The ranges of area.
 
     Returns:
-        hits: [D] uint64, the cases in which it is right.
-        ignored: [D] uint64, the cases in which it is neither right nor wrong.
+        hits: [D] uint64, the cases in which it is correct.
+        ignored: [D] uint64, the cases in which it is neither correct nor wrong.
         taken: [D] int, the true instance it takes at IoU 0.50 over all areas, or -1.
     """
     outside = settings.outside_bits(det_areas)
@@ -142,14 +141,12 @@ def match(
         return hits, ignored, taken
     values = ious[det, gt]
     order = np.lexsort((-gt, -values, det))
-    det, gt = det[order], gt[order]
-    levels = np.searchsorted(THRESHOLDS, values[order], side="right").tolist()
+    det, gt, values = det[order], gt[order], values[order]
+    levels = np.searchsorted(THRESHOLDS, values, side="right").tolist()
     needless = settings.ignored_bits(gt_areas, crowd).tolist()
-    free = [settings.all] * len(crowd)
-    reached = settings.reached
-    bounds = np.flatnonzero(np.diff(det, prepend=-1, append=-1)).tolist()
+    free, reached = [settings.all] * len(crowd), settings.reached
     gt, crowd = gt.tolist(), crowd.tolist()
-    for first, last in pairwise(bounds):
+    for first, last in pairwise(np.flatnonzero(np.diff(det, prepend=-1, append=-1)).tolist()):
         d = det[first]
         hit, useless, open_cases = 0, 0, settings.all
         for i in range(first, last):
@@ -266,11 +263,11 @@ def accumulate(
 
 
 def envelope(counted: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Precision at the 101 recall levels from the places of the hits alone; between them it only falls.
+    """Precision at the 101 recall levels. Only hits are needed: between two hits precision falls.
 
     Args:
-        counted: [hits] detections that count up to and with each hit.
-        count: true instances.
+        counted: [hits] number of detections that count up to and including each hit.
+        count: Number of true instances.
 
     Returns:
         [R] precision, and [R] which hit reaches each level (`hits` where none does).
@@ -282,11 +279,13 @@ def envelope(counted: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     return precision[levels], levels
 
 
-def ap50(class_id, score, hit, counted, truths: np.ndarray) -> np.ndarray:
-    """AP of each class at one IoU threshold from plain columns: for measures that change them.
+def ap50(
+    class_id: np.ndarray, score: np.ndarray, hit: np.ndarray, counted: np.ndarray, truths: np.ndarray
+) -> np.ndarray:
+    """AP of each class at one IoU threshold, from columns that the caller may have changed.
 
     Args:
-        class_id, score, hit, counted: [D], the last two bool.
+        class_id, score, hit, counted: [D] of each detection; hit (correct) and counted (not ignored) are bool.
         truths: [C] true instances of each class.
 
     Returns:
@@ -303,7 +302,7 @@ def ap50(class_id, score, hit, counted, truths: np.ndarray) -> np.ndarray:
 
 
 def mean_of(values: np.ndarray) -> float:
-    """Mean of what could be measured (isn't -1); -1 where nothing could, as in pycocotools."""
+    """Mean of the values that are not -1 (not measurable); -1 if there are none, as in pycocotools."""
     values = values[values > -1]
     return float(values.mean()) if values.size else -1.0
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from pycocotools import mask as coco_mask
 
@@ -63,12 +65,14 @@ class Collector:
             pairs = (ious >= THRESHOLDS[0]) & (best.class_ids[:, None] == truth.class_ids[None, :])
             yield "boundary", boundary_ious(best.rles, truth.rles, truth.crowd, ious, pairs, truth.size)
 
-    def finish(self, key=None) -> tuple[list[int], Detections, Truths, dict[str, Matches]]:
+    def finish(
+        self, key: Callable[[int], int | str] | None = None
+    ) -> tuple[list[int], Detections, Truths, dict[str, Matches]]:
         """Puts the columns together.
 
         Args:
-            key: function of an image's number to sort the images by; None: as they were added. It matters for equal
-                scores only: those of an earlier image count as better.
+            key: Sort key of an image id; None: the order of `add`. It matters for equal scores only: those of an
+                earlier image count as higher.
 
         Returns:
             image ids in the order that positions in the columns mean, detections, truths, and matches by kind.

@@ -1,4 +1,4 @@
-"""Two evaluations of the same images, side by side: is the one really better, and where?"""
+"""Compares two evaluations of the same images: is one really better, and where?"""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class Difference:
 
 @dataclass
 class Comparison:
-    """What `compare` gives. `print` it for a table.
+    """The result of `compare`. `print` it for a table.
 
     Attributes:
         differences: dict number -> `Difference`, for AP, AP50 and AP75 of each kind both reports have.
         per_class: list of dicts: class_id, name, truths, a, b, difference, of the AP of the main kind.
         images: list of dicts: image_id (the data set's), key (its id in results), a, b, difference of the images'
             quality (`Report.image_scores`); the largest difference first.
-        names: of the two.
+        names: Names of the two reports.
         level: of the intervals.
     """
 
@@ -88,12 +88,12 @@ def compare(
 ) -> Comparison:
     """Compares two models on the same images.
 
-    The interval is a paired one: in each sample both are measured on the same draw of images, so what makes an image
-    hard for both cancels out, and differences far smaller than the reports' own intervals can be told from chance.
+    The interval is paired: each sample measures both models on the same draw of images. What makes an image hard for
+    both cancels out, so differences far smaller than the intervals of the reports can be told from chance.
 
     Args:
-        report_a, report_b: evaluations of the same images of data sets with the same truth.
-        names: what to call them.
+        report_a, report_b: Evaluations of the same images with the same ground truth.
+        names: Their names in the table.
         samples, level, seed: of the bootstrap, as in `Report.bootstrap`.
 
     Raises:

@@ -5,15 +5,16 @@ Everything is at IoU 0.5 (0.1 separates "badly placed" from "nothing there"), al
     localisation  overlaps a true instance of its class by 0.1 to 0.5
     class         overlaps one of another class by 0.5 or more
     both          overlaps one of another class by 0.1 to 0.5
-    duplicate     overlaps one of its class by 0.5 or more, which a better-scored detection has taken
-    background    overlaps nothing by 0.1
-    missed        a true instance that no detection has taken, and that no localisation or class error meant
+    duplicate     overlaps one of its class by 0.5 or more, which a detection with a higher score has matched
+    background    overlaps nothing by 0.1 or more
+    missed        a true instance that no detection has matched and no localisation or class error refers to
 
-The AP an error costs is what AP50 would gain if an oracle fixed it. A badly placed or misnamed detection becomes a hit
-if, of these two kinds, it is the best-scored one that means its true instance, and that is still free; else it goes.
-The other false ones go, missed instances don't count. The gains don't add up to 1 - AP50: an error fixed alone may
-still be hidden by another. Counts and costs (within 0.0005) are those of the authors' tool, tidecv 1.0.1, except for an
-IoU of exactly 0.5, which here is a hit.
+The cost of an error is the AP50 gained if an oracle fixed it. A localisation or class error becomes a hit if it has the
+highest score of those that refer to the same unmatched instance; otherwise it is removed. The other false detections
+are removed, and missed instances are not counted. The gains do not add up to 1 - AP50, because one error may hide
+another. All detections count, beyond COCO's 100 per image and class as well, so `ap50` can differ from the report's.
+Counts and costs (within 0.0005) are those of the authors' tool, tidecv 1.0.1, except for an IoU of exactly 0.5, which
+here is a hit.
 
 Reference: Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors", 2020.
 """
@@ -39,9 +40,9 @@ class Errors:
         ap50: AP at IoU 0.5, what the costs are measured against.
         counts: how many of each kind.
         costs: AP50 each kind costs, in [0, 1]; also "false positives" and "false negatives", all of them fixed.
-        kind: [D] int, the kind of each detection's error as in `KINDS`; -1: none, it is right or doesn't count.
-        meant: [D] int, row in `Truths` of the instance it would have had to fit, or -1.
-        missed: [G] bool.
+        kind: [D] int, index in `KINDS` of the error of each detection; -1 for correct and ignored ones.
+        meant: [D] int, row in `Truths` of the instance that the error refers to, or -1.
+        missed: [G] bool, which instances are missed.
     """
 
     ap50: float
@@ -57,7 +58,7 @@ class Errors:
 
 
 def break_down(detections: Detections, truths: Truths, matches: Matches, num_classes: int) -> Errors:
-    """Sorts the false detections by what is wrong with them, and says what each kind costs."""
+    """Classifies the false detections and computes the cost of each kind of error."""
     hit = (matches.hits & MATCH_50).astype(bool)
     counted = ~(matches.ignored & MATCH_50).astype(bool)
     kind, meant = _kinds(detections, truths, matches, counted & ~hit)
@@ -93,7 +94,9 @@ def break_down(detections: Detections, truths: Truths, matches: Matches, num_cla
     return Errors(base, counts, costs, kind, meant, missed)
 
 
-def _kinds(detections: Detections, truths: Truths, matches: Matches, wrong: np.ndarray):
+def _kinds(
+    detections: Detections, truths: Truths, matches: Matches, wrong: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """[D] kind of error or -1, and [D] the true instance it meant or -1."""
     same = detections.class_id[matches.pair_det] == truths.class_id[matches.pair_gt]
     of_same, same_gt = _best_pair(matches, same, len(wrong))
@@ -138,17 +141,17 @@ def _fixable(wrong: np.ndarray, meant: np.ndarray, score: np.ndarray, untaken: n
 def confusion_matrix(
     detections: Detections, truths: Truths, matches: Matches, num_classes: int, min_scores: np.ndarray
 ) -> np.ndarray:
-    """Which class is taken for which.
+    """Counts which class is detected as which.
 
-    A true instance goes to the detection of its class that takes it by COCO's rules; those left over go, highest IoU
-    first, to detections of other classes that overlap them by 0.5 and more.
+    True instances are matched by COCO's rules first. The remaining ones are matched, highest IoU first, with detections
+    of other classes that overlap them by 0.5 or more.
 
     Args:
-        min_scores: [C] score from which on a detection of each class counts.
+        min_scores: [C] lowest score at which a detection of each class counts.
 
     Returns:
-        [C, C] int: rows true, columns detected. Row 0: detections where no instance was left; column 0: instances
-        that nothing found.
+        [C, C] int: rows true, columns detected. Row 0: detections without an instance; column 0: instances
+        without a detection.
     """
     kept = detections.score >= min_scores[detections.class_id]
     hit = kept & (matches.hits & MATCH_50).astype(bool)

@@ -1,9 +1,9 @@
-"""The instances of one image, true or detected, in the form the measures work on.
+"""The instances of one image, true or detected, in the form that the metrics use.
 
     class_ids [n] int, 1..C-1 (the data set's own numbers)
     boxes [n, (x, y, width, height)] float64 pixels, COCO's order
     areas [n] float64 pixels, which decide what is small, medium and large
-    crowd [n] bool: a region of many; a detection in it is neither right nor wrong
+    crowd [n] bool: a region of many objects; a detection in it is neither correct nor wrong
     scores [n] float64, detections only
     rles: n masks as run lengths, or None where there are boxes only
 
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from mrcnn.data.dataset import describe_image
+from mrcnn.data.dataset import Dataset, describe_image
 from mrcnn.data.ground_truth import check_class_ids, load_masks
 from mrcnn.ops.rle import encode_masks, to_rle
 
@@ -41,7 +41,7 @@ class Instances:
         return len(self.class_ids)
 
     def take(self, rows: np.ndarray) -> Instances:
-        """The instances of these rows, in their order."""
+        """The instances of these rows, in the order of `rows`."""
         return Instances(
             self.size,
             self.class_ids[rows],
@@ -73,7 +73,7 @@ def _corners(boxes: np.ndarray) -> np.ndarray:
 
 
 # ---- Truth -----------------------------------------------------------------------------------------------------------
-def truth_of(dataset, image_id: int) -> Instances:
+def truth_of(dataset: Dataset, image_id: int) -> Instances:
     """True instances of an image.
 
     Args:
@@ -139,10 +139,10 @@ def _truth_of_annotations(dataset, image_id: int, annotations: list[dict]) -> In
     )
 
 
-def class_numbers(dataset) -> dict:
+def class_numbers(dataset: Dataset) -> dict[tuple[str, int | str], int]:
     """(source, the source's class id) -> the data set's class id, the background left out.
 
-    A class that `prepare(class_map)` made of several has several such names.
+    A class that `prepare(class_map)` merged from several has several such keys.
     """
     numbers = {}
     for i, info in enumerate(dataset.class_info):
@@ -152,8 +152,8 @@ def class_numbers(dataset) -> dict:
     return numbers
 
 
-def plain(value):
-    """A NumPy number as Python's own, so that it can stand in json and as a key."""
+def plain(value: object) -> object:
+    """A NumPy number as a Python number, for JSON and as a key; other values as they are."""
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -194,12 +194,20 @@ def detections_of(result: dict, size: tuple[int, int], num_classes: int, where: 
     return Instances(size, class_ids.astype(np.int64), boxes, areas, np.zeros(n, bool), scores, rles)
 
 
-def require_detections(class_ids, scores, boxes, size, num_classes: int, where: str, indices=None) -> None:
-    """Refuses NaN, classes out of range and boxes outside the image; names the first by its index.
+def require_detections(
+    class_ids: np.ndarray,
+    scores: np.ndarray,
+    boxes: np.ndarray,
+    size: tuple[int, int],
+    num_classes: int,
+    where: str,
+    indices: np.ndarray | None = None,
+) -> None:
+    """Raises a ValueError for NaN, classes out of range and boxes outside the image; it names the first index.
 
     Args:
         boxes: [n, (x, y, width, height)].
-        indices: [n] the numbers to name them by; None: their row.
+        indices: [n] indices for the message; None: the rows.
     """
     _require_classes(class_ids, num_classes, where, "class_ids", indices)
     _require(np.isfinite(scores), where, "score", scores, "a finite number", indices)

@@ -6,21 +6,24 @@ Shapes: G true instances, P predicted ones, H x W pixels.
     class ids [n], scores [n]
     overlaps [P, G] mask IoU in [0, 1]; its rows follow the predictions sorted by score, best first
 
-Names, arguments and, in ordinary cases, values are matterport's. Where the original gave NaN, a value above 1 or an
-exception, there is a defined value:
+Names, arguments and, in ordinary cases, values are matterport's. Where the original returned NaN or a value above 1, or
+raised an exception, these functions return:
 
-    no true instance, no prediction      AP 1, recall 1: nothing was there and nothing was claimed
-    no true instance, some prediction    AP 0
+    no true instance, no prediction      AP 1, recall 1
+    no true instance, some predictions   AP 0
     true instances, no prediction        AP 0, recall 0
     a mask without a pixel               IoU 0 with every mask
 
-These look at one image. For the AP of a data set as papers report it, see `mrcnn.evaluation.evaluate_dataset`: the mean
-of `compute_ap` over images is another quantity.
+The functions measure one image. For the AP of a data set as in papers, use `mrcnn.evaluation.evaluate_dataset`; the
+mean of `compute_ap` over images is a different quantity.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 def trim_zeros(x: np.ndarray) -> np.ndarray:
@@ -69,20 +72,21 @@ def compute_overlaps_masks(masks1: np.ndarray, masks2: np.ndarray) -> np.ndarray
 
 
 def compute_matches(
-    gt_boxes,
-    gt_class_ids,
-    gt_masks,
-    pred_boxes,
-    pred_class_ids,
-    pred_scores,
-    pred_masks,
-    iou_threshold=0.5,
-    score_threshold=0.0,
-):
-    """Gives each prediction, best score first, the free true instance of its class that it overlaps most.
+    gt_boxes: ArrayLike,
+    gt_class_ids: ArrayLike,
+    gt_masks: ArrayLike,
+    pred_boxes: ArrayLike,
+    pred_class_ids: ArrayLike,
+    pred_scores: ArrayLike,
+    pred_masks: ArrayLike,
+    iou_threshold: float = 0.5,
+    score_threshold: float = 0.0,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Matches each prediction, best score first, with the unmatched true instance of its class of the highest IoU.
 
     Args:
-        gt_boxes, gt_class_ids, gt_masks: the true instances; padding rows of `gt_boxes` and what follows are dropped.
+        gt_boxes, gt_class_ids, gt_masks: the true instances; padding rows of `gt_boxes`, and the ids and
+            masks that belong to them, are dropped.
         pred_boxes, pred_class_ids, pred_scores, pred_masks: the predictions, likewise.
         iou_threshold: mask IoU that a match needs at least, in [0, 1].
         score_threshold: a true instance takes no part in a match when the IoU is below this too (matterport's meaning).
@@ -97,15 +101,15 @@ def compute_matches(
         ValueError: a score that is NaN, named with its index; masks of different sizes.
     """
     gt_kept = _unpadded(gt_boxes)
-    gt_class_ids = _take(gt_class_ids, gt_kept)
-    gt_masks = _take_masks(gt_masks, gt_kept)
+    gt_class_ids = _select(gt_class_ids, gt_kept)
+    gt_masks = _select_masks(gt_masks, gt_kept)
     pred_kept = _unpadded(pred_boxes)
-    pred_scores = _take(pred_scores, pred_kept)
+    pred_scores = _select(pred_scores, pred_kept)
     if np.isnan(pred_scores).any():
         raise ValueError(f"compute_matches: pred_scores[{int(np.argmax(np.isnan(pred_scores)))}] is NaN.")
     order = np.argsort(pred_scores, kind="stable")[::-1]
-    pred_class_ids = _take(pred_class_ids, pred_kept)[order]
-    pred_masks = _take_masks(pred_masks, pred_kept)[..., order]
+    pred_class_ids = _select(pred_class_ids, pred_kept)[order]
+    pred_masks = _select_masks(pred_masks, pred_kept)[..., order]
 
     overlaps = compute_overlaps_masks(pred_masks, gt_masks)  # [P, G]
     possible = (overlaps >= iou_threshold) & (overlaps >= score_threshold)
@@ -122,15 +126,10 @@ def compute_matches(
 
 
 def compute_ap(
-    gt_boxes,
-    gt_class_ids,
-    gt_masks,
-    pred_boxes,
-    pred_class_ids,
-    pred_scores,
-    pred_masks,
-    iou_threshold=0.5,
-):
+    gt_boxes: ArrayLike, gt_class_ids: ArrayLike, gt_masks: ArrayLike,
+    pred_boxes: ArrayLike, pred_class_ids: ArrayLike, pred_scores: ArrayLike, pred_masks: ArrayLike,
+    iou_threshold: float = 0.5,
+) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """Average precision of one image at one IoU threshold, all classes taken together.
 
     Args:
@@ -158,16 +157,10 @@ def compute_ap(
 
 
 def compute_ap_range(
-    gt_box,
-    gt_class_id,
-    gt_mask,
-    pred_box,
-    pred_class_id,
-    pred_score,
-    pred_mask,
-    iou_thresholds=None,
-    verbose=1,
-):
+    gt_box: ArrayLike, gt_class_id: ArrayLike, gt_mask: ArrayLike,
+    pred_box: ArrayLike, pred_class_id: ArrayLike, pred_score: ArrayLike, pred_mask: ArrayLike,
+    iou_thresholds: Sequence[float] | np.ndarray | None = None, verbose: int = 1,
+) -> float:  # fmt: skip
     """Mean of `compute_ap` over IoU thresholds, 0.50 to 0.95 in steps of 0.05 unless others are given.
 
     Args:
@@ -193,7 +186,7 @@ def compute_ap_range(
     return mean
 
 
-def compute_recall(pred_boxes, gt_boxes, iou):
+def compute_recall(pred_boxes: ArrayLike, gt_boxes: ArrayLike, iou: float) -> tuple[float, np.ndarray]:
     """Share of the true boxes that are the best fit of some predicted box with an IoU of at least `iou`.
 
     A true box counts once, however many predictions fit it; a prediction stands for its best fit only.
@@ -204,7 +197,7 @@ def compute_recall(pred_boxes, gt_boxes, iou):
         iou: threshold in [0, 1].
 
     Returns:
-        recall: float in [0, 1]; 1 where there is no true box, for none was missed.
+        recall: float in [0, 1]; 1 if there is no true box.
         positive_ids: [n] int, the predictions that fit one.
     """
     from mrcnn.ops.boxes import compute_overlaps  # imports Keras, which evaluating COCO results does not need
@@ -226,11 +219,11 @@ def _unpadded(boxes) -> np.ndarray:
     return np.flatnonzero(np.any(boxes.reshape(-1, 4) != 0, axis=1)) if boxes.size else np.zeros(0, np.int64)
 
 
-def _take(values, kept: np.ndarray) -> np.ndarray:
+def _select(values, kept: np.ndarray) -> np.ndarray:
     return np.asarray(values).reshape(-1)[kept]
 
 
-def _take_masks(masks, kept: np.ndarray) -> np.ndarray:
+def _select_masks(masks, kept: np.ndarray) -> np.ndarray:
     """Masks [H, W, n] of the rows kept. The usual case, nothing dropped, copies nothing."""
     masks = np.asarray(masks)
     if masks.shape[-1] == len(kept):

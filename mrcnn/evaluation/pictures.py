@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.typing import ColorType
 
 from mrcnn.drawing.instances import draw_instances
 from mrcnn.evaluation.instances import Instances
@@ -13,7 +14,7 @@ PICTURE_SIDE = 480  # pixels, longer side of a picture in TensorBoard
 
 
 def picture_of(
-    image: np.ndarray, instances: Instances, captions: Sequence[str], colors: Sequence, side: int
+    image: np.ndarray, instances: Instances, captions: Sequence[str], colors: Sequence[ColorType], side: int
 ) -> np.ndarray:
     """Draws instances on an image, small ones over large ones. Boxes are drawn only where there are no masks.
 

@@ -1,20 +1,26 @@
-"""Figures of a report. They are made without pyplot, so they need no screen, never block, and aren't kept anywhere."""
+"""Figures of a report. They are made without pyplot, so they need no screen, never block and are not kept in memory."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mrcnn.drawing.captions import PLAIN_TEXT, printable
 from mrcnn.evaluation.coco_protocol import MATCH_50, THRESHOLDS
 from mrcnn.evaluation.errors import KINDS
 
+if TYPE_CHECKING:
+    from mrcnn.evaluation.report import Report
+
 BLUE, GREY, RED, GREEN = "#2563a8", "#9aa3ad", "#c2410c", "#2f855a"
 MOST_CLASSES = 24  # shown one by one; of more, those that say most
 
 
-def plot(report, what: str = "overview") -> Figure:
-    """A figure of a report; `Report.plot` says what there is."""
+def plot(report: Report, what: str = "overview") -> Figure:
+    """Draws a figure of a report; `Report.plot` lists the choices."""
     if what == "overview":
         figure = Figure(figsize=(13, 9), layout="constrained")
         axes = figure.subplots(2, 2).ravel()
@@ -29,7 +35,7 @@ def plot(report, what: str = "overview") -> Figure:
     return figure
 
 
-def curves(report, ax) -> None:
+def curves(report: Report, ax: Axes) -> None:
     """Precision over recall: each class at IoU 0.5 in grey, and the mean at several IoUs."""
     for row in report.per_class:
         if row["truths"]:
@@ -46,7 +52,7 @@ def curves(report, ax) -> None:
     _plain(ax)
 
 
-def classes(report, ax) -> None:
+def classes(report: Report, ax: Axes) -> None:
     """AP of each class; of many classes the best and the worst."""
     rows = sorted((r for r in report.per_class if r["truths"]), key=lambda r: r[f"{report.main}_ap"])
     title = f"AP of classes ({report.main})"
@@ -64,7 +70,7 @@ def classes(report, ax) -> None:
     _plain(ax, "x")
 
 
-def confusion(report, ax) -> None:
+def confusion(report: Report, ax: Axes) -> None:
     """Rows true, columns detected, shares of a row; of many classes those most confused."""
     matrix = report.confusion
     wrong = matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * np.diag(matrix)
@@ -87,7 +93,7 @@ def confusion(report, ax) -> None:
     ax.set(xlabel="detected", ylabel="true", title=f"Confusion at the best score of each class, shares of a row{some}")
 
 
-def errors(report, ax) -> None:
+def errors(report: Report, ax: Axes) -> None:
     """The AP50 each kind of error costs."""
     names = [*KINDS, "missed", "false positives", "false negatives"]
     values = [max(report.errors.costs[name], 0) for name in names]
@@ -105,7 +111,7 @@ def errors(report, ax) -> None:
     _plain(ax, "x")
 
 
-def calibration(report, ax) -> None:
+def calibration(report: Report, ax: Axes) -> None:
     """Precision over score, with the share of detections in each bin."""
     found = report.calibration
     ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="score", ylabel="share that is right (IoU 0.5)")
@@ -125,7 +131,7 @@ def calibration(report, ax) -> None:
     _plain(ax)
 
 
-def cuts(report, ax) -> None:
+def cuts(report: Report, ax: Axes) -> None:
     """Precision, recall and F1 of all classes together, over the score where detections are cut."""
     ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="score to cut at", title="Where to cut (all classes, IoU 0.5)")
     matches, truths = report.matches[report.main], int((~report.truths.crowd).sum())
@@ -147,7 +153,7 @@ def cuts(report, ax) -> None:
     _plain(ax)
 
 
-def _plain(ax, axis: str = "both") -> None:
+def _plain(ax: Axes, axis: str = "both") -> None:
     ax.grid(axis=axis, color="#e5e7eb", linewidth=0.6)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)

@@ -1,4 +1,4 @@
-"""What an evaluation gives: numbers as attributes, a table, a page, files."""
+"""The result of an evaluation: numbers as attributes, a table, an HTML report, JSON files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from mrcnn.evaluation.collector import Collector
 from mrcnn.evaluation.instances import truth_of
 from mrcnn.evaluation.text_table import write_table
 from mrcnn.io import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RESAMPLED = ("ap", "ap50", "ap75")  # the numbers with an interval
 
@@ -126,12 +130,12 @@ class Report:
         return self.bootstrap()
 
     def bootstrap(self, samples: int = 1000, level: float = 0.95, seed: int = 0) -> dict[str, tuple[float, float]]:
-        """Confidence intervals over images, by drawing them again with replacement.
+        """Confidence intervals over images, by drawing images with replacement.
 
         Args:
-            samples: how often; the ends of the interval settle at some hundred to a thousand.
-            level: share of the samples inside.
-            seed: of the draws.
+            samples: Number of draws; the ends of the interval settle at a few hundred to a thousand.
+            level: Share of the samples inside the interval.
+            seed: Seed of the draws.
 
         Returns:
             dict number -> (low, high), for AP, AP50 and AP75 of each kind; (-1, -1) where there is no truth.
@@ -184,12 +188,12 @@ class Report:
         return quality / T
 
     def semantic(self, min_score: float = 0.5) -> semantic.SemanticScores:
-        """The same detections as semantic segmentation: one class a pixel, overlaps by score.
+        """Measures the same detections as semantic segmentation: one class per pixel, the higher score on top.
 
-        Reads truth and detections again, one image at a time.
+        Reads ground truth and detections again, one image at a time.
 
         Args:
-            min_score: detections below it leave no mark.
+            min_score: Detections with a lower score are left out.
 
         Raises:
             ValueError: the results hold no masks.
@@ -211,12 +215,12 @@ class Report:
             self._semantic[min_score] = semantic.semantic_scores(confusion)
         return self._semantic[min_score]
 
-    # ---- Giving it out -----------------------------------------------------------------------------------------------
+    # ---- Output ----------------------------------------------------------------------------------------------------
     def __str__(self) -> str:
         return write_table(self)
 
-    def plot(self, what: str = "overview"):
-        """A matplotlib figure; needs no screen.
+    def plot(self, what: str = "overview") -> Figure:
+        """Draws a matplotlib figure. Needs no screen.
 
         Args:
             what: "overview", "curves", "classes", "confusion", "errors", "calibration" or "cuts".
@@ -225,12 +229,12 @@ class Report:
 
         return plot(self, what)
 
-    def report(self, path, images: int = 6) -> Path:
+    def report(self, path: str | Path, images: int = 6) -> Path:
         """Writes one self-contained HTML page: numbers, curves, confusion, and images drawn.
 
         Args:
-            path: of the page.
-            images: how many to draw of the best, the worst, and the most confidently wrong.
+            path: Path of the HTML file.
+            images: Number of images to draw of each kind: worst, most confident errors, best.
 
         Returns:
             The path.
@@ -256,14 +260,14 @@ class Report:
             "notes": self.notes,
         }
 
-    def to_coco_json(self, path=None) -> list[dict] | None:
+    def to_coco_json(self, path: str | Path | None = None) -> list[dict] | None:
         """The detections as a COCO results list; pycocotools gives the same numbers for it.
 
         Args:
-            path: where to write it as a file, or None.
+            path: Path of a file to write, or None.
 
         Returns:
-            The list if there is no path.
+            The list without a path, otherwise None.
         """
         if path is None:
             return list(self.predictions.stream())

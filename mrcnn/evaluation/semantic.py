@@ -1,4 +1,4 @@
-"""Instances seen as semantic segmentation: one class a pixel.
+"""Instances as semantic segmentation: one class per pixel.
 
 label map [H, W] int32: 0 background, 1..C-1 classes, -1 void (doesn't count: crowds of the truth)
 confusion [C, C] int64: pixels, rows true, columns detected
@@ -14,20 +14,20 @@ VOID = -1
 
 
 def semantic_map(result: dict, min_score: float = 0.0) -> np.ndarray:
-    """Flattens instances to one class a pixel.
+    """Flattens instances to one class per pixel.
 
-    Where masks overlap the higher score wins; without scores (truth) the smaller instance, for it lies in front more
-    often than not. Negative class ids are crowds: void where nothing else is.
+    Where masks overlap, the higher score wins; without scores (ground truth) the smaller instance, which is usually in
+    front. Pixels that only a crowd (a negative class id) covers are void.
 
     Args:
-        result: dict with masks [H, W, n], class_ids [n] and, of detections, scores [n]: what `model.detect` gives.
-        min_score: instances below it are left out.
+        result: dict with masks [H, W, n], class_ids [n] and, of detections, scores [n], as from `model.detect`.
+        min_score: Instances with a lower score are left out.
 
     Returns:
         [H, W] int32.
 
     Raises:
-        ValueError: numbers of masks, class ids and scores that differ.
+        ValueError: The numbers of masks, class ids and scores differ.
     """
     masks, class_ids = np.asarray(result["masks"]), np.asarray(result["class_ids"]).reshape(-1)
     scores = result.get("scores")

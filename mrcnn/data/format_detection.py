@@ -29,6 +29,7 @@ from mrcnn.data.formats.broken import naming
 from mrcnn.data.formats.json_head import describe
 from mrcnn.data.formats.photos import folders_below
 from mrcnn.data.formats.recognition import Format, OpenOptions, Place, UnknownFormat, indented
+from mrcnn.data.formats.unread import describe_unread
 
 SPLIT_NAMES = (("train", "training"), ("val", "valid", "validation"), ("test", "testing"))  # of one meaning each
 ONLY_OF = {"attribute": "VIA", "crowds_as_objects": "COCO"}  # the format of options that one format has
@@ -54,9 +55,10 @@ def open_dataset(
     or the second dataset with `classes=` the first. `train` and `evaluate_dataset` refuse others.
 
     Args:
-        path: a folder or an annotation file of one of these formats: VIA 1 and 2, COCO, labelme, Pascal VOC, YOLO-seg,
-            Open Images, nuclei (a PNG for each object), Penn-Fudan (object numbers in a PNG), M2NIST. A YOLO data.yaml
-            opens the images of `train`; see `open_splits` for others.
+        path: a folder or an annotation file of one of these formats: VIA 1 and 2, COCO (also LVIS and panoptic),
+            labelme, CVAT for images, Label Studio, Supervisely, Pascal VOC, YOLO (also darknet), Cityscapes, Open
+            Images, run lengths in CSV (Kaggle), nuclei (a PNG for each object), Penn-Fudan (object numbers in a PNG),
+            M2NIST. A YOLO data.yaml and Cityscapes open the images of `train`; see `open_splits` for others.
         classes: class names in the order of their ids 1, 2, ..., or another prepared `Dataset`, or None for all classes
             of the files.
             A list chooses the classes of COCO, labelme, VOC, YOLO and Open Images (which needs one). It must have all
@@ -291,7 +293,9 @@ def _several(path: Path, found: Found) -> str:
 
 def _none(place: Place) -> str:
     signs = [f"{form.name}: {form.signs}" for form in place.formats]
-    text = indented(f"{place.path}: no known format. Looked for", signs) + indented("\nand found", _found(place))
+    unread = "".join(f" {line}" for line in describe_unread(place))
+    text = indented(f"{place.path}: no known format.{unread} Looked for", signs)
+    text += indented("\nand found", _found(place))
     inner = [f"{folder}: {form.name}" for folder, form in datasets_below(place)]
     if not inner:
         return text

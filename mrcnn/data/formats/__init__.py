@@ -15,6 +15,9 @@ __all__ = ["MODULES", "BrokenAnnotation", "read_json"]
 MODULES = (
     "via",
     "label_studio",
+    "supervisely",
+    "cityscapes",
+    "panoptic",
     "coco",
     "labelme",
     "cvat",

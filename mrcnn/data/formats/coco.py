@@ -38,9 +38,10 @@ from mrcnn.data.dataset import Dataset, is_url
 from mrcnn.data.formats import writers
 from mrcnn.data.formats.access import current_access
 from mrcnn.data.formats.broken import BrokenAnnotation, names_file, names_image
-from mrcnn.data.formats.coco_file import PARTS, CategoryId, check_file, check_image, ids_of_names
+from mrcnn.data.formats.coco_file import PARTS, CategoryId, check_file, check_image, file_name, ids_of_names
 from mrcnn.data.formats.exif import UprightDataset
 from mrcnn.data.formats.json_head import find_strings, growing_heads, has_keys, texts_of
+from mrcnn.data.formats.panoptic import is_panoptic
 from mrcnn.data.formats.parsing import parse_all, read_json
 from mrcnn.data.formats.photos import PhotoFolder
 from mrcnn.data.formats.recognition import NAMES_READ, Format, OpenOptions, Place, find_images_folder
@@ -206,9 +207,9 @@ def _is_mine(content: Any) -> bool:
 
 
 def _find(place: Place) -> list[Path]:
-    found = place.json_files_of(FORMAT.name)
-    if not found and (annotations := place.inside("annotations")):
-        found = annotations.json_files_of(FORMAT.name)
+    found = [file for file in place.json_files_of(FORMAT.name) if not is_panoptic(place, file)]
+    if not found and (inside := place.inside("annotations")):
+        found = [file for file in inside.json_files_of(FORMAT.name) if not is_panoptic(inside, file)]
     return [file for file in found if file.name.startswith("instances_")] or found
 
 
@@ -230,7 +231,9 @@ def first_image_names(path: Path) -> list[str]:
     for content in growing_heads(path):
         if _is_mine(content):
             names = texts_of(content.get("images") or [], "file_name", NAMES_READ)
-            return names or find_strings(path, "file_name", NAMES_READ)
+            names = names or find_strings(path, "file_name", NAMES_READ)
+            urls = [] if names else find_strings(path, "coco_url", NAMES_READ)  # of LVIS
+            return names or [file_name({"coco_url": url}, (path, "images")) for url in urls]
     return []
 
 

@@ -81,6 +81,12 @@ def check_file(content: Any, path: str | Path, skip_broken: bool, crowds_as_obje
     names = {category["id"]: names[category["id"]] for category in categories}
     limits.check_classes(names, path)
     warn_of_similar_names(names.values(), path)
+    if any("not_exhaustive_category_ids" in image for image in content["images"]):
+        warn(
+            f"{path}: in LVIS, an image has all objects only of some classes (see neg_category_ids and"
+            " not_exhaustive_category_ids). Objects of other classes count as background in training and as false"
+            " detections in evaluation."
+        )
     return CocoFile(path, {**content, "annotations": annotations, "categories": categories}, names, by_image)
 
 
@@ -136,7 +142,7 @@ def check_image(image: dict, file: CocoFile, photos: PhotoFolder | None) -> tupl
             unknown category or a broken mask.
     """
     where, annotations = (file.path, f"image {image['id']}"), file.annotations.get(image["id"], [])
-    name = field(image, "file_name", str, "the image's file name", where)
+    name = file_name(image, where)
     told = [image.get(side) for side in ("height", "width")]
     for side, pixels in zip(("height", "width"), told if any(told) or photos is None else ()):
         if not isinstance(pixels, numbers.Real) or not 1 <= pixels <= image_reading.MAX_PIXELS or pixels != int(pixels):
@@ -156,6 +162,14 @@ def check_image(image: dict, file: CocoFile, photos: PhotoFolder | None) -> tupl
             raise BrokenAnnotation(file.path, entry, "category_id", known, annotation["category_id"])
         check_annotation(annotation, height, width, (file.path, entry))
     return photo, (height, width)
+
+
+def file_name(image: dict, where: Where) -> str:
+    """The name of an image's file. LVIS has only COCO's URL, which ends with folder and file: train2017/0...1.jpg."""
+    url = image.get("coco_url")
+    if image.get("file_name") is None and isinstance(url, str):
+        return "/".join(url.split("/")[-2:])
+    return field(image, "file_name", str, "the image's file name", where)
 
 
 def ids_of_names(classes: Iterable[str], names: dict[CategoryId, str], path: str | Path) -> list[CategoryId]:

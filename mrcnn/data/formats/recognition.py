@@ -171,7 +171,12 @@ def find_images_folder(file: Path, names: Sequence[str], loader: str) -> Path:
     here, above = file.parent, file.resolve().parent.parent
     if not names:
         return here
-    usual = [here, above / file.stem.removeprefix("instances_"), here / "images", above / "images"]
+    usual = [
+        here,
+        above / file.stem.removeprefix("instances_").removeprefix("panoptic_"),
+        here / "images",
+        above / "images",
+    ]
     holders = [here, above / "images"]
     if file.resolve().parent.name.lower().startswith(ANNOTATION_FOLDERS):
         usual, holders = [*usual, above], [above, here]

@@ -165,7 +165,7 @@ def rings(
             ring = np.zeros(0)
         if ring.ndim != 2 or ring.shape[1] != 2 or len(ring) < 3:
             raise BrokenAnnotation(*where, field, "three or more points [x, y], two numbers each", points)
-        limits.check_coordinates(ring.ravel(), *size, where, field)
+        limits.check_coordinates(ring.ravel().tolist(), *size, where, field)
         limits.check_outline(ring[:, 0], ring[:, 1], where, field)
         checked.append(ring)
     return Rings(tuple(checked))

@@ -38,7 +38,9 @@ from mrcnn.data.formats.broken import BrokenAnnotation, names_file, names_image
 from mrcnn.data.formats.exif import UprightDataset
 from mrcnn.data.formats.parsing import name_classes, parse_all
 from mrcnn.data.formats.recognition import FILES_READ, FOLDERS_READ, Format, OpenOptions, Place, first_bytes
+from mrcnn.data.formats.yolo_darknet import DARKNET, darknet_splits, is_darknet, read_darknet
 from mrcnn.data.formats.yolo_files import SPLITS, parse_image, read_folder, read_split, read_yaml
+from mrcnn.data.user_warnings import warn
 
 YAML = (".yaml", ".yml")
 DECIMALS = 2  # of coordinates in pixels: files have some six digits, so whole pixels become whole again
@@ -68,7 +70,7 @@ class YoloSegDataset(UprightDataset):
         """Adds the images of a data.yaml, or of a folder of labels.
 
         Args:
-            path: data.yaml, a folder that holds one, or a folder of *.txt files.
+            path: data.yaml, darknet's obj.data, a folder that holds a data.yaml, or a folder of *.txt files.
             images_dir: folder of the images; None: as data.yaml says, or the `images` that belongs to the `labels`.
             classes: list of class names. Where data.yaml or classes.txt names the numbers: those wanted,
                 in the order of their ids 1, 2, ...; objects of other classes are left out, with a warning that counts
@@ -87,7 +89,9 @@ class YoloSegDataset(UprightDataset):
         path, classes = Path(path), [classes] if isinstance(classes, str) else classes
         if path.is_dir() and (path / "data.yaml").is_file():
             path = path / "data.yaml"
-        if path.suffix.lower() in YAML:
+        if path.suffix.lower() == DARKNET:
+            pairs, names = read_darknet(path, split or "train")
+        elif path.suffix.lower() in YAML:
             pairs, names = read_split(path, split or "train", images_dir)
         else:
             pairs, names = read_folder(path / split if split else path, images_dir)
@@ -103,6 +107,8 @@ class YoloSegDataset(UprightDataset):
             raise BrokenAnnotation(path, "names", "class", f"to find {unknown[0]!r}", list(names.values()))
         wanted = list(names.values()) if classes is None else classes
         ids = name_classes(self, source, [names[number] for number in numbers], wanted, path)
+        if boxes := sum(len(values) == 4 for *_, rows in parsed for _, values in rows):
+            warn(f"{path}: {boxes} of {len(numbers)} objects are boxes; a box is taken as its mask.")
         for photo, (height, width), rows in parsed:
             own = [(ids[names[number]], values) for number, values in rows if names[number] in ids]
             self.add_image(source, photo.name, str(photo), height=height, width=width, rows=own)
@@ -200,6 +206,7 @@ def _has_area(ring: list[tuple]) -> bool:
 # ---- Recognising and opening -----------------------------------------------------------------------------------------
 def _find(place: Place) -> list[Path]:
     found = [file for file in place.files(*YAML) if b"\nnames:" in b"\n" + first_bytes(file)]
+    found += [file for file in place.files(DARKNET) if is_darknet(file)]
     usual = [file for file in found if file.stem in ("data", "dataset")]
     if found:
         return usual if len(usual) == 1 else found
@@ -229,6 +236,8 @@ def _open(path: Path, options: OpenOptions) -> YoloSegDataset:
 
 
 def _splits(path: Path) -> list[str]:
+    if path.suffix.lower() == DARKNET:
+        return darknet_splits(path)
     if path.suffix.lower() not in YAML:
         return []
     content = read_yaml(path)
@@ -237,7 +246,7 @@ def _splits(path: Path) -> list[str]:
 
 FORMAT = Format(
     name="YOLO-seg",
-    signs='a yaml file with "names:", or *.txt with lines "class x y x y ...", here or in labels/',
+    signs='a yaml file with "names:", darknet\'s obj.data, or *.txt with lines "class x y x y ...", here or in labels/',
     loader="YoloSegDataset().load_yolo(file_or_labels_folder)",
     find=_find,
     open=_open,

@@ -29,7 +29,7 @@ def read_split(path: Path, split: str, images_dir: str | Path | None) -> tuple[P
     content = read_yaml(path)
     names = _names(content.get("names", ""), path)
     if images_dir is not None:
-        return _with_labels(image_files(images_dir)), names
+        return with_labels(image_files(images_dir)), names
     entries = content.get(split) or []
     entries = [entries] if entries and isinstance(entries, str) else entries
     if not entries or not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
@@ -48,7 +48,7 @@ def read_split(path: Path, split: str, images_dir: str | Path | None) -> tuple[P
         folders = {_label_file(photo).parent for photo in inside}
         _warn_of_labels_without_image(inside, (file for folder in sorted(folders) for file in folder.glob("*.txt")))
         photos += inside
-    return _with_labels(photos), names
+    return with_labels(photos), names
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def read_folder(folder: Path, images_dir: str | Path | None) -> tuple[Pairs, dic
     return pairs, {}
 
 
-def _with_labels(photos: Iterable[Path]) -> Pairs:
+def with_labels(photos: Iterable[Path]) -> Pairs:
     pairs = ((photo, _label_file(photo)) for photo in photos)
     return [(photo, label if label.is_file() else None) for photo, label in pairs]
 

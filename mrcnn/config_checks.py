@@ -49,9 +49,11 @@ def check(config) -> None:
     require("MEAN_PIXEL", means, f"1 or IMAGE_CHANNEL_COUNT = {config.IMAGE_CHANNEL_COUNT} values")
     mini = not config.USE_MINI_MASK or count_numbers(config.MINI_MASK_SHAPE, above=0) == 2
     require("MINI_MASK_SHAPE", mini, "(height, width) in pixels")
-    double = [2 * config.MASK_POOL_SIZE] * 2
-    require("MASK_SHAPE", np.array_equal(config.MASK_SHAPE, double),
-            f"twice MASK_POOL_SIZE, {double}: the mask head doubles it")  # fmt: skip
+    if config.BOX_HEAD == "c4":
+        side, why = [config.MASK_POOL_SIZE] * 2, "MASK_POOL_SIZE, {}: the C4 head halves and doubles it"
+    else:
+        side, why = [2 * config.MASK_POOL_SIZE] * 2, "twice MASK_POOL_SIZE, {}: the mask head doubles it"
+    require("MASK_SHAPE", np.array_equal(config.MASK_SHAPE, side), why.format(side))
 
 
 def _check_sizes(config, require) -> None:

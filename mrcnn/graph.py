@@ -16,7 +16,9 @@ import keras
 import numpy as np
 
 from mrcnn.nn.anchors import Anchors
-from mrcnn.nn.backbones import build_backbone
+from mrcnn.nn.backbones import build_backbone, resnet_stage, resnet_style
+from mrcnn.nn.c4 import RoiStage5
+from mrcnn.nn.cascade import CASCADE_IOUS, CascadeHead, CascadeTargets, RefinedBoxes, join_stages
 from mrcnn.nn.detections import DetectedBoxes, DetectionLayer, FilledRows
 from mrcnn.nn.fpn import fpn_graph
 from mrcnn.nn.heads import ClassHead, MaskHead
@@ -41,7 +43,7 @@ class Stages:
     levels: list  # P2..P6, or [C4]: the RPN's
     rpn: list  # logits [B, A, 2], probs [B, A, 2], deltas [B, A, 4]
     anchors: keras.KerasTensor  # [1, A, 4]
-    class_head: ClassHead
+    class_head: ClassHead | CascadeHead
     mask_head: MaskHead
 
 
@@ -64,9 +66,6 @@ def build_stages(config) -> Stages:
     settings = config.anchor_settings()
     del settings["level_shapes"]  # the layer sees the maps
     anchors = Anchors(**settings, box_offset=rules.box_offset, name="anchors")
-    align = {"mode": config.ROI_ALIGN, "samples": config.ROI_ALIGN_SAMPLES, "level_rule": rules.level_rule,
-             "box_offset": rules.box_offset}  # fmt: skip
-    classes, train_bn = config.NUM_CLASSES, config.TRAIN_BN
     return Stages(
         image,
         meta,
@@ -74,9 +73,43 @@ def build_stages(config) -> Stages:
         pyramid,
         rpn,
         anchors([image, *pyramid]),
-        ClassHead(config.POOL_SIZE, classes, train_bn, config.FPN_CLASSIF_FC_LAYERS_SIZE, align),
-        MaskHead(config.MASK_POOL_SIZE, classes, train_bn, align, config.MASK_HEAD_CHANNELS),
+        *heads_of(config),
     )
+
+
+def heads_of(config) -> tuple[ClassHead | CascadeHead, MaskHead]:
+    """The class head, or a cascade of them, and the mask head."""
+    rules, c4 = config.convention, config.BOX_HEAD == "c4"
+    align = {
+        "mode": config.ROI_ALIGN, "samples": config.ROI_ALIGN_SAMPLES, "level_rule": rules.level_rule,
+        "box_offset": rules.box_offset, "strides": config.BACKBONE_STRIDES[2:3] if c4 else config.BACKBONE_STRIDES[:4],
+    }  # fmt: skip
+    train_bn, stage5 = config.TRAIN_BN, None
+    if c4:
+        style = resnet_style(config)
+        stage5 = RoiStage5(lambda x: resnet_stage(x, 5, 2, train_bn, style), config.MASK_POOL_SIZE)
+    common = {"roi_align": align, "norm": config.HEAD_NORM, "epsilon": config.BATCH_NORM_EPS, "stage5": stage5}
+    cascade = config.CASCADE_BBOX_STD_DEVS or []
+    class_heads = [
+        ClassHead(
+            config.MASK_POOL_SIZE if c4 else config.POOL_SIZE, config.NUM_CLASSES, train_bn,
+            config.FPN_CLASSIF_FC_LAYERS_SIZE, **common, kind=config.BOX_HEAD,
+            class_agnostic=config.CLASS_AGNOSTIC_BOX or bool(cascade), suffix=f"_s{i + 1}" if i else "",
+        )
+        for i in range(1 + len(cascade))
+    ]  # fmt: skip
+    mask_head = MaskHead(
+        config.MASK_POOL_SIZE, config.NUM_CLASSES, train_bn, channels=config.MASK_HEAD_CHANNELS, **common,
+        class_agnostic=config.CLASS_AGNOSTIC_MASK,
+    )  # fmt: skip
+    if not cascade:
+        return class_heads[0], mask_head
+    std_devs = [config.BBOX_STD_DEV, *cascade]
+    refine = [
+        RefinedBoxes(std_dev, rules.max_log_scale, rules.box_offset, name=f"refined_boxes_s{i}")
+        for i, std_dev in enumerate(std_devs[:-1], start=2)
+    ]
+    return CascadeHead(class_heads, refine), mask_head
 
 
 def detection_graph(stages: Stages, config) -> tuple[list, list]:
@@ -98,8 +131,8 @@ def detector_graph(stages: Stages, config) -> tuple[list, list]:
 def detections_of(stages: Stages, config) -> tuple:
     """Proposals [B, N, 4], their classes [B, N, C] and box deltas [B, N, C, 4], detections [B, D, 6]."""
     rois = proposals_of(stages, config, config.POST_NMS_ROIS_INFERENCE)  # [B, N, 4]
-    _, classes, boxes = stages.class_head(rois, stages.meta, stages.pyramid)
-    detections = DetectionLayer(config, name="mrcnn_detection")([rois, classes, boxes, stages.meta])
+    last_rois, classes, boxes = stages.class_head.classify(rois, stages.meta, stages.pyramid)
+    detections = DetectionLayer(config, name="mrcnn_detection")([last_rois, classes, boxes, stages.meta])
     return rois, classes, boxes, detections
 
 
@@ -136,21 +169,30 @@ def training_graph(stages: Stages, config) -> tuple[list, dict]:
 
     logits, probs, deltas = stages.rpn
     proposals = proposals_of(stages, config, config.POST_NMS_ROIS_TRAINING)  # [B, N, 4]
-    candidates = proposals
+    candidates, offset = proposals, config.convention.box_offset
     if not config.USE_RPN_ROIS:
         candidates = keras.Input((None, 4), name="input_roi", dtype="float32")
         inputs.append(candidates)
-        candidates = NormBoxes(name="norm_rois")([candidates, stages.image])
+        candidates = NormBoxes(offset, name="norm_rois")([candidates, stages.image])
     targets = DetectionTargetLayer(config, name="proposal_targets")
-    true_boxes = NormBoxes(name="norm_gt_boxes")([gt_boxes, stages.image])
+    true_boxes = NormBoxes(offset, name="norm_gt_boxes")([gt_boxes, stages.image])
     rois, class_ids, bbox, masks = targets(
         [candidates, gt_class_ids, true_boxes, gt_masks, stages.image]
     )  # [B, T, ...]
 
-    class_logits, classes, class_boxes = stages.class_head(rois, stages.meta, stages.pyramid)
     # Only positives have a mask to learn, and they come first: the mask head needn't see the rest.
     positive = FirstRows(targets.max_positives, name="positive_rois")(rois)  # [B, P, 4]
     pred_masks = stages.mask_head(positive, stages.meta, stages.pyramid)  # [B, P, 28, 28, C]
+    if config.CASCADE_BBOX_STD_DEVS:
+        heads = stages.class_head.stages(rois, stages.meta, stages.pyramid)
+        further = [
+            CascadeTargets(iou, std_dev, name=f"proposal_targets_s{i}")([heads[i - 1][0], gt_class_ids, true_boxes])
+            for i, (iou, std_dev) in enumerate(zip(CASCADE_IOUS, config.CASCADE_BBOX_STD_DEVS), start=2)
+        ]
+        class_ids, bbox = join_stages([(class_ids, bbox), *further], name="targets")
+        rois, class_logits, classes, class_boxes = join_stages(heads, name="class_heads")
+    else:
+        class_logits, classes, class_boxes = stages.class_head(rois, stages.meta, stages.pyramid)
     return inputs, {
         "rpn_class_logits": logits, "rpn_class": probs, "rpn_bbox": deltas, "rpn_rois": proposals,
         "output_rois": rois, "target_class_ids": class_ids, "target_bbox": bbox, "target_mask": masks,

@@ -83,7 +83,11 @@ class DetectionLayer(RuntimeValueLayer):
         super().__init__(**{"dtype": "float32", **kwargs})
         if config is not None:
             max_instances, min_confidence = config.DETECTION_MAX_INSTANCES, config.DETECTION_MIN_CONFIDENCE
-            nms_threshold, bbox_std_dev = config.DETECTION_NMS_THRESHOLD, config.BBOX_STD_DEV
+            nms_threshold = config.DETECTION_NMS_THRESHOLD
+            bbox_std_dev = [config.BBOX_STD_DEV, *(config.CASCADE_BBOX_STD_DEVS or [])][-1]  # of the last head
+            rules = config.convention
+            multi_label, min_side = rules.multi_label, rules.min_detection_side
+            max_log_scale, box_offset = rules.max_log_scale, rules.box_offset
         self.max_instances = int(max_instances)
         self.bbox_std_dev = [float(v) for v in np.ravel(bbox_std_dev)]
         self.multi_label, self.nms_per_class = bool(multi_label), bool(nms_per_class)

@@ -29,14 +29,18 @@ CROWD_IOU = 0.001  # a RoI that overlaps a crowd more than this is not negative:
 class NormBoxes(keras.layers.Layer):
     """Normalizes pixel boxes to their image. Zero rows are padding and stay zero.
 
+    Args:
+        box_offset: How boxes are normalized, see `ops.boxes`.
+
     Call arguments: `[boxes, image]`, [B, G, 4] and [B, H, W, channels]; only the size of the image is used.
 
     Returns:
         [B, G, 4] float32.
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, box_offset: int = 1, **kwargs):
         super().__init__(**{"dtype": "float32", **kwargs})
+        self.box_offset = int(box_offset)
 
     def compute_output_shape(self, input_shape):
         return input_shape[0]
@@ -44,7 +48,10 @@ class NormBoxes(keras.layers.Layer):
     def call(self, inputs):
         boxes, image = inputs
         real = ops.any(boxes != 0, axis=-1, keepdims=True)
-        return ops.where(real, norm_boxes_graph(boxes, ops.shape(image)[1:3]), 0.0)
+        return ops.where(real, norm_boxes_graph(boxes, ops.shape(image)[1:3], self.box_offset), 0.0)
+
+    def get_config(self):
+        return {**super().get_config(), "box_offset": self.box_offset}
 
 
 @keras.saving.register_keras_serializable(package="mrcnn")
@@ -64,6 +71,7 @@ class DetectionTargetLayer(keras.layers.Layer):
         fill_negatives: True takes as many negatives as fit into T; False as many as keep `positive_ratio`. In both
             cases an image without positive RoIs gets T negatives.
         seed: int or None, for the sampling.
+        box_offset: How boxes are normalized, see `ops.boxes`.
 
     Call arguments: `[proposals, gt_class_ids, gt_boxes, gt_masks]`, and `image` if `aligned`
         proposals: [B, N, 4], zero rows are padding.
@@ -106,6 +114,7 @@ class DetectionTargetLayer(keras.layers.Layer):
         add_gt: bool = False,
         fill_negatives: bool = False,
         seed: int | None = None,
+        box_offset: int = 1,
         **kwargs,
     ):
         super().__init__(**{"dtype": "float32", **kwargs})
@@ -113,8 +122,9 @@ class DetectionTargetLayer(keras.layers.Layer):
             rois_per_image, positive_ratio = config.TRAIN_ROIS_PER_IMAGE, config.ROI_POSITIVE_RATIO
             bbox_std_dev, mask_shape = config.BBOX_STD_DEV, config.MASK_SHAPE
             mini_mask, add_gt = config.USE_MINI_MASK, config.ADD_GT_TO_PROPOSALS
-            aligned = config.ROI_ALIGN == "aligned"
+            aligned = config.ROI_ALIGN != "crop"
             fill_negatives, seed = config.FILL_ROIS_WITH_NEGATIVES, config.SEED
+            box_offset = config.convention.box_offset
         self.rois_per_image = int(rois_per_image)
         self.positive_ratio = float(positive_ratio)
         self.bbox_std_dev = [float(v) for v in np.ravel(bbox_std_dev)]
@@ -124,6 +134,7 @@ class DetectionTargetLayer(keras.layers.Layer):
         self.add_gt = bool(add_gt)
         self.fill_negatives = bool(fill_negatives)
         self.seed = seed
+        self.box_offset = int(box_offset)
         self.random = keras.random.SeedGenerator(seed)
 
     @property
@@ -210,13 +221,14 @@ class DetectionTargetLayer(keras.layers.Layer):
         image_size, mask_size, cells = (
             ops.stack([ops.cast(n, "float32") for n in size]) for size in (image_size, mask_size, self.mask_shape)
         )
-        start = rois[..., :2] * (image_size - 1)  # [B, P, 2] pixels, from the edge of the image
-        side = (rois[..., 2:] - rois[..., :2]) * (image_size - 1) + 1
+        extent, offset = image_size - self.box_offset, self.box_offset
+        start = rois[..., :2] * extent  # [B, P, 2] pixels, from the edge of the image
+        side = (rois[..., 2:] - rois[..., :2]) * extent + offset
         ends = [start + side * 0.5 / cells, start + side * (1 - 0.5 / cells)]
         if self.mini_mask:
-            origin = boxes[..., :2] * (image_size - 1)
-            extent = ops.maximum((boxes[..., 2:] - boxes[..., :2]) * (image_size - 1) + 1, 1e-9)
-            ends = [(end - origin) / extent * mask_size for end in ends]
+            origin = boxes[..., :2] * extent
+            sides = ops.maximum((boxes[..., 2:] - boxes[..., :2]) * extent + offset, 1e-9)
+            ends = [(end - origin) / sides * mask_size for end in ends]
         return ops.concatenate([(end - 0.5) / ops.maximum(mask_size - 1, 1) for end in ends], axis=-1)
 
     def get_config(self):
@@ -231,6 +243,7 @@ class DetectionTargetLayer(keras.layers.Layer):
             "add_gt": self.add_gt,
             "fill_negatives": self.fill_negatives,
             "seed": self.seed,
+            "box_offset": self.box_offset,
         }
 
 

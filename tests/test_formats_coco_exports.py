@@ -92,6 +92,10 @@ def test_files_of_via_have_ids_as_texts_flat_polygons_and_repeated_categories(fo
     assert area(dataset)[0] == area(dataset)[1] > 0
 
 
+def test_names_that_are_numbers(folder):
+    assert load_quietly(write(folder, annotation(), categories=[{"id": 7, "name": 7}])).class_names == ["BG", "7"]
+
+
 def test_annotations_of_unknown_images_are_left_out_by_choice(folder):
     path = write(folder, annotation(), annotation(image_id=9))
     with pytest.raises(BrokenAnnotation, match=r"the id of one of images, got 9\. skip_broken=True leaves"):
@@ -150,7 +154,7 @@ def test_a_file_of_mostly_crowds_is_warned_of_and_one_with_few_is_not(folder):
 
 # ---- Image files -----------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    "name", ["sub\\a.png", "C:\\Users\\me\\set\\sub\\a.png", "/home/me/set/sub/a.png", "sub/A.PNG"]
+    "name", ["sub\\a.png", "C:\\Users\\me\\set\\sub\\a.png", "/home/me/set/sub/a.png", "sub/A.PNG", "s%75b/a.png"]
 )
 def test_paths_of_another_machine(tmp_path, name):
     photo(tmp_path / "images" / "sub" / "a.png")

@@ -241,6 +241,19 @@ def test_photos_of_a_camera_held_on_its_side_are_upright(tmp_path, orientation):
     assert dataset.load_mask(0)[0].shape == (height, width, 1)
 
 
+@pytest.mark.parametrize("place", ["images", "annotations", "json files"])
+def test_files_in_a_folder_of_their_own(tmp_path, place):
+    photo(tmp_path / "images" / "day 1" / "b.png")
+    (tmp_path / place).mkdir(exist_ok=True)
+    for name in ("images/day 1/b.png", "D:\\photos\\b.png", "..\\images\\day 1\\b.png", "day%201/b.png"):
+        write(tmp_path / place, content(shape(), imagePath=name))
+        assert open_dataset(tmp_path / place).load_image(0).shape == (H, W, 3), name
+
+
+def test_labels_that_are_numbers(folder):
+    assert load(write(folder, content(shape(label=7)))).class_names == ["BG", "7"]
+
+
 # ---- Shapes with too few points, and names of classes ----------------------------------------------------------------
 def test_shapes_with_too_few_points_leave_themselves_out(folder):
     shapes = [shape([[1, 2], [3, 4]]), shape([[1, 2]], kind="circle"), shape([[1, 2]], kind="rectangle"), shape([])]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from formats_kit import H, W, photo
 
+from mrcnn.data import open_dataset
 from mrcnn.data.formats import BrokenAnnotation
 from mrcnn.data.formats.voc import VocDataset
 
@@ -98,6 +99,24 @@ def test_the_outline_beside_a_box_is_the_mask(folder, form):
     with pytest.raises(BrokenAnnotation, match=r"object 0 \(cat\): polygon.y.*: expected a number of pixels, got 'b'"):
         write(folder, xml(thing(more=triangle.replace(">9<", ">b<"))))
         load(folder)
+
+
+def test_outlines_without_boxes_as_the_web_tool_labelme_writes_them(folder):
+    triangle = outline((4, 3), (10, 3), (4, 9), form="pt")
+    gone = f"<object><name>dog</name><deleted>1</deleted>{triangle}</object>"
+    write(folder, xml(thing("\ncat\n", "", f"<deleted>0</deleted>{triangle}"), gone))
+    dataset = load(folder)
+    assert dataset.class_names == ["BG", "cat"] and dataset.load_mask(0)[0].sum() == 28
+
+
+def test_images_in_a_folder_of_any_name(tmp_path):
+    photo(tmp_path / "photos of 2019" / "a.jpg")
+    (tmp_path / "annots").mkdir()
+    (tmp_path / "annots" / "a.xml").write_text(xml(thing(), filename="C:\\a.jpg"))
+    assert open_dataset(tmp_path).num_images == 1
+    (tmp_path / "photos of 2019" / "a.jpg").unlink()
+    with pytest.raises(BrokenAnnotation, match=r"filename: expected to find .*a\.jpg"):
+        open_dataset(tmp_path)
 
 
 def test_difficult_objects(folder):

@@ -203,7 +203,7 @@ def _category_names(categories: list, path: str | Path) -> dict[CategoryId, str]
         where = (path, f"categories[{i}]")
         _check_object(category, where)
         category_id = field(category, "id", (int, str), "a number or text", where)
-        name = field(category, "name", str, "a text", where).strip()
+        name = str(field(category, "name", (str, int), "a text", where)).strip()
         if names.setdefault(category_id, name) != name:
             expected = f"an id of its own for {name!r}"
             raise BrokenAnnotation(*where, "id", expected, f"{category_id}, as {names[category_id]!r} has")
@@ -220,7 +220,7 @@ def _without_unused(categories: list[dict], used: set[CategoryId]) -> list[dict]
     for category in categories:
         is_project = category.get("supercategory") == "none" and str(category["id"]) == "0"
         is_project &= bool(others) and all(other.get("supercategory") == category["name"] for other in others)
-        if category["id"] in used or not (is_project or is_background(category["name"])):
+        if category["id"] in used or not (is_project or is_background(str(category["name"]))):
             kept.setdefault(category["id"], category)
     return list(kept.values())
 

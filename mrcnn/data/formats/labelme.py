@@ -48,10 +48,11 @@ from mrcnn.data.formats import limits, writers
 from mrcnn.data.formats.broken import BrokenAnnotation, MissingPhoto, names_file, names_image
 from mrcnn.data.formats.exif import UprightDataset, size_for_annotation, upright_size
 from mrcnn.data.formats.image_files import SUFFIXES
+from mrcnn.data.formats.json_head import growing_heads, texts_of
 from mrcnn.data.formats.labelme_shapes import THIN, draw, merge, parse_shape, shapes_of
 from mrcnn.data.formats.parsing import field, name_classes, parse_all, read_json, warn_of_small_shapes
 from mrcnn.data.formats.photos import PhotoFolder
-from mrcnn.data.formats.recognition import Format, OpenOptions, Place
+from mrcnn.data.formats.recognition import NAMES_READ, Format, OpenOptions, Place, images_folder_of
 from mrcnn.data.image_reading import UnreadableImage, decode_image, read_header
 from mrcnn.data.user_warnings import warn
 from mrcnn.io import replacing
@@ -167,14 +168,21 @@ def _find(place: Place) -> list[Path]:
 def _open(path: Path, options: OpenOptions) -> LabelmeDataset:
     dataset = LabelmeDataset()
     labels = LABELS if options.names is None else None  # classes that no file has would need a place among the names
-    dataset.load_labelme(path, classes=options.classes, skip_broken=options.skip_broken, labels=labels)
+    files = sorted(path.glob("*.json")) if path.is_dir() else [path]
+    heads = [next(growing_heads(file)) for file in files[:NAMES_READ]]
+    stems = [file.stem for file, head in zip(files, heads) if isinstance(head, dict) and not head.get("imageData")]
+    folder = files[0].parent
+    names = texts_of(heads, "imagePath", NAMES_READ) if stems else []
+    if not any(PhotoFolder(folder).find(stem + suffix) for stem in stems for suffix in SUFFIXES):
+        folder = images_folder_of(files[0], names, folder, FORMAT.loader)
+    dataset.load_labelme(path, folder, classes=options.classes, skip_broken=options.skip_broken, labels=labels)
     return dataset
 
 
 FORMAT = Format(
     name="labelme",
     signs='JSON files with "shapes"',
-    loader="LabelmeDataset().load_labelme(folder)",
+    loader="LabelmeDataset().load_labelme(folder, images_dir)",
     find=_find,
     open=_open,
     is_mine=_is_mine,
@@ -255,7 +263,7 @@ def _objects(entries: list, size: Size, file: Path, too_small: list[str]) -> lis
         where = (file, f"shapes[{i}]")
         if not isinstance(entry, dict):
             raise BrokenAnnotation(*where, "shape", "an object", entry)
-        label = field(entry, "label", str, "the class's name", where).strip()
+        label = str(field(entry, "label", (str, int), "the class's name", where)).strip()
         group, flags = entry.get("group_id"), entry.get("flags") or {}
         if group is not None and (not isinstance(group, (int, str)) or isinstance(group, bool)):
             raise BrokenAnnotation(*where, "group_id", "a number, or null", group)

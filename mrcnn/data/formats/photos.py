@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from urllib.parse import unquote
 
 from mrcnn.data.dataset import is_url
 from mrcnn.data.formats.access import current_access
@@ -37,8 +38,9 @@ class PhotoFolder:
     def find(self, name: str) -> Path | None:
         """The file of this name; None if there is none.
 
-        The name may have backslashes, upper case where the file has lower case, and folders that aren't here, such as
-        those of the computer on which it was annotated. The file is the one that has most of these folders.
+        The name may have backslashes, upper case where the file has lower case, characters as in URLs (%20), and folders
+        that aren't here, such as those of the computer on which it was annotated. The file is the one that has most of
+        these folders.
         """
         parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
         for i in range(len(parts)):
@@ -50,7 +52,9 @@ class PhotoFolder:
             if found := self._find_in(folder, parts[-1]):
                 return found
         is_there = os.path.isabs(name) and self._access.allows(name, self.folder) and os.path.isfile(name)
-        return Path(name) if is_there else None
+        if is_there:
+            return Path(name)
+        return self.find(unquote(name)) if unquote(name) != name else None
 
     def locate(self, name: str, where: Where, field: str = "image file") -> Path | str:
         """The file of this name, as `find`; a URL as it is.

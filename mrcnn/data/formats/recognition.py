@@ -198,6 +198,30 @@ def find_images_folder(file: Path, names: Sequence[str], loader: str) -> Path:
     return best[0]
 
 
+def images_folder_of(file: Path, names: Sequence[str], usual: Path, loader: str) -> Path:
+    """The folder with the images of a format that has a file for each image.
+
+    Args:
+        file: one of the annotation files.
+        names: names of some images.
+        usual: folder in which they usually are.
+        loader: see `find_images_folder`.
+
+    Returns:
+        `usual` if it has one of the images; else the folder that `find_images_folder` finds; `usual` if it finds none.
+
+    Raises:
+        UnknownFormat: they are in several folders.
+    """
+    photos = PhotoFolder(usual)
+    if not names or any(photos.find(name) for name in names):
+        return usual
+    try:
+        return find_images_folder(file, names, loader)
+    except FileNotFoundError:  # the loader names all images that are missing
+        return usual
+
+
 def indented(heading: str, lines: Iterable[str]) -> str:
     """A heading with a list below it, for messages."""
     return "\n  ".join([heading, *lines])

@@ -42,8 +42,16 @@ from mrcnn.data.formats.broken import BrokenAnnotation, names_file, names_image
 from mrcnn.data.formats.exif import UprightDataset
 from mrcnn.data.formats.parsing import name_classes, parse_all
 from mrcnn.data.formats.photos import PhotoFolder
-from mrcnn.data.formats.recognition import Format, OpenOptions, Place, first_bytes
-from mrcnn.data.formats.voc_files import SPLITS_FOLDERS, XML_FOLDERS, XML_INNER, VocLayout, parse_mask, parse_xml
+from mrcnn.data.formats.recognition import NAMES_READ, Format, OpenOptions, Place, first_bytes, images_folder_of
+from mrcnn.data.formats.voc_files import (
+    SPLITS_FOLDERS,
+    XML_FOLDERS,
+    XML_INNER,
+    VocLayout,
+    first_image_names,
+    parse_mask,
+    parse_xml,
+)
 from mrcnn.data.formats.voc_masks import FOLDERS, VocMasks, find_masks
 
 
@@ -184,7 +192,12 @@ def _find(place: Place) -> list[Path]:
 
 def _open(path: Path, options: OpenOptions) -> VocDataset:
     dataset = VocDataset()
-    dataset.load_voc(path, classes=options.classes, skip_broken=options.skip_broken, subset=options.split)
+    layout = VocLayout.of(path)
+    folder = layout.images()
+    if layout.xml_folder is not None:
+        files = layout.xml_files(None)
+        folder = images_folder_of(files[0], first_image_names(files[:NAMES_READ]), folder, FORMAT.loader)
+    dataset.load_voc(path, folder, classes=options.classes, skip_broken=options.skip_broken, subset=options.split)
     return dataset
 
 

@@ -7,6 +7,8 @@ Shapes:
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from xml.etree import ElementTree
@@ -18,6 +20,7 @@ from mrcnn.data.formats.exif import upright_size
 from mrcnn.data.formats.image_files import SUFFIXES, check_size
 from mrcnn.data.formats.parsing import image_size, read_xml
 from mrcnn.data.formats.photos import PhotoFolder
+from mrcnn.data.formats.recognition import first_bytes
 from mrcnn.data.formats.voc_masks import VocMasks
 from mrcnn.data.user_warnings import warn
 
@@ -147,7 +150,7 @@ def parse_xml(file: Path, photos: PhotoFolder) -> tuple[Path, Path, tuple[int, i
     told = [None if text is None else round(_number(text, f"size.{side}", where))
             for side, text in zip(("height", "width"), told)]  # fmt: skip
     size = upright_size(photo, where, told)
-    entries = root.findall("object")
+    entries = [entry for entry in root.findall("object") if entry.findtext("deleted", "0").strip() != "1"]  # of LabelMe
     limits.check_masks(len(entries), *size, where)
     return file, photo, size, [_parse_object(entry, i, file, size) for i, entry in enumerate(entries)]
 
@@ -179,6 +182,17 @@ def parse_mask(stem: str, masks: VocMasks, xml_folder: Path | None, photos: Phot
     return stem, photo, size, objects
 
 
+def first_image_names(files: Sequence[Path]) -> list[str]:
+    """Names that the images of some XML files may have: as `filename` says, and the file's own name."""
+    names = []
+    for file in files:
+        match = re.search(rb"<filename>([^<]+)</filename>", first_bytes(file))
+        if match:
+            names.append(PureWindowsPath(match[1].decode("utf-8", errors="replace").strip()).name)
+        names += [f"{file.stem}{suffix}" for suffix in (".jpg", ".png")]
+    return list(dict.fromkeys(names))
+
+
 def _find_photo(root: ElementTree.Element, file: Path, photos: PhotoFolder) -> Path:
     """The image of a file: as `filename` says, or, as tools rename images without telling, by the file's own name."""
     name = PureWindowsPath(root.findtext("filename", "").strip()).name
@@ -200,6 +214,11 @@ def _parse_object(entry: ElementTree.Element, i: int, file: Path, size: tuple[in
     difficult = entry.findtext("difficult", "0").strip().lower()
     if difficult not in DIFFICULT:
         raise BrokenAnnotation(*where, "difficult", "0 or 1", difficult)
+    outline = _parse_polygon(entry, size, where)
+    if outline is not None and entry.find("bndbox") is None:
+        (ys, xs), (height, width) = outline, size
+        box = max(int(min(ys)), 0), max(int(min(xs)), 0), min(int(max(ys)) + 1, height), min(int(max(xs)) + 1, width)
+        return name, box, DIFFICULT[difficult], outline
     numbers = {}
     for side in SIDES:
         text = entry.findtext(f"bndbox/{side}")
@@ -216,11 +235,11 @@ def _parse_object(entry: ElementTree.Element, i: int, file: Path, size: tuple[in
     if box[0] >= box[2] or box[1] >= box[3]:
         expected = f"a box that meets the image of {size[1]} x {size[0]} pixels (width x height)"
         raise BrokenAnnotation(*where, "bndbox", expected, [x1, y1, x2, y2])
-    return name, box, DIFFICULT[difficult], _parse_polygon(entry, size, where)
+    return name, box, DIFFICULT[difficult], outline
 
 
 def _parse_polygon(entry: ElementTree.Element, size: tuple[int, int], where: Where) -> Polygon | None:
-    """The outline of an object, as Roboflow and Labelbox add it to the box; None if it has none."""
+    """The outline of an object, as Roboflow, Labelbox and LabelMe's web tool write it; None if it has none."""
     points = []
     for axis in "yx":
         found = [(child.tag[1:], child.text or "") for child in entry.iterfind("polygon/*") if child.tag[:1] == axis]

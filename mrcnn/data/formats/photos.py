@@ -38,7 +38,7 @@ class PhotoFolder:
     def find(self, name: str) -> Path | None:
         """The file of this name; None if there is none.
 
-        The name may have backslashes, upper case where the file has lower case, characters as in URLs (%20), and folders
+        The name may have backslashes, another case of letters, characters as in URLs (%20), and folders
         that aren't here, such as those of the computer on which it was annotated. The file is the one that has most of
         these folders.
         """

@@ -45,7 +45,7 @@ def test_real_exports(shared, tmp_path, case):
     dataset = open_dataset(shared / "cases" / case)
     for to in ("coco", "yolo", "labelme"):
         (written,) = convert(shared / "cases" / case, tmp_path / to, to)
-        assert_same(dataset, open_dataset(written))
+        assert_same(dataset, open_dataset(written, root=shared / "cases" / case))
 
 
 def write_coco(folder, split):
@@ -72,7 +72,7 @@ def test_splits(tmp_path, to):
         warnings.simplefilter("ignore", UserWarning)  # of crowds, which YOLO hasn't
         written = convert(tmp_path / "in", tmp_path / "out", to, splits=["train", "val"])
     assert len(written) == 2
-    for dataset in open_splits(tmp_path / "out", classes=["cat", "dog"]):
+    for dataset in open_splits(tmp_path / "out", classes=["cat", "dog"], root=tmp_path / "in"):
         masks, names = objects(dataset, 0)
         np.testing.assert_array_equal(masks[..., 0], ring())
         assert names == [("cat", False), ("dog", True)][: 1 if to == "yolo" else 2]

@@ -4,7 +4,8 @@
     python -m mrcnn.data.convert export.xml yolo --to yolo
     python -m mrcnn.data.convert balloon yolo --to yolo --splits train val
 
-COCO and labelme files name the images where they are; YOLO needs copies.
+COCO and labelme files name the images where they are; YOLO needs copies. If the images are outside of the target's
+folder, opening it needs this folder: `open_dataset("all.json", root="balloon")`.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ def convert(
     skip_broken: bool = False,
     attribute: str | None = None,
     crowds_as_objects: bool = False,
+    root: str | Path | None = None,
+    download: bool = False,
     progress: bool = False,
 ) -> list[Path]:
     """Converts a dataset of any format that `open_dataset` reads.
@@ -43,7 +46,7 @@ def convert(
         to: "coco", "yolo" or "labelme".
         classes: as in `open_dataset`.
         splits: names of splits, such as ["train", "val"], which then have the same class ids; empty: the whole source.
-        skip_broken, attribute, crowds_as_objects: as in `open_dataset`.
+        skip_broken, attribute, crowds_as_objects, root, download: as in `open_dataset`.
         progress: whether to show progress bars.
 
     Returns:
@@ -66,7 +69,13 @@ def convert(
     if to not in TARGETS:
         raise ValueError(f"to is {to!r}; expected one of {', '.join(TARGETS)}.")
     target = Path(target)
-    options = {"skip_broken": skip_broken, "attribute": attribute, "crowds_as_objects": crowds_as_objects}
+    options = {
+        "skip_broken": skip_broken,
+        "attribute": attribute,
+        "crowds_as_objects": crowds_as_objects,
+        "root": root,
+        "download": download,
+    }
     if not splits:
         return [_write(open_dataset(source, classes, **options), target, to, None, progress)]
     datasets = open_splits(source, splits, classes, **options)
@@ -98,6 +107,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--skip-broken", action="store_true", help="leave broken images out with a warning")
     parser.add_argument("--attribute", help="of VIA files: the attribute that tells the class")
     parser.add_argument("--crowds-as-objects", action="store_true", help="of COCO files: read iscrowd=1 as objects")
+    parser.add_argument("--root", metavar="FOLDER", help="whose images the source may name, besides its own folder")
+    parser.add_argument("--download", action="store_true", help="fetch images that are URLs")
 
 
 def run(arguments: argparse.Namespace) -> int:

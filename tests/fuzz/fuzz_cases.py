@@ -11,6 +11,7 @@ import io
 import itertools
 import json
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -229,11 +230,53 @@ def rle_csv(folder: Path) -> Path:
     return write(folder / "train.csv", "\n".join(["ImageId,EncodedPixels,ClassId", *rows])).parent
 
 
+def cityscapes(folder: Path) -> Path:
+    photo(folder / "leftImg8bit/train/ulm", "ulm_000001_leftImg8bit.png")
+    points = [[x, y] for x, y in zip(CORNERS[::2], CORNERS[1::2])]
+    back = [[0, 0], [W, 0], [W, H], [0, H]]
+    polygons = {"road": back, "car": points, "cargroup": [[x + 9, y + 9] for x, y in points], "person": points}
+    objects = [{"label": label, "polygon": polygon} for label, polygon in polygons.items()]
+    content = {"imgHeight": H, "imgWidth": W, "objects": objects}
+    return write(folder / "gtFine/train/ulm/ulm_000001_gtFine_polygons.json", content).parents[3]
+
+
+def supervisely(folder: Path) -> Path:
+    photo(folder / "ds" / "img")
+    png = io.BytesIO()
+    block().crop((4, 3, 12, 9)).convert("1").save(png, "PNG")
+    exterior, hole = [[3, 2], [20, 2], [20, 20], [3, 20]], [[6, 6], [9, 6], [9, 9]]
+    objects = [
+        {"classTitle": "cat", "geometryType": "polygon", "points": {"exterior": exterior, "interior": [hole]}},
+        {"classTitle": "dog", "geometryType": "rectangle", "points": {"exterior": [[3, 2], [9, 8]], "interior": []}},
+        {"classTitle": "dog", "geometryType": "bitmap",
+         "bitmap": {"origin": [4, 3], "data": base64.b64encode(zlib.compress(png.getvalue())).decode()}},
+    ]  # fmt: skip
+    write(folder / "ds" / "ann" / "a.png.json", {"size": {"height": H, "width": W}, "objects": objects, "tags": []})
+    write(folder / "meta.json", {"classes": [{"title": name, "shape": "any"} for name in CLASSES], "tags": []})
+    return folder
+
+
+def panoptic(folder: Path) -> Path:
+    colors = np.zeros((H, W, 3), np.uint8)
+    colors[3:9, 4:12], colors[12:20, 20:30], colors[25:] = (7, 0, 0), (0, 1, 0), (1, 1, 0)
+    name = photo(folder / "val", "a.jpg")
+    (folder / "panoptic_val").mkdir()
+    Image.fromarray(colors).save(folder / "panoptic_val" / "a.png")
+    segments = [{"id": i, "category_id": c, "iscrowd": int(c == 2)} for i, c in ((7, 1), (256, 2), (257, 3))]
+    categories = [{"id": i, "name": name, "isthing": int(i < 3)} for i, name in enumerate((*CLASSES, "sky"), 1)]
+    content = {
+        "images": [{"id": 5, "file_name": name, "height": H, "width": W}],
+        "annotations": [{"image_id": 5, "file_name": "a.png", "segments_info": segments}],
+        "categories": categories,
+    }
+    return write(folder / "panoptic_val.json", content)
+
+
 FORMATS: dict[str, Callable[[Path], Path]] = {
     case.__name__: case
     for case in (
         coco, via, labelme, labelme_with_image, voc, voc_masks, yolo, open_images, nuclei, penn_fudan,
-        m2nist, m2nist_zip, cvat, label_studio, rle_csv,
+        m2nist, m2nist_zip, cvat, label_studio, rle_csv, cityscapes, supervisely, panoptic,
     )
 }  # fmt: skip
 

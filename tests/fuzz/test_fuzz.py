@@ -75,4 +75,4 @@ def test_mutations_are_the_same_for_the_same_number_and_change_most_files(tmp_pa
         mutate(tmp_path / f"a{ending}", random.Random(number))
         broken.append((tmp_path / f"a{ending}").read_bytes())
     assert broken[:30] == broken[30:]
-    assert np.mean([content != whole for content in broken]) > 0.7
+    assert np.mean([content != whole for content in broken]) > 0.6

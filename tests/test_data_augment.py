@@ -8,7 +8,8 @@ from data_kit import Blocks, TinyConfig
 
 import mrcnn  # noqa: F401  (first: it lets imgaug be imported on NumPy 2)
 from mrcnn.data import mask_bits
-from mrcnn.data.augment import augment_sample, check_augmentation
+from mrcnn.data.augment import AugmentationError, augment_sample, check_augmentation
+from mrcnn.data.sample_stream import SampleStream
 from mrcnn.data.training_sample import load_image_gt
 
 imgaug = pytest.importorskip("imgaug")
@@ -237,6 +238,108 @@ def test_keras_color_layers_leave_the_masks_alone_and_mixing_layers_are_refused(
             check_augmentation(layer)
     with pytest.raises(ValueError, match="RandomCrop returned"):
         augment(keras.layers.RandomCrop(32, 32))
+
+
+# ---- Albumentations --------------------------------------------------------------------------------------------------
+class Pipeline:
+    """Called as `albumentations.Compose` is."""
+
+    def __init__(self, move):
+        self.move, self.seeds, self.processors = move, [], {"bboxes": "needs them"}
+
+    def set_random_seed(self, seed):
+        self.seeds.append(seed)
+
+    def __call__(self, *args, force_apply=False, **data):
+        if args:
+            raise KeyError("You have to pass data to augmentations as named arguments")
+        if self.processors:
+            raise ValueError("Your 'label_fields' are not valid")
+        return self.move(self.seeds[-1], **data)
+
+
+def flip_by_seed(seed, image, masks):
+    if seed % 2:
+        return {"image": image, "masks": masks}
+    return {"image": image[:, ::-1], "masks": [mask[:, ::-1] for mask in masks]}
+
+
+def test_a_pipeline_called_by_names_is_taken_as_it_is():
+    # "cannot load image": Compose was called with an image and masks by position.
+    image, masks = picture()
+    pipeline, flipped = Pipeline(flip_by_seed), 0
+    for seed in range(8):
+        made = [augment(pipeline, seed) for _ in range(2)]
+        for first, second in zip(*made):
+            np.testing.assert_array_equal(first, second)  # the seed decides
+        flipped += not np.array_equal(made[0][0], image)
+        expected = masks if np.array_equal(made[0][0], image) else masks[:, ::-1]
+        np.testing.assert_array_equal(made[0][1], expected)
+    assert 0 < flipped < 8 and not pipeline.seeds and pipeline.processors  # it is copied, not changed
+    assert augment(pipeline, None)[1].shape == masks.shape
+
+
+@pytest.mark.parametrize(
+    ("move", "message"),
+    [
+        (lambda seed, image, masks: {"image": image / 255, "masks": masks}, "image of float64.*leave Normalize"),
+        (lambda seed, image, masks: {"image": image, "masks": masks[1:]}, 'the 11 "masks"'),
+        (lambda seed, image, masks: {"masks": masks}, 'expected a dict with "image"'),
+        (lambda seed, image, masks: {"image": image[4:], "masks": masks}, r"image of shape \(68, 96, 3\)"),
+    ],
+    ids=["normalized", "lost masks", "no image", "another size"],
+)
+def test_what_a_pipeline_may_not_return(move, message):
+    with pytest.raises(AugmentationError, match=rf"(?i)Pipeline returned.*{message}"):
+        augment(Pipeline(move))
+
+
+def test_albumentations_itself():
+    albumentations = pytest.importorskip("albumentations")
+    boxes = albumentations.BboxParams(format="coco", label_fields=["labels"])
+    flip = albumentations.Compose([albumentations.HorizontalFlip(p=1)], bbox_params=boxes)
+    image, masks = augment(flip)
+    np.testing.assert_array_equal(image, picture()[0][:, ::-1])
+    np.testing.assert_array_equal(masks, picture()[1][:, ::-1])
+    noisy = albumentations.Compose([albumentations.RandomBrightnessContrast(p=0.5), albumentations.VerticalFlip(p=0.5)])
+    results = [augment(noisy, seed)[0] for seed in (0, *range(12))]
+    np.testing.assert_array_equal(results[0], results[1])
+    assert any((results[0] != other).any() for other in results[2:])
+
+
+# ---- Errors ----------------------------------------------------------------------------------------------------------
+def fails(image, masks):
+    return image, masks["key"]
+
+
+def fails_by_names(**data):
+    raise RuntimeError("no GPU")
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "message"),
+    [
+        (fails, "The augmentation fails failed with IndexError: only integers"),
+        (fails_by_names, "The augmentation fails_by_names failed with RuntimeError: no GPU"),
+        (iaa.Lambda(func_images=lambda images, *_: 1 / 0), "The augmentation Lambda failed with ZeroDivisionError"),
+    ],
+    ids=["callable", "by names", "imgaug"],
+)
+@pytest.mark.filterwarnings("ignore:The augmenter Lambda")
+def test_an_error_inside_an_augmentation_is_called_that(augmentation, message):
+    # "Can't load image 3" sent people to look for a broken image.
+    with pytest.raises(AugmentationError, match=message):
+        augment(augmentation)
+    config = TinyConfig()
+    stream = SampleStream(Blocks(), config, shuffle=False, seed=0, augmentations=[augmentation])
+    with pytest.raises(ValueError, match=rf"Can't augment image 0 \(blocks.0\): {message}"):
+        stream.sample(0)
+
+
+def test_images_of_other_types_keep_their_range():
+    image = np.full((8, 8, 3), 30000, np.int16)
+    brighter, _ = augment_sample(lambda image, masks: (image * 1.5, masks), image, np.zeros((8, 8, 0), np.uint8), 0)
+    assert brighter.dtype == np.int16 and (brighter == 32767).all()
 
 
 # ---- Through load_image_gt -------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from skimage import transform
 
 from mrcnn.ops import images
 from mrcnn.ops.images import add_mean, resize, resize_image, resize_mask, subtract_mean
+from mrcnn.ops.interpolation import image_sources, nearest_sources
 from mrcnn.ops.pixel_values import to_channels, to_rgb_uint8
 
 MEAN = [123.7, 116.8, 103.9]
@@ -407,4 +408,15 @@ def test_mask_pixels_are_picked_first_on_first_and_last_on_last():
     resized = resize_mask(mask, 2, [(1, 0), (0, 2), (0, 0)])
     np.testing.assert_array_equal(resized[:, 0], [0, 0, 0, 1, 1, 2, 2, 3, 3])
     assert resized.shape == (9, 10) and not resized[:, 8:].any()
-    np.testing.assert_array_equal(images.mask_sources((4, 4), 2, (2, 0, 3, 3))[0], [1, 1, 2])
+    np.testing.assert_array_equal(images.mask_sources((4, 4), 2, (2, 0, 3, 3), nearest_sources)[0], [1, 1, 2])
+
+
+def test_the_grid_of_images_by_hand():
+    assert image_sources(2, 4).tolist() == [0, 0, 1, 1]  # each pixel four times as large; scipy's grid: 0 0 1 1
+    assert image_sources(3, 12).tolist() == [0] * 4 + [1] * 4 + [2] * 4  # scipy's grid: 0 0 0 1 1 1 1 1 1 2 2 2
+    assert image_sources(3, 2).tolist() == [0, 2] and image_sources(5, 1).tolist() == [2]
+    assert image_sources(8, 4).tolist() == [0, 3, 4, 7]  # between two pixels: by turns
+    assert image_sources(7, 7).tolist() == list(range(7))
+    for source, target in np.random.default_rng(0).integers(1, 200, (50, 2)):
+        steps = np.diff(image_sources(source, target))
+        assert (steps >= 0).all() and (target < source or (steps <= 1).all())

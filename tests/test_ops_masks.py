@@ -95,7 +95,7 @@ def test_minimize_resized_is_the_three_steps_in_one(mode, height, width):
     _, _, scale, padding, crop = images.resize_image(image, 64, 128, mode=mode, rng=np.random.default_rng(1))
     boxes, mini = minimize_resized(mask, scale, padding, crop, (28, 20))
 
-    resized = images.resize_mask(mask, scale, padding, crop)
+    resized = images.resize_mask_like_image(mask, scale, padding, crop)
     expected = extract_bboxes(resized)
     np.testing.assert_array_equal(boxes, expected)
     assert boxes.dtype == np.int32 and not boxes[-1].any() and not mini[..., -1].any()

@@ -5,6 +5,8 @@
 - An imgaug augmenter. imgaug's own augmenters handle segmentation maps. A custom one (a subclass of
   `imgaug.augmenters.Augmenter`, or a `Lambda`) is tried once and refused if it moves pixels but not the masks.
 - A Keras image preprocessing layer (`keras.layers.RandomFlip("horizontal")`), or a `keras.layers.Pipeline` of them.
+- A pipeline of Albumentations (`A.Compose([...])`), or another object that is called by names,
+  `transform(image=image, masks=[mask, ...])`, and returns a dict. `set_random_seed`, if it has one, is called before.
 - Any callable `(image, masks) -> (image, masks)`. If it has an argument named `rng`, it receives a
   `numpy.random.Generator` that depends only on the seed and the place in the stream (None outside of training). Other
   sources of randomness depend on the order in which workers run.
@@ -16,11 +18,12 @@ Shapes:
 
 from __future__ import annotations
 
+import copy
 import inspect
 import sys
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import cv2
@@ -41,8 +44,14 @@ MIXING_AUGMENTERS = ("Blend", "Alpha", "SimplexNoiseAlpha", "FrequencyNoiseAlpha
                      "WithBrightnessChannels", "WithHueAndSaturation")  # fmt: skip
 MOVING_MODULES = {f"imgaug.augmenters.{name}" for name in ("flip", "geometric", "size")}
 
+RESIZING_MODULES = ("augmentations.crops", "augmentations.geometric.resize")  # of Albumentations
+
 # Weak references by id to imgaug augmenters that passed the check. A Sequential is a list and can't be a dict key.
 _checked: dict[int, weakref.ref] = {}
+
+
+class AugmentationError(ValueError):
+    """An augmentation failed, or returned what can't be used. The message names it; `__cause__` is its own error."""
 
 
 def augment_sample(
@@ -62,7 +71,8 @@ def augment_sample(
 
     Raises:
         TypeError: augmentation isn't one of the kinds listed.
-        ValueError: it changes a shape, or moves the image but not the masks.
+        ValueError: it moves the image but not the masks.
+        AugmentationError: it failed, or returned something else than an image and masks of the same size.
 
     Example:
         >>> def flip(image, masks):
@@ -74,12 +84,20 @@ def augment_sample(
         [False, False, False, False, False, True]
     """
     check_augmentation(augmentation)
-    if _is_imgaug(augmentation):
-        augmented, planes_out = _augment_imgaug(augmentation, image, planes, rng)
-    elif _is_keras_layer(augmentation):
-        augmented, planes_out = _augment_keras(augmentation, image, planes, count, rng)
-    else:
-        augmented, planes_out = _augment_callable(augmentation, image, planes, count, rng)
+    try:
+        if _is_imgaug(augmentation):
+            augmented, planes_out = _augment_imgaug(augmentation, image, planes, rng)
+        elif _is_keras_layer(augmentation):
+            augmented, planes_out = _augment_keras(augmentation, image, planes, count, rng)
+        elif _is_called_by_names(augmentation):
+            augmented, planes_out = _augment_by_names(augmentation, image, planes, count, rng)
+        else:
+            augmented, planes_out = _augment_callable(augmentation, image, planes, count, rng)
+    except (AugmentationError, MemoryError):
+        raise
+    except Exception as error:
+        message = f"The augmentation {_name(augmentation)} failed with {type(error).__name__}: {error}"
+        raise AugmentationError(message) from error
     _check_shape(augmentation, "image", augmented.shape, image.shape)
     _check_shape(augmentation, "masks", planes_out.shape[:2], planes.shape[:2])
     return augmented, np.ascontiguousarray(planes_out)
@@ -109,14 +127,14 @@ def check_augmentation(augmentation: Any) -> None:
                 )
     elif not callable(augmentation):
         raise TypeError(
-            f"augmentation is {augmentation!r}; expected an imgaug augmenter, a Keras preprocessing layer, or a"
-            " callable (image, masks) -> (image, masks)."
+            f"augmentation is {augmentation!r}; expected an imgaug augmenter, a Keras preprocessing layer, a pipeline"
+            " of Albumentations, or a callable (image, masks) -> (image, masks)."
         )
 
 
 def _check_shape(augmentation: Any, what: str, got: tuple[int, ...], expected: tuple[int, ...]) -> None:
     if got != expected:
-        raise ValueError(
+        raise AugmentationError(
             f"The augmentation {_name(augmentation)} returned {what} of shape {got} for {expected}; expected the same"
             " shape. Use keep_size=True with imgaug, or set sizes with Config.IMAGE_RESIZE_MODE instead."
         )
@@ -249,6 +267,49 @@ def _augment_keras(
     return _like(image, images[0]), mask_bits.pack(masks[0] > 0.5)
 
 
+# ---- Albumentations --------------------------------------------------------------------------------------------------
+def _is_called_by_names(augmentation: Any) -> bool:
+    """Whether a callable takes any keywords and no positional argument of its own, as Albumentations' transforms do."""
+    parameters = inspect.signature(augmentation).parameters.values()
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return any(p.kind is p.VAR_KEYWORD for p in parameters) and not any(p.kind in positional for p in parameters)
+
+
+def _augment_by_names(
+    augmentation: Callable, image: np.ndarray, planes: np.ndarray, count: int, rng: np.random.Generator | None
+) -> tuple[np.ndarray, np.ndarray]:
+    pipeline = copy.deepcopy(augmentation)  # threads must not share its random state
+    if hasattr(pipeline, "set_random_seed"):
+        pipeline.set_random_seed(int(np.random.randint(2**31) if rng is None else rng.integers(2**31)))
+    if hasattr(pipeline, "processors"):
+        pipeline.processors = {}  # of boxes and keypoints, which are computed from the masks afterwards
+    _resize_masks_like_images(pipeline)
+    masks = list(np.ascontiguousarray(np.moveaxis(mask_bits.unpack(planes, count), -1, 0)).view(np.uint8))
+    result = pipeline(image=image, masks=masks)
+    if not isinstance(result, Mapping) or "image" not in result or len(result.get("masks", ())) != count:
+        raise AugmentationError(
+            f"The augmentation {_name(augmentation)} returned a {type(result).__name__}; expected a dict with"
+            f' "image" and the {count} "masks".'
+        )
+    augmented = np.asarray(result["image"])
+    if augmented.dtype != image.dtype:
+        raise AugmentationError(
+            f"The augmentation {_name(augmentation)} returned an image of {augmented.dtype} for {image.dtype}; expected"
+            " the same type. Leave Normalize, ToFloat and ToTensorV2 out: the mean is subtracted afterwards."
+        )
+    moved = np.stack(result["masks"], axis=-1) if count else np.zeros((*augmented.shape[:2], 0), np.uint8)
+    return augmented, mask_bits.pack(moved)
+
+
+def _resize_masks_like_images(transform: Any) -> None:
+    """Makes the transforms that resize do so from pixel centers for masks as well; warping ones do."""
+    for inner in getattr(transform, "transforms", None) or ():
+        _resize_masks_like_images(inner)
+    resizes = any(name in type(transform).__module__ for name in RESIZING_MODULES)
+    if resizes and getattr(transform, "mask_interpolation", None) == cv2.INTER_NEAREST:
+        transform.mask_interpolation = cv2.INTER_NEAREST_EXACT
+
+
 # ---- Callables -------------------------------------------------------------------------------------------------------
 def _augment_callable(
     augmentation: Callable, image: np.ndarray, planes: np.ndarray, count: int, rng: np.random.Generator | None
@@ -257,7 +318,7 @@ def _augment_callable(
     takes_rng = "rng" in inspect.signature(augmentation).parameters
     result = augmentation(image, masks, **({"rng": rng} if takes_rng else {}))
     if not isinstance(result, (tuple, list)) or len(result) != 2:
-        raise ValueError(
+        raise AugmentationError(
             f"The augmentation {_name(augmentation)} returned a {type(result).__name__}; expected a pair"
             " (image, masks)."
         )
@@ -267,9 +328,10 @@ def _augment_callable(
 
 
 def _like(image: np.ndarray, augmented: np.ndarray) -> np.ndarray:
-    """Converts augmented to the type of image; to integers by rounding and clipping to 0..255."""
+    """Converts augmented to the type of image; to integers by rounding and clipping to the range of the type."""
     if image.dtype == augmented.dtype:
         return augmented
-    if image.dtype.kind == "u" and augmented.dtype.kind == "f":
-        augmented = np.clip(np.around(augmented), 0, 255)
+    if image.dtype.kind in "iu" and augmented.dtype.kind == "f":
+        limits = np.iinfo(image.dtype)
+        augmented = np.clip(np.around(augmented), limits.min, limits.max)
     return augmented.astype(image.dtype)

@@ -1,4 +1,4 @@
-"""Repairs of imgaug for NumPy 2. imgaug itself is no longer maintained.
+"""Repairs of imgaug, which is no longer maintained: for NumPy 2, and of the grid of its nearest-neighbor resizing.
 
 `pyimgaug` 0.5.0, which the extra `imgaug` installs, is imgaug's last development state, made importable on NumPy 2.
 imgaug 0.4.0, its last release, cannot be imported there without `np.sctypes`.
@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import functools
 
+import cv2
 import numpy as np
+
+from mrcnn.ops.interpolation import image_sources
 
 
 def restore_sctypes() -> None:
@@ -26,14 +29,35 @@ def restore_sctypes() -> None:
 
 @functools.cache
 def repair_augmenters() -> None:
-    """Repairs `Crop`, `CropAndPad` and `RandAugment` of pyimgaug 0.5.0.
+    """Repairs `Crop`, `CropAndPad`, `RandAugment` and `ElasticTransformation` of pyimgaug 0.5.0, and resizing.
 
-    They convert arrays of one element to Python numbers, which NumPy 2.4 refuses.
+    The first three convert arrays of one element to Python numbers, which NumPy 2.4 refuses; the shifts of the fourth
+    are float64 on NumPy 2, which OpenCV refuses. Augmenters that keep the size of images resize them from pixel
+    centers, but masks from pixel corners, so that these moved half a pixel.
     """
-    from imgaug.augmenters import size
+    import imgaug.imgaug
+    from imgaug.augmenters import geometric, size
 
+    imgaug.imgaug.imresize_many_images = functools.partial(_resize_from_centers, imgaug.imgaug.imresize_many_images)
+
+    elastic = geometric.ElasticTransformation
+    elastic._map_coordinates = functools.partialmethod(_map_float32, elastic._map_coordinates)
     if hasattr(size, "_prevent_zero_sizes_after_crops_"):
         size._prevent_zero_size_after_crop_ = functools.partial(_crop_of_one_axis, size)
+
+
+def _resize_from_centers(resize, images, sizes=None, interpolation=None):
+    """`imgaug.imresize_many_images`; `resize` is imgaug's own."""
+    whole = isinstance(sizes, tuple) and all(isinstance(side, (int, np.integer)) and side > 0 for side in sizes)
+    nearest = interpolation in ("nearest", cv2.INTER_NEAREST)
+    if not nearest or not whole or not isinstance(images, np.ndarray) or images.ndim not in (3, 4) or 0 in images.shape:
+        return resize(images, sizes, interpolation)
+    rows, columns = (image_sources(*sides) for sides in zip(images.shape[1:3], sizes))
+    return images[:, rows][:, :, columns]
+
+
+def _map_float32(transformation, map_coordinates, image, dx, dy, **options):
+    return map_coordinates(transformation, image, dx.astype(np.float32), dy.astype(np.float32), **options)
 
 
 def _crop_of_one_axis(size, axis_size, crop_start, crop_end):

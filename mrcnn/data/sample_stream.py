@@ -22,7 +22,7 @@ import numpy as np
 
 from mrcnn.config import Config
 from mrcnn.data.anchor_index import AnchorIndex
-from mrcnn.data.augment import check_augmentation
+from mrcnn.data.augment import AugmentationError, check_augmentation
 from mrcnn.data.dataset import Dataset, describe_image
 from mrcnn.data.rpn_targets import choose_anchors
 from mrcnn.data.training_sample import mold_sample, read_sample
@@ -147,7 +147,8 @@ class SampleStream:
                 dataset, config, image_id, image, masks, class_ids, augmentations, config.USE_MINI_MASK, rng
             )
         except Exception as error:
-            raise ValueError(f"Can't load {describe_image(dataset, image_id)}: {error}") from error
+            failed = "augment" if isinstance(error, AugmentationError) else "load"
+            raise ValueError(f"Can't {failed} {describe_image(dataset, image_id)}: {error}") from error
         return loaded if config.TRAIN_ON_EMPTY_IMAGES or (loaded[2] > 0).any() else None
 
     def _with_targets(self, image, image_meta, class_ids, boxes, masks, rng: np.random.Generator) -> Sample:

@@ -118,7 +118,7 @@ def mold_sample(
     )  # fmt: skip
     mini_shape = tuple(config.MINI_MASK_SHAPE) if use_mini_mask else None
     if augmentations:
-        planes = images.resize_mask(mask_bits.pack(masks), scale, padding, crop)
+        planes = images.resize_mask_like_image(mask_bits.pack(masks), scale, padding, crop)
         for augmentation in augmentations:
             image, planes = augment_sample(augmentation, image, planes, len(class_ids), rng)
         bbox = mask_bits.boxes(planes, len(class_ids))
@@ -126,7 +126,7 @@ def mold_sample(
     elif mini_shape:
         bbox, mask = minimize_resized(masks, scale, padding, crop, mini_shape)
     else:
-        mask = images.resize_mask(masks, scale, padding, crop) != 0
+        mask = images.resize_mask_like_image(masks, scale, padding, crop) != 0
         bbox = extract_bboxes(mask)
     visible = bbox[:, 2] > bbox[:, 0]
     check_class_ids(class_ids, dataset, image_id, visible)

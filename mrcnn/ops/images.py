@@ -10,13 +10,13 @@ Shapes and units:
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mrcnn.ops.interpolation import FIXED_BITS, bilinear, fine_bilinear, nearest_sources, value_limits
+from mrcnn.ops.interpolation import FIXED_BITS, bilinear, fine_bilinear, image_sources, nearest_sources, value_limits
 from mrcnn.ops.resize_modes import RESIZE_MODES, SIZE_MULTIPLE
 from mrcnn.ops.shorter_side import fit_shorter_side
 
@@ -225,7 +225,8 @@ def _scale_into(image: np.ndarray, shape: tuple, padding, crop) -> np.ndarray:
 
 
 def resize_mask(mask: ArrayLike, scale: float, padding: Sequence, crop: tuple | None = None) -> np.ndarray:
-    """Applies to masks what `resize_image` did to their image; pixels are picked, not blended.
+    """matterport's `resize_mask`: applies to masks what `resize_image` did to their image, but with the grid of
+    `scipy.ndimage.zoom`. The package itself uses `resize_mask_like_image`.
 
     Args:
         mask: [H, W, N] or [H, W], any type.
@@ -237,7 +238,29 @@ def resize_mask(mask: ArrayLike, scale: float, padding: Sequence, crop: tuple | 
         [height, width, N] or [height, width] of the same type, 0 in the padding.
     """
     mask = np.asarray(mask)
+    rows, columns = mask_sources(mask.shape, scale, crop, nearest_sources)
+    return _place_mask(mask, rows, columns, scale, padding, crop)
+
+
+def resize_mask_like_image(mask: ArrayLike, scale: float, padding: Sequence, crop: tuple | None = None) -> np.ndarray:
+    """Applies to masks exactly what `resize_image` did to their image; pixels are picked, not blended.
+
+    Arguments and result as of `resize_mask`.
+
+    Example:
+
+    >>> resize_mask_like_image(np.eye(2, dtype=int), 2, [(0, 0), (0, 0)])
+    array([[1, 1, 0, 0],
+           [1, 1, 0, 0],
+           [0, 0, 1, 1],
+           [0, 0, 1, 1]])
+    """
+    mask = np.asarray(mask)
     rows, columns = mask_sources(mask.shape, scale, crop)
+    return _place_mask(mask, rows, columns, scale, padding, crop)
+
+
+def _place_mask(mask: np.ndarray, rows, columns, scale, padding, crop) -> np.ndarray:
     (top, bottom), (left, right) = padding[:2]
     molded = np.zeros((top + len(rows) + bottom, left + len(columns) + right) + mask.shape[2:], mask.dtype)
     inside = molded[top : top + len(rows), left : left + len(columns)]
@@ -250,9 +273,17 @@ def resize_mask(mask: ArrayLike, scale: float, padding: Sequence, crop: tuple | 
     return molded
 
 
-def mask_sources(shape: Sequence[int], scale: float, crop: tuple | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """The source row [h] and column [w] of each row and column of the scaled and cropped, unpadded mask."""
-    rows, columns = (nearest_sources(side, scaled(side, scale)) for side in shape[:2])
+def mask_sources(
+    shape: Sequence[int],
+    scale: float,
+    crop: tuple | None = None,
+    sources: Callable[[int, int], np.ndarray] = image_sources,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The source row [h] and column [w] of each row and column of the scaled and cropped, unpadded mask.
+
+    sources: the grid, a function of `ops.interpolation`.
+    """
+    rows, columns = (sources(side, scaled(side, scale)) for side in shape[:2])
     if crop is None:
         return rows, columns
     y, x, height, width = crop

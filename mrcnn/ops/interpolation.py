@@ -65,11 +65,24 @@ def source_positions(source: int | np.ndarray, target: int) -> np.ndarray:
 def nearest_sources(source: int, target: int) -> np.ndarray:
     """[target] int: the source pixel that each target pixel takes; first to first and last to last.
 
-    This is the grid of `scipy.ndimage.zoom`, which matterport used for masks. It differs from that of images by less
-    than a pixel.
+    This is the grid of `scipy.ndimage.zoom`, which matterport used for masks. It differs from that of images: at the
+    border of an image that is scaled up 8 times, by 2.5 pixels.
     """
     step = (source - 1) / (target - 1) if target > 1 else 1.0
     return np.floor(np.arange(target) * step + 0.5).astype(np.intp)
+
+
+def image_sources(source: int, target: int) -> np.ndarray:
+    """[target] int: the source pixel under the center of each target pixel. This is the grid of images.
+
+    Where a center is exactly between two source pixels, as in halving an image, the lower and the upper one are taken
+    in turns; one of them alone would shift the whole mask.
+    """
+    centers = (np.arange(target) + 0.5) * (source / target)
+    sources = np.floor(centers).astype(np.intp)
+    between = np.isclose(centers, np.around(centers), rtol=0, atol=1e-6)
+    turns = np.around(centers).astype(np.intp) - (np.arange(target) % 2 == 0)
+    return np.where(between, turns, sources).clip(0, source - 1)
 
 
 def value_limits(image: np.ndarray) -> tuple:

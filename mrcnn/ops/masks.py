@@ -67,7 +67,7 @@ def minimize_mask(bbox: ArrayLike, mask: ArrayLike, mini_shape: Sequence[int]) -
 def minimize_resized(
     mask: ArrayLike, scale: float, padding: Sequence, crop: tuple | None, mini_shape: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Combines `resize_mask`, `extract_bboxes` and `minimize_mask` without the large masks in between.
+    """Combines `resize_mask_like_image`, `extract_bboxes` and `minimize_mask` without the large masks in between.
 
     The result is the same. Reading only the pixels that mini masks need makes loading faster (docs/performance.md,
     "loading").

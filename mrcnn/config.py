@@ -22,8 +22,6 @@ import numpy as np
 
 from mrcnn.config_checks import (
     BACKBONE,
-    BOX_HEADS,
-    CASCADE,
     COMPUTE_DTYPES,
     IMAGE_RANGE,
     LOSS_NAMES,
@@ -33,6 +31,7 @@ from mrcnn.config_checks import (
     contradictions,
 )  # fmt: skip
 from mrcnn.config_derived import DERIVED, DerivedSettings
+from mrcnn.config_networks import NetworkSettings
 from mrcnn.conventions import CONVENTIONS, MATTERPORT
 from mrcnn.ops.resize_modes import RESIZE_MODES
 from mrcnn.settings import (
@@ -64,7 +63,7 @@ from mrcnn.settings import (
 
 
 @collect_settings
-class Config(DerivedSettings):
+class Config(NetworkSettings, DerivedSettings):
     """The settings of a model and its training.
 
     Override them in a subclass, pass them by keyword, or set them on the instance:
@@ -276,32 +275,6 @@ class Config(DerivedSettings):
         " False: plain L2.",
         YES_OR_NO,
         effect=LOSS,
-    )
-
-    _conventions = Group("Parts of other networks")
-    BACKBONE_STRIDE_IN = Setting(
-        "1x1", "Convolution of a ResNet block that has the stride.", one_of("1x1", "3x3"), effect=GRAPH
-    )
-    BATCH_NORM_EPS = Setting(0.001, "Added to the variance in BatchNorm.", number(0), effect=GRAPH)
-    FPN_NORM = Setting(None, "Normalization in the feature pyramid.", one_of(None, "batch"), effect=GRAPH)
-    RPN_CONVS = Setting(1, "Convolutions of the RPN before its outputs.", one_of(1, 2), effect=GRAPH)
-    BOX_HEAD = Setting(
-        "fc2",
-        '"fc2": two fully connected layers. "conv4fc1": four convolutions and one. "c4": no pyramid; the last stage of'
-        " the ResNet is the head (Faster R-CNN).",
-        one_of(*BOX_HEADS),
-        effect=GRAPH,
-    )
-    HEAD_NORM = Setting(
-        "batch", "Normalization in the class and mask heads.", one_of(None, "batch", "group"), effect=GRAPH
-    )
-    CLASS_AGNOSTIC_BOX = Setting(False, "One box for each RoI instead of one per class.", YES_OR_NO, effect=GRAPH)
-    CLASS_AGNOSTIC_MASK = Setting(False, "One mask for each RoI instead of one per class.", YES_OR_NO, effect=GRAPH)
-    CASCADE_BBOX_STD_DEVS = Setting(
-        None,
-        "Cascade R-CNN: a BBOX_STD_DEV for each further class head, which refines the boxes of the one before.",
-        CASCADE,
-        effect=GRAPH,
     )
 
     def __init__(self, **settings: Any):

@@ -49,6 +49,11 @@ def check(config) -> None:
     require("MEAN_PIXEL", means, f"1 or IMAGE_CHANNEL_COUNT = {config.IMAGE_CHANNEL_COUNT} values")
     mini = not config.USE_MINI_MASK or count_numbers(config.MINI_MASK_SHAPE, above=0) == 2
     require("MINI_MASK_SHAPE", mini, "(height, width) in pixels")
+    require("RPN_NEGATIVE_IOU", config.RPN_NEGATIVE_IOU <= config.RPN_POSITIVE_IOU,
+            f"at most RPN_POSITIVE_IOU = {config.RPN_POSITIVE_IOU}")  # fmt: skip
+    further = 0 if config.CASCADE_BBOX_STD_DEVS is None else len(config.CASCADE_BBOX_STD_DEVS)
+    require("CASCADE_POSITIVE_IOUS", len(config.CASCADE_POSITIVE_IOUS) >= further,
+            f"an IoU for each of the {further} heads in CASCADE_BBOX_STD_DEVS")  # fmt: skip
     if config.BOX_HEAD == "c4":
         side, why = [config.MASK_POOL_SIZE] * 2, "MASK_POOL_SIZE, {}: the C4 head halves and doubles it"
     else:

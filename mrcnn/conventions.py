@@ -20,6 +20,9 @@ A network trained under one set of rules gives other numbers under another, so w
     log of a scaling   up to 30              up to log(1000 / 16)      up to log(1000 / 16)
     boxes found        whole pixels          float                     float
     mask on the photo  resized to the box    grown by a pixel, resized sampled at pixel centers
+    box loss           smooth L1, mean over  smooth L1 (beta 1/9),     L1, sum / samples
+                       positives             sum / samples
+    RoIs to train on   200, a third positive 512, a quarter positive   512, a quarter positive
 
 Sources: Ren et al., "Faster R-CNN"; He et al., "Mask R-CNN"; and what matterport's code, torchvision 0.28 and
 detectron2 02b5c4e2 compute, recorded stage by stage (tests/test_golden.py, tests/test_golden_torch.py).
@@ -57,6 +60,8 @@ class Convention:
         multi_label: a proposal gives a detection of each class whose score is high enough, not only of the best one.
         min_detection_side: pixels; smaller detections are dropped.
         whole_pixels: detected boxes are rounded to int32, otherwise float32.
+        best_anchors_choose: while training, an anchor that an object overlaps most learns the object that it overlaps
+            most itself; False: the one that overlaps it most.
         mask_paste: "resize", "padded_resize" or "grid_sample", see `ops.masks.paste_masks`.
         settings: defaults of `Config` under this convention, by name.
     """
@@ -80,6 +85,7 @@ class Convention:
     multi_label: bool = False
     min_detection_side: float = 0.0
     whole_pixels: bool = True
+    best_anchors_choose: bool = False
     mask_paste: str = "resize"
     settings: dict[str, Any] = field(default_factory=dict)
 
@@ -89,7 +95,7 @@ _LIKE_BOTH: dict[str, Any] = {
     "placement": "top_left", "size_multiple": 32, "pad_with_mean": True,
     "box_offset": 0, "window_padding": "symmetric",
     "sigmoid_objectness": True, "per_level_proposals": True, "max_log_scale": math.log(1000 / 16),
-    "multi_label": True, "whole_pixels": False,
+    "multi_label": True, "whole_pixels": False, "best_anchors_choose": True,
 }  # fmt: skip
 _SETTINGS_OF_BOTH: dict[str, Any] = {
     "BACKBONE": "resnet50", "MEAN_PIXEL": [123.675, 116.28, 103.53], "BATCH_NORM_EPS": 1e-5, "HEAD_NORM": None,
@@ -98,6 +104,11 @@ _SETTINGS_OF_BOTH: dict[str, Any] = {
     "RPN_BBOX_STD_DEV": [1.0, 1.0, 1.0, 1.0], "RPN_NMS_THRESHOLD": 0.7,
     "PRE_NMS_LIMIT": 1000, "POST_NMS_ROIS_INFERENCE": 1000,
     "DETECTION_MIN_CONFIDENCE": 0.05, "DETECTION_NMS_THRESHOLD": 0.5,
+    # Training. Thresholds of IoU are the papers' in all three. Theirs adds WEIGHT_DECAY * weight to the gradient, ours
+    # WEIGHT_DECAY * weight ** 2 to the loss, which has twice that gradient.
+    "PRE_NMS_LIMIT_TRAINING": 2000, "TRAIN_ROIS_PER_IMAGE": 512, "ROI_POSITIVE_RATIO": 0.25,
+    "ADD_GT_TO_PROPOSALS": True, "FILL_ROIS_WITH_NEGATIVES": True, "BOX_LOSS_AVERAGE": "samples",
+    "WEIGHT_DECAY": 0.00005, "WEIGHT_DECAY_PER_SIZE": False,
 }  # fmt: skip
 
 MATTERPORT = Convention("matterport")
@@ -105,13 +116,19 @@ TORCHVISION = Convention(
     "torchvision", **_LIKE_BOTH,
     side_rounding="floor", resampling="bilinear", anchor_rounding=True, anchor_strides="image // map",
     min_proposal_side=1e-3, level_rule="floor_after", min_detection_side=1e-2, mask_paste="padded_resize",
-    settings={**_SETTINGS_OF_BOTH, "BACKBONE_STRIDE_IN": "3x3", "ROI_ALIGN": "unaligned", "ROI_ALIGN_SAMPLES": 2},
+    settings={
+        **_SETTINGS_OF_BOTH, "BACKBONE_STRIDE_IN": "3x3", "ROI_ALIGN": "unaligned", "ROI_ALIGN_SAMPLES": 2,
+        "POST_NMS_ROIS_TRAINING": 2000, "SMOOTH_L1_BETA": 1 / 9,
+    },
 )  # fmt: skip
 DETECTRON2 = Convention(
     "detectron2", **_LIKE_BOTH,
     side_rounding="half_up", resampling="pillow", rank_by_logit=True, min_proposal_side=0.0, level_rule="floor_before",
     mask_paste="grid_sample",
-    settings={**_SETTINGS_OF_BOTH, "BACKBONE_STRIDE_IN": "1x1", "ROI_ALIGN": "aligned", "ROI_ALIGN_SAMPLES": 0},
+    settings={
+        **_SETTINGS_OF_BOTH, "BACKBONE_STRIDE_IN": "1x1", "ROI_ALIGN": "aligned", "ROI_ALIGN_SAMPLES": 0,
+        "POST_NMS_ROIS_TRAINING": 1000, "SMOOTH_L1_BETA": 0.0,
+    },
 )  # fmt: skip
 
 CONVENTIONS = {convention.name: convention for convention in (MATTERPORT, TORCHVISION, DETECTRON2)}

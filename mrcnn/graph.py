@@ -18,7 +18,8 @@ import numpy as np
 from mrcnn.nn.anchors import Anchors
 from mrcnn.nn.backbones import build_backbone, resnet_stage, resnet_style
 from mrcnn.nn.c4 import RoiStage5
-from mrcnn.nn.cascade import CASCADE_IOUS, CascadeHead, CascadeTargets, RefinedBoxes, join_stages
+from mrcnn.nn.cascade import CascadeHead, RefinedBoxes
+from mrcnn.nn.cascade_targets import CascadeTargetLayer, ScaleGradient
 from mrcnn.nn.detections import DetectedBoxes, DetectionLayer, FilledRows
 from mrcnn.nn.fpn import fpn_graph
 from mrcnn.nn.heads import ClassHead, MaskHead
@@ -130,24 +131,25 @@ def detector_graph(stages: Stages, config) -> tuple[list, list]:
 
 def detections_of(stages: Stages, config) -> tuple:
     """Proposals [B, N, 4], their classes [B, N, C] and box deltas [B, N, C, 4], detections [B, D, 6]."""
-    rois = proposals_of(stages, config, config.POST_NMS_ROIS_INFERENCE)  # [B, N, 4]
+    rois = proposals_of(stages, config, config.POST_NMS_ROIS_INFERENCE, config.PRE_NMS_LIMIT)  # [B, N, 4]
     last_rois, classes, boxes = stages.class_head.classify(rois, stages.meta, stages.pyramid)
     detections = DetectionLayer(config, name="mrcnn_detection")([last_rois, classes, boxes, stages.meta])
     return rois, classes, boxes, detections
 
 
-def proposals_of(stages: Stages, config, count: int) -> keras.KerasTensor:
-    """The best boxes of the RPN, [B, count, 4]."""
+def proposals_of(stages: Stages, config, count: int, limit: int) -> keras.KerasTensor:
+    """The best boxes of the RPN, [B, count, 4], of the `limit` best before NMS."""
     logits, probs, deltas = stages.rpn
     rules = config.convention
+    shared = {"pre_nms_limit": limit, "bbox_std_dev": config.RPN_BBOX_STD_DEV,
+              "stop_gradient": config.STOP_PROPOSAL_GRADIENT, "name": "ROI"}  # fmt: skip
     if not rules.per_level_proposals:
-        choose = ProposalLayer(count, config.RPN_NMS_THRESHOLD, config, name="ROI")
+        choose = ProposalLayer(count, config.RPN_NMS_THRESHOLD, **shared)
         return choose([probs, deltas, stages.anchors])
     choose = LevelProposalLayer(
-        count, config.RPN_NMS_THRESHOLD, pre_nms_limit=config.PRE_NMS_LIMIT, bbox_std_dev=config.RPN_BBOX_STD_DEV,
-        anchors_per_location=anchors_per_location(config), anchor_stride=config.RPN_ANCHOR_STRIDE,
-        min_side=rules.min_proposal_side or 0.0, max_log_scale=rules.max_log_scale, rank_by_logit=rules.rank_by_logit,
-        box_offset=rules.box_offset, stop_gradient=config.STOP_PROPOSAL_GRADIENT, name="ROI",
+        count, config.RPN_NMS_THRESHOLD, anchors_per_location=anchors_per_location(config),
+        anchor_stride=config.RPN_ANCHOR_STRIDE, min_side=rules.min_proposal_side or 0.0,
+        max_log_scale=rules.max_log_scale, rank_by_logit=rules.rank_by_logit, box_offset=rules.box_offset, **shared,
     )  # fmt: skip
     return choose([logits, deltas, stages.anchors, stages.meta, *stages.levels])
 
@@ -168,7 +170,8 @@ def training_graph(stages: Stages, config) -> tuple[list, dict]:
     inputs = [stages.image, stages.meta, match, rpn_bbox, gt_class_ids, gt_boxes, gt_masks]
 
     logits, probs, deltas = stages.rpn
-    proposals = proposals_of(stages, config, config.POST_NMS_ROIS_TRAINING)  # [B, N, 4]
+    limit = config.PRE_NMS_LIMIT_TRAINING or config.PRE_NMS_LIMIT
+    proposals = proposals_of(stages, config, config.POST_NMS_ROIS_TRAINING, limit)  # [B, N, 4]
     candidates, offset = proposals, config.convention.box_offset
     if not config.USE_RPN_ROIS:
         candidates = keras.Input((None, 4), name="input_roi", dtype="float32")
@@ -180,24 +183,42 @@ def training_graph(stages: Stages, config) -> tuple[list, dict]:
         [candidates, gt_class_ids, true_boxes, gt_masks, stages.image]
     )  # [B, T, ...]
 
+    class_outputs = class_heads_in_training(stages, config, (rois, class_ids, bbox), [gt_class_ids, true_boxes])
     # Only positives have a mask to learn, and they come first: the mask head needn't see the rest.
     positive = FirstRows(targets.max_positives, name="positive_rois")(rois)  # [B, P, 4]
     pred_masks = stages.mask_head(positive, stages.meta, stages.pyramid)  # [B, P, 28, 28, C]
-    if config.CASCADE_BBOX_STD_DEVS:
-        heads = stages.class_head.stages(rois, stages.meta, stages.pyramid)
-        further = [
-            CascadeTargets(iou, std_dev, name=f"proposal_targets_s{i}")([heads[i - 1][0], gt_class_ids, true_boxes])
-            for i, (iou, std_dev) in enumerate(zip(CASCADE_IOUS, config.CASCADE_BBOX_STD_DEVS), start=2)
-        ]
-        class_ids, bbox = join_stages([(class_ids, bbox), *further], name="targets")
-        rois, class_logits, classes, class_boxes = join_stages(heads, name="class_heads")
-    else:
-        class_logits, classes, class_boxes = stages.class_head(rois, stages.meta, stages.pyramid)
     return inputs, {
         "rpn_class_logits": logits, "rpn_class": probs, "rpn_bbox": deltas, "rpn_rois": proposals,
-        "output_rois": rois, "target_class_ids": class_ids, "target_bbox": bbox, "target_mask": masks,
-        "mrcnn_class_logits": class_logits, "mrcnn_class": classes, "mrcnn_bbox": class_boxes, "mrcnn_mask": pred_masks,
+        **class_outputs, "target_mask": masks, "mrcnn_mask": pred_masks,
     }  # fmt: skip
+
+
+def class_heads_in_training(stages: Stages, config, sampled: tuple, truth: list) -> dict:
+    """RoIs, targets and outputs of each class head by name. In a cascade, those of the further heads end in "_s2", ...
+
+    Args:
+        sampled: rois [B, T, 4], class_ids [B, T] and deltas [B, T, 4] of the first head.
+        truth: class ids [B, G] and boxes [B, G, 4] of the objects.
+    """
+    heads, pyramid, outputs = [stages.class_head], stages.pyramid, {}
+    if isinstance(stages.class_head, CascadeHead):
+        heads = stages.class_head.heads
+        share = ScaleGradient(1 / len(heads), name="share_of_class_head")
+        pyramid = [share(features) for features in pyramid]
+    for i, head in enumerate(heads):
+        rois, class_ids, bbox = sampled
+        logits, classes, deltas = head(rois, stages.meta, pyramid)
+        suffix = f"_s{i + 1}" if i else ""
+        named = {"output_rois": rois, "target_class_ids": class_ids, "target_bbox": bbox,
+                 "mrcnn_class_logits": logits, "mrcnn_class": classes, "mrcnn_bbox": deltas}  # fmt: skip
+        outputs |= {name + suffix: value for name, value in named.items()}
+        if i + 1 < len(heads):
+            refined = stages.class_head.refine[i]([rois, deltas, stages.meta])
+            match = CascadeTargetLayer(
+                config.CASCADE_POSITIVE_IOUS[i], config.CASCADE_BBOX_STD_DEVS[i], name=f"proposal_targets_s{i + 2}"
+            )
+            sampled = match([refined, *truth])
+    return outputs
 
 
 def build_model(mode: str, config) -> keras.Model:

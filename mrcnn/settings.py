@@ -77,6 +77,11 @@ def one_of(*values) -> Values:
     return Values("one of " + ", ".join(map(repr, values)), check)
 
 
+def none_or(values: Values) -> Values:
+    """None, or one of the values."""
+    return Values(f"{values.text}, or None", lambda value: value is None or value in values)
+
+
 ANYTHING = Values("any value", lambda value: True)
 
 
@@ -140,12 +145,16 @@ class Group(str):
 
 
 def collect_settings(cls):
-    """Class decorator: replaces each `Setting` by its default and collects them, in order, in `cls.settings_table`."""
+    """Class decorator: replaces each `Setting` by its default and collects them, in order, in `cls.settings_table`.
+
+    Settings of base classes follow those of the class.
+    """
     table, group = {}, ""
-    for name, value in list(vars(cls).items()):
+    declared = [(owner, name, value) for owner in cls.__mro__ for name, value in vars(owner).items()]
+    for owner, name, value in declared:
         if isinstance(value, Group):
             group = str(value)
-            delattr(cls, name)
+            delattr(owner, name)
         elif isinstance(value, Setting):
             value.name, value.group = name, group
             table[name] = value

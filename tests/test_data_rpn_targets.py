@@ -26,8 +26,8 @@ class TinyConfig(Config):
     TRAIN_ROIS_PER_IMAGE = 32
 
 
-def rpn_targets(anchors, gt_boxes, class_ids=None, limit=8, seed=0):
-    config = TinyConfig()
+def rpn_targets(anchors, gt_boxes, class_ids=None, limit=8, seed=0, **settings):
+    config = TinyConfig(**settings)
     config.RPN_TRAIN_ANCHORS_PER_IMAGE = limit
     class_ids = np.ones(len(gt_boxes), int) if class_ids is None else class_ids
     return build_rpn_targets(SHAPE, np.array(anchors, float), class_ids, gt_boxes, config, np.random.default_rng(seed))
@@ -98,6 +98,42 @@ def test_issue_2014_forced_match_takes_its_own_object():
     match, bbox = rpn_targets([anchor, other], [large, small])
     assert match.tolist() == [1, 1]
     np.testing.assert_allclose(bbox[0], [0, (7.4 - 5) / 10 / 0.1, 0, np.log(0.28) / 0.2])
+
+
+def test_where_the_best_anchors_choose_they_take_the_object_they_overlap_most():
+    # As above, but under a convention in which the anchor belongs to the large object (IoU 0.72).
+    anchor, large, small, other = [0, 0, 10, 10], [0, 0, 10, 7.2], [0, 6, 10, 8.8], [0, 0, 10, 7.3]
+    match, bbox = rpn_targets([anchor, other], [large, small], CONVENTION="torchvision")
+    assert match.tolist() == [1, 1]
+    np.testing.assert_allclose(bbox[0], [0, (3.6 - 5) / 10, 0, np.log(0.72)])  # its std dev is 1
+    for boxes in (np.zeros((0, 4)), [[100, 100, 110, 110]]):
+        assert rpn_targets([anchor, other], boxes, CONVENTION="torchvision")[0].tolist() == [-1, -1]
+
+
+def test_iou_thresholds_are_settings():
+    anchors = [A, B, [0, 0, 50, 50], [0, 0, 50, 20]]  # IoU with A: 1, 0.818, 0.5, 0.2
+    for positive, negative, expected in (
+        (0.9, 0.1, [1, 0, 0, 0]),
+        (0.5, 0.5, [1, 1, 1, -1]),
+        (0.9, 0.6, [1, 0, -1, -1]),
+    ):
+        match, _ = rpn_targets(anchors, [A], RPN_POSITIVE_IOU=positive, RPN_NEGATIVE_IOU=negative)
+        assert match.tolist() == expected
+    with pytest.raises(ValueError, match=r"RPN_NEGATIVE_IOU is 0.8; expected at most RPN_POSITIVE_IOU = 0.7"):
+        TinyConfig(RPN_NEGATIVE_IOU=0.8)
+
+
+@pytest.mark.parametrize("convention", ["torchvision", "detectron2"])
+def test_the_index_finds_the_anchors_of_every_convention(convention):
+    """Their anchors are rounded, and their strides differ between the axes; the index searches by distance."""
+    config = TinyConfig(CONVENTION=convention)
+    anchors = ops_anchors.anchors_of_image((224, 416), **config.anchor_settings())
+    boxes = np.random.default_rng(0).integers(0, 100, (7, 4)) * [1, 2, 1, 2] + [0, 0, 110, 200]
+    overlaps = compute_overlaps(anchors, boxes)
+    for iou in (0.3, 0.7):
+        found = np.zeros(overlaps.shape, bool)
+        found[AnchorIndex(anchors).pairs(boxes, iou)[:2]] = True
+        np.testing.assert_array_equal(found, overlaps >= iou)
 
 
 def test_an_anchor_that_is_best_for_two_objects_gets_the_one_it_overlaps_more():

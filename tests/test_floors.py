@@ -24,6 +24,7 @@ FLOORS = {
     "config": 1,  # of ops it imports constants only
     "config_checks": 1,
     "config_derived": 1,
+    "config_networks": 1,
     "nn": 2,
     "data": 2,
     "drawing": 2,

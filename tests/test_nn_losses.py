@@ -50,6 +50,28 @@ def test_smooth_l1():
     np.testing.assert_allclose(found, [0.125, 0.5, 2.5, 0])
 
 
+@pytest.mark.parametrize(("beta", "expected"), [(1 / 9, [0.045, 4 / 9, 17 / 18]), (0.0, [0.1, 0.5, 1.0])])
+def test_smooth_l1_with_another_beta(beta, expected):
+    """1/9: 4.5 * distance ** 2 below 1/9, distance - 1/18 above; 0: the distance."""
+    found = smooth_l1_loss(ops.zeros(3), ops.convert_to_tensor([0.1, -0.5, 1.0]), beta)
+    np.testing.assert_allclose(numpy(found), expected, rtol=1e-6)
+
+
+def test_box_losses_per_sample_are_sums_over_positives_divided_by_all_sampled_rows():
+    """One positive of four rows; the rows that are not sampled count in neither."""
+    match = np.array([[[1], [-1], [0], [-1]]], "int32")
+    deltas = np.array([[[1, 2, 3, 4], [9, 9, 9, 9], [9, 9, 9, 9], [9, 9, 9, 9]]], "float32")
+    rpn = rpn_bbox_loss_graph(None, np.zeros((1, 2, 4), "float32"), match, deltas, beta=0, average="samples")
+    assert float(numpy(rpn)) == pytest.approx((1 + 2 + 3 + 4) / 3)
+    class_ids, target = np.array([[1, 0, 0, 0]], "int32"), np.zeros((1, 4, 4), "float32")
+    by_class = np.stack([np.full_like(deltas, 7), deltas], axis=2)  # of the background and of class 1
+    weights = np.array([[1, 1, 1, 0]], "float32")
+    box = mrcnn_bbox_loss_graph(target, class_ids, by_class, beta=0, average="samples", weights=weights)
+    assert float(numpy(box)) == pytest.approx((1 + 2 + 3 + 4) / 3)
+    whole = mrcnn_bbox_loss_graph(target, class_ids, by_class, beta=0, average="samples")
+    assert float(numpy(whole)) == pytest.approx((1 + 2 + 3 + 4) / 4)
+
+
 def test_rpn_class_loss_is_the_mean_over_the_anchors_that_count():
     match = np.array([[[1], [-1], [0]], [[0], [0], [-1]]], "int32")
     logits = np.array([[[0, 0], [2, 0], [9, -9]], [[-9, 9], [9, 9], [0, np.log(3)]]], "float32")

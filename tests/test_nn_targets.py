@@ -12,6 +12,7 @@ from keras import ops
 from kit import gradients, numpy, tiny_config
 
 from mrcnn.model import detection_targets_graph
+from mrcnn.nn.cascade_targets import CascadeTargetLayer, ScaleGradient
 from mrcnn.nn.targets import DetectionTargetLayer, NormBoxes
 from mrcnn.ops.boxes import box_refinement
 
@@ -271,6 +272,47 @@ def test_aligned_masks_are_sampled_at_the_centres_of_the_cells():
         assert not found[0, 1].any()
 
 
+def test_aligned_masks_of_boxes_normalized_by_the_size_of_the_image():
+    # The same object and cells, with boxes divided by 11: `box_offset` 0.
+    box = np.array([2, 2, 6, 6]) / 11
+    full = np.zeros((1, 11, 11, 1), bool)
+    full[:, 2:6, 2:4] = True
+    for mini, masks in ((True, left_half()), (False, full)):
+        layer = DetectionTargetLayer(
+            rois_per_image=2, positive_ratio=0.5, mask_shape=(4, 4), mini_mask=mini, aligned=True, box_offset=0
+        )
+        boxes = np.array([[box]], "float32")
+        found = numpy(layer([boxes, np.array([[1]]), boxes, masks, np.zeros((1, 11, 11, 3), "float32")])[3])
+        np.testing.assert_array_equal(found[0, 0], [[1, 1, 0, 0]] * 4)
+
+
+@pytest.mark.parametrize(("positive_iou", "expected"), [(0.5, [1, 1]), (0.6, [1, 0]), (0.8, [0, 0])])
+def test_positive_iou(positive_iou, expected):
+    _, class_ids, _, _ = sample([NEAR, HALF], positive_iou=positive_iou)
+    assert sorted(class_ids[:2], reverse=True) == expected
+
+
+# ---- Cascade ---------------------------------------------------------------------------------------------------------
+def test_cascade_targets_match_again_and_drop_what_does_not_count():
+    line, crowd = [0.5, 0.5, 0.5, 0.7], [0.8, 0.8, 0.95, 0.95]
+    rois = np.array([[NEAR, HALF, P, line, crowd, FAR]], "float32")
+    boxes = np.array([[G, crowd, P]], "float32")
+    layer = CascadeTargetLayer(0.6, (1, 0.5, 1, 2))
+    rois, class_ids, deltas = (numpy(x) for x in layer([rois, np.array([[2, -1, 0]]), boxes]))
+    np.testing.assert_allclose(rois[0], [NEAR, HALF, P, P, P, P])
+    assert class_ids[0].tolist() == [2, 0, 0, 0, 0, 0]
+    np.testing.assert_allclose(deltas[0, 0], [0, 1 / 6 / 0.5, 0, np.log(4 / 3) / 2], atol=1e-5)
+    assert not deltas[0, 1:].any()
+    assert CascadeTargetLayer.from_config(layer.get_config()).get_config() == layer.get_config()
+
+
+def test_scale_gradient_changes_the_gradient_only():
+    x, layer = np.array([3.0, -2.0], "float32"), ScaleGradient(0.25)
+    np.testing.assert_array_equal(numpy(layer(x)), x)
+    (gradient,) = gradients(lambda x: ops.sum(layer(x) ** 2), x)
+    np.testing.assert_allclose(gradient, 0.25 * 2 * x)
+
+
 # ---- As a layer ------------------------------------------------------------------------------------------------------
 def test_masks_are_constant_to_the_optimiser_and_rois_and_deltas_as_the_proposals():
     layer = DetectionTargetLayer(rois_per_image=4, positive_ratio=0.5, mask_shape=(2, 2), seed=0)
@@ -295,7 +337,8 @@ def test_masks_are_constant_to_the_optimiser_and_rois_and_deltas_as_the_proposal
 def test_settings_are_read_from_a_config_and_survive_get_config():
     config = tiny_config(
         TRAIN_ROIS_PER_IMAGE=10, ROI_POSITIVE_RATIO=0.3, BBOX_STD_DEV=np.array([1.0, 2, 3, 4]), USE_MINI_MASK=False,
-        ADD_GT_TO_PROPOSALS=True, FILL_ROIS_WITH_NEGATIVES=True, SEED=9, ROI_ALIGN="aligned",
+        ADD_GT_TO_PROPOSALS=True, FILL_ROIS_WITH_NEGATIVES=True, SEED=9, ROI_ALIGN="aligned", ROI_POSITIVE_IOU=0.4,
+        CONVENTION="torchvision",
     )  # fmt: skip
     layer = DetectionTargetLayer(config, name="proposal_targets")
     again = DetectionTargetLayer.from_config(layer.get_config())
@@ -303,6 +346,7 @@ def test_settings_are_read_from_a_config_and_survive_get_config():
     assert (again.rois_per_image, again.positive_ratio, again.max_positives, again.seed) == (10, 0.3, 3, 9)
     assert again.bbox_std_dev == [1, 2, 3, 4] and again.mask_shape == (8, 8) and again.mini_mask is False
     assert again.add_gt and again.fill_negatives and again.aligned
+    assert again.positive_iou == 0.4 and again.box_offset == 0
 
 
 def test_it_adds_no_weights():

@@ -96,7 +96,8 @@ NEW = {
         "GPU_COUNT": (2, batch_of), "IMAGES_PER_GPU": (1, batch_of), "IMAGE_RESIZE_MODE": ("crop", batch_of),
         "IMAGE_MIN_DIM": (40, batch_of), "IMAGE_MAX_DIM": (128, batch_of), "IMAGE_MIN_SCALE": (1.9, batch_of),
         "MEAN_PIXEL": ([1, 2, 3], batch_of), "IMAGE_RANGE": ((0, 511), batch_of), "MAX_GT_INSTANCES": (1, batch_of),
-        "RPN_TRAIN_ANCHORS_PER_IMAGE": (8, batch_of), "TRAIN_ON_EMPTY_IMAGES": (True, batch_of),
+        "RPN_TRAIN_ANCHORS_PER_IMAGE": (8, batch_of), "RPN_POSITIVE_IOU": (0.35, batch_of),
+        "RPN_NEGATIVE_IOU": (0.0, batch_of), "TRAIN_ON_EMPTY_IMAGES": (True, batch_of),
         "STEPS_PER_EPOCH": (3, steps_of), "RPN_NMS_THRESHOLD": (0.0, predicted_by),
         "DETECTION_MIN_CONFIDENCE": (0.9999, predicted_by), "DETECTION_NMS_THRESHOLD": (0.0, predicted_by),
     },
@@ -108,6 +109,7 @@ NEW = {
     LOSS: {
         "WEIGHT_DECAY": (3.0, losses_of), "LOSS_WEIGHTS": ({"rpn_class_loss": 7.0}, losses_of),
         "WEIGHT_DECAY_PER_SIZE": (False, losses_of), "PADDED_ROIS_IN_CLASS_LOSS": (True, losses_of),
+        "SMOOTH_L1_BETA": (0.0, losses_of), "BOX_LOSS_AVERAGE": ("samples", losses_of),
     },
     COMPILE: {
         "LEARNING_RATE": (0.5, optimizer_of), "LEARNING_MOMENTUM": (0.5, optimizer_of),
@@ -117,7 +119,8 @@ NEW = {
         "POST_NMS_ROIS_TRAINING": (10, None), "USE_MINI_MASK": (False, None), "MINI_MASK_SHAPE": ((6, 6), None),
         "TRAIN_ROIS_PER_IMAGE": (8, None), "ROI_POSITIVE_RATIO": (0.5, None), "USE_RPN_ROIS": (False, None),
         "SEED": (7, None), "ADD_GT_TO_PROPOSALS": (False, None), "FILL_ROIS_WITH_NEGATIVES": (True, None),
-        "STOP_PROPOSAL_GRADIENT": (False, None),
+        "STOP_PROPOSAL_GRADIENT": (False, None), "ROI_POSITIVE_IOU": (0.6, None),
+        "CASCADE_POSITIVE_IOUS": ([0.6, 0.8], None), "PRE_NMS_LIMIT_TRAINING": (50, None),
     },
     GRAPH: {
         "NAME": ("other", None), "RPN_CHANNELS": (8, None), "MASK_HEAD_CHANNELS": (8, None),

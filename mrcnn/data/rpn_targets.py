@@ -23,7 +23,6 @@ from mrcnn.config import Config
 from mrcnn.data.anchor_index import AnchorIndex, Pairs
 from mrcnn.ops import boxes, images
 
-POSITIVE_IOU, NEGATIVE_IOU = 0.7, 0.3  # Faster R-CNN, section 3.1.2
 CROWD_IOU = 0.001  # an anchor or RoI that overlaps a crowd more than this isn't used as background
 FOREGROUND_IOU = 0.5  # of RoIs; Fast R-CNN, section 2.3
 RANDOM_ROIS_NEAR_OBJECTS = 0.9  # share drawn around objects; the others are anywhere
@@ -40,17 +39,18 @@ def build_rpn_targets(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Labels each anchor as object, background or ignored, and computes the deltas of the object anchors.
 
-    An anchor is positive if its IoU with an object is at least 0.7. The anchors that overlap an object most are also
-    positive, and belong to *this* object even if they overlap another one more; an object that overlaps no anchor makes
-    none positive. An anchor is negative if all its IoUs are below 0.3 and it doesn't touch a crowd. At most T / 2
-    positives and T anchors in total are used, chosen at random.
+    An anchor is positive if its IoU with an object is at least RPN_POSITIVE_IOU. The anchors that overlap an object
+    most are also positive, and belong to *this* object even if they overlap another one more (unless the convention has
+    `best_anchors_choose`); an object that overlaps no anchor makes none positive. An anchor is negative if all its IoUs
+    are below RPN_NEGATIVE_IOU and it doesn't touch a crowd. At most T / 2 positives and T anchors in total are used,
+    chosen at random.
 
     Args:
         image_shape: unused, kept for matterport's signature.
         anchors: [A, (y1, x1, y2, x2)] pixels, or an `AnchorIndex` of them (saves 0.1 s per call).
         gt_class_ids: [G] int; negative for a crowd.
         gt_boxes: [G, (y1, x1, y2, x2)] pixels.
-        config: Config; RPN_TRAIN_ANCHORS_PER_IMAGE and RPN_BBOX_STD_DEV are read.
+        config: Config; RPN_TRAIN_ANCHORS_PER_IMAGE, RPN_BBOX_STD_DEV and the settings above are read.
         rng: source of randomness; None: `np.random`, as in matterport's code.
 
     Returns:
@@ -93,9 +93,12 @@ def choose_anchors(
     gt_class_ids, gt_boxes = np.asarray(gt_class_ids), np.reshape(gt_boxes, (-1, 4))
     objects = gt_boxes[gt_class_ids >= 0]
     crowded, _, _ = index.pairs(gt_boxes[gt_class_ids < 0], CROWD_IOU)
-    overlapping, owner, iou = index.pairs(objects, NEGATIVE_IOU)
+    overlapping, owner, iou = index.pairs(objects, config.RPN_NEGATIVE_IOU)
     forced = index.best(objects, known=(overlapping, owner, iou))
-    strong = iou >= POSITIVE_IOU
+    if config.convention.best_anchors_choose and len(objects):
+        overlaps = boxes.compute_overlaps(index.anchors[forced[0]], objects)
+        forced = forced[0], overlaps.argmax(axis=1), overlaps.max(axis=1)
+    strong = iou >= config.RPN_POSITIVE_IOU
     positive, owner = _owners(forced, (overlapping[strong], owner[strong], iou[strong]))
     free = np.ones(len(index), bool)  # which may be negative
     for taken in (crowded, overlapping, positive):
@@ -111,11 +114,11 @@ def choose_anchors(
 
 
 def _owners(forced: Pairs, strong: Pairs) -> tuple[np.ndarray, np.ndarray]:
-    """Positive anchors, sorted and unique, and the object of each: the one it is best for, else that of highest IoU.
+    """Positive anchors, sorted and unique, and the object of each: that of `forced`, else that of highest IoU.
 
     Args:
-        forced: pairs (anchor, object, IoU) in which the anchor is the object's best.
-        strong: pairs with an IoU of at least POSITIVE_IOU.
+        forced: pairs (anchor, object, IoU) of anchors that are the best of an object.
+        strong: pairs with an IoU of at least RPN_POSITIVE_IOU.
     """
     anchor, owner, iou = (np.concatenate(columns) for columns in zip(forced, strong))
     is_strong = np.arange(len(anchor)) >= len(forced[0])

@@ -14,18 +14,9 @@ import numpy as np
 from keras import layers, ops
 
 from mrcnn.nn.heads import ClassHead
-from mrcnn.ops.boxes import (
-    MAX_LOG_SCALE,
-    apply_box_deltas_graph,
-    box_refinement_graph,
-    clip_boxes_graph,
-    norm_boxes_graph,
-    overlaps_graph,
-)
+from mrcnn.ops.boxes import MAX_LOG_SCALE, apply_box_deltas_graph, clip_boxes_graph, norm_boxes_graph
 from mrcnn.ops.meta import parse_image_meta_graph
 from mrcnn.ops.types import Tensor
-
-CASCADE_IOUS = (0.6, 0.7, 0.8, 0.9)  # of positive RoIs of the second head, the third, ...; that of the first is 0.5
 
 
 @keras.saving.register_keras_serializable(package="mrcnn")
@@ -104,55 +95,3 @@ class CascadeHead:
         stages = self.stages(rois, image_meta, pyramid)
         last_rois, _, _, deltas = stages[-1]
         return last_rois, self.mean([probs for _, _, probs, _ in stages]), deltas
-
-
-@keras.saving.register_keras_serializable(package="mrcnn")
-class CascadeTargets(layers.Layer):
-    """What a further head of the cascade should answer: refined RoIs are matched with the ground truth again.
-
-    Args:
-        positive_iou: A RoI is positive if its IoU with a true box is at least this.
-        bbox_std_dev: [4], the deltas are divided by it.
-
-    Call arguments: `[rois, gt_class_ids, gt_boxes]`
-        rois: [B, T, 4]; zero rows are padding.
-        gt_class_ids: [B, G] int; 0 is padding, negative a crowd, which matches nothing.
-        gt_boxes: [B, G, 4], normalized like the RoIs.
-
-    Returns:
-        class_ids [B, T] int32, 0 for negatives; deltas [B, T, 4] divided by the standard deviation, zeros for
-        negatives. No gradient flows through them.
-
-    Reference: Cai and Vasconcelos, "Cascade R-CNN", section 4.2.
-    """
-
-    def __init__(self, positive_iou: float, bbox_std_dev: Sequence[float], **kwargs):
-        super().__init__(**{"dtype": "float32", **kwargs})
-        self.positive_iou = float(positive_iou)
-        self.bbox_std_dev = [float(v) for v in np.ravel(bbox_std_dev)]
-
-    def compute_output_spec(self, inputs):
-        rows = tuple(inputs[0].shape[:2])
-        return keras.KerasTensor(rows, "int32"), keras.KerasTensor((*rows, 4), "float32")
-
-    def call(self, inputs):
-        rois, gt_class_ids, gt_boxes = (ops.stop_gradient(x) for x in inputs)
-        gt_class_ids = ops.cast(gt_class_ids, "int32")
-        overlaps = ops.where(gt_class_ids[:, None] > 0, overlaps_graph(rois, gt_boxes), 0.0)  # [B, T, G]
-        best = ops.argmax(overlaps, axis=2)  # [B, T]
-        positive = ops.max(overlaps, axis=2) >= self.positive_iou
-        class_ids = ops.where(positive, ops.take_along_axis(gt_class_ids, best, axis=1), 0)
-        boxes = ops.take_along_axis(gt_boxes, best[..., None], axis=1)
-        deltas = box_refinement_graph(rois, boxes) / ops.convert_to_tensor(self.bbox_std_dev, "float32")
-        return class_ids, ops.where(positive[..., None], deltas, 0.0)
-
-    def get_config(self):
-        return {**super().get_config(), "positive_iou": self.positive_iou, "bbox_std_dev": self.bbox_std_dev}
-
-
-def join_stages(stages: Sequence[tuple], name: str) -> list[Tensor]:
-    """Concatenates the outputs of all heads along the RoIs, so that each loss is a mean over the RoIs of all heads."""
-    return [
-        layers.Concatenate(axis=1, dtype=parts[0].dtype, name=f"{name}_{i}")(list(parts))
-        for i, parts in enumerate(zip(*stages, strict=True))
-    ]

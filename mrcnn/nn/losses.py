@@ -2,6 +2,10 @@
 
 Shapes: B images, A anchors, R rows of RPN box targets, T sampled RoIs, C classes, (h, w) the mask shape.
 
+The two box losses have two forms. "positives" (matterport): smooth L1, averaged over the positive rows and their four
+deltas. "samples" (Girshick, "Fast R-CNN", equation 1; torchvision, detectron2): the sum over the positive rows and
+their deltas, divided by the number of all sampled rows, so that an image with few objects has a small box loss.
+
 All are computed in float32. A loss is 0 for a batch in which nothing contributes to it. If several replicas share a
 batch (`ops.replicas`), each computes its share: they add up to the loss of the whole batch on one device.
 
@@ -19,8 +23,13 @@ from mrcnn.ops.types import Tensor
 EPSILON = 1e-7  # keeps the logarithm of a mask probability finite, as in Keras
 
 
-def smooth_l1_loss(y_true: Tensor, y_pred: Tensor) -> Tensor:
-    """Huber loss with delta 1, element by element (Girshick, "Fast R-CNN", equation 3).
+def smooth_l1_loss(y_true: Tensor, y_pred: Tensor, beta: float = 1.0) -> Tensor:
+    """Smooth L1 loss, element by element (Girshick, "Fast R-CNN", equation 3, with `beta` 1).
+
+    Args:
+        y_true: Any shape.
+        y_pred: The same shape.
+        beta: Below this distance the loss is quadratic, `0.5 * distance ** 2 / beta`; 0 gives the absolute difference.
 
     Example:
 
@@ -28,7 +37,9 @@ def smooth_l1_loss(y_true: Tensor, y_pred: Tensor) -> Tensor:
     [0.125, 0.5, 2.5]
     """
     distance = ops.abs(ops.cast(y_true, "float32") - ops.cast(y_pred, "float32"))
-    return ops.where(distance < 1, 0.5 * distance**2, distance - 0.5)
+    if beta == 0:
+        return distance
+    return ops.where(distance < beta, (0.5 / beta) * distance**2, distance - 0.5 * beta)
 
 
 def rpn_class_loss_graph(rpn_match: Tensor, rpn_class_logits: Tensor) -> Tensor:
@@ -43,20 +54,30 @@ def rpn_class_loss_graph(rpn_match: Tensor, rpn_class_logits: Tensor) -> Tensor:
     return _mean(loss, match != 0)
 
 
-def rpn_bbox_loss_graph(config: Config | None, target_bbox: Tensor, rpn_match: Tensor, rpn_bbox: Tensor) -> Tensor:
-    """RPN box regression: smooth L1, averaged over the positive anchors.
+def rpn_bbox_loss_graph(
+    config: Config | None,
+    target_bbox: Tensor,
+    rpn_match: Tensor,
+    rpn_bbox: Tensor,
+    beta: float = 1.0,
+    average: str = "positives",
+) -> Tensor:
+    """RPN box regression: smooth L1 of the positive anchors.
 
     Args:
         config: Unused; part of matterport's signature.
         target_bbox: [B, R, 4]. Row r is the target of the r-th positive anchor of its image.
-        rpn_match: [B, A, 1] int, 1 for positive anchors.
+        rpn_match: [B, A, 1] int: 1 object, -1 background, 0 ignored.
         rpn_bbox: [B, A, 4].
+        beta: As for `smooth_l1_loss`.
+        average: "positives" or "samples", see the top of this file.
     """
-    positive = ops.squeeze(rpn_match, -1) == 1  # [B, A]
+    match = ops.squeeze(rpn_match, -1)  # [B, A]
+    positive = match == 1
     row = ops.cumsum(ops.cast(positive, "int32"), axis=1) - 1
     row = ops.clip(row, 0, target_bbox.shape[1] - 1)
     target = ops.take_along_axis(ops.cast(target_bbox, "float32"), row[..., None], axis=1)  # [B, A, 4]
-    return _mean(ops.mean(smooth_l1_loss(target, rpn_bbox), axis=-1), positive)
+    return _box_loss(smooth_l1_loss(target, rpn_bbox, beta), positive, match != 0, average)
 
 
 def mrcnn_class_loss_graph(
@@ -78,17 +99,28 @@ def mrcnn_class_loss_graph(
     return _mean(loss, counts)
 
 
-def mrcnn_bbox_loss_graph(target_bbox: Tensor, target_class_ids: Tensor, pred_bbox: Tensor) -> Tensor:
-    """Box regression: smooth L1 of the true class's deltas, averaged over the positive RoIs.
+def mrcnn_bbox_loss_graph(
+    target_bbox: Tensor,
+    target_class_ids: Tensor,
+    pred_bbox: Tensor,
+    beta: float = 1.0,
+    average: str = "positives",
+    weights: Tensor | None = None,
+) -> Tensor:
+    """Box regression: smooth L1 of the true class's deltas, of the positive RoIs.
 
     Args:
         target_bbox: [B, T, 4].
         target_class_ids: [B, T] int, above 0 for positive RoIs.
         pred_bbox: [B, T, C, 4].
+        beta: As for `smooth_l1_loss`.
+        average: "positives" or "samples", see the top of this file.
+        weights: [B, T] of 0 and 1: which RoIs are samples. None counts all.
     """
     class_mask = _class_mask(target_class_ids, pred_bbox.shape[2])[..., None]  # [B, T, C, 1]
     class_deltas = ops.sum(ops.cast(pred_bbox, "float32") * class_mask, axis=2)  # [B, T, 4]
-    return _mean(ops.mean(smooth_l1_loss(target_bbox, class_deltas), axis=-1), target_class_ids > 0)
+    sampled = ops.ones_like(target_class_ids) if weights is None else weights
+    return _box_loss(smooth_l1_loss(target_bbox, class_deltas, beta), target_class_ids > 0, sampled, average)
 
 
 def mrcnn_mask_loss_graph(target_masks: Tensor, target_class_ids: Tensor, pred_masks: Tensor) -> Tensor:
@@ -119,7 +151,16 @@ def _cross_entropy(labels, logits):
     return ops.logsumexp(logits, axis=-1) - label_logits
 
 
-def _mean(values, counts):
-    """Mean of `values` where `counts` is true (or 1), over the whole batch; 0 if it is nowhere."""
+def _box_loss(loss, positive, sampled, average):
+    """loss [..., 4], positive and sampled [...] -> scalar; `average` as at the top of this file."""
+    if average == "positives":
+        return _mean(ops.mean(loss, axis=-1), positive)
+    return _mean(ops.sum(loss, axis=-1), positive, sampled)
+
+
+def _mean(values, counts, among=None):
+    """Sum of `values` where `counts` is true (or 1), divided by how often `among` (`counts` if None) is, over the whole
+    batch; 0 if it is nowhere."""
     counts = ops.cast(counts, "float32")
-    return ops.sum(values * counts) / ops.maximum(replicas.total(ops.sum(counts)), 1.0)
+    among = counts if among is None else ops.cast(among, "float32")
+    return ops.sum(values * counts) / ops.maximum(replicas.total(ops.sum(among)), 1.0)

@@ -21,7 +21,6 @@ from mrcnn.ops.boxes import box_refinement_graph, norm_boxes_graph, overlaps_gra
 from mrcnn.ops.roi_align import crop_masks
 from mrcnn.ops.types import Tensor
 
-POSITIVE_IOU = 0.5  # Mask R-CNN, section 3.1: a RoI is positive if its IoU with a true box is at least this
 CROWD_IOU = 0.001  # a RoI that overlaps a crowd more than this is not negative: it may contain an object
 
 
@@ -30,7 +29,7 @@ class NormBoxes(keras.layers.Layer):
     """Normalizes pixel boxes to their image. Zero rows are padding and stay zero.
 
     Args:
-        box_offset: How boxes are normalized, see `ops.boxes`.
+        box_offset: See `mrcnn.ops.boxes.norm_boxes`.
 
     Call arguments: `[boxes, image]`, [B, G, 4] and [B, H, W, channels]; only the size of the image is used.
 
@@ -62,16 +61,17 @@ class DetectionTargetLayer(keras.layers.Layer):
         config: `Config`, optional, as in matterport's signature. If given, the arguments below are read from it.
         rois_per_image: T.
         positive_ratio: Largest share of positive RoIs; P = int(T * positive_ratio), at least 1.
+        positive_iou: A RoI is positive if its IoU with a true box is at least this, otherwise negative.
         bbox_std_dev: [4], the deltas are divided by it.
         mask_shape: (h, w).
         mini_mask: Whether the ground truth masks are cropped to their box.
-        aligned: True samples the ground truth mask at the centers of the mask head's cells, as "aligned" RoIAlign sees
-            the features and as masks are pasted; False from the RoI's first to its last pixel, as in matterport's code.
+        aligned: True samples the ground truth mask at the centers of the mask head's cells, as RoIAlign sees the
+            features and as masks are pasted; False from the RoI's first to its last pixel, as in matterport's code.
         add_gt: Whether the ground truth boxes join the proposals.
         fill_negatives: True takes as many negatives as fit into T; False as many as keep `positive_ratio`. In both
             cases an image without positive RoIs gets T negatives.
+        box_offset: How boxes are normalized, see `mrcnn.ops.boxes.norm_boxes`.
         seed: int or None, for the sampling.
-        box_offset: How boxes are normalized, see `ops.boxes`.
 
     Call arguments: `[proposals, gt_class_ids, gt_boxes, gt_masks]`, and `image` if `aligned`
         proposals: [B, N, 4], zero rows are padding.
@@ -107,34 +107,36 @@ class DetectionTargetLayer(keras.layers.Layer):
         *,
         rois_per_image: int = 200,
         positive_ratio: float = 0.33,
+        positive_iou: float = 0.5,
         bbox_std_dev: Sequence[float] = (0.1, 0.1, 0.2, 0.2),
         mask_shape: Sequence[int] = (28, 28),
         mini_mask: bool = True,
         aligned: bool = False,
         add_gt: bool = False,
         fill_negatives: bool = False,
-        seed: int | None = None,
         box_offset: int = 1,
+        seed: int | None = None,
         **kwargs,
     ):
         super().__init__(**{"dtype": "float32", **kwargs})
         if config is not None:
             rois_per_image, positive_ratio = config.TRAIN_ROIS_PER_IMAGE, config.ROI_POSITIVE_RATIO
+            positive_iou, box_offset = config.ROI_POSITIVE_IOU, config.convention.box_offset
             bbox_std_dev, mask_shape = config.BBOX_STD_DEV, config.MASK_SHAPE
             mini_mask, add_gt = config.USE_MINI_MASK, config.ADD_GT_TO_PROPOSALS
             aligned = config.ROI_ALIGN != "crop"
             fill_negatives, seed = config.FILL_ROIS_WITH_NEGATIVES, config.SEED
-            box_offset = config.convention.box_offset
         self.rois_per_image = int(rois_per_image)
         self.positive_ratio = float(positive_ratio)
+        self.positive_iou = float(positive_iou)
         self.bbox_std_dev = [float(v) for v in np.ravel(bbox_std_dev)]
         self.mask_shape = tuple(int(n) for n in mask_shape)
         self.mini_mask = bool(mini_mask)
         self.aligned = bool(aligned)
         self.add_gt = bool(add_gt)
         self.fill_negatives = bool(fill_negatives)
-        self.seed = seed
         self.box_offset = int(box_offset)
+        self.seed = seed
         self.random = keras.random.SeedGenerator(seed)
 
     @property
@@ -162,24 +164,14 @@ class DetectionTargetLayer(keras.layers.Layer):
             true_boxes.append(ops.where(wanted[..., None], gt_boxes, 0.0))
         proposals = ops.concatenate([*true_boxes, proposals, filler], axis=1)
 
-        overlaps = overlaps_graph(proposals, gt_boxes)  # [B, N, G]
-        object_overlaps = ops.where(gt_class_ids[:, None] > 0, overlaps, 0.0)
-        best_iou = ops.max(object_overlaps, axis=2)  # [B, N]
-        crowd_iou = ops.max(ops.where(gt_class_ids[:, None] < 0, overlaps, 0.0), axis=2)
-        real = ops.logical_and(ops.any(proposals != 0, axis=2), ops.all(ops.isfinite(proposals), axis=2))
-        positive = ops.logical_and(real, best_iou >= POSITIVE_IOU)
-        negative = ops.logical_and(ops.logical_and(real, best_iou < POSITIVE_IOU), crowd_iou < CROWD_IOU)
-
+        match, positive, negative = match_rois(proposals, gt_class_ids, gt_boxes, self.positive_iou)  # [B, N] each
         rows, is_positive, is_sampled = self._sample(positive, negative)  # [B, T] each
         rois = ops.where(is_sampled[..., None], _gather_rows(proposals, rows), 0.0)
-        match = _gather_rows(ops.cast(ops.argmax(object_overlaps, axis=2), "int32"), rows)  # [B, T] into G
-        constant_rois = ops.stop_gradient(rois)
-        boxes = _gather_rows(gt_boxes, match)  # [B, T, 4]
-        class_ids = ops.where(is_positive, _gather_rows(gt_class_ids, match), 0)
-        deltas = box_refinement_graph(rois, boxes) / ops.convert_to_tensor(self.bbox_std_dev, "float32")
-        deltas = ops.where(is_positive[..., None], deltas, 0.0)
+        match = _gather_rows(match, rows)  # [B, T] into G
+        class_ids, deltas = targets_of_rois(rois, match, is_positive, gt_class_ids, gt_boxes, self.bbox_std_dev)
         image_size = ops.shape(image[0])[1:3] if self.aligned else None
-        masks = self._masks(constant_rois, boxes, match, is_positive, gt_masks, image_size)
+        boxes = _gather_rows(gt_boxes, match)  # [B, T, 4]
+        masks = self._masks(ops.stop_gradient(rois), boxes, match, is_positive, gt_masks, image_size)
         return rois, class_ids, deltas, ops.stop_gradient(masks)
 
     def _sample(self, positive, negative):
@@ -227,8 +219,8 @@ class DetectionTargetLayer(keras.layers.Layer):
         ends = [start + side * 0.5 / cells, start + side * (1 - 0.5 / cells)]
         if self.mini_mask:
             origin = boxes[..., :2] * extent
-            sides = ops.maximum((boxes[..., 2:] - boxes[..., :2]) * extent + offset, 1e-9)
-            ends = [(end - origin) / sides * mask_size for end in ends]
+            box_side = ops.maximum((boxes[..., 2:] - boxes[..., :2]) * extent + offset, 1e-9)
+            ends = [(end - origin) / box_side * mask_size for end in ends]
         return ops.concatenate([(end - 0.5) / ops.maximum(mask_size - 1, 1) for end in ends], axis=-1)
 
     def get_config(self):
@@ -236,15 +228,49 @@ class DetectionTargetLayer(keras.layers.Layer):
             **super().get_config(),
             "rois_per_image": self.rois_per_image,
             "positive_ratio": self.positive_ratio,
+            "positive_iou": self.positive_iou,
             "bbox_std_dev": self.bbox_std_dev,
             "mask_shape": self.mask_shape,
             "mini_mask": self.mini_mask,
             "aligned": self.aligned,
             "add_gt": self.add_gt,
             "fill_negatives": self.fill_negatives,
-            "seed": self.seed,
             "box_offset": self.box_offset,
+            "seed": self.seed,
         }
+
+
+def match_rois(rois: Tensor, gt_class_ids: Tensor, gt_boxes: Tensor, positive_iou: float) -> tuple:
+    """Finds the object of each RoI.
+
+    Args:
+        rois: [B, N, 4]; zero rows are padding.
+        gt_class_ids: [B, G] int; 0 is padding, negative a crowd.
+        gt_boxes: [B, G, 4].
+        positive_iou: A RoI with at least this IoU is positive.
+
+    Returns:
+        match [B, N] int32, the object that overlaps most; positive [B, N] bool; negative [B, N] bool. A RoI is neither
+        if it is padding, not finite, or overlaps a crowd but no object.
+    """
+    overlaps = overlaps_graph(rois, gt_boxes)  # [B, N, G]
+    object_overlaps = ops.where(gt_class_ids[:, None] > 0, overlaps, 0.0)
+    best_iou = ops.max(object_overlaps, axis=2)  # [B, N]
+    crowd_iou = ops.max(ops.where(gt_class_ids[:, None] < 0, overlaps, 0.0), axis=2)
+    real = ops.logical_and(ops.any(rois != 0, axis=2), ops.all(ops.isfinite(rois), axis=2))
+    positive = ops.logical_and(real, best_iou >= positive_iou)
+    negative = ops.logical_and(ops.logical_and(real, best_iou < positive_iou), crowd_iou < CROWD_IOU)
+    return ops.cast(ops.argmax(object_overlaps, axis=2), "int32"), positive, negative
+
+
+def targets_of_rois(
+    rois: Tensor, match: Tensor, positive: Tensor, gt_class_ids: Tensor, gt_boxes: Tensor, bbox_std_dev: Sequence[float]
+) -> tuple[Tensor, Tensor]:
+    """Class ids [B, T] and deltas [B, T, 4] of RoIs [B, T, 4], of which [B, T] are positive; 0 for the others."""
+    class_ids = ops.where(positive, _gather_rows(gt_class_ids, match), 0)
+    deltas = box_refinement_graph(rois, _gather_rows(gt_boxes, match))
+    deltas = deltas / ops.convert_to_tensor(bbox_std_dev, "float32")
+    return class_ids, ops.where(positive[..., None], deltas, 0.0)
 
 
 def _repeat_yx(yx):

@@ -18,26 +18,36 @@ def compute_losses(inputs: dict, outputs: dict, config) -> dict:
 
     Args:
         inputs: what the generator gave: `input_image_meta`, `input_rpn_match`, `input_rpn_bbox` are read.
-        outputs: of the training graph.
+        outputs: of the training graph. In a cascade, names of the second and third class head's end in "_s2" and "_s3";
+            the losses of all heads are summed.
         config: `Config`.
 
     Returns:
         dict of float32 scalars.
     """
     active = parse_image_meta_graph(inputs["input_image_meta"])["active_class_ids"]
-    class_ids = outputs["target_class_ids"]  # [B, T]
-    counted = None if config.PADDED_ROIS_IN_CLASS_LOSS else ops.any(outputs["output_rois"] != 0, axis=-1)
+    match, box = inputs["input_rpn_match"], {"beta": config.SMOOTH_L1_BETA, "average": config.BOX_LOSS_AVERAGE}
     masks = outputs["mrcnn_mask"]  # [B, P, 28, 28, C], of the rows that can be positive
     first = masks.shape[1]
-    match = inputs["input_rpn_match"]
+    class_losses, bbox_losses = [], []
+    logits_name = "mrcnn_class_logits"
+    for stage in sorted(name.removeprefix(logits_name) for name in outputs if name.startswith(logits_name)):
+        class_ids, logits = outputs["target_class_ids" + stage], outputs[logits_name + stage]  # [B, T(, C)]
+        real = ops.any(outputs["output_rois" + stage] != 0, axis=-1)
+        counted = None if config.PADDED_ROIS_IN_CLASS_LOSS else real
+        class_losses.append(losses.mrcnn_class_loss_graph(class_ids, logits, active, weights=counted))
+        deltas = outputs["target_bbox" + stage], class_ids, outputs["mrcnn_bbox" + stage]
+        bbox_losses.append(losses.mrcnn_bbox_loss_graph(*deltas, **box, weights=real))
     return {
         "rpn_class_loss": losses.rpn_class_loss_graph(match, outputs["rpn_class_logits"]),
-        "rpn_bbox_loss": losses.rpn_bbox_loss_graph(config, inputs["input_rpn_bbox"], match, outputs["rpn_bbox"]),
-        "mrcnn_class_loss": losses.mrcnn_class_loss_graph(
-            class_ids, outputs["mrcnn_class_logits"], active, weights=counted
+        "rpn_bbox_loss": losses.rpn_bbox_loss_graph(
+            config, inputs["input_rpn_bbox"], match, outputs["rpn_bbox"], **box
         ),
-        "mrcnn_bbox_loss": losses.mrcnn_bbox_loss_graph(outputs["target_bbox"], class_ids, outputs["mrcnn_bbox"]),
-        "mrcnn_mask_loss": losses.mrcnn_mask_loss_graph(outputs["target_mask"][:, :first], class_ids[:, :first], masks),
+        "mrcnn_class_loss": sum(class_losses[1:], class_losses[0]),
+        "mrcnn_bbox_loss": sum(bbox_losses[1:], bbox_losses[0]),
+        "mrcnn_mask_loss": losses.mrcnn_mask_loss_graph(
+            outputs["target_mask"][:, :first], outputs["target_class_ids"][:, :first], masks
+        ),
     }
 
 

@@ -272,11 +272,19 @@ def panoptic(folder: Path) -> Path:
     return write(folder / "panoptic_val.json", content)
 
 
+def darknet(folder: Path) -> Path:
+    name = photo(folder / "obj_train_data")
+    write(folder / "obj_train_data" / "a.txt", "0 0.5 0.5 0.25 0.5\n1 0.1 0.1 0.5 0.1 0.5 0.6\n")
+    write(folder / "train.txt", f"data/obj_train_data/{name}\n")
+    write(folder / "obj.names", "cat\ndog\n")
+    return write(folder / "obj.data", "classes = 2\ntrain = data/train.txt\nnames = data/obj.names\n")
+
+
 FORMATS: dict[str, Callable[[Path], Path]] = {
     case.__name__: case
     for case in (
         coco, via, labelme, labelme_with_image, voc, voc_masks, yolo, open_images, nuclei, penn_fudan,
-        m2nist, m2nist_zip, cvat, label_studio, rle_csv, cityscapes, supervisely, panoptic,
+        m2nist, m2nist_zip, cvat, label_studio, rle_csv, cityscapes, supervisely, panoptic, darknet,
     )
 }  # fmt: skip
 

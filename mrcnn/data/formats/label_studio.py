@@ -172,6 +172,7 @@ def _parse_task(task: dict, where: Where, photos: PhotoFolder) -> tuple[shapes.P
     names = _photo_names(_link(task, where))
     photo = next(filter(None, map(photos.find, names)), None)
     if photo is None:
+        photos.refuse_outside(names[0], where)
         raise MissingPhoto(*where, "image", photos.folder / names[-1])
     regions, several = _regions(task, where)
     told = next(([r.get("original_height"), r.get("original_width")] for _, r in regions), [None, None])

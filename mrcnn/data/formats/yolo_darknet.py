@@ -40,7 +40,7 @@ def read_darknet(path: Path, split: str) -> tuple[Pairs, dict[int, str]]:
         BrokenAnnotation: the file doesn't list the split, or a list isn't there.
     """
     keys, files = _read_keys(path.read_text(encoding="utf-8-sig")), PhotoFolder(path.parent)
-    lines = {}
+    lines: dict[str, list[str]] = {}
     for key in ("names", split):
         if key not in keys:
             raise BrokenAnnotation(path, "the file", key, "the path of a list", f"only {', '.join(keys)}")
@@ -48,7 +48,12 @@ def read_darknet(path: Path, split: str) -> tuple[Pairs, dict[int, str]]:
         if found is None:
             raise BrokenAnnotation(path, "the file", key, f"to find {keys[key]}", "nothing there")
         lines[key] = [line.strip() for line in found.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    photos = [files.find(name) or path.parent / name for name in lines[split]]
+    photos = []
+    for name in lines[split]:
+        found = files.find(name)
+        if found is None:
+            files.refuse_outside(name, (path, f"image {name}"))
+        photos.append(found or path.parent / Path(name.replace("\\", "/")).name)  # is reported as missing
     return with_labels(photos), dict(enumerate(lines["names"]))
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 import zipfile
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from formats_kit import H, W, photo
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from mrcnn.data import open_dataset, open_splits
+from mrcnn.data import image_reading, open_dataset, open_splits
 from mrcnn.data.dataset import Dataset
-from mrcnn.data.formats import BrokenAnnotation, coco, labelme, m2nist, rasterize, via, voc, yolo
+from mrcnn.data.formats import BrokenAnnotation, coco, labelme, limits, m2nist, rasterize, via, voc, yolo
 from mrcnn.data.formats.broken import brief, naming
 from mrcnn.ops.rle import to_rle
 
@@ -460,3 +462,16 @@ def test_a_script_of_its_own_may_name_any_file(tmp_path):
     photo(tmp_path / "a.png")
     (tmp_path / "set").mkdir()
     assert dataset.load_image(0).shape == (H, W, 3)
+
+
+# ---- Documentation ---------------------------------------------------------------------------------------------------
+def test_the_documentation_lists_all_limits_and_their_values():
+    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(?:image_reading\.)?([A-Z_]+)` \|.*\| ([^|]+) \|$", text, re.MULTILINE))
+    units = {"GiB": 1 << 30, "MiB": 1 << 20, "Mi": 1 << 20, "KiB": 1 << 10}
+    told = {}
+    for name, value in rows.items():
+        number, _, unit = value.replace(",", "").partition(" ")
+        told[name] = int(number) * units.get(unit, 1)
+    found = {name: value for name, value in vars(limits).items() if name.isupper() and isinstance(value, int)}
+    assert told == {**found, "MAX_PIXELS": image_reading.MAX_PIXELS}

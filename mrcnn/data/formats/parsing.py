@@ -24,7 +24,6 @@ from mrcnn.data.user_warnings import collecting, warn, warn_of_each
 Entry = TypeVar("Entry")
 Parsed = TypeVar("Parsed")
 
-LARGEST_CELL = 1 << 30  # characters of a cell of a CSV file, which may hold a mask; Python's limit is 131,072
 THREADS, CHUNK = 8, 64  # that check images, and images that one checks at a time
 QUIET_UP_TO = 1000  # images that are checked without a progress bar
 PROGRESS_AFTER = 1.0  # seconds until it is shown
@@ -55,7 +54,7 @@ def read_csv(path: str | Path) -> Iterator[tuple[int, list[str]]]:
     Raises:
         BrokenAnnotation: it isn't CSV in UTF-8.
     """
-    csv.field_size_limit(LARGEST_CELL)
+    csv.field_size_limit(limits.MAX_CELL)
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)

@@ -47,7 +47,6 @@ RUNS_BY_ROWS = ("annotation",)
 IMAGE = ("imageid", "image_id", "id", "img", "imageid_classid", "image_label")
 IMAGE_AND_CLASS = ("imageid_classid", "image_label")  # "a.jpg_3"
 CLASS = ("classid", "class", "cell_type", "label")
-LONGEST_ROW = 1 << 27  # bytes; the csv module's own limit is 128 KiB, which masks exceed
 
 
 class Row(NamedTuple):
@@ -163,7 +162,7 @@ FORMAT = Format(
 # ---- The file --------------------------------------------------------------------------------------------------------
 def _read_rows(path: Path, class_name: str) -> tuple[dict[str, str], dict[str, list[Row]]]:
     """The names of the columns that are used, and {image id: its rows that have runs}."""
-    csv.field_size_limit(LONGEST_ROW)
+    csv.field_size_limit(limits.MAX_CELL)
     with open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
         columns = _columns(reader.fieldnames or [], path)

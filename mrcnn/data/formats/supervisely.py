@@ -46,7 +46,6 @@ from mrcnn.data.user_warnings import warn
 META, ANNOTATIONS, IMAGES = "meta.json", "ann", "img"
 BITMAPS = ("bitmap", "alpha_mask")
 NO_MASK = ("point", "line", "polyline", "graph", "cuboid", "cuboid_2d")
-LARGEST_PNG = 1 << 28  # bytes, uncompressed by zlib
 
 
 class SuperviselyDataset(shapes.ShapeDataset):
@@ -256,9 +255,9 @@ def _bitmap(bitmap: dict, size: tuple[int, int], where: Where) -> shapes.Shape:
 def _decode(text: str, size: tuple[int, int]) -> NDArray[np.bool_]:
     """The mask of a bitmap; ValueError if it isn't one, or is larger than the image."""
     unpacker = zlib.decompressobj()
-    png = unpacker.decompress(base64.b64decode(text, validate=True), LARGEST_PNG)
+    png = unpacker.decompress(base64.b64decode(text, validate=True), limits.MAX_UNPACKED_BYTES)
     if unpacker.unconsumed_tail:
-        raise ValueError(f"more than {LARGEST_PNG} bytes")
+        raise ValueError(f"more than {limits.MAX_UNPACKED_BYTES} bytes")
     height, width = read_header(png, "bitmap.data").stored
     if height > size[0] or width > size[1]:
         raise ValueError(f"{height} x {width} pixels in an image of {size[0]} x {size[1]}")

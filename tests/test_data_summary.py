@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -165,6 +166,19 @@ def test_figure_and_numbers_of_any_set(config, image_ids, tmp_path):
         assert numbers["image_sizes"] == [[50, 100, 2], [128, 64, 1]] and numbers["images_without_objects"] == [1]
         assert [text.get_text() for text in figure.axes[0].texts] == [" 1", " 3"]
         assert titles[2] == "Objects per image (1 image without objects)"
+
+
+def test_names_that_no_font_or_terminal_takes_can_be_drawn_and_printed(tmp_path):
+    names = [r"$\frac$", "half \ud800 pair\x00", r"a long name with a $\frac$"]
+    summary = Boxes([((8, 8), [(1, 1, 1, 5, 5), (2, 0, 0, 4, 4)])], names).summary(progress=False)
+    summary.name = r"photos of $\frac$ \ud800"
+    figure = summary.plot(tmp_path / "summary.svg")
+    ElementTree.parse(tmp_path / "summary.svg")  # fails if a control character reached the file
+    assert figure.get_suptitle().startswith(r"photos of $\frac$ ")
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert set(labels) == {r"$\frac$", "half \ufffd pair\ufffd", r"a long name with …"}
+    table = str(summary).encode().decode()
+    assert "half \ufffd pair" in table and r"a long name with a $\frac$" in table
 
 
 def test_many_classes_and_objects(capsys):

@@ -18,6 +18,7 @@ FLOORS = {
     "tensorflow_private": 0,
     "settings": 0,
     "io": 0,
+    "text": 0,
     "processor": 0,
     "distribution": 0,
     "ops": 1,

@@ -21,9 +21,9 @@ from skimage.color import rgb2lab
 
 from mrcnn import utils, visualize
 from mrcnn.drawing import figures, palette
-from mrcnn.drawing.captions import printable
 from mrcnn.drawing.instances import draw_instances
 from mrcnn.evaluation import EvaluateDataset, evaluate_dataset
+from mrcnn.text import printable
 from samples.video import draw_frame
 
 RED, GREEN = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mrcnn.text import PLAIN_TEXT, printable
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -23,7 +25,7 @@ BLUE, RED = "#2563a8", "#c2410c"
 # ---- Table -----------------------------------------------------------------------------------------------------------
 def table(summary) -> str:
     """The summary as lines of text, a title in the first 14 columns."""
-    return "\n".join(f"{title:<14}{text}" for title, text in _rows(summary))
+    return "\n".join(f"{title:<14}{printable(text)}" for title, text in _rows(summary))
 
 
 def _rows(summary) -> list[tuple[str, str]]:
@@ -116,7 +118,7 @@ def draw(summary) -> Figure:
 
     figure = Figure(figsize=(14, 8.4), layout="constrained")
     objects = f"{_count(len(summary.class_ids), 'object')} in {_count(len(summary.image_ids), 'image')}"
-    figure.suptitle(f"{summary.name}: {objects}", fontsize=15)
+    figure.suptitle(f"{printable(summary.name)}: {objects}", fontsize=15, **PLAIN_TEXT)
     panels = (_draw_classes, _draw_image_sizes, _draw_counts, _draw_sides, _draw_aspects, _draw_recall)
     for panel, ax in zip(panels, figure.subplots(2, 3).ravel()):
         panel(summary, ax)
@@ -130,7 +132,8 @@ def _draw_classes(summary, ax: Axes) -> None:
     ax.barh(range(len(shown)), [count for _, count in shown], color=BLUE, height=0.7)
     for place, (_, count) in enumerate(shown):
         ax.text(count, place, f" {count:,}", va="center", fontsize=9)
-    ax.set_yticks(range(len(shown)), [name if len(name) <= 18 else name[:17] + "…" for name, _ in shown], fontsize=9)
+    names = [printable(name if len(name) <= 18 else name[:17] + "…") for name, _ in shown]
+    ax.set_yticks(range(len(shown)), names, fontsize=9, **PLAIN_TEXT)
     above = max(0, FEWEST_BARS - len(shown)) / 2  # keeps a single bar from filling the panel
     ax.set_ylim(-0.6 - above, len(shown) - 0.4 + above)
     ax.set_xlim(0, 1.15 * max([1, *(count for _, count in shown)]))

@@ -1,46 +1,21 @@
-"""Text in pictures: captions of instances that do not overlap, titles, and text made safe to draw.
-
-Names of classes, files and images come from data, and not every string can be drawn as it is: matplotlib reads `$...$`
-as a formula, and a lone surrogate or a control character has no place in a font, in UTF-8 or in an SVG. Every text from
-data therefore goes through `printable`, and to matplotlib with `PLAIN_TEXT`.
-"""
+"""Captions of instances that do not overlap, and titles."""
 
 from __future__ import annotations
 
 import textwrap
-import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from mrcnn.drawing.palette import text_color
+from mrcnn.text import PLAIN_TEXT, printable
 
 CAPTION_POINTS = 11
 CAPTION_PAD_POINTS = 2
 CAPTION_ALPHA = 0.8
 FULL_SIZE_INCHES = 6  # axes at least this wide get captions at full size, narrower ones smaller captions
 TITLE_POINTS = 9
-PLAIN_TEXT = {"parse_math": False, "usetex": False}  # keyword arguments of matplotlib's texts: draw `$` as it is
-
-
-def printable(text: object) -> str:
-    """`str(text)` with every character that cannot be drawn or encoded replaced by "\N{REPLACEMENT CHARACTER}".
-
-    These are surrogates, control characters other than the line break, and code points that are no characters.
-
-    Example:
-
-    >>> printable("a\\ud800b\\x00") == "a\\ufffdb\\ufffd"
-    True
-    """
-    return "".join("\ufffd" if _is_undrawable(character) else character for character in str(text))
-
-
-def _is_undrawable(character: str) -> bool:
-    if character.isascii():
-        return not character.isprintable() and character != "\n"
-    return unicodedata.category(character) in ("Cc", "Cs") or ord(character) & 0xFFFE == 0xFFFE
 
 
 def place_captions(ax: Axes, captions: Sequence[tuple]) -> None:

@@ -25,11 +25,11 @@ from matplotlib.typing import ColorType
 from numpy.typing import ArrayLike
 from skimage.measure import find_contours
 
-from mrcnn.drawing.captions import PLAIN_TEXT, printable
 from mrcnn.drawing.instances import fill_mask
 from mrcnn.io import replacing
 from mrcnn.ops.boxes import extract_bboxes
 from mrcnn.ops.pixel_values import to_rgb_uint8
+from mrcnn.text import PLAIN_TEXT, printable
 
 LINE_WIDTH = 2
 

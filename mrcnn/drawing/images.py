@@ -14,11 +14,12 @@ from matplotlib.typing import ColorType
 from numpy.typing import ArrayLike
 
 from mrcnn.drawing import figures
-from mrcnn.drawing.captions import PLAIN_TEXT, TITLE_POINTS, class_caption, wrap_title
+from mrcnn.drawing.captions import TITLE_POINTS, class_caption, wrap_title
 from mrcnn.drawing.instances import fill_mask
 from mrcnn.drawing.palette import LUMINANCE
 from mrcnn.ops.boxes import extract_bboxes
 from mrcnn.ops.pixel_values import to_rgb_uint8
+from mrcnn.text import PLAIN_TEXT
 
 BOX_WIDTH = 2  # pixels, of draw_box
 

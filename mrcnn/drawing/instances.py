@@ -19,9 +19,9 @@ import numpy as np
 from matplotlib.typing import ColorType
 from PIL import Image, ImageDraw, ImageFont
 
-from mrcnn.drawing.captions import printable
 from mrcnn.drawing.palette import as_bytes, as_color, text_color
 from mrcnn.ops.pixel_values import to_rgb_uint8
+from mrcnn.text import printable
 
 FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"  # shipped with matplotlib
 TEXT_HEIGHT = 1 / 36  # fraction of the picture's shorter side

@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
 from mrcnn.drawing import figures
-from mrcnn.drawing.captions import PLAIN_TEXT, class_caption, printable
+from mrcnn.drawing.captions import class_caption
 from mrcnn.drawing.palette import text_color
+from mrcnn.text import PLAIN_TEXT, printable
 
 ROOM_FOR_NUMBERS = 1200  # plot_overlaps writes zeros too in grids of at most this many cells
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mrcnn.drawing.captions import printable
+from mrcnn.text import printable
 
 if TYPE_CHECKING:
     import keras

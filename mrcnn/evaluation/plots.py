@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mrcnn.drawing.captions import PLAIN_TEXT, printable
 from mrcnn.evaluation.coco_protocol import MATCH_50, THRESHOLDS
 from mrcnn.evaluation.errors import KINDS
+from mrcnn.text import PLAIN_TEXT, printable
 
 if TYPE_CHECKING:
     from mrcnn.evaluation.report import Report

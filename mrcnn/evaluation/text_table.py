@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mrcnn.drawing.captions import printable
+from mrcnn.text import printable
 
 if TYPE_CHECKING:
     from mrcnn.evaluation.report import Report

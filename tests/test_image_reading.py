@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import http.server
 import io
+import lzma
 import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 import zlib
 
 import cv2
@@ -246,7 +248,10 @@ def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path, m
     # 1.2 MB of PNG took 2.3 GB.
     (tmp_path / "bomb.png").write_bytes(png_header(50_000, 50_000))
     Image.new("L", (100, 60)).save(tmp_path / "a.tif")
+    (tmp_path / "lie.png").write_bytes(png_header(15_000, 15_000))
     for read in (read_image, read_stored_values, read_header):
+        with pytest.raises(UnreadableImage, match=r"lie\.png is cut off: its 15000 x 15000 pixels"):
+            read(tmp_path / "lie.png")
         with pytest.raises(UnreadableImage, match=r"bomb\.png has 50000 x 50000 pixels.*MAX_PIXELS"):
             read(tmp_path / "bomb.png")
     monkeypatch.setattr(image_reading, "MAX_PIXELS", 5999)
@@ -255,6 +260,29 @@ def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path, m
             read(tmp_path / "a.tif")
     monkeypatch.setattr(image_reading, "MAX_PIXELS", 6000)
     assert read_image(tmp_path / "a.tif").shape == (60, 100, 3)
+
+
+@pytest.mark.parametrize("compression", ["zlib", "lzma"])
+def test_a_tiff_that_inflates_to_more_than_its_pixels_is_refused(tmp_path, compression):
+    # 100 x 100 pixels whose data inflate to 300 MB
+    compress = {"zlib": zlib.compress, "lzma": lzma.compress}[compression]
+    pixels = np.zeros((100, 100), np.int16)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, compression=compression)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif")[..., 0], pixels)
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        page = file.pages[0]
+        counts, offsets = page.tags["StripByteCounts"], page.tags["StripOffsets"]
+    bomb = compress(bytes(20_000_000))
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    for tag, value in ((counts, len(bomb)), (offsets, len(data))):
+        size = {3: 2, 4: 4}[tag.dtype]
+        data[tag.valueoffset : tag.valueoffset + size] = int(value).to_bytes(size, "little")
+    (tmp_path / "a.tif").write_bytes(data + bomb)
+    tracemalloc.start()
+    with pytest.raises(UnreadableImage, match=r"a\.tif is damaged: a part of 10000 pixels holds far more"):
+        read_image(tmp_path / "a.tif")
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
 
 
 def test_images_larger_than_pillows_limit_are_read_without_a_warning(tmp_path, monkeypatch, recwarn):
@@ -278,12 +306,13 @@ def test_a_truncated_file_is_named(tmp_path, kind, left):
 
 
 @pytest.mark.parametrize("kind", ["png", "jpg", "tif", "gif", "webp", "jp2"])
-def test_whatever_a_decoder_raises_names_the_file(tmp_path, kind):
+def test_whatever_a_decoder_raises_names_the_file(tmp_path, kind, monkeypatch):
     # struct.error, SyntaxError, KeyError, cv2.error, zlib.error ... of damaged files
     file, picture = io.BytesIO(), Image.fromarray(np.repeat(np.repeat(COLOR, 8, axis=0), 8, axis=1))
     picture.save(file, {"tif": "TIFF", "jpg": "JPEG", "jp2": "JPEG2000"}.get(kind, kind))
+    monkeypatch.setattr(image_reading, "MAX_PIXELS", 10**6)
     data, rng = file.getvalue(), np.random.default_rng(0)
-    for _ in range(60):
+    for _ in range(20):
         broken = bytearray(data)
         for place in rng.integers(0, min(len(data), 200), 3):
             broken[place] = rng.integers(256)

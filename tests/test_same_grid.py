@@ -158,7 +158,8 @@ def imgaug_augmenters():
 
 @pytest.mark.parametrize("name", list(imgaug_augmenters()))
 def test_imgaug(name):
-    assert_on_its_pixels(augmented(imgaug_augmenters()[name], range(6)), least=40)
+    seeds, least = (3, 25) if name == "PiecewiseAffine" else (6, 40)  # it is slow
+    assert_on_its_pixels(augmented(imgaug_augmenters()[name], range(seeds)), least)
 
 
 @pytest.mark.parametrize("name", ["RandomFlip", "RandomRotation", "RandomZoom", "RandomShear", "RandomPerspective"])
@@ -168,7 +169,7 @@ def test_keras(name):
     arguments = {"RandomFlip": (), "RandomRotation": (0.06,), "RandomZoom": ((-0.2, 0.2),), "RandomShear": (0.1, 0.1),
                  "RandomPerspective": (0.5, 0.1)}[name]  # fmt: skip
     layer = getattr(keras.layers, name)(*arguments)
-    assert_on_its_pixels(augmented(layer, range(24), size=(60, 75)), least=100)
+    assert_on_its_pixels(augmented(layer, range(12), size=(60, 75)), least=60)
 
 
 ALBUMENTATIONS = {

@@ -65,6 +65,9 @@ OTHER_FORMATS = {  # what files that aren't read mostly are
 HEIF_BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"avif": "AVIF"}
 START_BYTES = 64
 
+BITS = {"RGB": 24, "RGBA": 32, "LA": 16, "I;16": 16}  # of a pixel in PNG, by Pillow's modes; 1 or more in others
+DEFLATE_RATIO = 1032  # the most that Deflate, the compression of PNG, can shrink
+
 ORIENTATION_TAG = 0x0112
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 TO_UPRIGHT = {  # [H, W, ...] as stored -> upright, by EXIF orientation
@@ -235,7 +238,12 @@ def _open(file: BinaryIO, name: str) -> Iterator[Image.Image]:
     importlib.import_module(f"PIL.{plugin[1]}")
     # Not Image.open, which has a limit of its own that is the same for all programs of a process.
     with Image.OPEN[plugin[0]][0](file, None) as picture:
+        position = file.tell()
         check_pixels(picture.height, picture.width, name)
+        needed = picture.height * picture.width * BITS.get(picture.mode, 1) / 8 / DEFLATE_RATIO
+        if plugin[0] == "PNG" and needed > file.seek(0, io.SEEK_END):
+            raise UnreadableImage(f"{name} is cut off: its {picture.height} x {picture.width} pixels can't be in it.")
+        file.seek(position)
         yield picture
 
 

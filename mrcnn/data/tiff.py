@@ -11,6 +11,9 @@ Shapes:
 from __future__ import annotations
 
 import io
+import lzma
+import math
+import zlib
 from typing import BinaryIO
 
 import cv2
@@ -35,6 +38,12 @@ REDUCED, MASK = 1, 4  # bits of NewSubfileType: a thumbnail, a transparency mask
 GRAY_BITS = (2, 4)  # tifffile leaves these numbers as they are, other programs show them scaled to 8 bits
 PREMULTIPLIED = 1  # ExtraSamples: colors are multiplied by alpha
 PHOTOMETRIC = tifffile.PHOTOMETRIC
+INFLATERS = {  # of compressions that tifffile decodes by itself
+    tifffile.COMPRESSION.ADOBE_DEFLATE: zlib.decompressobj,
+    tifffile.COMPRESSION.DEFLATE: zlib.decompressobj,
+    tifffile.COMPRESSION.LZMA: lzma.LZMADecompressor,
+}
+SEGMENT_SLACK = 1 << 16  # bytes
 
 
 def read(data: bytes, name: str, stored: bool = False) -> tuple[np.ndarray, ImageHeader]:
@@ -56,6 +65,8 @@ def read(data: bytes, name: str, stored: bool = False) -> tuple[np.ndarray, Imag
         page, header = series.keyframe, _header(series, name)
         if page.photometric in (PHOTOMETRIC.SEPARATED, PHOTOMETRIC.YCBCR):
             return _converted_to_rgb(data, page, name), header
+        for each in series.pages:
+            _check_inflated_size(file.filehandle, each, name)
         try:
             values = series.asarray()
         except ValueError as error:  # a compression, or a number of bits
@@ -97,6 +108,19 @@ def _only_image(file: tifffile.TiffFile, name: str) -> tifffile.TiffPageSeries:
     if len(images) > 1:
         warn(f"{name} holds {len(images)} images of different sizes; the first one is read.")
     return images[0]
+
+
+def _check_inflated_size(file: BinaryIO, page: tifffile.TiffPage, name: str) -> None:
+    """Raises UnreadableImage if a compressed segment holds more than its part of the image; tifffile has no limit."""
+    page = getattr(page, "aspage", lambda: page)()
+    make = INFLATERS.get(page.compression)
+    if make is None:
+        return
+    limit = SEGMENT_SLACK + 2 * math.prod(page.chunks) * page.dtype.itemsize
+    for offset, count in zip(page.dataoffsets, page.databytecounts):
+        file.seek(offset)
+        if len(make().decompress(file.read(count), limit)) >= limit:
+            raise UnreadableImage(f"{name} is damaged: a part of {math.prod(page.chunks)} pixels holds far more.")
 
 
 # ---- Meaning of the numbers ------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 from mrcnn.data.formats import limits
 from mrcnn.data.formats.access import current_access
 from mrcnn.data.formats.broken import BrokenAnnotation, MissingPhoto, Where
-from mrcnn.data.formats.exif import upright_size
+from mrcnn.data.formats.exif import size_of_masks, upright_size
 from mrcnn.data.formats.image_files import SUFFIXES, check_size
 from mrcnn.data.formats.parsing import image_size, read_xml
 from mrcnn.data.formats.photos import PhotoFolder
@@ -176,7 +176,7 @@ def parse_mask(stem: str, masks: VocMasks, xml_folder: Path | None, photos: Phot
         if not found:
             raise MissingPhoto(*where, "image file", photos.folder / f"{stem}.jpg")
         photo, objects = found[0], []
-        size = upright_size(photo, where)
+        size = size_of_masks(photo, [file], where)
     for mask in (file, masks.classes / f"{stem}.png") if masks.classes else (file,):
         check_size(mask, where, image_size(mask, where), size)
     return stem, photo, size, objects

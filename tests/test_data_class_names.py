@@ -118,3 +118,10 @@ def test_a_class_that_the_other_does_not_have_is_refused():
 def test_lists_of_classes_that_can_not_be_used(classes, message):
     with pytest.raises(ValueError, match=message):
         class_list(classes)
+
+
+def test_a_class_of_almost_the_same_name_is_pointed_out():
+    val = Dataset()
+    val.add_class("pets", 1, "Cat")
+    with pytest.raises(ValueError, match=r"'Cat', which isn't in classes=\['cat'\]. Write 'cat' and 'Cat' alike"):
+        number_classes(val, ["cat"])

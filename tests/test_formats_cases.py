@@ -14,8 +14,8 @@ from mrcnn.data import open_dataset
 CASES = SHARED / "cases"
 OPTIONS = {"cvat_coco_brush_masks": {"crowds_as_objects": True}}
 WARNINGS = {
-    "cvat_coco_boxes": "2 of 2 annotations have no segmentation",
-    "voc_exif_orientation_65537": "the EXIF orientation is 65537; expected 1..8",
+    "cvat_coco_boxes": "2 of 2 objects have only a box",
+    "voc_exif_orientation_65537": "the EXIF orientation is 65537; expected 1..8|2 of 2 objects have only a box",
     "yolo_labels_without_image": r"no image for 1 text files of labels.*000000000659\.txt",
 }
 FIRST_AREAS = ("area_of_annotation_0", "area_of_region_0", "area_of_shape_0", "area_of_row_0", "area_of_box_0")
@@ -33,7 +33,7 @@ def test_a_case_opens_with_the_right_values(name, recwarn):
     for masks, image_id in zip((masks for masks, _ in objects), dataset.image_ids):
         assert dataset.load_image(image_id).shape[:2] == masks.shape[:2] == tuple(right.get("size", masks.shape[:2]))
     warned = {(warning.filename, str(warning.message)) for warning in recwarn}
-    assert [file for file, _ in warned] == [__file__] * (name in WARNINGS)
+    assert {file for file, _ in warned} == ({__file__} if name in WARNINGS else set())
     assert all(re.search(WARNINGS[name], text) for _, text in warned)
     assert dataset.num_images == right["images"] and len(areas) == right.get("instances", len(areas))
     classes = right.get("classes", dataset.num_classes - 1)

@@ -54,7 +54,7 @@ def test_a_box_without_a_segmentation_is_its_mask_with_one_warning(folder, nothi
     boxes = [annotation(nothing, bbox=[2, 3, 10.4, 5.6]), annotation(nothing, category_id=3, bbox=[0, 0, W, H])]
     for box in boxes if nothing == "no key" else ():
         del box["segmentation"]
-    with pytest.warns(UserWarning, match="2 of 3 annotations have no segmentation; their boxes are taken") as caught:
+    with pytest.warns(UserWarning, match="2 of 3 objects have only a box, which is taken as the mask") as caught:
         dataset = open_dataset(write(folder, annotation(), *boxes))
     assert len(caught) == 1 and caught[0].filename == __file__
     masks, class_ids = dataset.load_mask(0)
@@ -65,7 +65,7 @@ def test_a_box_without_a_segmentation_is_its_mask_with_one_warning(folder, nothi
 
 
 def test_a_box_that_cvat_rotated_is_drawn_rotated(folder):
-    with pytest.warns(UserWarning, match="no segmentation"):
+    with pytest.warns(UserWarning, match="only a box"):
         dataset = open_dataset(write(folder, annotation([], bbox=[10, 12, 20, 4], attributes={"rotation": 90.0})))
     ys, xs = np.nonzero(dataset.load_mask(0)[0][..., 0])  # around (20, 14): 4 wide and 20 high
     np.testing.assert_allclose([ys.min(), ys.max() + 1, xs.min(), xs.max() + 1], [4, 24, 18, 22], atol=1)

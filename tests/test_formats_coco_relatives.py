@@ -112,7 +112,7 @@ def write_darknet(folder, **lists):
 
 def test_darknet_lists_as_cvat_exports_them(tmp_path):
     path = write_darknet(tmp_path)
-    with pytest.warns(UserWarning, match=r"1 of 1 objects are boxes; a box is taken as its mask"):
+    with pytest.warns(UserWarning, match=r"1 of 1 objects have only a box"):
         for place in (path, tmp_path):
             dataset = open_dataset(place)
             masks, class_ids = dataset.load_mask(0)

@@ -78,6 +78,17 @@ def test_parts_of_an_object_are_no_objects(folder):
     assert dataset.class_names == ["BG", "cat"] and dataset.load_mask(0)[0].sum() == 28
 
 
+def test_boxes_are_taken_as_masks_with_one_warning(folder, recwarn):
+    write(folder, xml(thing(), thing("dog"), thing(more=outline((4, 3), (10, 3), (4, 9)))))
+    load(folder)
+    (warning,) = recwarn
+    assert "2 of 3 objects have only a box, which is taken as the mask" in str(warning.message)
+    assert warning.filename == __file__
+    recwarn.clear()
+    load(folder, masks=False)  # chosen
+    assert not recwarn
+
+
 def outline(*points, form="x1"):
     pairs = [f"<x{i}>{x}</x{i}><y{i}>{y}</y{i}>" for i, (x, y) in enumerate(points, 1)]
     if form == "pt":

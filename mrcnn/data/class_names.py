@@ -76,8 +76,10 @@ def number_classes(dataset: Dataset, classes: Dataset | Sequence[str]) -> None:
     dataset.prepare()
     unknown = [name for name in dataset.class_names[1:] if name.strip() not in names]
     if unknown:
+        alike = [name for name in names if name.casefold() == unknown[0].strip().casefold()]
+        hint = f"Write {alike[0]!r} and {unknown[0]!r} alike in both" if alike else "Add it there"
         raise ValueError(
-            f"{type(dataset).__name__} has the class {unknown[0]!r}, which isn't in classes={names}. Add it there, or"
+            f"{type(dataset).__name__} has the class {unknown[0]!r}, which isn't in classes={names}. {hint}, or"
             " open the dataset without it."
         )
     sources = {info["source"]: None for info in [*dataset.class_info[1:], *dataset.image_info]}

@@ -16,6 +16,7 @@ from typing import Any
 
 from mrcnn.data.formats import limits
 from mrcnn.data.formats.broken import BrokenAnnotation, Where
+from mrcnn.data.formats.parsing import warn_of_boxes
 from mrcnn.data.user_warnings import warn
 
 MASK_FORMS = "polygons [[x, y, ...], ...] or run lengths {size, counts}, or a bbox [x, y, width, height]"
@@ -44,8 +45,7 @@ class Repairs:
 
     def report(self, path: str | Path, count: int) -> None:
         """Warns of each kind once. `count`: annotations of the file."""
-        if self.boxes:
-            warn(f"{path}: {self.boxes} of {count} annotations have no segmentation; their boxes are taken as masks.")
+        warn_of_boxes(path, self.boxes, count)
         if self.empty:
             shown = ", ".join(self.empty[:5]) + (", ..." if len(self.empty) > 5 else "")
             warn(f"{path}: {len(self.empty)} annotations have no mask and no box and are left out: {shown}.")

@@ -242,6 +242,12 @@ def warn_of_similar_names(names: Iterable[str], path: str | Path) -> None:
         warn(f"{path}: class names that differ little, or not at all, are different classes: {'; '.join(groups)}.")
 
 
+def warn_of_boxes(path: str | Path, boxes: int, count: int) -> None:
+    """Warns of objects, `boxes` of `count`, of which the annotations have no more than a box."""
+    if boxes:
+        warn(f"{path}: {boxes} of {count} objects have only a box, which is taken as the mask.")
+
+
 def warn_of_small_shapes(path: str | Path, names: Sequence[str]) -> None:
     """Warns of shapes that are left out because they have too few points to have an area."""
     if names:

@@ -40,7 +40,7 @@ import numpy as np
 from mrcnn.data.formats import rasterize
 from mrcnn.data.formats.broken import BrokenAnnotation, names_file, names_image
 from mrcnn.data.formats.exif import UprightDataset
-from mrcnn.data.formats.parsing import name_classes, parse_all
+from mrcnn.data.formats.parsing import name_classes, parse_all, warn_of_boxes
 from mrcnn.data.formats.photos import PhotoFolder
 from mrcnn.data.formats.recognition import NAMES_READ, Format, OpenOptions, Place, first_bytes, images_folder_of
 from mrcnn.data.formats.voc_files import (
@@ -92,7 +92,8 @@ class VocDataset(UprightDataset):
             keep_difficult: whether objects marked as difficult to recognise count.
             subset: "train", "val", ...: the images that ImageSets/Main/<subset>.txt names, or for masks
                 ImageSets/Segmentation/<subset>.txt; None: all.
-            masks: whether the masks in SegmentationObject are read; False: boxes are masks. None: if there are any.
+            masks: whether the masks in SegmentationObject are read; False: boxes are masks. None: if there are none,
+                boxes are masks, with a warning.
 
         Raises:
             FileNotFoundError: no such file or folder, or none in it.
@@ -103,8 +104,12 @@ class VocDataset(UprightDataset):
         if masks and found is None:
             raise FileNotFoundError(f"{layout.top} has no PNG in {FOLDERS[0][0]}; expected one an image.")
         photos = PhotoFolder(layout.images() if images_dir is None else images_dir)
+        first = len(self.image_info)
         if found is None:
             self._add_boxes(layout.xml_files(subset), photos, source, classes, skip_broken, keep_difficult, layout)
+            if masks is None:
+                outlines = [outline for info in self.image_info[first:] for outline in info["outlines"]]
+                warn_of_boxes(layout.top, outlines.count(None), len(outlines))
         else:
             self._add_masks(layout, found, photos, source, classes, skip_broken, keep_difficult, subset)
 

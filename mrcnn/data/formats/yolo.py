@@ -36,11 +36,10 @@ import numpy as np
 from mrcnn.data.formats import rasterize
 from mrcnn.data.formats.broken import BrokenAnnotation, names_file, names_image
 from mrcnn.data.formats.exif import UprightDataset
-from mrcnn.data.formats.parsing import name_classes, parse_all
+from mrcnn.data.formats.parsing import name_classes, parse_all, warn_of_boxes
 from mrcnn.data.formats.recognition import FILES_READ, FOLDERS_READ, Format, OpenOptions, Place, first_bytes
 from mrcnn.data.formats.yolo_darknet import DARKNET, darknet_splits, is_darknet, read_darknet
 from mrcnn.data.formats.yolo_files import SPLITS, parse_image, read_folder, read_split, read_yaml
-from mrcnn.data.user_warnings import warn
 
 YAML = (".yaml", ".yml")
 DECIMALS = 2  # of coordinates in pixels: files have some six digits, so whole pixels become whole again
@@ -107,8 +106,7 @@ class YoloSegDataset(UprightDataset):
             raise BrokenAnnotation(path, "names", "class", f"to find {unknown[0]!r}", list(names.values()))
         wanted = list(names.values()) if classes is None else classes
         ids = name_classes(self, source, [names[number] for number in numbers], wanted, path)
-        if boxes := sum(len(values) == 4 for *_, rows in parsed for _, values in rows):
-            warn(f"{path}: {boxes} of {len(numbers)} objects are boxes; a box is taken as its mask.")
+        warn_of_boxes(path, sum(len(values) == 4 for *_, rows in parsed for _, values in rows), len(numbers))
         for photo, (height, width), rows in parsed:
             own = [(ids[names[number]], values) for number, values in rows if names[number] in ids]
             self.add_image(source, photo.name, str(photo), height=height, width=width, rows=own)

@@ -4,7 +4,7 @@ A network trained under one set of rules gives other numbers under another, so w
 `Config.CONVENTION` chooses one by name; layers and functions get its values as arguments and never ask for the name.
 
                        matterport            torchvision               detectron2
-    input              0..255 - mean         the same, conv1 scaled    the same, conv1 for RGB
+    input              0..255 - mean         (0..255 - mean) / std     the same, conv1 for RGB
     image              centered in a square  top left, multiple of 32  top left, multiple of 32
     resized side       round                 floor                     nearest, half up
     resized by         OpenCV, antialiased   bilinear, float           Pillow's bilinear, antialiased
@@ -47,6 +47,7 @@ class Convention:
         resampling: "opencv" (`ops.images.resize_image`), "bilinear" (in float, no antialiasing) or "pillow"
             (Pillow's BILINEAR on 8 bits, antialiased).
         pad_with_mean: padding has the value of the mean pixel, 0 after it is subtracted. False: padding is 0 before.
+        input_std: [3]. The molded image is divided by it at the beginning of a ResNet. None: it is not.
         box_offset: 1 or 0. Normalized boxes are (box - [0, 0, offset, offset]) / (size - offset).
         window_padding: of convolutions and pools of stride 2: "same" or "symmetric".
         anchor_rounding: corners of the anchors of a cell are rounded to whole pixels, half to even.
@@ -72,6 +73,7 @@ class Convention:
     side_rounding: str = "round"
     resampling: str = "opencv"
     pad_with_mean: bool = False
+    input_std: tuple[float, float, float] | None = None
     box_offset: int = 1
     window_padding: str = "same"
     anchor_rounding: bool = False
@@ -114,6 +116,7 @@ _SETTINGS_OF_BOTH: dict[str, Any] = {
 MATTERPORT = Convention("matterport")
 TORCHVISION = Convention(
     "torchvision", **_LIKE_BOTH,
+    input_std=(58.395, 57.12, 57.375),  # of ImageNet's pixels, R, G, B
     side_rounding="floor", resampling="bilinear", anchor_rounding=True, anchor_strides="image // map",
     min_proposal_side=1e-3, level_rule="floor_after", min_detection_side=1e-2, mask_paste="padded_resize",
     settings={

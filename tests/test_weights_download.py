@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.server
 import io
@@ -9,6 +10,7 @@ import multiprocessing
 import os
 import re
 import threading
+import time
 from pathlib import Path
 
 import h5py
@@ -40,6 +42,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.ranges = True  # whether it goes on from where one asks it to
         self.breaks_after = []  # bytes after which the next answers break off
         self.announced = None  # a Content-Length that is not true; False: none
+        self.pause = None  # seconds between 100 bytes
         self.status = []  # of the next answers, instead of 200
         self.type = "application/octet-stream"
         self.requests = []  # the Range of each request
@@ -69,6 +72,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if server.announced is not False:
             self.send_header("Content-Length", str(server.announced or len(body)))
         self.end_headers()
+        if server.pause:
+            with contextlib.suppress(OSError):  # the other side goes away
+                for i in range(0, len(body), 100):
+                    self.wfile.write(body[i : i + 100])
+                    time.sleep(server.pause)
+            return
         self.wfile.write(body[: server.breaks_after.pop(0)] if server.breaks_after else body)
 
     def log_message(self, *args):
@@ -259,10 +268,70 @@ def test_a_length_too_large_is_found_out(server, path):
     assert not path.exists()
 
 
-def test_a_length_larger_than_the_disk_is_refused_at_once(server, path):
+def test_a_length_larger_than_the_disk_is_refused_at_once(server, path, monkeypatch):
     server.announced = 10**18
+    monkeypatch.setattr(downloads, "LARGEST", 10**19)
     with pytest.raises(OSError, match="needs 1,000,000,000,000,000,000 more bytes"):
         weights.download(server.url, path, progress=False)
+
+
+def test_a_length_larger_than_any_weights_is_refused(server, path, monkeypatch):
+    server.announced = 10**18
+    with pytest.raises(ValueError, match="larger than 4,294,967,296 bytes"):
+        weights.download(server.url, path, progress=False)
+    server.announced = None
+    monkeypatch.setattr(downloads, "LARGEST", len(server.content) - 1)  # a server that tells no length, and goes on
+    with pytest.raises(ValueError, match="Refused"):
+        weights.download(server.url, path, progress=False)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("name", [".part", ".lock.part", ".etag.part"])
+def test_a_link_in_a_shared_folder_is_not_written_through(server, path, tmp_path, name):
+    """Somebody else's file behind a link of the name that a download writes to was overwritten."""
+    secret = tmp_path / "secret.txt"
+    secret.write_text("mine")
+    path.parent.mkdir(exist_ok=True)
+    Path(f"{path}{name}").symlink_to(secret)
+    weights.download(server.url, path, progress=False)
+    assert secret.read_text() == "mine"
+    assert path.read_bytes() == server.content and beside(path) == [path.name, f"{path.name}.sha256"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"garbage", b"<html>404</html>", b"123  mask_rcnn_coco.h5"])
+def test_a_garbage_checksum_file_is_named(server, path, content):
+    weights.download(server.url, path, progress=False)
+    record = Path(f"{path}.sha256")
+    record.write_bytes(content)
+    if content:
+        with pytest.raises(ValueError, match=r"mask_rcnn_coco\.h5\.sha256 holds .*64 digits"):
+            weights.download(server.url, path, progress=False)
+        record.unlink()
+    weights.download(server.url, path, progress=False)
+    assert len(record.read_text().split()[0]) == 64
+
+
+def test_a_failed_download_leaves_no_lock_and_no_version_behind(server, path):
+    server.status = [404]
+    with pytest.raises(ConnectionError):
+        weights.download(server.url, path, progress=False)
+    assert beside(path) == []
+
+
+def test_a_server_that_sends_a_byte_now_and_then_counts_as_broken_off(server, path, monkeypatch):
+    monkeypatch.setattr(downloads, "TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(downloads, "LEAST_BYTES_PER_SECOND", 10**9)
+    server.pause = 0.15
+    with pytest.raises(ConnectionError, match=r"TimeoutError after .* bytes, and so 5 times"):
+        weights.download(server.url, path, progress=False)
+
+
+def test_the_first_digits_of_a_checksum_are_compared(server, path):
+    digest = hashlib.sha256(server.content).hexdigest()
+    weights.download(server.url, path, digest[:8], progress=False)
+    weights.download(server.url, path, "md5:" + hashlib.md5(server.content).hexdigest()[:6], progress=False)
+    with pytest.raises(ValueError, match="the one asked for is 00000000"):
+        weights.download(server.url, path, "00000000", progress=False)
 
 
 def test_a_length_too_small_is_found_out(server, path):

@@ -33,11 +33,13 @@ class ResNetStyle:
         stride_in: "1x1" or "3x3", the convolution of a block that has the stride.
         window_padding: "same": windows of stride 2 are padded below and on the right. "symmetric": on all sides.
         eps: Added to the variance in BatchNorm.
+        input_std: Of R, G and B. The image is divided by it first; one that is not RGB, by its mean.
     """
 
     stride_in: str = "1x1"
     window_padding: str = "same"
     eps: float = 1e-3
+    input_std: tuple[float, ...] | None = None
 
     def pad(self, x: Tensor, strides: tuple[int, int]) -> tuple[Tensor, str]:
         """The input of a 3 x 3 window, padded as far as its `padding` argument, the second result, does not do it."""
@@ -160,7 +162,11 @@ def resnet_graph(
     """
     if architecture not in STAGE_4_IDENTITY_BLOCKS:
         raise ValueError(f"architecture is {architecture!r}; expected one of {', '.join(STAGE_4_IDENTITY_BLOCKS)}.")
-    x = layers.ZeroPadding2D(3)(input_image)
+    x = input_image
+    if style.input_std:
+        std = style.input_std if x.shape[-1] == 3 else [float(np.mean(style.input_std))]
+        x = layers.Rescaling([1 / value for value in std], name="input_scaling")(x)
+    x = layers.ZeroPadding2D(3)(x)
     x = Conv2D(64, 7, strides=2, name="conv1")(x)
     x = BatchNorm(epsilon=style.eps, train_bn=train_bn, name="bn_conv1")(x)
     c1 = layers.Activation("relu")(x)  # [B, H/2, W/2, 64]
@@ -286,4 +292,5 @@ def build_backbone(input_image: Tensor, config: Config) -> list[Tensor]:
 
 def resnet_style(config: Config) -> ResNetStyle:
     """The style that the settings ask for."""
-    return ResNetStyle(config.BACKBONE_STRIDE_IN, config.convention.window_padding, config.BATCH_NORM_EPS)
+    rules = config.convention
+    return ResNetStyle(config.BACKBONE_STRIDE_IN, rules.window_padding, config.BATCH_NORM_EPS, rules.input_std)

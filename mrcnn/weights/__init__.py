@@ -1,8 +1,10 @@
 """Weight files: read, load by layer name, write, download, and find the last checkpoint.
 
-readers         reads matterport's `.h5`, Keras's `.weights.h5` and `.keras`
+readers         reads matterport's `.h5`, Keras's `.weights.h5` and `.keras`, PyTorch's `.pth` and others
+layouts         names of torchvision and detectron2, as layers of this package and back
 load_by_name    loads a file into a model by layer name, and reports what matched
 matterport_h5   writes matterport's `.h5`
+torch_zip       writes `.pth` files that torchvision and detectron2 load
 metadata        class names and settings stored with the weights
 downloads       "coco", "balloon", "imagenet", "shapes": downloads and verifies files
 checkpoints     names of run folders and checkpoints; finds the newest
@@ -12,10 +14,12 @@ from __future__ import annotations
 
 from .checkpoints import CheckpointPath, checkpoint_name, find_last, parse_checkpoint, run_folder
 from .downloads import PRETRAINED, WORDS, download, find_pretrained, pretrained
-from .load_by_name import LoadReport, load_weights_by_name
+from .load_by_name import load_weights_by_name
+from .load_report import LoadReport
 from .matterport_h5 import save_matterport_h5
 from .metadata import read_class_names, read_settings
-from .readers import read_weights
+from .readers import read_state_dict, read_weights
+from .torch_zip import save_checkpoint, write_state_dict
 
 __all__ = [
     "PRETRAINED",
@@ -31,7 +35,10 @@ __all__ = [
     "pretrained",
     "read_class_names",
     "read_settings",
+    "read_state_dict",
     "read_weights",
     "run_folder",
+    "save_checkpoint",
     "save_matterport_h5",
+    "write_state_dict",
 ]

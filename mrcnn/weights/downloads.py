@@ -8,12 +8,15 @@
 
 `pooch` would replace this module, but it can't resume a download, and processes that start together would each fetch
 the file. For the same reason `<path>.part` isn't a file of `mrcnn.io.replacing`, which deletes it after an error.
+
+The folder may be shared with others: files beside `<path>` that are links are not written through.
 """
 
 from __future__ import annotations
 
 import hashlib
 import http.client
+import logging
 import os
 import re
 import shutil
@@ -25,11 +28,15 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import h5py
 from tqdm import tqdm
 
-from .readers import HDF5_SIGNATURE, ZIP_SIGNATURE, describe_head, what_broke
+from .presets import PRESETS
+from .readers import HDF5_SIGNATURE, ZIP_SIGNATURE, describe_head, open_state_dict, what_broke
+
+logger = logging.getLogger(__name__)
 
 # "coco" and "balloon" are matterport's releases (v2.1 has the balloon's only, #1515); "imagenet" is a ResNet-50
 # without its top, with the same layer names, so of a ResNet-101 it fills the blocks that both have.
@@ -41,13 +48,15 @@ PRETRAINED = {
 }
 SHIPPED = {"shapes": ("shapes.h5", "775089bfe3bd737b0e19cdd0ba27509de8bcf43a9f11a8e6f83e935e264f99bd")}
 SHIPPED_FOLDER = Path(__file__).resolve().parent  # package data
-WORDS = (*PRETRAINED, *SHIPPED)
+WORDS = (*PRETRAINED, *SHIPPED, *PRESETS)
 # Published with the file: keras-applications and matterport pass it to `get_file`. None is known for "coco", "balloon".
 PINNED = {"imagenet": "md5:a268eb855778b3df3c7506639542a6af"}
 ATTEMPTS = 5  # of one download; each goes on where the one before broke off
 WAIT_SECONDS = 1.0  # between attempts
 TIMEOUT_SECONDS = 30.0  # without a byte from the server
 CHUNK = 1 << 20
+LEAST_BYTES_PER_SECOND = 1000  # over `TIMEOUT_SECONDS`; a slower server counts as one that broke off
+LARGEST = 4 * 2**30  # bytes of a file; the largest that a word stands for has 0.4e9
 PASSING_ERRORS = (408, 429, 500, 502, 503, 504)  # answers of a server that is only busy
 
 
@@ -55,7 +64,8 @@ def pretrained(word: str, cache_dir: str | os.PathLike | None = None) -> str:
     """Path of the weights that a word stands for; downloads them the first time.
 
     Args:
-        word: "coco" (all of Mask R-CNN, 81 classes), "balloon" (2 classes) or "imagenet" (ResNet-50 backbone); or
+        word: "coco" (all of Mask R-CNN, 81 classes), "balloon" (2 classes) or "imagenet" (ResNet-50 backbone) of
+            matterport; a word of `presets.PRESETS`, such as "torchvision_v2" or "detectron2/mask_rcnn_R_50_FPN_3x"; or
             "shapes", the small model of `samples/shapes.py`, which is part of the package.
         cache_dir: the folder to keep them in. None: `weights/` in the working directory where the file lies there
             already, else the folder in the environment variable MRCNN_CACHE, else ~/.cache/mrcnn.
@@ -67,14 +77,18 @@ def pretrained(word: str, cache_dir: str | os.PathLike | None = None) -> str:
     """
     if word in SHIPPED:
         return _shipped(*SHIPPED[word])
-    if word not in PRETRAINED:
+    if word not in WORDS:
         raise ValueError(f"There are no pretrained weights {word!r}; expected one of {', '.join(WORDS)}.")
-    url = PRETRAINED[word]
-    file = url.rsplit("/", 1)[-1]
+    preset = PRESETS.get(word)
+    url = preset.url if preset else PRETRAINED[word]
+    file = (preset and preset.file) or url.rsplit("/", 1)[-1]
     if cache_dir is None and os.path.isfile(os.path.join("weights", file)):
         cache_dir = "weights"
     folder = cache_dir or os.environ.get("MRCNN_CACHE") or os.path.join(os.path.expanduser("~"), ".cache", "mrcnn")
-    return download(url, os.path.join(folder, file), PINNED.get(word))
+    path = os.path.join(folder, file)
+    if preset and not os.path.exists(path):
+        logger.warning("%s: the licence of these weights is %s.", word, preset.licence)
+    return download(url, path, preset.checksum if preset else PINNED.get(word))
 
 
 def find_pretrained(path_or_word: str | os.PathLike) -> str:
@@ -93,7 +107,7 @@ def find_pretrained(path_or_word: str | os.PathLike) -> str:
         return path
     if path in WORDS:
         return pretrained(path)
-    if os.path.basename(path) == path and "." not in path:
+    if "." not in path and (os.path.basename(path) == path or path.startswith("detectron2/")):
         raise FileNotFoundError(f"No file {path!r}; expected a path or one of the words {', '.join(WORDS)}.")
     return path
 
@@ -112,8 +126,8 @@ def download(url: str, path: str | os.PathLike, sha256: str | None = None, progr
     Args:
         url: http or https.
         path: where to. Missing folders are made.
-        sha256: the checksum that the file must have; "md5:<checksum>" where only an MD5 is published. None: the one
-            recorded beside the file on first use.
+        sha256: the checksum that the file must have, or its first digits; "md5:<checksum>" where only an MD5 is
+            published. The whole checksum is recorded beside the file on first use, and must stay the same.
         progress: show a bar.
 
     Returns:
@@ -191,17 +205,37 @@ def _fetch_once(url: str, part: str, bar: tqdm) -> int | None:
                 " page of the network, or a link to a page about the file? Open the address in a browser and see."
             )
         have, total = _place(response, have)
+        _require_size(url, total or 0)
         _require_space(part, (total or 0) - have)
         if not have:
             _write(part.removesuffix(".part") + ".etag.part", _version(response))
         bar.total, bar.n = total, have
         bar.refresh()
-        with open(part, "r+b" if have else "wb") as file:
+        with open(part, "r+b" if have else "wb", opener=_not_through_links) as file:
             file.seek(have)
-            while chunk := response.read(CHUNK):
+            since, before = time.monotonic(), have
+            while chunk := response.read1(CHUNK):
                 file.write(chunk)
                 bar.update(len(chunk))
+                _require_size(url, file.tell())
+                if time.monotonic() - since > TIMEOUT_SECONDS:
+                    if file.tell() - before < LEAST_BYTES_PER_SECOND * TIMEOUT_SECONDS:
+                        raise TimeoutError
+                    since, before = time.monotonic(), file.tell()
     return total
+
+
+def _require_size(url: str, size: int) -> None:
+    if size > LARGEST:
+        raise ValueError(f"{url}: the file is larger than {LARGEST:,} bytes, more than weights have. Refused.")
+
+
+def _not_through_links(path: str, flags: int) -> int:
+    """Opens a file, as `os.open`, and deletes a link of this name first: it may lead to someone else's file."""
+    if os.path.islink(path):
+        os.remove(path)
+        flags |= os.O_CREAT
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def _place(response: http.client.HTTPResponse, have: int) -> tuple[int, int | None]:
@@ -228,24 +262,38 @@ def _require_space(part: str, needed: int) -> None:
 @contextmanager
 def _alone(path: str) -> Iterator[None]:
     """Lets one process at a time work on `path`. The lock ends with the process, however that ends."""
-    with open(path + ".lock.part", "wb") as lock:
-        if os.name == "nt":
-            import msvcrt
+    name = path + ".lock.part"
+    while True:
+        with open(name, "wb", opener=_not_through_links) as lock:
+            _lock(lock)
+            # The process before removes its lock file: then this lock is on no file, and others may hold a new one.
+            if not os.path.exists(name) or not os.path.samestat(os.fstat(lock.fileno()), os.stat(name)):
+                continue
+            try:
+                yield
+            finally:
+                leftovers = [name] if _size(path + ".part") else [name, path + ".etag.part"]
+                if os.name == "nt":
+                    lock.close()  # an open file can't be removed there
+                for left in leftovers:
+                    with suppress(OSError):
+                        os.remove(left)
+            return
 
-            while True:
-                with suppress(OSError):
-                    msvcrt.locking(lock.fileno(), msvcrt.LK_NBLCK, 1)
-                    break
-                time.sleep(0.2)
-        else:
-            import fcntl
 
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    # The file is there now, so whoever comes next needs no lock; one who waits for this one finds that out as well.
-    for left in (path + ".lock.part", path + ".etag.part"):
-        with suppress(OSError):
-            os.remove(left)
+def _lock(file: IO[bytes]) -> None:
+    """Waits for the lock on a file."""
+    if os.name == "nt":
+        import msvcrt
+
+        while True:
+            with suppress(OSError):
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+                return
+            time.sleep(0.2)
+    import fcntl
+
+    fcntl.flock(file, fcntl.LOCK_EX)
 
 
 # ---- Checking ----------------------------------------------------------------------------------------------------
@@ -253,20 +301,45 @@ def _check(file: str, path: str, sha256: str | None) -> None:
     """Checks that `file`, which is or will be at `path`, is a weight file and has its checksum; records a first one."""
     if path.endswith((".h5", ".keras")):
         _check_is_whole(file, path)
-    recorded = _read(path + ".sha256").split()
-    expected = sha256 or (recorded[0] if recorded else None)
-    found = _checksum(file, "md5" if (expected or "").startswith("md5:") else "sha256")
-    if expected is None:
-        if not os.access(os.path.dirname(path) or ".", os.W_OK):
-            return  # a folder that nobody can write to needs no record
-        _write(path + ".sha256", f"{found}  {os.path.basename(path)}\n")
-    elif found != expected.lower().removeprefix("md5:"):
-        whose = "the one asked for" if sha256 else "the one recorded on first use"
+    elif path.endswith((".pth", ".pkl", ".safetensors")):
+        with open_state_dict(file):
+            pass  # it was opened and its tensors are all there
+    if sha256:
+        _compare(file, path, sha256, "the one asked for is", "")
+    recorded = _read_checksum(path)
+    if recorded:
+        advice = f" If you know that the other version is right, delete {path}.sha256 as well."
+        _compare(file, path, recorded, "the one recorded on first use is", advice)
+    elif os.access(os.path.dirname(path) or ".", os.W_OK):  # a folder that nobody can write to needs no record
+        _write(path + ".sha256", f"{_checksum(file, 'sha256')}  {os.path.basename(path)}\n")
+
+
+def _compare(file: str, path: str, expected: str, whose: str, advice: str) -> None:
+    """Compares a checksum, or its first digits, with that of `file`."""
+    algorithm, _, digits = expected.lower().rpartition(":")
+    found = _checksum(file, algorithm or "sha256")
+    if not digits or not found.startswith(digits):
         raise ValueError(
-            f"{path} has the checksum {found}, and {whose} is {expected}: another version, changed or damaged."
-            " Delete it to download it again."
-            + ("" if sha256 else f" If you know that the other version is right, delete {path}.sha256 as well.")
+            f"{path} has the checksum {found}, and {whose} {expected}: another version, changed or damaged. Delete it"
+            f" to download it again.{advice}"
         )
+
+
+def _read_checksum(path: str) -> str | None:
+    """The checksum recorded beside a file, or None."""
+    try:
+        text = _read(path + ".sha256")
+    except UnicodeDecodeError:
+        text = "?"
+    if not text:
+        return None
+    words = text.split()
+    if not words or not re.fullmatch(r"[0-9a-fA-F]{64}", words[0]):
+        raise ValueError(
+            f"{path}.sha256 holds {text[:40]!r}, and should begin with the 64 digits of a SHA-256. Delete it: it is"
+            " written again when the file is next used."
+        )
+    return words[0]
 
 
 def _check_is_whole(file: str, path: str) -> None:
@@ -304,6 +377,6 @@ def _read(file: str) -> str:
 
 def _write(file: str, text: str) -> None:
     temporary = f"{file}.{os.getpid()}.part"
-    with open(temporary, "w", encoding="utf-8") as opened:
+    with open(temporary, "w", encoding="utf-8", opener=_not_through_links) as opened:
         opened.write(text)
     os.replace(temporary, file)

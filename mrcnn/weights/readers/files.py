@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 ZIP_SIGNATURE = b"PK\x03\x04"
+EXTENSIONS = (".h5", ".keras", ".pth", ".pt", ".pkl", ".safetensors")
 
 # How files begin that are often mistaken for weights, and what to tell the user.
 MISTAKEN_FOR_WEIGHTS = (
     (b"<", "a web page saved under this name. Download the file itself, not the page that links to it"),
     (b"version https://git-lfs", "a Git LFS pointer, which only says where the file is stored. Run `git lfs pull`"),
-    (b"\x80", "a Python pickle, as PyTorch and Detectron write. Only Keras's weight files can be read"),
     (b"\x1f\x8b", "a gzip archive. Unpack it first"),
     (b"{", "JSON text. The weights are in another file"),
 )
@@ -27,7 +28,7 @@ def first_bytes(path: str) -> bytes:
         ValueError: `path` is a folder.
     """
     if os.path.isdir(path):
-        raise ValueError(f"{path} is a folder; expected a weight file: .h5, .weights.h5 or .keras.")
+        raise ValueError(f"{path} is a folder; expected a weight file: {', '.join(EXTENSIONS)}.")
     if not os.path.exists(path):
         folder = os.path.dirname(path) or "."
         there = sorted(n for n in os.listdir(folder) if n.endswith((".h5", ".keras"))) if os.path.isdir(folder) else []
@@ -35,6 +36,20 @@ def first_bytes(path: str) -> bytes:
         raise FileNotFoundError(f"There is no file {path}. {beside}")
     with open(path, "rb") as file:
         return file.read(64)
+
+
+@contextmanager
+def explaining_errors(path: str) -> Iterator[None]:
+    """Turns whatever fails inside into a ValueError that names the file: readers meet damage in many ways."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except ValueError as error:
+        said = str(error)
+        raise ValueError(said if said.startswith(path) else f"{path} can't be read as weights: {said}.") from error
+    except Exception as error:
+        raise ValueError(f"{path} can't be read as weights: {what_broke(error)}") from error
 
 
 def describe_head(head: bytes) -> str:
@@ -48,7 +63,7 @@ def describe_head(head: bytes) -> str:
 
 
 def what_broke(error: Exception) -> str:
-    """Says what an error of h5py or zipfile means, and what to do."""
+    """Says what an error of a reader means, and what to do."""
     cut = re.search(r"truncated file: eof = (\d+).*stored_eof = (\d+)", str(error))
     if cut:
         have, full = (int(number) for number in cut.groups())

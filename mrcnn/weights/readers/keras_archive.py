@@ -28,10 +28,9 @@ def open_hdf5(path: str) -> io.BytesIO:
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         if WEIGHTS_IN_ZIP not in names:
-            hint = " It looks like PyTorch's; only Keras's can be read." if any("data.pkl" in n for n in names) else ""
             raise ValueError(
                 f"{path} is a zip archive without {WEIGHTS_IN_ZIP}, so it was not saved by Keras's model.save(...)."
-                f"{hint} It holds: {shorten(names)}."
+                f" It holds: {shorten(names)}."
             )
         return io.BytesIO(_unzip(archive, WEIGHTS_IN_ZIP, path))
 

@@ -14,7 +14,7 @@ def in_process(what: str, number: int) -> dict:
     """Runs the script with these arguments and parses the last line of its output as JSON.
 
     Raises:
-        RuntimeError: the script failed; the message ends with its error output.
+        RuntimeError: The script failed; the message ends with its error output.
     """
     done = subprocess.run([sys.executable, str(SCRIPT), what, str(number)], capture_output=True, text=True)
     if done.returncode:

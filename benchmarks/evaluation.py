@@ -1,11 +1,12 @@
-"""Time and memory of `evaluate_predictions` beside pycocotools, on made-up detections of repeated real annotations.
+"""Compares time and memory of `evaluate_predictions` and pycocotools on generated detections.
 
     python benchmarks/evaluation.py --images 5000 --detections 100          about 10 minutes on two cores
 
-Needs COCO annotations (--annotations, by default the 206 images of ../shared/data/coco_val). Each row is a process of
-its own; "pycocotools" is `loadRes` of the results file, then boxes and masks, each evaluated, accumulated, summarised.
+Needs COCO annotations (--annotations; default: the 206 images of ../shared/data/coco_val), which are repeated to get
+the number of images. Each row runs in a separate process. "pycocotools" reads the results file with `loadRes`, then
+evaluates, accumulates and summarizes boxes and masks.
 
-Seen (2 of 4 busy cores; peak memory holds TensorFlow, which `import mrcnn` brings, and the truth):
+Results on 2 cores of a busy machine. Peak memory includes TensorFlow and the ground truth:
 
     5000 images, 100 detections each          seconds   peak MB   mask AP
         read the truth                            0.0       888
@@ -13,7 +14,7 @@ Seen (2 of 4 busy cores; peak memory holds TensorFlow, which `import mrcnn` brin
         ours                                     21.1      1040   0.225755864
         ours with boundary AP                    65.5      1077   0.225755864
 
-Ours grows by some 0.3 KB a detection (the columns of numbers); no mask stays.
+The memory of `evaluate_predictions` grows by about 0.3 KB per detection, because it keeps no masks.
 """
 
 from __future__ import annotations
@@ -45,9 +46,9 @@ ANNOTATIONS = ROOT.parent / "shared/data/coco_val/annotations/instances_val2017.
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=5000)
-    parser.add_argument("--detections", type=int, default=100, help="of an image")
+    parser.add_argument("--detections", type=int, default=100, help="per image")
     parser.add_argument("--annotations", type=Path, default=ANNOTATIONS)
-    parser.add_argument("--run", nargs=2, metavar=("WHAT", "FOLDER"), help="one row, in this process")
+    parser.add_argument("--run", nargs=2, metavar=("WHAT", "FOLDER"), help="measure one row in this process")
     arguments = parser.parse_args()
     if arguments.run:
         measure(*arguments.run)
@@ -65,7 +66,7 @@ def main() -> None:
 
 # ---- One row -----------------------------------------------------------------------------------------------------
 def measure(what: str, folder: str) -> None:
-    """Runs one row and prints its time and the process's peak memory."""
+    """Measures one row and prints its time and the peak memory of the process."""
     truth, results = Path(folder) / "truth.json", Path(folder) / "results.json"
     dataset = None if what == "pycocotools" else load_dataset(truth)
     start = time.perf_counter()
@@ -81,14 +82,14 @@ def measure(what: str, folder: str) -> None:
 
 
 def with_ours(dataset, results: Path, boundary: bool) -> float:
-    """AP of boxes, masks and perhaps boundaries by this package; returns that of masks."""
+    """Evaluates boxes, masks and optionally boundaries with this package. Returns the mask AP."""
     from mrcnn.evaluation import evaluate_predictions
 
     return evaluate_predictions(dataset, results, boundary=boundary, progress=False).mask_ap
 
 
 def with_pycocotools(truth: Path, results: Path) -> float:
-    """AP of boxes and masks by pycocotools; returns that of masks."""
+    """Evaluates boxes and masks with pycocotools. Returns the mask AP."""
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO(truth)
         found = coco.loadRes(str(results))
@@ -101,7 +102,7 @@ def with_pycocotools(truth: Path, results: Path) -> float:
 
 
 def load_dataset(truth: Path):
-    """COCO annotations as a `Dataset`."""
+    """Reads COCO annotations into a `Dataset`."""
     from mrcnn.data.dataset import Dataset
 
     with contextlib.redirect_stdout(io.StringIO()):
@@ -118,10 +119,12 @@ def load_dataset(truth: Path):
     return dataset
 
 
-# ---- Made-up data --------------------------------------------------------------------------------------------------
+# ---- Generated data --------------------------------------------------------------------------------------------------
 def make_up(annotations: Path, images: int, detections: int, folder: Path) -> None:
-    """Writes truth.json and results.json: real annotations repeated; detections are true masks moved, grown and
-    shrunk, some of another class, some where nothing is. Scores differ in each repetition.
+    """Writes truth.json and results.json.
+
+    The ground truth is real annotations, repeated. Detections are ground-truth masks that are moved and scaled; some
+    get another class, and some cover no object. Scores differ in each repetition.
     """
     truth = json.loads(annotations.read_text())
     with contextlib.redirect_stdout(io.StringIO()):
@@ -145,7 +148,7 @@ def make_up(annotations: Path, images: int, detections: int, folder: Path) -> No
 
 
 def made_up_detections(coco: COCO, image: dict, count: int, rng) -> list[tuple[dict, bool]]:
-    """Detections of an image, and whether each is close to something true."""
+    """Detections of an image, and for each whether it is close to a ground-truth object."""
     annotations = coco.imgToAnns[image["id"]] or list(coco.anns.values())[:1]
     categories = sorted(coco.cats)
     found = []

@@ -1,17 +1,17 @@
-"""Images a second on a GPU, detecting and training, beside torchvision's Mask R-CNN on the same GPU in the same run.
+"""Compares images per second on a GPU, in detection and training, with torchvision's Mask R-CNN.
 
     python benchmarks/gpu.py              batches of 1 to 16, float32 and bfloat16, 1024 x 1024; needs a GPU
-    python benchmarks/gpu.py --quick      a small network, small images, one round, also without a GPU: that it runs
+    python benchmarks/gpu.py --quick      small network and images, one round; checks that it runs, also without a GPU
 
-It writes benchmarks/results/gpu.json (--json another file). **It has not run on a GPU yet: none was at hand.** With
---quick it ran on a CPU, whose figures say nothing.
+Results go to benchmarks/results/gpu.json, or to another file with --json. **It has not been run on a GPU yet**, only
+with --quick on a CPU, whose figures are meaningless.
 
-Needs JAX for the GPU (pip install 'jax[cuda12]'), and PyTorch and torchvision for it (pip install torch torchvision).
-Without torchvision the rows hold our images a second only, and say so.
+Needs JAX with GPU support (pip install 'jax[cuda12]'), and PyTorch and torchvision with GPU support (pip install torch
+torchvision). Without torchvision, the rows contain only the images per second of this package, with a note.
 
-Both have a ResNet-50 FPN, 81 classes, random weights and 100 detections an image, or 9 objects an image to learn from.
-A detection is timed from photos in memory to boxes, classes, scores and masks of the photo's size in memory; a training
-step from a batch in memory to updated weights, with SGD. float32 may use TF32 in both. The two take turns.
+Both models are ResNet-50 FPN with 81 classes, random weights, and 100 detections or 9 ground-truth objects per image.
+Detection is timed from photos in memory to boxes, classes, scores and full-size masks in memory; a training step from a
+batch in memory to weights updated with SGD. float32 may use TF32 in both. The two models run in turns.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ import numpy as np
 from benchmarks import workloads
 from benchmarks.timing import Row, compare, machine, take_turns
 
-OBJECTS = 9  # of a training image, about COCO's mean
+OBJECTS = 9  # per training image, about COCO's mean
 DTYPES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # Config.COMPUTE_DTYPE
-# With --quick our network is one that compiles fast and runs fast on a CPU; torchvision's stays what it is.
+# With --quick, this package uses a network that compiles and runs fast on a CPU; torchvision's does not change.
 QUICK = {
     "BACKBONE": "mobilenet_v2", "TOP_DOWN_PYRAMID_SIZE": 32, "FPN_CLASSIF_FC_LAYERS_SIZE": 64, "PRE_NMS_LIMIT": 200,
     "POST_NMS_ROIS_TRAINING": 50, "POST_NMS_ROIS_INFERENCE": 50, "TRAIN_ROIS_PER_IMAGE": 16,
@@ -53,7 +53,7 @@ OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory")  # in the messages of JA
 def main(arguments=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="64 x 64, one batch size, one round, a small network")
-    parser.add_argument("--side", type=int, help="of the images, pixels; default 1024, with --quick 64")
+    parser.add_argument("--side", type=int, help="size of the images in pixels; default 1024, with --quick 64")
     parser.add_argument("--batches", help="e.g. 1,4,16; default 1,2,4,8,16, with --quick 2")
     parser.add_argument("--dtypes", default=",".join(DTYPES), help="float32, bfloat16, or both (default)")
     parser.add_argument("--json", type=Path, default=ROOT / "benchmarks/results/gpu.json")
@@ -82,18 +82,18 @@ def main(arguments=None) -> None:
 
 
 def measure_row(what: str, measure, side: int, batch: int, dtype: str, quick: bool) -> Row:
-    """Our images a second over torchvision's; or ours alone; or no value, where the memory is too small."""
+    """Speed relative to torchvision, or images per second without torchvision; no value if memory is too small."""
     gc.collect()
     try:
         calls, images = measure(side, batch, dtype, QUICK if quick else {})
         seconds = take_turns(calls, rounds=1 if quick else 15, warm_up=1 if quick else 3)
-    except RuntimeError as error:  # also JAX's and PyTorch's own kinds of it
+    except RuntimeError as error:  # the base class of JAX's and PyTorch's errors
         if not any(text in str(error) for text in OUT_OF_MEMORY):
             raise
         return Row(0, what, None, unit="", note=f"out of memory: {str(error).splitlines()[0][:120]}")
     rates = {f"{name}, images/s": round(images / seconds.median(name), 2) for name in calls}
     if "torchvision" not in calls:
-        note = "ours alone: torchvision is not installed"
+        note = "this package only: torchvision is not installed"
         return Row(0, what, rates["ours, images/s"], unit="images/s", medians=rates, note=note)
     row = compare(0, what, seconds, "torchvision", "ours", ">= 1x")
     row.medians |= rates
@@ -101,9 +101,9 @@ def measure_row(what: str, measure, side: int, batch: int, dtype: str, quick: bo
     return row
 
 
-# ---- Detecting ---------------------------------------------------------------------------------------------------
+# ---- Detection ---------------------------------------------------------------------------------------------------
 def detecting(side: int, batch: int, dtype: str, changes: dict) -> tuple[dict, int]:
-    """What to time, by name, and how many images that are."""
+    """Functions to time, by name, and the number of images in each call."""
     photos = [workloads.photo(side, side, seed) for seed in range(batch)]
     model = workloads.network("inference", side, IMAGES_PER_GPU=batch, COMPUTE_DTYPE=DTYPES[dtype], **changes)
     calls = {"ours": functools.partial(model.detect, photos)}
@@ -128,7 +128,7 @@ def torchvision_detect(photos: list, dtype: str):
 
 # ---- Training ----------------------------------------------------------------------------------------------------
 class Repeated(keras.utils.PyDataset):
-    """One batch, so many times an epoch."""
+    """The same batch, `times` times per epoch."""
 
     def __init__(self, batch: dict, times: int):
         super().__init__()
@@ -142,7 +142,7 @@ class Repeated(keras.utils.PyDataset):
 
 
 def training(side: int, batch: int, dtype: str, changes: dict) -> tuple[dict, int]:
-    """What to time, by name, and how many images that are."""
+    """Functions to time, by name, and the number of images in each call."""
     steps = 1 if changes else 5
     model = workloads.network("training", side, IMAGES_PER_GPU=batch, COMPUTE_DTYPE=DTYPES[dtype], **changes)
     model.compile(0.0001)
@@ -172,9 +172,9 @@ def torchvision_training(arrays: dict, dtype: str, steps: int):
 
     def train():
         for _ in range(steps):
-            there = [{name: x.to(device) for name, x in target.items()} for target in targets]
+            on_device = [{name: x.to(device) for name, x in target.items()} for target in targets]
             with torch_dtype(dtype):
-                loss = sum(model([image.to(device) for image in images], there).values())
+                loss = sum(model([image.to(device) for image in images], on_device).values())
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -189,7 +189,7 @@ def has_torchvision() -> bool:
 
 
 def torchvision_model(side: int):
-    """Its ResNet-50 FPN model for square images of that side, which finds 100 objects however low they score."""
+    """torchvision's ResNet-50 FPN model for square images; detects 100 objects, regardless of their scores."""
     import torch
     from torchvision.models.detection import maskrcnn_resnet50_fpn
 
@@ -208,7 +208,7 @@ def torch_device():
 
 
 def torch_dtype(name: str):
-    """PyTorch's context for computing in that type."""
+    """PyTorch's context manager for computing in this type."""
     import torch
 
     return torch.autocast(torch_device().type, torch.bfloat16, enabled=name == "bfloat16")

@@ -1,7 +1,7 @@
-"""Another package with matterport's API beside this one: the same weights, photo and work, each in its own process.
+"""Compares another package with matterport's API with this one, on the same weights, photo and tasks.
 
-The two processes take turns, call by call (`timing`), so that only one of them works at a time. What runs in them is
-benchmarks/peer_worker.py, which uses nothing but matterport's API.
+Each package runs in a separate process. The two alternate call by call (see `timing`), so only one of them works at a
+time. Both run benchmarks/peer_worker.py, which uses only matterport's API.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Worker:
     """A process that runs `peer_worker.py` with the package in `folder`.
 
     Raises:
-        RuntimeError: the process ended; with its last words.
+        RuntimeError: The process ended; the message contains the end of its error output.
     """
 
     def __init__(self, name: str, folder: Path, python: str, task: str, side: int, data: Path):
@@ -35,7 +35,7 @@ class Worker:
             [python, str(WORKER), task, str(side), str(data)], env=environment, cwd=data, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,
         )  # fmt: skip
-        self.answer()  # it is ready
+        self.answer()  # waits until the worker is ready
 
     def ask(self, what: str) -> dict:
         self.process.stdin.write(what + "\n")
@@ -57,20 +57,20 @@ class Worker:
 
 
 def against_peer(folder: Path, python: str, quick: bool):
-    """Yields rows: detecting, unmolding, loading a sample, a training step; theirs against ours.
+    """Yields the rows of detection, unmolding, loading a sample, and a training step, as ratios theirs / ours.
 
     Args:
-        folder: holds the peer's folder `mrcnn`.
-        python: the peer's interpreter.
-        quick: smaller images, fewer rounds.
+        folder: Contains the peer's folder `mrcnn`.
+        python: Interpreter that runs the peer.
+        quick: Use smaller images and fewer rounds.
 
     Raises:
-        FileNotFoundError: no package there.
-        RuntimeError: one of the two failed.
+        FileNotFoundError: The folder contains no package.
+        RuntimeError: One of the two packages failed.
     """
     folder = folder.resolve()
     if not (folder / "mrcnn" / "model.py").is_file():
-        raise FileNotFoundError(f"--peer {folder}: no mrcnn/model.py in it; expected the folder that holds `mrcnn`.")
+        raise FileNotFoundError(f"--peer {folder}: no mrcnn/model.py in it; expected the folder that contains `mrcnn`.")
     side, train_side, rounds = (256, 128, 3) if quick else (1024, 512, 7)
     packages = {"theirs": (folder, python), "ours": (ROOT, sys.executable)}
     with tempfile.TemporaryDirectory() as data:
@@ -90,7 +90,7 @@ def against_peer(folder: Path, python: str, quick: bool):
 
 
 def in_turns(packages: dict, task: str, side: int, data: Path, rounds: int, calls: dict):
-    """Yields a row for each of `calls`; returns how many objects each package detected."""
+    """Yields a row for each of `calls`. Returns the number of objects that each package detected."""
     workers = {}
     try:
         for name, (folder, python) in packages.items():
@@ -98,7 +98,7 @@ def in_turns(packages: dict, task: str, side: int, data: Path, rounds: int, call
         found = {}
         for call, what in calls.items():
             seconds = Seconds({name: [] for name in workers}, {name: [] for name in workers})
-            for turn in range(-2, rounds):  # the first two warm up
+            for turn in range(-2, rounds):  # the first two rounds are a warm-up
                 for name, worker in list(workers.items())[:: -1 if turn % 2 else 1]:
                     answer = worker.ask(call)
                     found[name] = answer.get("found", found.get(name))
@@ -113,14 +113,14 @@ def in_turns(packages: dict, task: str, side: int, data: Path, rounds: int, call
 
 
 def peer_row(what: str, seconds: Seconds) -> Row:
-    """Theirs / ours: above 1 this package is faster."""
+    """The ratio theirs / ours; above 1, this package is faster."""
     row = compare(0, f"{what}: theirs / ours", seconds, "theirs", "ours")
     row.note = f"best of each: theirs {min(seconds.real['theirs']):.4f} s, ours {min(seconds.real['ours']):.4f} s"
     return row
 
 
 def prepare(data: Path, side: int) -> None:
-    """Writes what both packages get: weights in matterport's layout, a photo, and detections on it."""
+    """Writes the inputs of both packages: weights in matterport's layout, a photo, and detections for it."""
     from benchmarks.workloads import network, photo
 
     model, image = network("inference", side), photo()

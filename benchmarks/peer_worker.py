@@ -1,8 +1,8 @@
-"""One package under test by benchmarks/peer.py: does what it is told on stdin, answers on stdout with seconds.
+"""Runs one of the packages that benchmarks/peer.py compares: reads calls from stdin, writes their times to stdout.
 
-    PYTHONPATH=<folder that holds mrcnn> python peer_worker.py detecting|training SIDE DATA_FOLDER
+    PYTHONPATH=<folder that contains mrcnn> python peer_worker.py detecting|training SIDE DATA_FOLDER
 
-Uses only matterport's API and what old Pythons (3.6) understand, for the package may need one.
+Uses only matterport's API and syntax of Python 3.6, because the package may need an old version.
 """
 
 import inspect
@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 
-answers = os.fdopen(os.dup(1), "w")  # packages print; what they print must not stand among the answers
+answers = os.fdopen(os.dup(1), "w")  # keeps what the packages print out of the answers
 os.dup2(2, 1)
 
 import numpy as np
@@ -109,7 +109,7 @@ def training(config, dataset):
         from tensorflow import keras
 
     class StepByStep(keras.callbacks.Callback):
-        """Begins a step when told to, and answers when it has ended."""
+        """Waits for a line on stdin before each step, and answers after it."""
 
         def on_train_batch_begin(self, batch, logs=None):
             sys.stdin.readline()
@@ -118,7 +118,7 @@ def training(config, dataset):
         def on_train_batch_end(self, batch, logs=None):
             answer(seconds=time.perf_counter() - self.start[0], processor=time.process_time() - self.start[1])
 
-        on_batch_begin, on_batch_end = on_train_batch_begin, on_train_batch_end  # the names of older Keras
+        on_batch_begin, on_batch_end = on_train_batch_begin, on_train_batch_end  # names in older versions of Keras
 
     if hasattr(keras.callbacks.Callback, "on_train_batch_begin"):
         del StepByStep.on_batch_begin, StepByStep.on_batch_end

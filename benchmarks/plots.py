@@ -1,4 +1,4 @@
-"""Pictures of a report: the curves of row 8, and the ratios with their targets."""
+"""Plots of a benchmark report: the curves of row 8, and the ratios with their targets."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import matplotlib.pyplot as plt
 
 
 def draw(report: dict, path: Path) -> list[Path]:
-    """Draws what the report has figures for, beside its file: `<name>_sizes.png`, `<name>_ratios.png`.
+    """Draws `<name>_sizes.png` and `<name>_ratios.png` next to the JSON file, if the report has rows for them.
 
     Args:
-        report: as run.py writes it.
-        path: of the JSON file.
+        report: The report as run.py writes it.
+        path: Path of the JSON file.
 
     Returns:
-        The pictures that were written.
+        Paths of the plots that were written.
     """
     written = []
     for name, function, rows in (
@@ -42,7 +42,7 @@ def subtitle(machine: dict) -> str:
 
 
 def draw_curves(rows):
-    """A panel for each curve, both axes logarithmic, with a grey line that grows as the size does."""
+    """A panel for each curve on logarithmic axes, with a grey line for linear growth."""
     figure, axes = plt.subplots(1, len(rows), figsize=(3.4 * len(rows), 3.6), squeeze=False)
     for axis, row in zip(axes[0], rows):
         (label, sizes), *curves = row["curve"].items()
@@ -59,7 +59,7 @@ def draw_curves(rows):
 
 
 def draw_ratios(rows):
-    """A bar for each ratio; a line at its target; whiskers over its quartiles."""
+    """A bar for each ratio, with a line at its target and whiskers at its quartiles."""
     figure, axis = plt.subplots(figsize=(9, 0.55 * len(rows) + 1.2))
     colours = {True: "tab:green", False: "tab:red", None: "tab:gray"}
     for place, row in enumerate(reversed(rows)):

@@ -2,9 +2,9 @@
 
     python -m benchmarks.processor [--rounds 7] [--isa AVX2] [--work resnet-detect resnet-train ...]
 
-Each choice runs in a process of its own; the processes take turns, so that a busy machine disturbs both alike. The
-table has the medians of wall time and processor time of a call, in seconds, and of their ratios round by round.
-`--isa AVX2` limits oneDNN, which also multiplies TensorFlow's matrices, to the instructions of an older CPU
+Each setting runs in a separate process. The processes run in turns, so that a busy machine affects both equally. The
+table has the median wall time and processor time of a call in seconds, and the median of their ratios within a round.
+`--isa AVX2` limits oneDNN, which also does TensorFlow's matrix multiplications, to the instructions of an older CPU
 (`ONEDNN_MAX_CPU_ISA`).
 """
 
@@ -22,17 +22,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 WORK = {
-    "shapes-detect": "detect 8 images, the net of samples/shapes.py, 128 x 128",
-    "shapes-train": "training step, batch 8, the net of samples/shapes.py, 128 x 128",
+    "shapes-detect": "detect 8 images, the network of samples/shapes.py, 128 x 128",
+    "shapes-train": "training step, batch 8, the network of samples/shapes.py, 128 x 128",
     "resnet-detect": "detect, ResNet-50, 256 x 256, 100 detections",
     "resnet-train": "training step, ResNet-50, 256 x 256, batch 1, all layers",
 }
 CHOICES = ("0", "1")  # values of TF_ENABLE_ONEDNN_OPTS
 
 
-# ---- The process that is measured ------------------------------------------------------------------------------------
+# ---- The measured process --------------------------------------------------------------------------------------------
 def call_of(work: str):
-    """The function without arguments that `work` names, ready to be timed."""
+    """The function to time for `work`, a key of WORK; it takes no arguments."""
     import tempfile
 
     import numpy as np
@@ -63,7 +63,7 @@ def call_of(work: str):
 
 
 def serve(work: str) -> None:
-    """Answers each line of stdin with a call's seconds on stdout, as JSON [wall, processor]."""
+    """For each line of stdin, makes a call and writes its seconds to stdout, as JSON [wall, processor]."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what packages print goes to stderr
     call = call_of(work)
@@ -77,9 +77,9 @@ def serve(work: str) -> None:
         answers.flush()
 
 
-# ---- Taking turns ----------------------------------------------------------------------------------------------------
+# ---- Alternating -----------------------------------------------------------------------------------------------------
 def start(work: str, environment: dict) -> subprocess.Popen:
-    """A process that serves `work` with these environment variables."""
+    """Starts a process that runs `serve(work)` with these environment variables."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", **environment}
     return subprocess.Popen(
         [sys.executable, "-m", "benchmarks.processor", "--serve", work], env=environment, text=True,
@@ -88,24 +88,24 @@ def start(work: str, environment: dict) -> subprocess.Popen:
 
 
 def answer(process: subprocess.Popen) -> list[float]:
-    """[wall, processor], the seconds of a call.
+    """Reads [wall, processor], the seconds of a call.
 
     Raises:
-        RuntimeError: the process ended.
+        RuntimeError: The process ended.
     """
     line = process.stdout.readline()
     if not line:
-        raise RuntimeError(f"A measured process ended with code {process.wait()}; its last words are above.")
+        raise RuntimeError(f"A measured process ended with code {process.wait()}; its error output is above.")
     return json.loads(line)
 
 
 def measure(work: str, choices: dict[str, dict], rounds: int) -> dict[str, list]:
-    """[[wall, processor], ...] of each choice, one entry per round.
+    """Returns [[wall, processor], ...] for each choice, one entry per round.
 
     Args:
-        work: a key of WORK.
-        choices: environment variables by the name of the choice.
-        rounds: number of calls of each.
+        work: A key of WORK.
+        choices: Environment variables, by the name of the choice.
+        rounds: Number of calls of each choice.
     """
     processes, seconds = {}, {name: [] for name in choices}
     try:
@@ -137,8 +137,8 @@ def table_row(work: str, seconds: dict[str, list]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=7, help="calls of each choice (%(default)s)")
-    parser.add_argument("--isa", help="ONEDNN_MAX_CPU_ISA, e.g. AVX2; default: what the CPU has")
+    parser.add_argument("--rounds", type=int, default=7, help="calls per setting (default: %(default)s)")
+    parser.add_argument("--isa", help="ONEDNN_MAX_CPU_ISA, e.g. AVX2; default: all that the CPU has")
     parser.add_argument("--work", nargs="+", choices=WORK, default=list(WORK), help="default: all")
     parser.add_argument("--serve", choices=WORK, help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)

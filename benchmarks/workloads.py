@@ -1,7 +1,7 @@
-"""What the benchmarks run: a Mask R-CNN of COCO's size, photos, batches, and the same arithmetic as plain Keras.
+"""Networks and data for the benchmarks: a Mask R-CNN with COCO's classes, the same in plain Keras, photos, batches.
 
-The weights are random, for there is no trained file of this size to ship; what they cost doesn't depend on it. The
-settings make such a network find the full number of detections.
+The weights are random, which does not affect the time. The settings make such a network find the maximum number of
+detections.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from mrcnn.ops.meta import compose_image_meta
 SHARED = Path(os.environ.get("MRCNN_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
 CLASSES = 81  # COCO's
-PHOTO = (480, 640)  # a usual size in COCO
+PHOTO = (480, 640)  # a common size in COCO
 
 
 class BenchmarkConfig(Config):
-    """ResNet-50, COCO's classes, one image a batch, 100 detections whatever their scores."""
+    """ResNet-50, COCO's classes, one image per batch, 100 detections regardless of their scores."""
 
     NAME = "benchmark"
     BACKBONE = "resnet50"
@@ -40,7 +40,7 @@ class BenchmarkConfig(Config):
 
 
 def network_config(side: int, **changes) -> BenchmarkConfig:
-    """For images of side x side pixels."""
+    """The configuration for images of side x side pixels."""
     config = BenchmarkConfig()
     for name, value in {"IMAGE_MIN_DIM": side, "IMAGE_MAX_DIM": side, **changes}.items():
         setattr(config, name, value)
@@ -51,14 +51,14 @@ def network(mode: str, side: int, seed: int = 0, **changes) -> MaskRCNN:
     """A model of `network_config`, with random weights that find objects of many classes everywhere."""
     keras.utils.set_random_seed(seed)
     model = MaskRCNN(mode, network_config(side, **changes), tempfile.gettempdir())
-    enliven(model, seed)
+    set_random_heads(model, seed)
     return model
 
 
-def enliven(model, seed: int) -> None:
-    """Random weights that behave as trained ones do: boxes near the anchors, and from RoI to RoI other classes.
+def set_random_heads(model, seed: int) -> None:
+    """Sets random weights that act like trained ones: boxes near the anchors, classes that differ between RoIs.
 
-    Background is never the best, so that there are always enough detections.
+    Background never has the highest score, so there are always enough detections.
     """
     rng = np.random.default_rng(seed)
     kernel, bias = model.get_layer("rpn_model").get_layer("rpn_bbox_pred").get_weights()
@@ -77,7 +77,7 @@ def photo(height: int = PHOTO[0], width: int = PHOTO[1], seed: int = 0) -> np.nd
 
 
 def compiled(model, training: bool = False):
-    """The forward pass alone, compiled by the backend as Keras's `predict` compiles it: `call(inputs)`, which waits."""
+    """A function of inputs that runs the forward pass, compiled as in Keras's `predict`, and waits for the result."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
@@ -99,12 +99,12 @@ def compiled(model, training: bool = False):
 
 
 def state_of(model) -> list:
-    """The values of the trainable and the other variables, now: on JAX, `predict` and `fit` put new ones in place."""
+    """The current values of trainable and other variables; on JAX, `predict` and `fit` replace them."""
     return [[v.value for v in vs] for vs in (model.trainable_variables, model.non_trainable_variables)]
 
 
 def gradients_of(model):
-    """Forward pass and gradients of all weights, of the mean of the outputs, compiled: `call(inputs)`, which waits."""
+    """A compiled function of inputs: forward pass, and gradients of the outputs' mean for all weights. It waits."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
@@ -134,13 +134,13 @@ def gradients_of(model):
 
 
 def tensors(arrays) -> list:
-    """The arrays where the backend computes, so that no call copies them there."""
+    """The arrays as tensors on the backend's device, so that timed calls need no copy."""
     return [keras.ops.convert_to_tensor(array) for array in arrays]
 
 
 # ---- Data --------------------------------------------------------------------------------------------------------
 def training_batch(config, objects: int, seed: int = 0) -> dict:
-    """One image of `config`'s size with that many rectangular objects, as the data generator gives it."""
+    """A batch like the data generator's: one image of `config`'s size with `objects` rectangular objects."""
     rng = np.random.default_rng(seed)
     side, most = int(config.IMAGE_SHAPE[0]), config.MAX_GT_INSTANCES
     corners = rng.integers(0, side * 3 // 4, (objects, 2))
@@ -165,18 +165,18 @@ def training_batch(config, objects: int, seed: int = 0) -> dict:
 
 
 def coco_dataset():
-    """A prepared data set of COCO's form, and what it is: real images of val2017 where they are, else made-up ones."""
+    """A prepared `CocoDataset` and its description: images of val2017 if they are there, otherwise generated ones."""
     folder = SHARED / "data/coco_val"
     if folder.is_dir():
         dataset = CocoDataset()
         dataset.load_coco_format(folder / "annotations/instances_val2017.json", folder / "val2017")
         dataset.prepare()
         return dataset, "images of COCO val2017"
-    return made_up_dataset(Path(tempfile.mkdtemp()), images=40, objects=9), "made-up photos (no COCO images here)"
+    return made_up_dataset(Path(tempfile.mkdtemp()), images=40, objects=9), "generated photos (no COCO images found)"
 
 
 def made_up_dataset(folder: Path, images: int, objects: int, seed: int = 0) -> CocoDataset:
-    """JPEGs of 480 x 640 pixels in `folder`, each with so many polygons of 20 corners, as a prepared data set."""
+    """Writes JPEGs of 480 x 640 pixels to `folder`, each with `objects` polygons of 20 corners; a prepared data set."""
     rng = np.random.default_rng(seed)
     height, width = PHOTO
     content = {"images": [], "annotations": [], "categories": [{"id": i, "name": f"class {i}"} for i in range(1, 81)]}
@@ -201,16 +201,21 @@ def made_up_dataset(folder: Path, images: int, objects: int, seed: int = 0) -> C
     return dataset
 
 
-# ---- The same convolutions and matrix products, without ours ---------------------------------------------------------
+# ---- The same convolutions and matrix products in plain Keras --------------------------------------------------------
 def plain_network(side: int, config, mask_classes: int = 1) -> keras.Model:
-    """Every convolution and matrix product of `detect`, in Keras's own layers, joined by ReLU, pooling and additions.
+    """All convolutions and matrix products of `detect` as Keras layers, connected by ReLU, pooling and additions.
 
-    Of how many classes a RoI gets a mask: `detect` computes that of one, a training step those of all.
+    BatchNorm, anchors, proposals, RoIAlign, NMS and detections are left out. The heads get random numbers instead of
+    pooled RoIs.
 
-    Left out are BatchNorm, anchors, proposals, RoIAlign, NMS and detections: the heads get pieces of random numbers in
-    place of RoIs.
+    Args:
+        side: Height and width of the image.
+        config: The configuration of the network to imitate.
+        mask_classes: Masks per RoI. `detect` computes one, a training step one for each class.
 
-    Inputs: image [1, side, side, 3], RoIs of the class head [N, 7, 7, 256], of the mask head [D, 14, 14, 256].
+    Returns:
+        A model with the inputs image [1, side, side, 3], RoIs of the class head [N, 7, 7, 256], and RoIs of the mask
+        head [D, 14, 14, 256].
     """
     image = keras.Input((side, side, 3))
     x = layers.Conv2D(64, 7, strides=2, padding="same", activation="relu")(image)
@@ -250,7 +255,7 @@ def plain_network(side: int, config, mask_classes: int = 1) -> keras.Model:
 
 
 def plain_inputs(side: int, config, seed: int = 0) -> list:
-    """Random numbers for `plain_network`, as many RoIs as `detect` has."""
+    """Random inputs for `plain_network`, with as many RoIs as `detect` has."""
     rng = np.random.default_rng(seed)
     depth, pool, mask_pool = config.TOP_DOWN_PYRAMID_SIZE, config.POOL_SIZE, config.MASK_POOL_SIZE
     shapes = (

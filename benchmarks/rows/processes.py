@@ -1,6 +1,6 @@
-"""Rows 6 and 7: memory and start-up time, each measured in a separate process. Also runs row 5 in one.
+"""Rows 6 and 7: memory and start-up time, each measured in a separate process. Row 5 uses this script, too.
 
-python benchmarks/rows/processes.py peak 1024        what the benchmark runs; prints one line of JSON
+python benchmarks/rows/processes.py peak 1024        one measurement; prints a line of JSON
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def training_pixels(sides, rounds: int) -> Row:
 
 
 def true_objects(counts, side: int, rounds: int) -> Row:
-    """Loading a sample with so many objects, at 1024; and a step with them."""
+    """Times loading a sample with a number of objects at 1024 x 1024, and a training step with them."""
     from mrcnn.data.generator import DataGenerator
 
     model = trainable(side, MAX_GT_INSTANCES=max(counts))
@@ -107,9 +107,9 @@ def trainable(side: int, **changes):
 
 
 def growth(what: str, axis: str, sizes, measured: list) -> Row:
-    """The row of a curve: the largest exponent e in time ~ size ** e between neighbours, over all that was timed.
+    """The row of a curve: the largest exponent e of time ~ size ** e between neighbouring sizes, over all calls.
 
-    Steps of less than 5 ms are left out of the exponent: there a timer sees mostly itself.
+    Calls of less than 5 ms are ignored, because their times are too noisy.
     """
     seconds = {name: [m.median(name) for m in measured] for name in measured[0].real}
     exponents = [

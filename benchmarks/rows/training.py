@@ -1,4 +1,4 @@
-"""Rows 4 and 9: a training step against the forward pass, and what of it is waiting for data."""
+"""Rows 4 and 9: a training step versus the forward pass, and the share of a step spent waiting for data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from benchmarks.workloads import (
 
 
 def step_and_forward(quick: bool) -> list[Row]:
-    """Row 4. All layers train; beside it, the same ratio for the plain convolutions."""
+    """Row 4, with all layers trained, and the same ratio for the plain convolutions."""
     side, rounds = (256, 3) if quick else (1024, 7)
     model = network("training", side)
     model.set_trainable(".*", verbose=0)
@@ -47,7 +47,7 @@ def step_and_forward(quick: bool) -> list[Row]:
         rounds,
     )
     size = f"ResNet-50, {side} x {side}, batch 1, all layers"
-    what = "the same of the plain convolutions: forward and gradients / forward"
+    what = "the same ratio for the plain convolutions: forward and gradients / forward"
     return [
         compare(
             4,
@@ -58,7 +58,7 @@ def step_and_forward(quick: bool) -> list[Row]:
             "<= 3.2x",
         ),
         compare(
-            4, what, seconds, "plain forward and gradients", "plain forward", note="what the backend leaves possible"
+            4, what, seconds, "plain forward and gradients", "plain forward", note="the ratio that the backend allows"
         ),
     ]
 
@@ -123,6 +123,6 @@ def waiting(quick: bool) -> list[Row]:
             round(value, 2), "<= 5 %", meets(value, "<= 5 %"), unit="%",
             medians={f"step {name}": round(statistics.median(s), 4) for name, s in times.items()},
             spread=quartiles(shares), runs=rounds,
-            note=f"{source}; a negative share is the machine's noise",
+            note=f"{source}; a negative share is noise",
         )
     ]  # fmt: skip

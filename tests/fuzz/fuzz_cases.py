@@ -80,6 +80,19 @@ def via(folder: Path) -> Path:
     return write(folder / "via_region_data.json", project)
 
 
+def via_csv(folder: Path) -> Path:
+    shapes = [
+        {"name": "polygon", "all_points_x": CORNERS[::2], "all_points_y": CORNERS[1::2]},
+        {"name": "rect", "x": 3, "y": 4, "width": 9, "height": 8},
+    ]
+    header = "filename,file_size,file_attributes,region_count,region_id,region_shape_attributes,region_attributes"
+    rows = [header]
+    for i, shape in enumerate(shapes):
+        texts = [json.dumps(value).replace('"', '""') for value in (shape, {"kind": CLASSES[i]})]
+        rows.append(f'{photo(folder)},999,"{{}}",2,{i},"{texts[0]}","{texts[1]}"')
+    return write(folder / "via.csv", "\n".join(rows))
+
+
 def labelme(folder: Path) -> Path:
     corners = [CORNERS[i : i + 2] for i in range(0, 8, 2)]
     png = io.BytesIO()
@@ -283,7 +296,7 @@ def darknet(folder: Path) -> Path:
 FORMATS: dict[str, Callable[[Path], Path]] = {
     case.__name__: case
     for case in (
-        coco, via, labelme, labelme_with_image, voc, voc_masks, yolo, open_images, nuclei, penn_fudan,
+        coco, via, via_csv, labelme, labelme_with_image, voc, voc_masks, yolo, open_images, nuclei, penn_fudan,
         m2nist, m2nist_zip, cvat, label_studio, rle_csv, cityscapes, supervisely, panoptic, darknet,
     )
 }  # fmt: skip

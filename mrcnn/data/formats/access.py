@@ -35,8 +35,8 @@ class Access:
 
     def allows(self, path: str | Path, *folders: str | Path) -> bool:
         """Whether a path is inside one of the roots, or of these folders."""
-        path = os.path.abspath(path)
-        return any(os.path.commonpath([path, root]) == root for root in (*self.roots, *map(os.path.abspath, folders)))
+        path = Path(os.path.abspath(path))
+        return any(path.is_relative_to(root) for root in (*self.roots, *map(os.path.abspath, folders)))
 
     def check(self, path: str | Path, where: Where, field: str, *folders: str | Path) -> Path:
         """The path without `..`, if it may be read.

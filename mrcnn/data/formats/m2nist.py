@@ -184,14 +184,15 @@ def join_boxes(boxes: np.ndarray, largest: int) -> np.ndarray:
     Returns:
         [at most B, (x1, y1, x2, y2)].
     """
-    while True:
+    while len(boxes) > 1:
         low = np.minimum(boxes[:, None, :2], boxes[:, :2])  # [B, B, (x1, y1)] of each pair
         high = np.maximum(boxes[:, None, 2:], boxes[:, 2:])
         pairs = np.argwhere(np.triu((high - low).max(axis=-1) <= largest, k=1))
         if not len(pairs):
-            return boxes
+            break
         i, j = pairs[0]
         boxes = np.concatenate([np.delete(boxes, [i, j], axis=0), [[*low[i, j], *high[i, j]]]])
+    return boxes
 
 
 # ---- Recognising and opening -----------------------------------------------------------------------------------------

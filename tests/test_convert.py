@@ -21,6 +21,7 @@ CASES = [
     "roboflow_coco_category_0",
     "via2_coco_export",
     "labelme_imagepath_is_the_json",
+    "voc_exif_orientation_65537",
     "voc_segmentation_object",
 ]
 

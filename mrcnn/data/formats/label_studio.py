@@ -193,7 +193,12 @@ def _parse_task(task: dict, where: Where, photos: PhotoFolder) -> tuple[shapes.P
         elif label and region.get("type") != "labels":
             left_out[str(region.get("type"))] += 1
     limits.check_masks(len(objects), *size, where)
-    return shapes.ParsedImage(photo.name, photo, size, objects), left_out, several
+    return shapes.ParsedImage(_own_id(photo, photos), photo, size, objects), left_out, several
+
+
+def _own_id(photo: Path, photos: PhotoFolder) -> str:
+    """The path of an image in the folder of images."""
+    return (photo.relative_to(photos.folder) if photo.is_relative_to(photos.folder) else photo).as_posix()
 
 
 def _regions(task: dict, where: Where) -> tuple[list[tuple[str, dict]], bool]:

@@ -294,8 +294,8 @@ def save_labelme(
 
     Args:
         dataset: a prepared Dataset.
-        folder: where to write; it is made if needed. Images stay where they are, and the files have their paths
-            relative to this folder. Images without a file of their own (drawn or rotated ones) are written here as PNG.
+        folder: where to write. Images stay where they are, and the files have their paths relative to this folder.
+            Images without a file of their own (drawn or rotated ones) are written here as PNG.
         image_ids: ids of the images wanted; None: all.
         progress: whether to show a progress bar.
 
@@ -329,11 +329,10 @@ def save_labelme(
         masks, class_ids = writers.read_objects(dataset, image_id)
         name = writers.file_stem(dataset, image_id, taken)
         photo = writers.image_file(dataset, image_id, masks.shape[:2], folder / f"{name}.png")
-        shapes = _shapes_of_objects(dataset, masks, class_ids)
         content = {
             "version": "5.5.0",
             "flags": {},
-            "shapes": shapes,
+            "shapes": _shapes_of_objects(dataset, masks, class_ids),
             "imagePath": writers.relative_path(photo, folder),
             "imageData": None,
             "imageHeight": masks.shape[0],

@@ -74,11 +74,7 @@ def save_yolo(
     folder = Path(folder)
     wanted = writers.chosen_images(dataset, image_ids)
     content = _yaml_content(folder / "data.yaml", [str(info["name"]) for info in dataset.class_info[1:]], split)
-    images, labels = folder / "images" / split, folder / "labels" / split
-    if images.is_dir() and any(images.iterdir()):
-        raise ValueError(f"{images} has files already; expected an empty folder, or none.")
-    for place in (images, labels):
-        place.mkdir(parents=True, exist_ok=True)
+    images, labels = _make_folders(folder, split)
     taken: set[str] = set()
     crowds = 0
     for image_id in writers.with_progress(wanted, progress):
@@ -94,6 +90,16 @@ def save_yolo(
     with replacing(folder / "data.yaml") as unfinished:
         unfinished.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
     return folder / "data.yaml"
+
+
+def _make_folders(folder: Path, split: str) -> tuple[Path, Path]:
+    """The new folders of images and labels."""
+    images, labels = folder / "images" / split, folder / "labels" / split
+    if images.is_dir() and any(images.iterdir()):
+        raise ValueError(f"{images} has files already; expected an empty folder, or none.")
+    for place in (images, labels):
+        place.mkdir(parents=True, exist_ok=True)
+    return images, labels
 
 
 def _yaml_content(path: Path, names: list[str], split: str) -> dict:

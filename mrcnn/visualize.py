@@ -137,14 +137,14 @@ def display_differences(
     *,
     save: str | Path | None = None,
 ) -> Axes:
-    """Shows true instances in green and predicted ones in red, each captioned "score / IoU".
+    """Shows ground-truth instances in green and predictions in red, with the caption "score / IoU".
 
-    The IoU is the one with the true mask that a prediction was matched with; if with none, the largest with any.
+    The IoU is that with the matched ground-truth mask; for a prediction without a match, the highest with any mask.
 
     Args:
-        gt_box, gt_class_id, gt_mask: of N true instances.
-        pred_box, pred_class_id, pred_score, pred_mask: of M predictions, in any order.
-        iou_threshold, score_threshold: what counts as a match, see utils.compute_matches.
+        gt_box, gt_class_id, gt_mask: N ground-truth instances.
+        pred_box, pred_class_id, pred_score, pred_mask: M predictions, in any order.
+        iou_threshold, score_threshold: Thresholds for a match, see `utils.compute_matches`.
 
     Returns:
         The axes drawn on.
@@ -177,7 +177,7 @@ def _without_padding(image_shape, name: str, boxes, class_ids, masks, scores=Non
     masks = figures.as_masks(masks, image_shape, f"{name}_mask")
     there = boxes.any(axis=1)
     count = int(there.sum())
-    if masks.shape[-1] == count < len(boxes):  # as from a model: boxes padded with zeros, masks not
+    if masks.shape[-1] == count < len(boxes):  # a model pads boxes with zeros, but not masks
         boxes, class_ids, scores = boxes[there], class_ids[: len(there)][there], scores[: len(there)][there]
         there = np.ones(count, bool)
     lengths = {"box": len(boxes), "class_id": len(class_ids), "mask": masks.shape[-1], "score": len(scores)}
@@ -188,11 +188,11 @@ def _without_padding(image_shape, name: str, boxes, class_ids, masks, scores=Non
 
 
 def _matched_ious(truth: tuple, predicted: tuple, iou_threshold: float, score_threshold: float) -> np.ndarray:
-    """[M] IoU of each prediction, best score first, with its true mask or else with the nearest one."""
+    """[M] IoU of each prediction, best score first, with its matched ground-truth mask, or the highest with any."""
     if not len(truth[0]) or not len(predicted[0]):
         return np.zeros(len(predicted[0]))
     boxes, class_ids, masks, scores = predicted
-    ranks = np.arange(len(scores), 0, -1)  # only their order counts; ranks have no ties, so it stays as it is
+    ranks = np.arange(len(scores), 0, -1)  # only their order matters; ranks have no ties, so sorting keeps it
     _, pred_match, overlaps = utils.compute_matches(
         *truth[:3], boxes, class_ids, ranks, masks, iou_threshold=iou_threshold, score_threshold=score_threshold
     )
@@ -274,14 +274,14 @@ def draw_rois(
     colors: str | Sequence | None = None,
     save: str | Path | None = None,
 ) -> Axes:
-    """Shows RoIs before (dashed) and after refinement (solid), the masks of those that hold an object, and counts them.
+    """Shows RoIs before (dashed) and after refinement (solid) and the masks of those with an object, and counts them.
 
     Args:
         rois: [N, 4].
         refined_rois: [N, 4], or None.
         mask: [N, h, w] of any size, each stretched over its RoI, or None.
         class_ids: [N]; 0 is background: grey, without refinement, mask and caption.
-        limit: at most so many, picked at random (`random.seed` fixes them).
+        limit: Maximum number of RoIs, picked at random (`random.seed` makes the choice repeatable).
 
     Returns:
         The axes drawn on.
@@ -294,7 +294,7 @@ def draw_rois(
     count = len(rois)
     chosen = random.sample(range(count), limit) if count > limit else list(range(count))
     title = f"Showing {limit} random ROIs out of {count}" if count > limit else f"{count} ROIs"
-    if colors is None:  # hues as far apart as so few allow
+    if colors is None:  # as many different hues as colours
         colors = dict(zip(chosen, random_colors(len(chosen))))
     else:
         colors = choose_colors(colors, count, class_ids)

@@ -1,4 +1,4 @@
-"""What exists only for scripts written against matterport's mrcnn and TensorFlow 1."""
+"""Names and behavior needed only by scripts written for matterport's mrcnn and TensorFlow 1."""
 
 from mrcnn.data.imgaug_numpy2 import restore_sctypes
 

@@ -20,17 +20,17 @@ def batch_pack_graph(x, counts, num_rows):
 
 
 def mold_mask(mask, config) -> None:
-    """Does nothing and returns None: matterport has the name and never filled it. `minimize_mask` shrinks masks."""
+    """Does nothing and returns None, as in matterport's code. Use `minimize_mask` to shrink masks."""
 
 
 def batch_slice(inputs, graph_fn, batch_size, names=None):
-    """Applies a function of one image to each image of a batch. The layers of this package work on whole batches.
+    """Applies a function to each image of a batch. The layers of this package work on whole batches and do not use it.
 
     Args:
-        inputs: tensor [B, ...] or list of them.
-        graph_fn: function of one slice of each input; returns a tensor or a list of tensors.
-        batch_size: int. B, known while the graph is built.
-        names: names of the outputs; accepted and unused, as tensors have no names in Keras 3.
+        inputs: Tensor [B, ...] or list of them.
+        graph_fn: Function that takes one slice of each input and returns a tensor or a list of tensors.
+        batch_size: B, an int.
+        names: Names of the outputs; unused, because tensors have no names in Keras 3.
 
     Returns:
         The outputs, stacked to [B, ...]: a list, or the tensor itself if there is only one.

@@ -1,4 +1,4 @@
-"""Methods of `MaskRCNN` that only scripts written against matterport's class need; `mrcnn.model` takes them over."""
+"""Methods of `MaskRCNN` that only scripts written for matterport's class need; `mrcnn.model` adds them to the class."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def eagerly(method):
 
 
 def follows_settings(method):
-    """Decorator of Keras's methods: settings that changed take effect in this call, or are refused by name."""
+    """Decorator of Keras's methods: changed settings take effect in this call, or an error names them."""
 
     @eagerly
     @wraps(method)
@@ -49,7 +49,7 @@ def or_torch_train(method):
 
 
 def build(self, *args, **kwargs):
-    """Keras's `build(input_shape)`; or matterport's `build(mode, config)`: a new graph as a plain keras.Model."""
+    """Keras's `build(input_shape)`, or matterport's `build(mode, config)`, which returns a new keras.Model."""
     mode, config = kwargs.get("mode", args[0] if args else None), kwargs.get("config", args[-1] if args else None)
     if isinstance(mode, str) and mode in MODES:
         return build_model(mode, config)
@@ -57,23 +57,23 @@ def build(self, *args, **kwargs):
 
 
 def ancestor(self, tensor, name: str, checked=None):
-    """The symbolic tensor `name` of this model, or None. `mrcnn.inference.activations` lists the names.
+    """Returns the symbolic tensor `name` of this model, or None. `mrcnn.inference.activations` lists the names.
 
-    `tensor` and `checked` are matterport's; a Keras 3 graph is searched by name alone.
+    `tensor` and `checked` exist for compatibility; the graph is searched by name only.
     """
     with eager_mode():
         return activations.find_tensor(self, re.sub(r"^/|/$", "", name))
 
 
 def find_trainable_layer(self, layer):
-    """The layer inside a wrapper, or the layer itself."""
+    """Returns the layer inside a wrapper, or the layer itself."""
     return self.find_trainable_layer(layer.layer) if hasattr(layer, "layer") else layer
 
 
 def get_trainable_layers(self) -> list:
-    """All layers with weights, unwrapped."""
+    """Returns all layers with weights, without their wrappers."""
     return [layer for layer in map(self.find_trainable_layer, self.layers) if layer.get_weights()]
 
 
 def _make_predict_function(self) -> None:
-    """Does nothing: Keras 3 makes it when needed. TF1 web servers called this before they started threads."""
+    """Does nothing; Keras 3 creates the function when needed. TF1 web servers call this before they start threads."""

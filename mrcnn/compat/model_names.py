@@ -1,4 +1,4 @@
-"""The functions and layers that scripts import from `mrcnn.model`; they live all over the package."""
+"""Functions and layers that scripts import from `mrcnn.model`, from all modules of the package."""
 
 from mrcnn.compat.functions import batch_pack_graph, log
 from mrcnn.data.generator import DataGenerator, data_generator

@@ -1,9 +1,8 @@
-"""matterport's `ParallelModel`, kept as a name.
+"""matterport's `ParallelModel`, for old scripts.
 
-It cut each batch in pieces, ran them on several GPUs and joined the outputs, for Keras could not. Keras 3 can: a model
-is spread over `Config.GPU_COUNT` devices, or by the strategy it was built with (`mrcnn.distribution`), and nothing
-needs to be wrapped. This class keeps old scripts running: the wrapper has the inputs, layers and weights of the inner
-model, and computes the same outputs.
+In matterport's code it splits each batch, runs the parts on several GPUs and joins the outputs. Here no wrapper is
+needed: a model uses `Config.GPU_COUNT` devices, or the strategy it was built with (`mrcnn.distribution`). This class
+has the inputs, layers and weights of the inner model and computes the same outputs.
 """
 
 from __future__ import annotations
@@ -12,17 +11,17 @@ import keras
 
 
 class ParallelModel(keras.Model):
-    """A model around `keras_model` that shares all of it.
+    """A wrapper that shares everything with `keras_model`.
 
-    Saving and loading go to the inner model, so that files hold its layers under their own names.
+    Saving and loading use the inner model, so that files have its layer names.
 
     Args:
-        keras_model: keras.Model, functional.
-        gpu_count: int, kept as an attribute. On how many devices the model runs doesn't depend on it.
+        keras_model: A functional keras.Model.
+        gpu_count: Stored as an attribute; it does not change the devices that the model runs on.
 
     Attributes:
         inner_model: `keras_model`.
-        gpu_count: as given.
+        gpu_count: The argument.
 
     Raises:
         ValueError: gpu_count is less than 1.
@@ -41,9 +40,9 @@ class ParallelModel(keras.Model):
         return super().__getattribute__(name)
 
     def summary(self, *args, **kwargs):
-        """Prints the inner model's summary: the wrapper has nothing of its own."""
+        """Prints the summary of the inner model."""
         self.inner_model.summary(*args, **kwargs)
 
     def make_parallel(self):
-        """The outputs, as a list: of whole batches, whichever devices compute them."""
+        """Returns the list of outputs, for whole batches."""
         return list(self.outputs)

@@ -11,10 +11,10 @@ from mrcnn import tensorflow_private
 
 
 def eager_mode():
-    """A context in which Keras 3 works, also inside `with tf.Graph().as_default():` and a TF1 session.
+    """A context in which Keras 3 works, even inside `with tf.Graph().as_default():` or a TF1 session.
 
-    Such a block puts TensorFlow into graph mode, where a Keras 3 model can neither be built nor run. It is an idiom
-    of TF1 scripts and of web servers that call a model from several threads. Outside of one this does nothing.
+    Such a block, common in TF1 scripts and in web servers that call a model from several threads, puts TensorFlow into
+    graph mode, in which a Keras 3 model can neither be built nor run. Outside of such a block, this has no effect.
     """
     if keras.backend.backend() != "tensorflow":
         return contextlib.nullcontext()

@@ -6,7 +6,7 @@
     masks [H, W, N]
     colour  (red, green, blue) in 0..1, with or without alpha, or any name that matplotlib knows
 
-Nothing here knows a model, a data set or a class name.
+The functions do not depend on models, data sets or class names.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LINE_WIDTH = 2
 
 # ---- Checked inputs --------------------------------------------------------------------------------------------------
 def as_panel(image: ArrayLike, name: str) -> np.ndarray:
-    """[H, W] numbers as they are, for a colour map (booleans as 0 and 1), or else what `to_rgb_uint8` returns."""
+    """Returns a [H, W] image unchanged for a colour map (booleans as 0 and 1), any other as `to_rgb_uint8` does."""
     image = np.asarray(image)
     if image.ndim == 3 and image.shape[2] == 1:
         image = image[..., 0]
@@ -46,7 +46,7 @@ def as_panel(image: ArrayLike, name: str) -> np.ndarray:
 
 
 def as_boxes(boxes: ArrayLike, name: str = "boxes") -> np.ndarray:
-    """[N, 4] array of boxes; an empty list gives [0, 4]. Raises ValueError for any other shape."""
+    """Converts boxes to an [N, 4] array; an empty list gives [0, 4]. Raises ValueError for any other shape."""
     boxes = np.asarray(boxes)
     if boxes.size == 0:
         return np.zeros((0, 4))
@@ -56,12 +56,12 @@ def as_boxes(boxes: ArrayLike, name: str = "boxes") -> np.ndarray:
 
 
 def as_masks(masks: ArrayLike, image_shape: Sequence[int], name: str = "masks") -> np.ndarray:
-    """[H, W, N] bool out of bool, integer (0 and anything else) or float masks (from 0.5 up is inside).
+    """Converts masks to [H, W, N] bool. Integers other than 0 and floats of 0.5 or more are inside.
 
     A single [H, W] mask counts as [H, W, 1].
 
     Raises:
-        ValueError: height and width are not those of the image.
+        ValueError: Height and width differ from those of the image.
     """
     masks = np.asarray(masks)
     if masks.ndim == 2:
@@ -78,14 +78,14 @@ def as_masks(masks: ArrayLike, image_shape: Sequence[int], name: str = "masks") 
 
 
 def same_length(**counted) -> None:
-    """Raises a ValueError that names each argument with its length, unless all are equally long."""
+    """Raises a ValueError with the length of each argument, unless all lengths are equal."""
     if len(set(counted.values())) > 1:
         found = ", ".join(f"{count} {name}" for name, count in counted.items())
         raise ValueError(f"{found}; expected as many of each: one for each instance.")
 
 
 def at_least(count: int, **sequences) -> None:
-    """Raises a ValueError naming the first of the sequences that is given and shorter than `count`."""
+    """Raises a ValueError for the first of the given sequences that is shorter than `count`."""
     for name, values in sequences.items():
         if values is not None and len(values) < count:
             raise ValueError(f"{name} has {len(values)} entries for {count} instances; expected one for each.")
@@ -117,22 +117,22 @@ def add_before_after(
 
 
 def row(boxes: np.ndarray | None, i: int) -> np.ndarray | None:
-    """Box i, or None where there are no boxes or this one is padding."""
+    """Returns box i, or None if there are no boxes or this one is padding."""
     return None if boxes is None or not boxes[i].any() else boxes[i]
 
 
 # ---- Masks -----------------------------------------------------------------------------------------------------------
 def outlines(mask: np.ndarray, box: Sequence[int]) -> list[np.ndarray]:
-    """Closed outlines of a mask, each [K, (x, y)] in pixels of the whole picture; also where it touches the border.
+    """Closed outlines of a mask, each [K, (x, y)] in pixels of the picture, including along the border.
 
     Args:
         mask: [H, W] bool.
-        box: (y1, x1, y2, x2) around all of the mask. Nothing outside is looked at.
+        box: (y1, x1, y2, x2) around the whole mask. Pixels outside are ignored.
     """
     y1, x1, y2, x2 = (int(v) for v in box)
     if y2 <= y1 or x2 <= x1:
         return []
-    padded = np.pad(mask[y1:y2, x1:x2], 1).astype(np.float32)  # a rim of zeros closes what touches the border
+    padded = np.pad(mask[y1:y2, x1:x2], 1).astype(np.float32)  # the zeros close outlines that touch the border
     return [(contour + (y1 - 1, x1 - 1))[:, ::-1] for contour in find_contours(padded, 0.5)]
 
 
@@ -147,7 +147,7 @@ def draw_masks(
 ) -> None:
     """Paints masks into `picture` [H, W, 3] (in place, if `fill`) and draws their outlines on `ax`.
 
-    `masks` is [H, W, N] bool, `which` holds the indices to draw. Work goes on inside each mask's own box.
+    `masks` is [H, W, N] bool; `which` has the indices to draw. Only pixels inside each mask's box are processed.
     """
     extents = extract_bboxes(masks)
     for i in which:
@@ -162,14 +162,14 @@ def draw_masks(
 # ---- Captions --------------------------------------------------------------------------------------------------------
 # ---- Figures ---------------------------------------------------------------------------------------------------------
 def open_axes(ax: Axes | None, figsize: tuple[float, float]) -> tuple[Axes, bool]:
-    """(axes to draw on, whether they are new): `ax`, or those of a new figure of `figsize` inches."""
+    """Returns (axes, whether they are new): `ax`, or the axes of a new figure of `figsize` inches."""
     if ax is not None:
         return ax, False
     return plt.subplots(1, figsize=figsize)[1], True
 
 
 def show_picture(ax: Axes, picture: np.ndarray, title: str = "", margin: tuple[int, int] = (10, 10)) -> None:
-    """Shows [H, W, 3] uint8 without ticks, `margin` (y, x) pixels wider than it is: boxes at the border stay whole."""
+    """Shows a [H, W, 3] uint8 picture without ticks, with a margin of (y, x) pixels for boxes at the border."""
     height, width = picture.shape[:2]
     ax.imshow(picture)
     ax.set_ylim(height + margin[0], -margin[0])
@@ -184,7 +184,7 @@ def finish(figure: Figure, opened: bool, save: str | Path | None = None, show: b
 
     Args:
         figure: A matplotlib figure.
-        opened: Whether this call made the figure. A figure of the caller is neither shown nor closed.
+        opened: Whether this call made the figure. Other figures are neither shown nor closed.
         save: Path to write to; a new figure is then closed, so that a loop over images does not collect figures.
         show: Whether to show a new figure that is not saved. Without a screen, nothing happens.
     """
@@ -199,9 +199,9 @@ def finish(figure: Figure, opened: bool, save: str | Path | None = None, show: b
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Writes a figure, including what is drawn outside its axes. The file is complete or does not exist.
+    """Writes a figure, including content outside its axes. The file is complete or does not exist.
 
-    The extension is the format (png, jpg, pdf, svg ...; png without one). Missing folders are created.
+    The extension sets the format (png, jpg, pdf, svg ...; png without one). Missing folders are created.
     """
     with replacing(path) as unfinished:
         figure.canvas.figure.savefig(

@@ -38,12 +38,12 @@ def display_images(
     """Shows images in a grid.
 
     Args:
-        images: list or array of images. Two-dimensional ones (masks, activations) keep their values and go through
+        images: List or array of images. Two-dimensional ones (masks, activations) keep their values and are drawn with
             `cmap` and `norm`.
-        titles: one for each image; missing ones are blank.
-        cols: images in a row.
-        cmap, norm, interpolation: of plt.imshow.
-        ax: axes, one for each image.
+        titles: A title for each image; missing ones are blank.
+        cols: Images per row.
+        cmap, norm, interpolation: Arguments of plt.imshow.
+        ax: Axes, one for each image.
 
     Returns:
         [number of images] array of axes.
@@ -66,7 +66,7 @@ def display_images(
         axes = np.array(ax, dtype=object).ravel()
         figures.at_least(len(pictures), ax=axes)
     for panel, picture, title in itertools.zip_longest(axes, pictures, titles[: len(pictures)]):
-        if picture is None:  # an unfilled place in the last row
+        if picture is None:  # an unused place in the last row
             if opened:
                 panel.set_visible(False)
             continue
@@ -78,10 +78,10 @@ def display_images(
 
 
 def color_splash(image: np.ndarray, masks: ArrayLike) -> np.ndarray:
-    """The image in colour inside the masks and in grey outside.
+    """Returns the image in colour inside the masks and in grey outside.
 
     Args:
-        masks: [H, W, N] or [H, W]; none of them: all of the image is grey.
+        masks: [H, W, N] or [H, W]. If N is 0, the whole image is grey.
 
     Returns:
         [H, W, 3] uint8.
@@ -104,7 +104,7 @@ def apply_mask(image: np.ndarray, mask: ArrayLike, color: ColorType, alpha: floa
         The image.
 
     Raises:
-        ValueError: a grey image, or a mask of another size.
+        ValueError: The image is grey, or the mask has another size.
     """
     if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] < 3:
         raise ValueError(
@@ -127,11 +127,11 @@ def display_top_masks(
     ax: Axes | None = None,
     save: str | Path | None = None,
 ) -> np.ndarray:
-    """Shows the image and, for each of the classes that cover most of it, that class's masks in shades of blue.
+    """Shows the image, and the masks of each of the classes that cover most of it in shades of blue.
 
     Args:
         mask: [H, W, N].
-        limit: classes at most. Places without a class are titled "-".
+        limit: Maximum number of classes. If there are fewer, the other axes have the title "-".
         ax: limit + 1 axes.
 
     Returns:
@@ -158,8 +158,8 @@ def draw_box(image: np.ndarray, box: ArrayLike, color: float | Sequence[float]) 
 
     Args:
         image: [H, W] or [H, W, C] array.
-        box: (y1, x1, y2, x2) whole pixels.
-        color: what a pixel of the image may hold: a number, or C numbers.
+        box: (y1, x1, y2, x2), whole pixels.
+        color: Value of the pixels: a number, or C numbers.
     """
     y1, x1, y2, x2 = (int(v) for v in box)
     for rows, columns in (

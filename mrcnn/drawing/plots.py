@@ -1,4 +1,4 @@
-"""The precision-recall curve and the grid of overlaps of one image. `mrcnn.visualize` exports the functions."""
+"""Precision-recall curve and grid of overlaps of one image. `mrcnn.visualize` exports the functions."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from mrcnn.drawing.captions import class_caption
 from mrcnn.drawing.palette import text_color
 from mrcnn.text import PLAIN_TEXT, printable
 
-ROOM_FOR_NUMBERS = 1200  # plot_overlaps writes zeros too in grids of at most this many cells
+ROOM_FOR_NUMBERS = 1200  # plot_overlaps also writes zeros in grids of at most this many cells
 
 
 def plot_precision_recall(
     AP: float, precisions: ArrayLike, recalls: ArrayLike, *, ax: Axes | None = None, save: str | Path | None = None
 ) -> Axes:
-    """Draws the precision-recall curve, both in 0..1, with the average precision in its title. Returns the axes."""
+    """Draws a precision-recall curve (values 0..1) with the average precision in its title. Returns the axes."""
     ax, opened = figures.open_axes(ax, (6.4, 4.8))
     ax.set_title(f"Precision-Recall Curve. AP@50 = {AP:.3f}")
     ax.set_xlabel("Recall")
@@ -44,15 +44,15 @@ def plot_overlaps(
     ax: Axes | None = None,
     save: str | Path | None = None,
 ) -> Axes:
-    """Draws the IoU of each prediction (row) with each true instance (column).
+    """Draws the IoU of each prediction (row) with each ground-truth instance (column).
 
-    Cells above the threshold say "match" where the classes agree, "wrong" where not.
+    Cells above the threshold are labeled "match" if the classes agree, otherwise "wrong".
 
     Args:
         gt_class_ids: [G]; zeros are padding.
         pred_class_ids: [P]; zeros are padding.
         pred_scores: [P].
-        overlaps: [P, G] IoU in 0..1, as compute_matches and compute_ap give it.
+        overlaps: [P, G] IoU in 0..1, as returned by `compute_matches` and `compute_ap`.
 
     Returns:
         The axes drawn on.

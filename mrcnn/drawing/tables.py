@@ -1,4 +1,4 @@
-"""Tables in a notebook or a terminal, and the table of a model's weights. `mrcnn.visualize` exports the functions."""
+"""Tables for notebooks and terminals, and a table of a model's weights. `mrcnn.visualize` exports the functions."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from mrcnn.text import printable
 if TYPE_CHECKING:
     import keras
 
-OVERFLOW = 1000  # display_weight_stats flags weights beyond it
+OVERFLOW = 1000  # display_weight_stats flags larger weights
 
 
 def display_table(table: Iterable[Iterable[object]]) -> None:
-    """Shows rows of cells: as an HTML table in a notebook (cells may hold HTML), elsewhere printed in columns."""
+    """Shows rows of cells: in a notebook as an HTML table (cells may contain HTML), otherwise as printed columns."""
     rows = [[printable(cell) for cell in row] for row in table]
     if _in_notebook():
         import IPython.display
@@ -34,17 +34,17 @@ def display_table(table: Iterable[Iterable[object]]) -> None:
 
 
 def _in_notebook() -> bool:
-    """Whether a Jupyter kernel runs this: only there an HTML table can be seen."""
+    """Whether a Jupyter kernel runs this code, which can show HTML."""
     interactive = sys.modules.get("IPython")
     shell = interactive.get_ipython() if interactive else None
     return shell is not None and hasattr(shell, "kernel")
 
 
 def display_weight_stats(model: keras.Model) -> None:
-    """Shows shape, least, largest and standard deviation of each weight of a MaskRCNN, with what looks wrong.
+    """Shows shape, minimum, maximum and standard deviation of each weight of a MaskRCNN, and flags problems.
 
-    "dead?": all values are equal (biases, which may start as zeros, are let off). "overflow?": a value beyond 1000
-    in size. "not a number": NaN or infinite values.
+    "dead?": all values are equal (not for biases, which may start at zero). "overflow?": an absolute value above 1000.
+    "not a number": NaN or infinite values.
     """
     table = [["WEIGHT NAME", "SHAPE", "MIN", "MAX", "STD"]]
     for layer in model.get_trainable_layers():

@@ -31,7 +31,7 @@ MEMORY = 4_000_000  # weights of detections in one block
 
 
 def draw(images: int, samples: int, seed: int = 0) -> np.ndarray:
-    """[S, N] int: how often each image is drawn in each sample; N draws a sample."""
+    """[S, N] int: how often each image is drawn in each sample of N draws."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(images, np.full(images, 1 / max(images, 1)), size=samples)
 
@@ -39,10 +39,10 @@ def draw(images: int, samples: int, seed: int = 0) -> np.ndarray:
 def resampled_ap(
     detections: Detections, truths: Truths, matches: Matches, num_classes: int, weights: np.ndarray, limit: int
 ) -> np.ndarray:
-    """AP of each sample at each IoU threshold, mean over the classes the sample has truth of.
+    """AP of each sample at each IoU threshold, averaged over the classes with ground truth in the sample.
 
     Args:
-        weights: [S, N] how often each image counts.
+        weights: [S, N], how often each image counts.
         limit: Detections per image and class that AP counts.
 
     Returns:
@@ -52,7 +52,7 @@ def resampled_ap(
     total, classes = np.zeros((samples, T)), np.zeros(samples)
     order, bounds = sort_by_class(detections, num_classes, limit)
     counting = (truths.needless & MATCH_50) == 0
-    by_image = np.ascontiguousarray(weights.T.astype(np.int32))  # [N, S]: an image's weights lie side by side
+    by_image = np.ascontiguousarray(weights.T.astype(np.int32))  # [N, S]: the weights of an image are contiguous
     for class_id in range(1, num_classes):
         true_images = truths.image[counting & (truths.class_id == class_id)]
         if len(true_images) == 0:
@@ -68,12 +68,12 @@ def resampled_ap(
 
 
 def _class_ap(drawn: np.ndarray, matches: Matches, rows: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """[S, T] AP of one class; 0 where a sample has no truth of it.
+    """[S, T] AP of one class; 0 for samples without ground truth of this class.
 
     Args:
         drawn: [D, S] weights of the detections' images, best score first.
-        rows: [D] of the detections in `matches`.
-        counts: [S] true instances.
+        rows: [D], rows of the detections in `matches`.
+        counts: [S], number of ground-truth instances.
     """
     samples = len(counts)
     result = np.zeros((samples, T))
@@ -99,9 +99,9 @@ def _class_ap(drawn: np.ndarray, matches: Matches, rows: np.ndarray, counts: np.
 
 
 def _levels_reached(recall: np.ndarray) -> np.ndarray:
-    """How many of the 101 recall levels are at or below each recall: what `searchsorted` says, by arithmetic."""
+    """The number of the 101 recall levels at or below each recall, as `searchsorted` gives it, by arithmetic."""
     level = (recall * (len(RECALLS) - 1)).astype(np.int32)
-    level -= RECALLS[level] > recall  # the levels are no exact hundredths
+    level -= RECALLS[level] > recall  # the levels are not exactly hundredths
     level += np.append(RECALLS, 2.0)[level + 1] <= recall
     return level + 1
 
@@ -110,12 +110,12 @@ def interval(value: float, samples: np.ndarray, level: float = 0.95) -> tuple[fl
     """Basic bootstrap interval.
 
     Args:
-        value: the number itself.
-        samples: [S] the number in each sample; those that couldn't be measured (NaN) are left out.
-        level: share of the samples between the ends.
+        value: The measured number.
+        samples: [S], the number in each sample; NaN (not measurable) is ignored.
+        level: Share of the samples inside the interval.
 
     Returns:
-        (low, high) with the value between them, or (value, value) where there are no samples.
+        (low, high) with the value between them, or (value, value) without samples.
     """
     samples = samples[np.isfinite(samples)]
     if len(samples) == 0:

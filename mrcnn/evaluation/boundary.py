@@ -1,10 +1,10 @@
 """Boundary IoU: masks compared in a band along their contour.
 
-Mask IoU of a large object says little about its edge: a contour 5 pixels too far in costs a disc of 300 pixels 7 %.
-Boundary IoU counts just the pixels of each mask within a distance d of its contour, d = 2 % of the image's diagonal.
-Matches go by the smaller of mask IoU and boundary IoU: a band alone would let a ring pass for a disc.
+The mask IoU of a large object depends little on its contour: shrinking a disc of 300 pixels by 5 pixels on all sides
+costs 7 %. Boundary IoU only counts the pixels of each mask within a distance d of its contour, d = 2 % of the image's
+diagonal. Matching uses the smaller of mask IoU and boundary IoU, because the band of a ring could equal that of a disc.
 
-As the smaller of the two is at most the mask IoU, only pairs whose mask IoU reaches the lowest threshold are looked at.
+Only pairs whose mask IoU reaches the lowest threshold are computed, because the result is at most the mask IoU.
 
 Reference: Cheng et al., "Boundary IoU: Improving Object-Centric Image Segmentation Evaluation", 2021.
 """
@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
-WIDTH = 0.02  # of the band, in diagonals of the image
+WIDTH = 0.02  # width of the band, as a fraction of the image's diagonal
 
 
 def band_width(height: int, width: int) -> int:
@@ -24,11 +24,11 @@ def band_width(height: int, width: int) -> int:
 
 
 def band(mask: np.ndarray, distance: int) -> np.ndarray:
-    """Pixels of a mask no further than `distance` (in king's moves) from a pixel outside it or from the image's edge.
+    """Pixels of a mask within `distance` (maximum norm) of a pixel outside it or of the image's border.
 
     Args:
         mask: [H, W] bool.
-        distance: pixels.
+        distance: Pixels.
 
     Returns:
         [H, W] bool.
@@ -47,14 +47,14 @@ def boundary_ious(
     pairs: np.ndarray,
     size: tuple[int, int],
 ) -> np.ndarray:
-    """The smaller of mask IoU and boundary IoU, for some pairs of a detection and a true instance of one image.
+    """The smaller of mask IoU and boundary IoU, for some pairs of a detection and a ground-truth instance.
 
     Args:
-        det_rles, gt_rles: D and G masks as run lengths.
-        crowd: [G] bool; the union with a crowd is the detection alone.
+        det_rles, gt_rles: D and G masks of one image as run lengths.
+        crowd: [G] bool; for a crowd, the union is the area of the detection.
         mask_ious: [D, G].
         pairs: [D, G] bool, the pairs to compute.
-        size: height and width of the image.
+        size: Height and width of the image.
 
     Returns:
         [D, G] float64; 0 for the other pairs.
@@ -75,7 +75,7 @@ def boundary_ious(
 
 
 class _Band:
-    """A band cut out of its image at its bounding box: top, left, and [h, w] bool."""
+    """A band, cropped to its bounding box: top, left, and [h, w] bool."""
 
     def __init__(self, top: int, left: int, crop: np.ndarray):
         self.top, self.left, self.crop = top, left, crop

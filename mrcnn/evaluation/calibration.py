@@ -19,12 +19,12 @@ class Calibration:
     """Reliability of the scores.
 
     Attributes:
-        edges: [16] scores that bound the bins.
-        counts: [15] detections in each.
-        score: [15] their mean score; NaN where there are none.
-        precision: [15] share of them that are right; NaN where there are none.
-        ece: expected calibration error, the mean distance of score and precision, weighted by the counts; in [0, 1].
-        mce: the largest distance of a bin.
+        edges: [16], scores at the borders of the bins.
+        counts: [15], number of detections in each bin.
+        score: [15], mean score of each bin; NaN for empty bins.
+        precision: [15], share of correct detections in each bin; NaN for empty bins.
+        ece: Expected calibration error, the mean of |score - precision| weighted by the counts; in [0, 1].
+        mce: The largest |score - precision| of a bin.
     """
 
     edges: np.ndarray
@@ -45,7 +45,7 @@ def calibrate(detections: Detections, matches: Matches) -> Calibration | None:
     """Compares scores with the share of hits at IoU 0.5.
 
     Returns:
-        None without detections, and if scores lie outside [0, 1] and so are not probabilities.
+        None if there are no detections, or if scores outside [0, 1] show that they are not probabilities.
     """
     counted = (matches.ignored & MATCH_50) == 0
     score = detections.score[counted]
@@ -68,14 +68,14 @@ def calibrate(detections: Detections, matches: Matches) -> Calibration | None:
 class Threshold:
     """The score threshold with the highest F1 at IoU 0.5: detections with at least this score are kept."""
 
-    score: float | None  # None: no hit at any score, or no truth
+    score: float | None  # None: no correct detection, or no ground truth
     f1: float
     precision: float
     recall: float
 
 
 def best_threshold(score: np.ndarray, hit: np.ndarray, truths: int) -> Threshold:
-    """The threshold with the highest F1 = 2 hits / (detections kept + true instances); of equals the highest score.
+    """The threshold with the highest F1 = 2 hits / (detections kept + true instances); the highest if several tie.
 
     Args:
         score: [n] scores of the detections.
@@ -111,6 +111,6 @@ def best_thresholds(
 
 
 def min_scores(together: Threshold, single: list[Threshold]) -> np.ndarray:
-    """[C] the threshold of each class. A class without one gets that of all classes, or 0 if there is none."""
+    """[C], the threshold of each class. A class without one gets that of all classes, or 0 if there is none."""
     common = 0.0 if together.score is None else together.score
     return np.array([common] + [common if cut.score is None else cut.score for cut in single])

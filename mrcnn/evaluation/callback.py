@@ -1,4 +1,4 @@
-"""Average precision while training: a Keras callback whose numbers the others can watch."""
+"""A Keras callback that computes average precision during training, for other callbacks to monitor."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ NUMBERS = ("box_ap", "mask_ap", "mask_ap50")
 
 
 class EvaluateDataset(keras.callbacks.Callback):
-    """Adds val_box_ap, val_mask_ap and val_mask_ap50 to the logs of an epoch, with the model that is being trained.
+    """Evaluates the model during training: adds val_box_ap, val_mask_ap and val_mask_ap50 to the logs of an epoch.
 
-    Put it before the callbacks that watch the numbers, for Keras calls them in their order:
+    Put it before the callbacks that monitor these numbers, because Keras calls callbacks in order:
 
         fit(..., callbacks=[
             EvaluateDataset(dataset_val, every=5),
@@ -33,17 +33,17 @@ class EvaluateDataset(keras.callbacks.Callback):
             keras.callbacks.EarlyStopping(monitor="val_mask_ap", mode="max", patience=20),
         ])
 
-    The first epoch of a run and the last are evaluated too. In the epochs between evaluations the logs hold the last
-    numbers, so a patience counts in epochs, and a CSV file has a column from its first line on.
+    The first and the last epoch of a run are always evaluated. In epochs without an evaluation, the logs repeat the
+    last numbers, so that a patience counts epochs, and a CSV file has the columns from its first line on.
 
     Args:
-        dataset: a prepared `Dataset`.
-        every: evaluate at each epoch whose number, counted from 1, is a multiple of it.
-        images: None: all; an int: the first so many; or a list of the data set's numbers.
-        pictures: how many of these images to draw at each evaluation, truth at the left, detections at the right.
-            0: none.
-        log_dir: where the pictures go: into its folder "validation_pictures", as TensorBoard events where TensorFlow
-            is installed, else as PNG files. None: the model's `log_dir`; a model without one gets no pictures.
+        dataset: A prepared `Dataset`.
+        every: Evaluate every so many epochs.
+        images: The images to use: None for all, an int for the first ones, or a list of the data set's image ids.
+        pictures: Number of images to draw at each evaluation, with the ground truth on the left and the detections on
+            the right. 0: none.
+        log_dir: Pictures go to its folder "validation_pictures", as TensorBoard events if TensorFlow is installed,
+            otherwise as PNG files. None: the model's `log_dir`; a model without one gets no pictures.
         min_score: AP counts detections with at least this score, whatever `DETECTION_MIN_CONFIDENCE` is; see
             `evaluate_dataset`.
         progress: Whether to show a progress bar.
@@ -53,7 +53,7 @@ class EvaluateDataset(keras.callbacks.Callback):
         report: `Report` of the last evaluation, or None.
 
     Raises:
-        ValueError: a setting that can't work.
+        ValueError: An argument is invalid.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class EvaluateDataset(keras.callbacks.Callback):
             self._writer = None
 
     def image_ids(self) -> list[int]:
-        """The images that are evaluated."""
+        """Ids of the images that are evaluated."""
         if self.images is None:
             return [int(i) for i in self.dataset.image_ids]
         if isinstance(self.images, (int, np.integer)):
@@ -129,7 +129,7 @@ class EvaluateDataset(keras.callbacks.Callback):
             self._writer.add_picture(name, png, epoch)
 
     def picture(self, image_id: int) -> np.ndarray:
-        """[h, w, 3] uint8: an image with its truth, and again with what the report's model found in it."""
+        """[h, w, 3] uint8: an image with its ground truth, next to the same image with its detections."""
         image = self.dataset.load_image(image_id)
         truth = truth_of(self.dataset, image_id)
         found = self.report.predictions.detections(image_id, image.shape[:2])
@@ -144,8 +144,9 @@ class EvaluateDataset(keras.callbacks.Callback):
 
 
 class _EventFile:
-    """A file of TensorBoard events, written as plain records: `tf.summary` would take hold of the GPU, which belongs to
-    the training, whatever backend that runs on.
+    """A file of TensorBoard events, written record by record.
+
+    `tf.summary` would allocate memory on the GPU, which the training needs, on any backend.
     """
 
     def __init__(self, folder: Path):

@@ -1,4 +1,4 @@
-"""Takes truth and detections image by image and keeps what the measures need: columns of numbers, no masks."""
+"""Collects ground truth and detections image by image, as columns of numbers; masks are not kept."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from mrcnn.evaluation.boundary import boundary_ious
 from mrcnn.evaluation.coco_protocol import COCO, THRESHOLDS, Detections, Matches, Settings, Truths, match
 from mrcnn.evaluation.instances import Instances
 
-# Types of the columns of an image, small, for they are what stays of it
+# Types of the columns; small, because the columns of all images are in memory
 _DETECTION = (np.int32, np.float64, np.int32, np.int32)
 _TRUTH = (np.int32, np.uint64, bool)
 _MATCH = (np.uint64, np.uint64, np.int32, np.int32, np.int32, np.float64)
-LOWEST_PAIR = 0.1  # IoU from which on a pair is remembered: below it, a detection has nothing to do with the truth
+LOWEST_PAIR = 0.1  # Pairs with a lower IoU are dropped; they count as not overlapping.
 
 
 class Collector:
-    """Columns of an evaluation, growing by one image at a time.
+    """Columns of an evaluation, filled image by image.
 
     Args:
-        boundary: compare masks along their contours as well.
+        boundary: Whether to compute boundary IoU.
         masks: Whether the detections have masks.
         settings: The ranges of area and the limits on detections.
     """
@@ -36,7 +36,7 @@ class Collector:
         self._matches: dict[str, list[tuple]] = {kind: [] for kind in self.kinds}
 
     def add(self, image_id: int, truth: Instances, detections: Instances) -> None:
-        """Matches an image's detections with its truth."""
+        """Matches the detections of an image with its ground truth."""
         order = np.argsort(-detections.scores, kind="stable")
         rank = _rank_in_class(detections.class_ids[order])
         best = detections.take(order)
@@ -68,14 +68,14 @@ class Collector:
     def finish(
         self, key: Callable[[int], int | str] | None = None
     ) -> tuple[list[int], Detections, Truths, dict[str, Matches]]:
-        """Puts the columns together.
+        """Concatenates the columns.
 
         Args:
-            key: Sort key of an image id; None: the order of `add`. It matters for equal scores only: those of an
-                earlier image count as higher.
+            key: Sort key of an image id; None: the order of `add`. It only matters for equal scores, of which that of
+                an earlier image counts as higher.
 
         Returns:
-            image ids in the order that positions in the columns mean, detections, truths, and matches by kind.
+            Image ids in the order of the columns, detections, ground truth, and matches by kind.
         """
         images = range(len(self._image_ids))
         images = list(images) if key is None else sorted(images, key=lambda i: key(self._image_ids[i]))
@@ -106,12 +106,12 @@ def _pack(columns: tuple, types: tuple) -> tuple:
 
 
 def _columns(parts: list[tuple], types: tuple) -> list[np.ndarray]:
-    """One array a column out of one tuple an image."""
+    """Concatenates one tuple of arrays per image into one array per column."""
     return [np.concatenate([part[i] for part in parts]) if parts else np.zeros(0, kind) for i, kind in enumerate(types)]
 
 
 def _rank_in_class(class_ids: np.ndarray) -> np.ndarray:
-    """[n] how many of the same class stand before each."""
+    """[n], the number of earlier rows with the same class."""
     order = np.argsort(class_ids, kind="stable")
     ordered = class_ids[order]
     rank = np.empty(len(class_ids), np.int64)

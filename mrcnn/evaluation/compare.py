@@ -1,4 +1,4 @@
-"""Compares two evaluations of the same images: is one really better, and where?"""
+"""Compares two evaluations of the same images, with confidence intervals of the differences."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from mrcnn.evaluation.text_table import align, show
 
 @dataclass
 class Difference:
-    """One number of both reports, b - a."""
+    """The difference b - a of a number in both reports."""
 
     a: float
     b: float
     difference: float
     low: float  # ends of the interval of the difference
     high: float
-    b_better: float  # share of the samples in which b is higher
+    b_better: float  # share of the samples with b > a
 
     @property
     def certain(self) -> bool:
-        """Whether the interval leaves out 0."""
+        """Whether the interval excludes 0."""
         return self.low > 0 or self.high < 0
 
 
@@ -33,12 +33,12 @@ class Comparison:
     """The result of `compare`. `print` it for a table.
 
     Attributes:
-        differences: dict number -> `Difference`, for AP, AP50 and AP75 of each kind both reports have.
-        per_class: list of dicts: class_id, name, truths, a, b, difference, of the AP of the main kind.
-        images: list of dicts: image_id (the data set's), key (its id in results), a, b, difference of the images'
-            quality (`Report.image_scores`); the largest difference first.
+        differences: Dict from number to `Difference`, for AP, AP50 and AP75 of each kind that both reports have.
+        per_class: List of dicts with class_id, name, truths, and a, b and difference of the AP of the main kind.
+        images: List of dicts with image_id (of the data set), key (id in results), and a, b and difference of
+            `Report.image_scores`; the largest difference first.
         names: Names of the two reports.
-        level: of the intervals.
+        level: Level of the intervals.
     """
 
     differences: dict[str, Difference]
@@ -48,7 +48,7 @@ class Comparison:
     level: float
 
     def to_dict(self) -> dict:
-        """Ready for json."""
+        """A dict for JSON."""
         return {
             "names": list(self.names),
             "level": self.level,
@@ -88,16 +88,16 @@ def compare(
 ) -> Comparison:
     """Compares two models on the same images.
 
-    The interval is paired: each sample measures both models on the same draw of images. What makes an image hard for
-    both cancels out, so differences far smaller than the intervals of the reports can be told from chance.
+    The interval is paired: each bootstrap sample evaluates both models on the same images. The difficulty of the images
+    cancels out, so differences far smaller than the intervals of the reports can be significant.
 
     Args:
         report_a, report_b: Evaluations of the same images with the same ground truth.
         names: Their names in the table.
-        samples, level, seed: of the bootstrap, as in `Report.bootstrap`.
+        samples, level, seed: As for `Report.bootstrap`.
 
     Raises:
-        ValueError: the reports are of different images, classes or truth.
+        ValueError: The reports have different images, classes or ground truth.
     """
     _require_same(report_a, report_b)
     weights = draw(len(report_a.image_ids), samples, seed)

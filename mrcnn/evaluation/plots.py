@@ -1,4 +1,4 @@
-"""Figures of a report. They are made without pyplot, so they need no screen, never block and are not kept in memory."""
+"""Figures of a report. They do not use pyplot, so they need no screen, never block and are not kept in memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mrcnn.evaluation.report import Report
 
 BLUE, GREY, RED, GREEN = "#2563a8", "#9aa3ad", "#c2410c", "#2f855a"
-MOST_CLASSES = 24  # shown one by one; of more, those that say most
+MOST_CLASSES = 24  # shown individually; of more, the most informative ones
 
 
 def plot(report: Report, what: str = "overview") -> Figure:
@@ -53,7 +53,7 @@ def curves(report: Report, ax: Axes) -> None:
 
 
 def classes(report: Report, ax: Axes) -> None:
-    """AP of each class; of many classes the best and the worst."""
+    """AP of each class; of many classes, only the best and the worst."""
     rows = sorted((r for r in report.per_class if r["truths"]), key=lambda r: r[f"{report.main}_ap"])
     title = f"AP of classes ({report.main})"
     if len(rows) > MOST_CLASSES:
@@ -71,7 +71,7 @@ def classes(report: Report, ax: Axes) -> None:
 
 
 def confusion(report: Report, ax: Axes) -> None:
-    """Rows true, columns detected, shares of a row; of many classes those most confused."""
+    """Rows true, columns detected, normalized by row; of many classes, only the most confused ones."""
     matrix = report.confusion
     wrong = matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * np.diag(matrix)
     chosen = 1 + np.flatnonzero((matrix.sum(axis=0) + matrix.sum(axis=1))[1:] > 0)
@@ -94,7 +94,7 @@ def confusion(report: Report, ax: Axes) -> None:
 
 
 def errors(report: Report, ax: Axes) -> None:
-    """The AP50 each kind of error costs."""
+    """The AP50 that each kind of error costs."""
     names = [*KINDS, "missed", "false positives", "false negatives"]
     values = [max(report.errors.costs[name], 0) for name in names]
     places = np.arange(len(names))[::-1]
@@ -132,7 +132,7 @@ def calibration(report: Report, ax: Axes) -> None:
 
 
 def cuts(report: Report, ax: Axes) -> None:
-    """Precision, recall and F1 of all classes together, over the score where detections are cut."""
+    """Precision, recall and F1 of all classes together, over the score threshold."""
     ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="score to cut at", title="Where to cut (all classes, IoU 0.5)")
     matches, truths = report.matches[report.main], int((~report.truths.crowd).sum())
     counted = (matches.ignored & MATCH_50) == 0
@@ -141,7 +141,7 @@ def cuts(report: Report, ax: Axes) -> None:
     order = np.argsort(-report.detections.score[counted], kind="stable")
     hits = np.cumsum((matches.hits[counted] & MATCH_50)[order].astype(int))
     kept = np.arange(1, len(order) + 1)
-    shown = np.unique(np.linspace(0, len(order) - 1, 500).astype(int))  # enough for the eye
+    shown = np.unique(np.linspace(0, len(order) - 1, 500).astype(int))  # enough points for a smooth curve
     score = report.detections.score[counted][order][shown]
     hits, kept = hits[shown], kept[shown]
     ax.plot(score, hits / kept, color=GREY, label="precision")

@@ -32,22 +32,22 @@ class Report:
             twelve numbers for boxes, in [0, 1]; -1 where there is no ground truth, as in pycocotools. With
             `max_detections` and `area_ranges`, the numbers are named after these. Only AP and AR leave out detections
             beyond the limit; errors, cuts, confusion and calibration count all detections.
-        mask_ap ...: the same for masks. boundary_ap ...: for masks compared along their contour.
-        numbers: dict of all these.
-        per_class: list of dicts, one a class: class_id, name, truths (how many true instances, crowds left out), and
-            <kind>_ap, <kind>_ap50, <kind>_ap75, <kind>_ar100 for each kind.
-        kinds: list, out of "box", "mask", "boundary"; `main` is the mask, or the box where results have no masks.
-            What follows looks at that one.
-        errors: `Errors`, what is wrong with the false detections, and the AP each kind of error costs.
-        best_cut: `Threshold`, the score with the highest F1 for all classes together; `best_cuts`: of each class.
-        min_scores: [C] that score for each class; for a class without one, that of all together.
-        confusion: [C, C] int at these scores; rows true, columns detected, row and column 0 nothing.
-        calibration: `Calibration`, or None where scores aren't probabilities.
-        intervals: dict number -> (low, high), 95 % bootstrap interval over images, for AP, AP50 and AP75.
-        image_scores: [N] float, quality of each image: its F1 at `min_scores`, mean over the ten IoU thresholds.
-        notes: list of sentences about what doesn't count, and why.
-        image_ids: [N] the data set's numbers of the images, in the order of their ids in results.
-        dataset, detections, truths, matches, accumulated: what the numbers are computed from
+        mask_ap ...: The same for masks. boundary_ap ...: The same with boundary IoU.
+        numbers: Dict of all these numbers.
+        per_class: List of dicts, one per class: class_id, name, truths (number of ground-truth instances without
+            crowds), and <kind>_ap, <kind>_ap50, <kind>_ap75, <kind>_ar100 for each kind.
+        kinds: List of "box", "mask", "boundary". `main` is the mask, or the box if the results have no masks; the
+            following attributes refer to it.
+        errors: `Errors`, the kinds of errors and the AP each of them costs.
+        best_cut: `Threshold`, the score with the highest F1 for all classes together; `best_cuts`: for each class.
+        min_scores: [C], this score for each class; for a class without one, that of all classes.
+        confusion: [C, C] int at these scores; rows true, columns detected, 0 is background.
+        calibration: `Calibration`, or None if scores are not probabilities.
+        intervals: Dict from number to (low, high), the 95 % bootstrap interval over images, for AP, AP50 and AP75.
+        image_scores: [N] float, quality of each image: its F1 at `min_scores`, averaged over the ten IoU thresholds.
+        notes: List of sentences about what is not counted, and why.
+        image_ids: [N], the data set's ids of the images, in the order of their ids in results.
+        dataset, detections, truths, matches, accumulated: The data that the numbers are computed from
             (`mrcnn.evaluation.coco_protocol`).
     """
 
@@ -122,7 +122,7 @@ class Report:
         return errors.confusion_matrix(*self._columns(), self.min_scores)
 
     def confusion_at(self, min_score: float) -> np.ndarray:
-        """[C, C] confusion with the same cut for all classes."""
+        """[C, C] confusion with one score threshold for all classes."""
         return errors.confusion_matrix(*self._columns(), np.full(len(self.class_names), float(min_score)))
 
     @cached_property
@@ -133,12 +133,12 @@ class Report:
         """Confidence intervals over images, by drawing images with replacement.
 
         Args:
-            samples: Number of draws; the ends of the interval settle at a few hundred to a thousand.
+            samples: Number of bootstrap samples; a few hundred to a thousand are enough.
             level: Share of the samples inside the interval.
             seed: Seed of the draws.
 
         Returns:
-            dict number -> (low, high), for AP, AP50 and AP75 of each kind; (-1, -1) where there is no truth.
+            Dict from number to (low, high), for AP, AP50 and AP75 of each kind; (-1, -1) without ground truth.
         """
         weights = bootstrap.draw(len(self.image_ids), samples, seed)
         found = {}
@@ -153,13 +153,13 @@ class Report:
         """Precision-recall curve.
 
         Args:
-            class_id: of one class; None: the mean over the classes with truth.
-            iou: one of 0.50, 0.55 ... 0.95; None: the mean over them.
-            kind: "box", "mask" or "boundary"; None: the main one.
+            class_id: A class id; None: the mean over the classes with ground truth.
+            iou: One of 0.50, 0.55 ... 0.95; None: the mean over them.
+            kind: "box", "mask" or "boundary"; None: the main kind.
 
         Returns:
-            dict of recall [101] and precision [101]; of one class at one IoU also score [101], from which on that
-            recall is reached (0: never).
+            Dict of recall [101] and precision [101]; for one class at one IoU also score [101], the highest threshold
+            that reaches this recall (0: none does).
         """
         result = self.accumulated[kind or self.main]
         ious = range(T) if iou is None else [_threshold_index(iou)]
@@ -188,7 +188,7 @@ class Report:
         return quality / T
 
     def semantic(self, min_score: float = 0.5) -> semantic.SemanticScores:
-        """Measures the same detections as semantic segmentation: one class per pixel, the higher score on top.
+        """Evaluates the detections as semantic segmentation: one class per pixel, that of the highest score.
 
         Reads ground truth and detections again, one image at a time.
 
@@ -196,7 +196,7 @@ class Report:
             min_score: Detections with a lower score are left out.
 
         Raises:
-            ValueError: the results hold no masks.
+            ValueError: The results have no masks.
         """
         if self.main != "mask":
             raise ValueError("The results hold boxes only; a semantic view needs masks.")
@@ -244,7 +244,7 @@ class Report:
         return write_page(self, path, images)
 
     def to_dict(self) -> dict:
-        """All numbers, ready for json."""
+        """All numbers, as a dict for JSON."""
         return {
             **self.numbers,
             "images": len(self.image_ids),
@@ -261,7 +261,7 @@ class Report:
         }
 
     def to_coco_json(self, path: str | Path | None = None) -> list[dict] | None:
-        """The detections as a COCO results list; pycocotools gives the same numbers for it.
+        """The detections as a COCO results list, for which pycocotools computes the same numbers.
 
         Args:
             path: Path of a file to write, or None.

@@ -59,10 +59,10 @@ def count_pixels(true: np.ndarray, detected: np.ndarray, num_classes: int) -> np
 
 @dataclass
 class SemanticScores:
-    """Measures of a semantic segmentation, all in [0, 1]; -1 where there is nothing to measure by.
+    """Measures of a semantic segmentation, all in [0, 1]; -1 if not measurable.
 
     Attributes:
-        miou, dice: means over the classes that occur in truth or detection, the background included.
+        miou, dice: Means over the classes that occur in ground truth or detections, including the background.
         miou_foreground, dice_foreground: without the background.
         pixel_accuracy: share of pixels of the right class.
         iou, class_dice: [C] of each class, -1 for a class that doesn't occur.
@@ -79,7 +79,7 @@ class SemanticScores:
     confusion: np.ndarray
 
     def to_dict(self) -> dict:
-        """Ready for json; without the matrix of pixels."""
+        """A dict for JSON, without the confusion matrix."""
         numbers = {
             n: getattr(self, n) for n in ("miou", "miou_foreground", "dice", "dice_foreground", "pixel_accuracy")
         }
@@ -87,7 +87,7 @@ class SemanticScores:
 
 
 def semantic_scores(confusion: np.ndarray) -> SemanticScores:
-    """Measures that follow from a confusion matrix of pixels [C, C]."""
+    """Computes the measures from a confusion matrix of pixels [C, C]."""
     right, true, detected = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     union = true + detected - right
     occurs = union > 0

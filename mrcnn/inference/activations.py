@@ -1,11 +1,11 @@
-"""Looking inside the network: any layer's output, and the steps within the layers that pick boxes.
+"""Intermediate results: the output of any layer, and steps inside the layers that select boxes.
 
-`MaskRCNN.run_graph` and `MaskRCNN.ancestor` are the doors. matterport's notebooks ask for TensorFlow 1 nodes by name,
-e.g. "ROI/refined_anchors:0"; here these are the named steps ("taps") of `ProposalLayer` and `DetectionLayer`:
+Used by `MaskRCNN.run_graph` and `MaskRCNN.ancestor`. matterport's notebooks request TensorFlow 1 nodes by name, such as
+"ROI/refined_anchors:0". Here these are named steps ("taps") of `ProposalLayer` and `DetectionLayer`:
 
     ROI/pre_nms_anchors:0              [B, K, 4]  the K best anchors, best score first
     ROI/refined_anchors:0              [B, K, 4]  moved by their deltas
-    ROI/refined_anchors_clipped:0      [B, K, 4]  cut off at the image's edge
+    ROI/refined_anchors_clipped:0      [B, K, 4]  clipped to the image
     ROI/rpn_non_max_suppression:0      [n]        rows of these that NMS keeps, of the first image
     mrcnn_detection/refined_rois:0     [B, N, 4]  proposals moved by their class's deltas, clipped to the window
     mrcnn_detection/class_ids:0        [B, N]     and class_scores:0, the best class of each proposal
@@ -35,7 +35,7 @@ ROW_INDICES = ("rpn_non_max_suppression", "keep")
 
 
 class Tap(keras.layers.Layer):
-    """One named step of another layer, computed from that layer's inputs."""
+    """A named step of another layer, computed from that layer's inputs."""
 
     def __init__(self, layer, step: str):
         super().__init__(name=f"{layer.name}_{step}", dtype="float32")
@@ -50,17 +50,17 @@ class Tap(keras.layers.Layer):
         return self.source.steps(inputs)[self.step]
 
     def finish(self, array):
-        """What `run_graph` hands out: the rows that NMS keeps are those of the first image, without the filler."""
+        """Prepares a result of `run_graph`: for rows kept by NMS, only those of the first image, without padding."""
         return array[0][array[0] >= 0] if self.step in ROW_INDICES else array
 
 
 def find_tensor(model, name: str):
-    """The symbolic tensor that `name` means in `model`, or None.
+    """Returns the symbolic tensor called `name` in `model`, or None.
 
     Args:
-        model: keras.Model.
-        name: "layer/step:0", see the top of this page, or "layer" or "layer/anything:0" for a layer's output. What
-            follows a step, as in "ROI/rpn_non_max_suppression/NonMaxSuppressionV3:0", is not looked at.
+        model: A keras.Model.
+        name: "layer/step:0", see the docstring of this module, or "layer" or "layer/anything:0" for a layer's output.
+            Text after the step is ignored, as in "ROI/rpn_non_max_suppression/NonMaxSuppressionV3:0".
     """
     layer_name, *rest = name.split(":")[0].split("/")
     layer = next((x for x in model.layers if x.name == layer_name), None)
@@ -73,15 +73,18 @@ def find_tensor(model, name: str):
 
 
 def run(model, inputs: dict, outputs: dict) -> dict:
-    """Runs part of a model: name -> array for each named symbolic tensor of it.
+    """Computes some symbolic tensors of a model.
 
     Args:
-        model: keras.Model.
-        inputs: arrays by the names of the model's inputs; only those that `outputs` follow from are needed.
-        outputs: symbolic tensors by name.
+        model: A keras.Model.
+        inputs: Arrays by the names of the model's inputs; only those that `outputs` depend on are needed.
+        outputs: Symbolic tensors by name.
+
+    Returns:
+        Arrays by name.
 
     Raises:
-        ValueError: an output is None.
+        ValueError: An output is None.
     """
     missing = [name for name, tensor in outputs.items() if tensor is None]
     if missing:
@@ -91,7 +94,7 @@ def run(model, inputs: dict, outputs: dict) -> dict:
     given = [x for x in model.inputs if x.name in inputs]
     part = keras.Model(given, list(outputs.values()))
     if keras.backend.backend() == "tensorflow":
-        part.jit_compile = False  # as the model itself
+        part.jit_compile = False  # the same as the model
     part.run_eagerly = model.run_eagerly
     arrays = part.predict_on_batch([inputs[x.name] for x in given])
     arrays = arrays if isinstance(arrays, list) else [arrays]

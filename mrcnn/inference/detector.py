@@ -1,6 +1,6 @@
-"""What `MaskRCNN.detect` does: images are molded, pass through the network in batches, and their masks are pasted.
+"""Implements `MaskRCNN.detect`: molds images, runs the network in batches, and pastes the masks.
 
-Shapes: B images of a batch, H x W their molded size, D detections, n the filled rows of them, C classes.
+Shapes: B images in a batch, H x W their molded size, D detections, n of them that are not padding, C classes.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from mrcnn.settings import DETECT, DETECT_AND_TRAIN, FixedSettings
 
 
 class Detector:
-    """Detects with the layers of a model. It owns no weights; several threads may use it at once.
+    """Detects objects with the layers of a model. It has no weights, and several threads can use it at once.
 
     Args:
         stages: `graph.Stages` of the model.
         devices: `distribution.Devices` that share a batch.
-        image_shape: (height, width, channels) of a molded image, until one is detected.
+        image_shape: Initial value of the attribute.
 
     Attributes:
-        image_shape: of the molded image that was detected last.
+        image_shape: (height, width, channels) of the last molded image.
     """
 
     def __init__(self, stages: Stages, devices, image_shape):
@@ -42,7 +42,7 @@ class Detector:
         self._memory = threading.local()
 
     def detect(self, images, config, report=None) -> list[dict]:
-        """`MaskRCNN.detect`. `report` is called with a text, and with the name and array of each input."""
+        """`MaskRCNN.detect`. `report` is called with a text, then with the name and array of each input."""
         images = molding.read_photos(images)
         if not images:
             return []
@@ -75,7 +75,7 @@ class Detector:
         return [_result(d, m, shape, shape, whole, config.convention) for d, m in zip(detections, masks, strict=True)]
 
     def molded(self, images, mean_pixel) -> np.ndarray:
-        """Images of one shape as a batch without their mean, in memory that this thread keeps for its next batch."""
+        """Images of one shape as a batch with the mean subtracted, in memory that this thread reuses."""
         shape = (len(images), *images[0].shape)
         if getattr(self._memory, "batch", np.empty(0)).shape != shape:
             self._memory.batch = np.empty(shape, np.float32)
@@ -92,15 +92,15 @@ class Detector:
         return outputs
 
     def anchors(self, config) -> np.ndarray:
-        """[A, 4] in pixels, of images of `image_shape`. Kept until that changes."""
+        """[A, 4], pixels: the anchors for `image_shape`, cached until it changes."""
         if self._anchors[0] != self.image_shape:
             self._anchors = self.image_shape, anchors_of_image(self.image_shape, **config.anchor_settings())
         return self._anchors[1]
 
     def network(self, config) -> keras.Model:
-        """The graph that detection runs (`graph.detector_graph`) with BatchNorm folded into the convolutions.
+        """The graph for detection (`graph.detector_graph`), with BatchNorm folded into the convolutions.
 
-        It is built again when a setting changes that it cannot follow; thresholds are followed without.
+        It is rebuilt when a setting changes that is part of the graph. Thresholds are not; they are read at each call.
         """
         if self._network is None or self._built_with.changed(config):
             warn_of_contradictions(config, stacklevel=6)

@@ -1,4 +1,4 @@
-"""Batches shared by several devices under `tf.distribute`: what each device must know of the others' shares.
+"""Communication between devices that share a batch under `tf.distribute`.
 
 `tf.distribute` runs the same code once per device, as a "replica", each with its share of the batch. A mean over the
 whole batch then needs the sums of all shares, and random numbers must not depend on how the batch was split. On one

@@ -1,12 +1,12 @@
 """Masks as run lengths (RLE), COCO's compressed form: `{"size": [H, W], "counts": bytes}`.
 
 A mask is read column by column. Its counts are the lengths of the runs, alternately of 0s and of 1s, starting with 0s.
-They are stored as text: each number in groups of five bits, lowest first, one character "0" + bits a group; the sixth
-bit of a character says that another one follows, the fifth bit of the last one is the sign. From the fourth number on,
-the text holds the difference to the number two before.
+They are stored as text: each number in groups of five bits, lowest first, one character "0" + bits per group. The sixth
+bit of a character means that another one follows; the fifth bit of the last one is the sign. From the fourth number on,
+the text has the difference from the number two positions before.
 
-pycocotools encodes, and computes areas, boxes and IoUs. It doesn't check its input, and text that is cut off makes it
-read beyond the end of its memory; so text from outside must pass `check_rles` or `decode_rles`, which check it.
+pycocotools encodes masks and computes areas, boxes and IoUs. It doesn't check its input, and truncated text makes it
+read beyond the end of its memory. Text from files must therefore pass `check_rles` or `decode_rles`, which check it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_CHARACTERS = 8  # of a number: 40 bits. No image has longer runs.
 
 
 class InvalidRle(ValueError):
-    """Run lengths that aren't, or don't fill their size exactly. `index` says which mask of the list."""
+    """Run lengths are invalid, or don't fill their size exactly. `index` is the position of the mask in the list."""
 
     def __init__(self, index: int) -> None:
         self.index = index
@@ -97,7 +97,7 @@ def to_rle(segmentation: Any, height: int, width: int) -> dict:
 
 
 def check_rles(rles: list[dict]) -> int | None:
-    """Index of a mask whose counts aren't run lengths that fill its size exactly, the first one; None if all are valid.
+    """Index of the first mask whose counts aren't run lengths that fill its size exactly; None if all are valid.
 
     Args:
         rles: dicts {"size": [H, W], "counts": bytes}; sizes may differ.
@@ -148,7 +148,7 @@ def decode_rles(rles: list[dict]) -> tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 def draw_rles(rles: list[dict], layers: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Draws masks, pixel for pixel as pycocotools' `decode`, into memory that is zero already.
+    """Draws masks into zeroed memory, pixel for pixel as pycocotools' `decode`.
 
     Args:
         rles: N dicts {"size": [H, W], "counts": bytes}, all of one size.

@@ -1,4 +1,4 @@
-"""The batches that `fit` and `evaluate` take."""
+"""Prepares batches and arguments for `fit` and `evaluate`."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from mrcnn.data.generator import DataGenerator
 
 
 def stream_of(batches, devices):
-    """What `fit` can take in place of a `DataGenerator`, and how many steps an epoch has.
+    """Converts a `DataGenerator` to what `fit` can use, and returns the steps per epoch.
 
-    In the resize modes "none" and "pad64" batches differ in size. Under TensorFlow Keras would settle their shape by
-    the first two of an epoch and fail at a third one, so they go through a `tf.data.Dataset` that leaves it open.
+    With the resize modes "none" and "pad64", batches differ in size. With TensorFlow, Keras infers their shape from the
+    first two batches of an epoch and fails if a later one differs, so they go through a `tf.data.Dataset` without a
+    fixed size.
 
     Args:
-        batches: of `fit` or `evaluate`.
-        devices: `distribution.Devices` that will share them.
+        batches: Argument of `fit` or `evaluate`.
+        devices: `distribution.Devices` that share the batches.
 
     Returns:
-        (batches, None) as given, where nothing needs to be done; or (tf.data.Dataset without end, steps).
+        (batches, None) if no conversion is needed, otherwise (endless tf.data.Dataset, steps).
     """
     if not isinstance(batches, DataGenerator):
         return batches, None
@@ -46,9 +47,9 @@ def stream_of(batches, devices):
 
 
 def fit_arguments(x, kwargs: dict, devices):
-    """Completes the arguments of `fit` for a `DataGenerator`; returns what `fit` trains on."""
+    """Completes the keyword arguments of `fit` for a `DataGenerator`; returns the data to train on."""
     if isinstance(x, DataGenerator):
-        kwargs.setdefault("shuffle", False)  # it has an order of its own; Keras would mix up each epoch's batches
+        kwargs.setdefault("shuffle", False)  # the generator shuffles images; Keras would shuffle batches
     x, steps = stream_of(x, devices)
     if steps is not None:
         kwargs.setdefault("steps_per_epoch", steps)
@@ -59,7 +60,7 @@ def fit_arguments(x, kwargs: dict, devices):
 
 
 def evaluate_arguments(x, kwargs: dict, devices):
-    """Completes the arguments of `evaluate` for a `DataGenerator`; returns what `evaluate` runs on."""
+    """Completes the keyword arguments of `evaluate` for a `DataGenerator`; returns the data to evaluate on."""
     x, steps = stream_of(x, devices)
     if steps is not None:
         kwargs.setdefault("steps", steps)

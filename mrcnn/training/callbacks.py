@@ -1,4 +1,4 @@
-"""What a training run writes: a checkpoint each epoch, the losses as CSV and for TensorBoard."""
+"""Callbacks of a training run: a checkpoint per epoch, and losses for CSV and TensorBoard."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Checkpoint(keras.callbacks.Callback):
     """Saves the weights in matterport's layout after each epoch.
 
     Args:
-        path: with `{epoch:04d}` in it.
+        path: Path that contains `{epoch:04d}`.
     """
 
     def __init__(self, path: str):
@@ -23,11 +23,11 @@ class Checkpoint(keras.callbacks.Callback):
 
 
 def run_callbacks(log_dir: str, checkpoint_path: str, custom=(), writes=True) -> list:
-    """What every `train()` keeps in its run folder: a checkpoint an epoch, losses as CSV and for TensorBoard.
+    """Callbacks that write to the run folder: a checkpoint per epoch, and losses for CSV and TensorBoard.
 
-    The user's own callbacks come in between: the checkpoint is there when they are called, and what they add to the
-    logs, e.g. `evaluate.EvaluateDataset` its `val_mask_ap`, is written down. Of several processes that train together
-    one `writes`; the others have the user's callbacks only.
+    The user's callbacks run after the checkpoint is written and before the losses are, so values that they add to the
+    logs, such as `val_mask_ap` of `evaluation.EvaluateDataset`, are recorded. With several training processes, only one
+    `writes`; the others have just the user's callbacks.
     """
     if not writes:
         return list(custom)

@@ -17,9 +17,9 @@ def compute_losses(inputs: dict, outputs: dict, config) -> dict:
     """The five losses of one batch, unweighted, by their names in `LOSS_WEIGHTS`.
 
     Args:
-        inputs: what the generator gave: `input_image_meta`, `input_rpn_match`, `input_rpn_bbox` are read.
-        outputs: of the training graph. In a cascade, names of the second and third class head's end in "_s2" and "_s3";
-            the losses of all heads are summed.
+        inputs: A batch of the generator; `input_image_meta`, `input_rpn_match` and `input_rpn_bbox` are used.
+        outputs: Of the training graph. In a cascade, the names for the second and third class head end in "_s2" and
+            "_s3"; the losses of all heads are summed.
         config: `Config`.
 
     Returns:
@@ -52,15 +52,15 @@ def compute_losses(inputs: dict, outputs: dict, config) -> dict:
 
 
 def weighted_sum(losses_by_name: dict, config):
-    """Scalar: the losses times `LOSS_WEIGHTS` (1 where that names none)."""
+    """Scalar: the sum of the losses times `LOSS_WEIGHTS`. A loss that is not in `LOSS_WEIGHTS` has weight 1."""
     return sum(float(config.LOSS_WEIGHTS.get(name, 1.0)) * losses_by_name[name] for name in LOSS_NAMES)
 
 
 def weight_decay(variables, config):
-    """Scalar: the L2 penalty on trainable weights; gamma and beta of BatchNorm are left alone.
+    """Scalar: the L2 penalty on trainable weights, except gamma and beta of BatchNorm.
 
-    `WEIGHT_DECAY * sum(w ** 2)` for each weight, divided by its number of elements where
-    `Config.WEIGHT_DECAY_PER_SIZE` (matterport does, which leaves almost no decay).
+    The sum of `WEIGHT_DECAY * sum(w ** 2)` over the weights. With `Config.WEIGHT_DECAY_PER_SIZE`, as in matterport's
+    code, each term is divided by the weight's number of elements, which leaves almost no decay.
     """
     terms = [0.0]
     for variable in variables:
@@ -72,13 +72,13 @@ def weight_decay(variables, config):
 
 
 def total_loss(model, x, outputs: dict, means):
-    """Scalar: what `fit` minimizes, the weighted sum of the five losses and the weight decay of one batch.
+    """Scalar: the loss that `fit` minimizes, the weighted sum of the five losses plus the weight decay.
 
     Args:
         model: `MaskRCNN` for training.
-        x: the batch; a dict, or a list in the order of the model's inputs.
-        outputs: of the training graph.
-        means: a `keras.metrics.Mean` for each loss, named like it, which are updated.
+        x: The batch: a dict, or a list in the order of the model's inputs.
+        outputs: Outputs of the training graph.
+        means: A `keras.metrics.Mean` for each loss, with its name; they are updated.
     """
     if model.mode != "training":
         raise ValueError('This model is for "inference"; training needs MaskRCNN(mode="training", ...).')

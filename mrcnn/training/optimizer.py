@@ -8,12 +8,12 @@ import keras
 
 
 def default_optimizer(config, learning_rate=None, momentum=None):
-    """SGD with momentum, clipped by the norm of all gradients together.
+    """SGD with momentum, clipped by the global norm of the gradients.
 
-    (matterport's `clipnorm` meant that norm; in Keras 3 `clipnorm` is per weight and `global_clipnorm` is the same.)
+    This is the norm that matterport's `clipnorm` meant. In Keras 3, `clipnorm` is the norm of each weight's gradient.
 
     Args:
-        config: `Config`; `GRADIENT_CLIP_NORM` None or 0 is no clipping.
+        config: `Config`. If `GRADIENT_CLIP_NORM` is None or 0, gradients are not clipped.
         learning_rate: float or a `keras.optimizers.schedules.LearningRateSchedule`; None: `LEARNING_RATE`.
         momentum: float; None: `LEARNING_MOMENTUM`.
     """
@@ -31,7 +31,7 @@ def is_learning_rate(value) -> bool:
 
 
 def refuse_losses(**given) -> None:
-    """Refuses losses of the user's in `compile`. Lists of None, as in copies of matterport's `compile`, are none."""
+    """Raises an error if `compile` got losses. Lists of None, as in copies of matterport's `compile`, are accepted."""
     for name, value in given.items():
         if value is not None and not (isinstance(value, (list, tuple)) and all(v is None for v in value)):
             raise ValueError(

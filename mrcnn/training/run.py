@@ -54,12 +54,12 @@ def train(model, train_dataset, val_dataset, learning_rate, epochs, layers, augm
         callbacks=run_callbacks(model.log_dir, model.checkpoint_path, custom_callbacks or (), writes),
         verbose="auto" if writes else 0,
     )  # fmt: skip
-    model.epoch += len(history.epoch)  # fewer than asked for where a callback stopped it
+    model.epoch += len(history.epoch)  # fewer than requested if a callback stopped training
     return history
 
 
 def learn_class_names(model, dataset) -> None:
-    """Makes the classes of `dataset` those of the model; warns if the model's were others."""
+    """Sets the model's class names to those of `dataset`; warns if it had others."""
     try:
         check_same_classes(model.class_names, dataset, "the training set")
     except ValueError as error:

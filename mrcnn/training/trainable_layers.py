@@ -1,4 +1,4 @@
-"""Which layers train: matterport's words ("heads", "3+", "all") and regular expressions of layer names."""
+"""Selects the layers to train by matterport's names ("heads", "3+", "all") or a regular expression."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import keras
 
 HEADS = r"(mrcnn\_.*)|(rpn\_.*)|(fpn\_.*)"
-# What "3+", "4+", "5+" add to the heads: the stages of the backbone from that one on.
+# Stages of the backbone that "3+", "4+" and "5+" train in addition to the heads.
 STAGES = {
     "3+": r"(res[345].*)|(bn[345].*)|(block_([3-9]|1\d)_.*)|(Conv_1.*)|(stage[345].*)",
     "4+": r"(res[45].*)|(bn[45].*)|(block_([6-9]|1\d)_.*)|(Conv_1.*)|(stage[45].*)",
@@ -17,22 +17,22 @@ LAYER_REGEX = {"heads": HEADS, **{name: f"{stages}|{HEADS}" for name, stages in 
 
 
 def set_trainable(model, layer_regex: str, train_bn: bool | None, verbose: int = 1, indent: int = 0) -> None:
-    """Makes the layers trainable whose whole name matches, and freezes the others.
+    """Makes the layers trainable whose full name matches, and freezes the others.
 
     Args:
-        model: keras.Model. Nested models (`rpn_model`) are walked; a match of their own name selects all of their
-            layers.
-        layer_regex: regular expression, matched against the full name.
+        model: A keras.Model. Layers of nested models (`rpn_model`) are matched, too; if the name of a nested model
+            matches, all of its layers are selected.
+        layer_regex: Regular expression, matched against the full name.
         train_bn: `Config.TRAIN_BN`; False keeps every BatchNorm frozen.
-        verbose: 1 prints what is selected.
-        indent: int, of the print-out.
+        verbose: 1 prints the selected layers.
+        indent: Indentation of the printed lines.
     """
     if verbose and not indent:
         print("Selecting layers to train")
     pattern = re.compile(layer_regex)
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            layer.trainable = True  # the flag of a model gates all that is in it
+            layer.trainable = True  # a frozen model freezes all of its layers
             if verbose and layer.weights:
                 print(f"{' ' * indent}In model: {layer.name}")
             inner = ".*" if pattern.fullmatch(layer.name) else layer_regex
@@ -40,7 +40,7 @@ def set_trainable(model, layer_regex: str, train_bn: bool | None, verbose: int =
             continue
         if not layer.weights:
             continue
-        inner = getattr(layer, "layer", layer)  # a TimeDistributed wrapper carries the name, its layer the weights
+        inner = getattr(layer, "layer", layer)  # TimeDistributed has the name, and the wrapped layer the weights
         frozen = train_bn is False and isinstance(inner, keras.layers.BatchNormalization)
         layer.trainable = bool(pattern.fullmatch(layer.name)) and not frozen
         if verbose and layer.trainable:
@@ -48,12 +48,12 @@ def set_trainable(model, layer_regex: str, train_bn: bool | None, verbose: int =
 
 
 def frozen_layers(model) -> list[str]:
-    """Names of the layers whose weights don't train, those inside `rpn_model` included; for `MaskRCNN.save`."""
+    """Names of the layers with frozen weights, including those inside `rpn_model`; for `MaskRCNN.save`."""
     return [layer.name for layer in _layers_with_weights(model) if not layer.trainable_weights]
 
 
 def freeze(model, names) -> None:
-    """Freezes the layers of these names and makes all others trainable: the inverse of `frozen_layers`."""
+    """Freezes the layers with these names and makes all others trainable. Inverse of `frozen_layers`."""
     names = set(names)
     for layer in _layers_with_weights(model):
         layer.trainable = layer.name not in names

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kit import TWO_IMAGES, make_batch, tiny_model
+from kit import TWO_IMAGES, full_masks, make_batch, tiny_config, tiny_model
 
 from mrcnn.config import Config
+from mrcnn.data.dataset import Dataset
+from mrcnn.data.generator import DataGenerator
+from mrcnn.data.rpn_targets import build_rpn_targets
+from mrcnn.data.training_sample import load_image_gt
+from mrcnn.ops.anchors import anchors_of_image
 
 SMALL = {"RPN_CHANNELS": 16, "MASK_HEAD_CHANNELS": 16, "WEIGHT_DECAY": 0.0}
 CASCADE = {"CASCADE_BBOX_STD_DEVS": [[0.05, 0.05, 0.1, 0.1], [0.033, 0.033, 0.067, 0.067]]}
@@ -40,3 +45,75 @@ def test_settings_of_training_follow_the_convention():
     for convention, values in expected.items():
         config = Config(CONVENTION=convention)
         assert tuple(getattr(config, name) for name in names) == values
+
+
+# ---- Images and masks ------------------------------------------------------------------------------------------------
+class OddSizes(Dataset):
+    """Images whose sides the conventions round differently; the object is the left half of each."""
+
+    SIZES = ((161, 200), (97, 281), (60, 50))
+
+    def __init__(self):
+        super().__init__()
+        self.add_class("toys", 1, "half")
+        for i in range(len(self.SIZES)):
+            self.add_image("toys", i, path=None)
+        self.prepare()
+
+    def load_image(self, image_id):
+        image = np.full((*self.SIZES[image_id], 3), 20, np.uint8)
+        image[:, : image.shape[1] // 2] = 220
+        return image
+
+    def load_mask(self, image_id):
+        height, width = self.SIZES[image_id]
+        return full_masks([[0, 0, height, width // 2]], (height, width)), np.array([1], np.int32)
+
+
+def odd_config(convention, **changes):
+    return tiny_config(
+        CONVENTION=convention, NUM_CLASSES=2, IMAGE_RESIZE_MODE="pad32", IMAGE_MIN_DIM=64, IMAGE_MAX_DIM=106, **changes
+    )
+
+
+@pytest.mark.parametrize(("convention", "height"), [("torchvision", 63), ("detectron2", 64)])
+@pytest.mark.parametrize("mini", [False, True])
+@pytest.mark.parametrize("augment", [False, True])
+def test_masks_fit_the_image_whatever_the_rounding(convention, height, mini, augment):
+    """161 x 200 at 64: torchvision rounds down to 63 rows."""
+    flip = (lambda image, masks: (image[:, ::-1], masks[:, ::-1])) if augment else None
+    config = odd_config(convention)
+    image, meta, _, boxes, masks = load_image_gt(OddSizes(), config, 0, augmentation=flip, use_mini_mask=mini)
+    window = meta[7:11].astype(int)
+    assert image.shape[:2] == (64, 96) and window[2] == height and window[:2].tolist() == [0, 0]
+    assert boxes[0, [0, 2]].tolist() == [0, height] and abs(boxes[0, 3] - boxes[0, 1] - window[3] / 2) <= 1
+    assert boxes[0, 3] == window[3] if augment else boxes[0, 1] == 0  # flipped inside of the window
+    if not mini:
+        assert masks.shape == (64, 96, 1)
+        inside = image[..., 0][masks[..., 0]]
+        assert np.median(inside) > 200 and not image[height:].any() and not image[:, window[3] :].any()
+
+
+@pytest.mark.parametrize("mini", [False, True])
+def test_images_of_different_sizes_in_a_batch_are_padded_with_the_mean(mini):
+    """Anchors are those of the padded shape, and the padding is 0 after the mean is subtracted."""
+    config = odd_config("torchvision", IMAGES_PER_GPU=3, USE_MINI_MASK=mini)
+    dataset = OddSizes()
+    (batch,) = DataGenerator(dataset, config, shuffle=False, seed=0)[0]
+    (again,) = DataGenerator(dataset, config, shuffle=False, seed=0)[0]
+    shape = batch["input_image"].shape[1:3]
+    assert shape == (96, 128)
+    anchors = anchors_of_image(shape, **config.anchor_settings())
+    for i, meta in enumerate(batch["input_image_meta"]):
+        y2, x2 = meta[9:11].astype(int)
+        assert meta[4:7].tolist() == [*shape, 3]
+        image = batch["input_image"][i]
+        assert not image[y2:].any() and not image[:, x2:].any() and image[:y2, :x2].all()
+        if not mini:
+            assert batch["input_gt_masks"][i, :y2, : x2 // 2 - 1, 0].all()
+            assert not batch["input_gt_masks"][i, :, x2 // 2 + 1 :, 0].any()
+        positive = np.flatnonzero(batch["input_rpn_match"][i, :, 0] == 1)
+        expected, _ = build_rpn_targets(None, anchors, [1], batch["input_gt_boxes"][i, :1], config)
+        assert set(positive) <= set(np.flatnonzero(expected == 1)) and len(positive)
+    for name, values in batch.items():
+        np.testing.assert_array_equal(values, again[name], err_msg=name)

@@ -29,7 +29,9 @@ from mrcnn.data.dataset import Dataset
 from mrcnn.data.rpn_targets import build_detection_targets, generate_random_rois
 from mrcnn.data.sample_stream import ROIS, Sample, SampleStream
 from mrcnn.data.training_sample import flip_every_other
-from mrcnn.ops.images import subtract_mean
+from mrcnn.ops.images import clear_padding, subtract_mean
+from mrcnn.ops.meta import WINDOW
+from mrcnn.ops.resize_modes import TOP_LEFT_MODES
 
 try:
     import fcntl
@@ -150,7 +152,7 @@ class DataGenerator(keras.utils.PyDataset):
         samples = (
             [self.stream.sample(place) for place in places] if self._pool is None else self._from_processes(places)
         )
-        return (collate(samples, self.stream.config),)
+        return (collate(one_shape(samples, self.stream), self.stream.config),)
 
     def on_epoch_end(self) -> None:
         """Called by Keras after each epoch; moves on to the next one."""
@@ -242,6 +244,14 @@ def _sample_in_process(place: int) -> Sample:
 
 
 # ---- Batches ---------------------------------------------------------------------------------------------------------
+def one_shape(samples: Sequence[Sample], stream: SampleStream) -> Sequence[Sample]:
+    """The samples, padded to one shape where IMAGE_RESIZE_MODE pads on the right and below."""
+    shapes = {sample.image.shape for sample in samples}
+    if len(shapes) == 1 or stream.config.IMAGE_RESIZE_MODE not in TOP_LEFT_MODES:
+        return samples
+    return stream.to_one_shape(samples)
+
+
 def collate(samples: Sequence[Sample], config: Config) -> dict[str, np.ndarray]:
     """Combines samples into a batch, a dict as in `DataGenerator.__getitem__`.
 
@@ -268,6 +278,8 @@ def collate(samples: Sequence[Sample], config: Config) -> dict[str, np.ndarray]:
     for i, sample in enumerate(samples):
         objects = len(sample.class_ids)
         subtract_mean(sample.image, config.MEAN_PIXEL, out=batch["input_image"][i])
+        if config.convention.pad_with_mean and config.IMAGE_RESIZE_MODE in TOP_LEFT_MODES:
+            clear_padding(batch["input_image"][i], sample.image_meta[WINDOW])
         batch["input_rpn_match"][i, sample.positive] = 1
         batch["input_rpn_match"][i, sample.negative] = -1
         batch["input_rpn_bbox"][i, : len(sample.rpn_bbox)] = sample.rpn_bbox
@@ -315,7 +327,7 @@ def data_generator(
     while True:
         places = range(first, first + batch_size)
         samples = [stream.sample(place) for place in places]
-        inputs, outputs = list(collate(samples, config).values()), []
+        inputs, outputs = list(collate(one_shape(samples, stream), config).values()), []
         if random_rois:
             rois, targets = _roi_targets(stream, places, samples, random_rois, detection_targets)
             inputs.append(np.stack(rois))

@@ -27,6 +27,7 @@ from mrcnn.data.dataset import Dataset, describe_image
 from mrcnn.data.rpn_targets import choose_anchors
 from mrcnn.data.training_sample import mold_sample, read_sample
 from mrcnn.ops.anchors import anchors_of_image
+from mrcnn.ops.meta import SHAPE
 
 SAMPLE, ORDER, ROIS = 0, 1, 2  # purposes of random numbers; part of their seeds, so that they are independent
 SHAPES_KEPT = 8  # anchor indices in memory; one takes about 20 MB at 1024 x 1024
@@ -44,6 +45,7 @@ class Sample(NamedTuple):
     positive: np.ndarray  # [P] int, indices of the anchors that match an object
     negative: np.ndarray  # [Q] int, indices of the background anchors
     rpn_bbox: np.ndarray  # [P, 4] deltas of the positive anchors
+    seed: int  # for choosing the anchors again, see `SampleStream.to_one_shape`
 
 
 class SampleStream:
@@ -157,7 +159,26 @@ class SampleStream:
         if len(class_ids) > self.config.MAX_GT_INSTANCES:
             kept = rng.choice(len(class_ids), self.config.MAX_GT_INSTANCES, replace=False)
             class_ids, boxes, masks = class_ids[kept], boxes[kept], masks[..., kept]
-        return Sample(image, image_meta, class_ids, boxes, masks, len(index), *anchors)
+        seed = int(rng.integers(2**31))
+        return Sample(image, image_meta, class_ids, boxes, masks, len(index), *anchors, seed)
+
+    def to_one_shape(self, samples: Sequence[Sample]) -> list[Sample]:
+        """Pads images on the right and below to the largest of them, and chooses their anchors again."""
+        height, width = np.max([sample.image.shape[:2] for sample in samples], axis=0)
+        index = self.anchor_index((height, width))
+        return [self._padded(sample, int(height), int(width), index) for sample in samples]
+
+    def _padded(self, sample: Sample, height: int, width: int, index: AnchorIndex) -> Sample:
+        grown = [(0, height - sample.image.shape[0]), (0, width - sample.image.shape[1]), (0, 0)]
+        meta = sample.image_meta.copy()
+        meta[SHAPE] = (height, width, sample.image.shape[2])
+        masks = sample.masks if self.config.USE_MINI_MASK else np.pad(sample.masks, grown)
+        rng = np.random.default_rng(sample.seed)
+        positive, negative, rpn_bbox = choose_anchors(index, sample.class_ids, sample.boxes, self.config, rng)
+        return sample._replace(
+            image=np.pad(sample.image, grown), image_meta=meta, masks=masks, anchors=len(index),
+            positive=positive, negative=negative, rpn_bbox=rpn_bbox,
+        )  # fmt: skip
 
     def anchor_index(self, image_shape: Sequence[int]) -> AnchorIndex:
         """The anchors of an image of this shape, in pixels; computed once per shape."""

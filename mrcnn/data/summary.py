@@ -24,8 +24,8 @@ from mrcnn.data import summary_views
 from mrcnn.data.anchor_index import AnchorIndex
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.ground_truth import check_class_ids, load_masks
+from mrcnn.data.training_sample import resize_for_training
 from mrcnn.io import replacing
-from mrcnn.ops import images
 from mrcnn.ops.anchors import anchors_of_image
 from mrcnn.ops.boxes import extract_bboxes
 from mrcnn.ops.masks import minimize_resized
@@ -291,12 +291,10 @@ def _measure(dataset: Dataset, config: Config | None, image_id: int) -> dict[str
     }
     if config is None:
         return found
-    # The same resizing as in `training_sample`, on an image of which only the size matters.
-    blank, _, scale, padding, crop = images.resize_image(
-        np.zeros(masks.shape[:2], np.uint8), min_dim=config.IMAGE_MIN_DIM, max_dim=config.IMAGE_MAX_DIM,
-        min_scale=config.IMAGE_MIN_SCALE, mode=config.IMAGE_RESIZE_MODE, rng=np.random.default_rng(image_id),
-    )  # fmt: skip
-    boxes, mini = minimize_resized(masks, scale, padding, crop, config.MINI_MASK_SHAPE)
+    # Of this image only the size matters.
+    rng = np.random.default_rng(image_id)
+    blank, _, _, molding = resize_for_training(np.zeros(masks.shape[:2], np.uint8), config, rng)
+    boxes, mini = minimize_resized(masks, *molding, config.MINI_MASK_SHAPE)
     return found | {
         "molded_sizes": np.array([blank.shape]),
         "molded_boxes": boxes,

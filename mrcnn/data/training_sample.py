@@ -25,6 +25,7 @@ from mrcnn.ops.boxes import extract_bboxes
 from mrcnn.ops.masks import minimize_resized
 from mrcnn.ops.meta import compose_image_meta
 from mrcnn.ops.pixel_values import to_channels
+from mrcnn.ops.resize_modes import TOP_LEFT_MODES
 
 
 def load_image_gt(
@@ -111,22 +112,28 @@ def mold_sample(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The second half of `load_image_gt`: resizes and augments what `read_sample` returned. Same results and errors."""
     active_class_ids = active_classes(dataset, config, image_id)
-    original_shape = image.shape
-    image, window, scale, padding, crop = images.resize_image(
-        image, min_dim=config.IMAGE_MIN_DIM, max_dim=config.IMAGE_MAX_DIM, min_scale=config.IMAGE_MIN_SCALE,
-        mode=config.IMAGE_RESIZE_MODE, rng=rng,
-    )  # fmt: skip
+    original_shape, dtype = image.shape, image.dtype
+    image, window, scale, (mask_scale, padding, crop) = resize_for_training(image, config, rng)
     mini_shape = tuple(config.MINI_MASK_SHAPE) if use_mini_mask else None
     if augmentations:
-        planes = images.resize_mask_like_image(mask_bits.pack(masks), scale, padding, crop)
+        pad_later = config.IMAGE_RESIZE_MODE in TOP_LEFT_MODES  # flipping would move the padding
+        if pad_later:
+            image = image[: window[2], : window[3]]
+        if image.dtype != dtype:
+            image = np.around(image).astype(dtype)  # augmenters take bytes
+        planes = images.resize_mask_like_image(
+            mask_bits.pack(masks), mask_scale, [(0, 0)] * 2 if pad_later else padding, crop
+        )
         for augmentation in augmentations:
             image, planes = augment_sample(augmentation, image, planes, len(class_ids), rng)
+        if pad_later:
+            image, planes = np.pad(image, padding), np.pad(planes, padding)
         bbox = mask_bits.boxes(planes, len(class_ids))
         mask = mask_bits.minimize(planes, bbox, mini_shape) if mini_shape else mask_bits.unpack(planes, len(class_ids))
     elif mini_shape:
-        bbox, mask = minimize_resized(masks, scale, padding, crop, mini_shape)
+        bbox, mask = minimize_resized(masks, mask_scale, padding, crop, mini_shape)
     else:
-        mask = images.resize_mask_like_image(masks, scale, padding, crop) != 0
+        mask = images.resize_mask_like_image(masks, mask_scale, padding, crop) != 0
         bbox = extract_bboxes(mask)
     visible = bbox[:, 2] > bbox[:, 0]
     check_class_ids(class_ids, dataset, image_id, visible)
@@ -134,6 +141,26 @@ def mold_sample(
         class_ids, bbox, mask = class_ids[visible], bbox[visible], mask[..., visible]
     image_meta = compose_image_meta(image_id, original_shape, image.shape, window, scale, active_class_ids)
     return image, image_meta, class_ids, bbox, mask
+
+
+def resize_for_training(
+    image: np.ndarray, config: Config, rng: np.random.Generator | None = None
+) -> tuple[np.ndarray, tuple, float, tuple]:
+    """`ops.images.resize_image` by the settings and the convention.
+
+    Returns:
+        image [H, W, C], window and scale as there, and (scale of each axis, padding, crop) for
+        `resize_mask_like_image`.
+    """
+    height, width = image.shape[:2]
+    rules = config.convention
+    resized, window, scale, padding, crop = images.resize_image(
+        image, min_dim=config.IMAGE_MIN_DIM, max_dim=config.IMAGE_MAX_DIM, min_scale=config.IMAGE_MIN_SCALE,
+        mode=config.IMAGE_RESIZE_MODE, rng=rng, rounding=rules.side_rounding, resampling=rules.resampling,
+    )  # fmt: skip
+    y1, x1, y2, x2 = window
+    mask_scale = scale if crop is not None else ((y2 - y1) / height, (x2 - x1) / width)
+    return resized, window, scale, (mask_scale, padding, crop)
 
 
 def flip_every_other(

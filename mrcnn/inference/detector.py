@@ -15,7 +15,7 @@ from mrcnn.graph import Stages, detector_graph, set_thresholds
 from mrcnn.inference import molding
 from mrcnn.nn.folding import fold_batchnorm
 from mrcnn.ops.anchors import anchors_of_image
-from mrcnn.ops.images import subtract_mean
+from mrcnn.ops.images import clear_padding, subtract_mean
 from mrcnn.settings import DETECT, DETECT_AND_TRAIN, FixedSettings
 
 
@@ -56,7 +56,7 @@ class Detector:
             molded = self.molded(resized[part], config.MEAN_PIXEL)
             if config.convention.pad_with_mean:
                 for image, window in zip(molded, windows[part]):
-                    molding.clear_padding(image, window)
+                    clear_padding(image, window)
             detections, masks = self.predict(molded, metas[part], config)
             for i, image in enumerate(images[part]):
                 shapes = np.shape(image), resized[part.start].shape

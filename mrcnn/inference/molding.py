@@ -35,15 +35,8 @@ def mold_inputs(images, config):
     molded = [mold_image(image, config) for image in resized]
     if config.convention.pad_with_mean:
         for image, window in zip(molded, windows):
-            clear_padding(image, window)
+            image_ops.clear_padding(image, window)
     return molded, metas, windows
-
-
-def clear_padding(molded, window) -> None:
-    """Sets a molded image to 0 outside `window`, in place."""
-    y1, x1, y2, x2 = window
-    for border in (molded[:y1], molded[y2:], molded[:, :x1], molded[:, x2:]):
-        border[...] = 0
 
 
 def read_photos(images) -> list[np.ndarray]:

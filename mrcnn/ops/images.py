@@ -59,6 +59,13 @@ def add_mean(images: ArrayLike, mean: ArrayLike) -> np.ndarray:
     return np.clip(np.around(pixels), 0, 255).astype(np.uint8)
 
 
+def clear_padding(molded: np.ndarray, window: Sequence[int]) -> None:
+    """Sets an image without its mean, [H, W, C], to 0 outside `window`, in place: padding then is as the mean pixel."""
+    y1, x1, y2, x2 = (int(v) for v in window)
+    for border in (molded[:y1], molded[y2:], molded[:, :x1], molded[:, x2:]):
+        border[...] = 0
+
+
 # ---- Resizing --------------------------------------------------------------------------------------------------------
 def resize(image: ArrayLike, output_shape: Sequence[int], order: int = 1, mode: str = "constant", cval: float = 0,
            clip: bool = True, preserve_range: bool = False, anti_aliasing: bool = False,
@@ -239,13 +246,15 @@ def resize_mask(mask: ArrayLike, scale: float, padding: Sequence, crop: tuple | 
     """
     mask = np.asarray(mask)
     rows, columns = mask_sources(mask.shape, scale, crop, nearest_sources)
-    return _place_mask(mask, rows, columns, scale, padding, crop)
+    return _place_mask(mask, rows, columns, padding, crop)
 
 
-def resize_mask_like_image(mask: ArrayLike, scale: float, padding: Sequence, crop: tuple | None = None) -> np.ndarray:
+def resize_mask_like_image(
+    mask: ArrayLike, scale: float | Sequence[float], padding: Sequence, crop: tuple | None = None
+) -> np.ndarray:
     """Applies to masks exactly what `resize_image` did to their image; pixels are picked, not blended.
 
-    Arguments and result as of `resize_mask`.
+    Arguments and result as of `resize_mask`; `scale` may also be (y, x), one for each axis.
 
     Example:
 
@@ -257,14 +266,14 @@ def resize_mask_like_image(mask: ArrayLike, scale: float, padding: Sequence, cro
     """
     mask = np.asarray(mask)
     rows, columns = mask_sources(mask.shape, scale, crop)
-    return _place_mask(mask, rows, columns, scale, padding, crop)
+    return _place_mask(mask, rows, columns, padding, crop)
 
 
-def _place_mask(mask: np.ndarray, rows, columns, scale, padding, crop) -> np.ndarray:
+def _place_mask(mask: np.ndarray, rows, columns, padding, crop) -> np.ndarray:
     (top, bottom), (left, right) = padding[:2]
     molded = np.zeros((top + len(rows) + bottom, left + len(columns) + right) + mask.shape[2:], mask.dtype)
     inside = molded[top : top + len(rows), left : left + len(columns)]
-    if scale == 1 and crop is None:
+    if crop is None and (len(rows), len(columns)) == mask.shape[:2]:
         inside[:] = mask
     elif len(rows) < mask.shape[0]:
         inside[:] = mask[rows].take(columns, axis=1)  # the step that shrinks comes first
@@ -275,15 +284,20 @@ def _place_mask(mask: np.ndarray, rows, columns, scale, padding, crop) -> np.nda
 
 def mask_sources(
     shape: Sequence[int],
-    scale: float,
+    scale: float | Sequence[float],
     crop: tuple | None = None,
     sources: Callable[[int, int], np.ndarray] = image_sources,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The source row [h] and column [w] of each row and column of the scaled and cropped, unpadded mask.
 
-    sources: the grid, a function of `ops.interpolation`.
+    Args:
+        shape: (H, W, ...) of the mask.
+        scale: As for `resize_mask_like_image`, like the next one.
+        crop: (y, x, height, width) pixels, or None.
+        sources: The grid, a function of `ops.interpolation`.
     """
-    rows, columns = (sources(side, scaled(side, scale)) for side in shape[:2])
+    scales = np.broadcast_to(scale, 2)
+    rows, columns = (sources(side, scaled(side, float(factor))) for side, factor in zip(shape, scales))
     if crop is None:
         return rows, columns
     y, x, height, width = crop

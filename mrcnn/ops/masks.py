@@ -65,7 +65,7 @@ def minimize_mask(bbox: ArrayLike, mask: ArrayLike, mini_shape: Sequence[int]) -
 
 
 def minimize_resized(
-    mask: ArrayLike, scale: float, padding: Sequence, crop: tuple | None, mini_shape: Sequence[int]
+    mask: ArrayLike, scale: float | Sequence[float], padding: Sequence, crop: tuple | None, mini_shape: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Combines `resize_mask_like_image`, `extract_bboxes` and `minimize_mask` without the large masks in between.
 
@@ -74,7 +74,7 @@ def minimize_resized(
 
     Args:
         mask: [H, W, N] as loaded. Pixels that are not 0 belong to the object.
-        scale: As returned by `images.resize_image`, like the next two.
+        scale: As for `images.resize_mask_like_image`, like the next two.
         padding: [(top, bottom), (left, right), ...] pixels.
         crop: (y, x, height, width) pixels, or None.
         mini_shape: (h, w), pixels.
@@ -85,7 +85,7 @@ def minimize_resized(
     """
     mask = np.asarray(mask)
     rows, columns = images.mask_sources(mask.shape, scale, crop)
-    if scale < 1:  # drop the rows and columns that do not appear
+    if np.min(scale) < 1:  # drop the rows and columns that do not appear
         mask = mask[rows].take(columns, axis=1)
         rows, columns = np.arange(len(rows)), np.arange(len(columns))
     else:  # each appears at least once within the crop

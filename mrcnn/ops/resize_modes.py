@@ -4,3 +4,4 @@ from __future__ import annotations
 
 RESIZE_MODES = ("none", "square", "pad64", "pad32", "shorter_side", "crop")
 SIZE_MULTIPLE = 64  # sides of the network's input: P6 has stride 64, and upsampled maps must match the lateral ones
+TOP_LEFT_MODES = ("pad32", "shorter_side")  # padding, if any, is on the right and below only

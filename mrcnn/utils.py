@@ -30,6 +30,7 @@ from mrcnn.evaluation import (
     compute_recall,
     trim_zeros,
 )
+from mrcnn.ops import boxes as _boxes
 from mrcnn.ops import images as _images
 from mrcnn.ops.anchors import generate_anchors, generate_pyramid_anchors
 from mrcnn.ops.boxes import (
@@ -38,9 +39,7 @@ from mrcnn.ops.boxes import (
     box_refinement_graph,
     compute_iou,
     compute_overlaps,
-    denorm_boxes,
     extract_bboxes,
-    norm_boxes,
 )
 from mrcnn.ops.images import resize, resize_mask
 from mrcnn.ops.masks import expand_mask, minimize_mask, unmold_mask
@@ -49,6 +48,16 @@ from mrcnn.weights import PRETRAINED as _PRETRAINED
 from mrcnn.weights import download as _download
 
 COCO_MODEL_URL = _PRETRAINED["coco"]
+
+
+def norm_boxes(boxes, shape):
+    """Converts pixels to normalized coordinates: see `mrcnn.ops.boxes.norm_boxes`."""
+    return _boxes.norm_boxes(boxes, shape)
+
+
+def denorm_boxes(boxes, shape):
+    """Converts normalized coordinates to pixels: see `mrcnn.ops.boxes.denorm_boxes`."""
+    return _boxes.denorm_boxes(boxes, shape)
 
 
 def resize_image(image, min_dim=None, max_dim=None, min_scale=None, mode="square"):

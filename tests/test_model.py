@@ -183,6 +183,7 @@ def test_paths_are_read_upright(inference, tmp_path):
     (expected,) = inference.detect([photo()])
     for images in (str(tmp_path / "a.png"), tmp_path / "a.png", [tmp_path / "turned.png"], [photo()]):
         same(inference.detect(images)[0], expected)
+    same(inference.detect(iter([photo()]))[0], expected)
     mixed = inference.detect([str(tmp_path / "a.png"), photo()])
     same(mixed[0], mixed[1])
     with pytest.raises(FileNotFoundError, match=r"nowhere\.jpg"):

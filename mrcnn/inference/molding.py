@@ -52,6 +52,7 @@ def read_photos(images) -> list[np.ndarray]:
         images = [images]
     if isinstance(images, np.ndarray) and images.ndim == 3 and images.shape[2] <= 4:
         raise ValueError(f"images is one array of shape {images.shape}; expected a list: detect([image]).")
+    images = list(images)
     for i, image in enumerate(images):
         if image is None:
             raise ValueError(

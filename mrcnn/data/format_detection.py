@@ -50,68 +50,54 @@ def open_dataset(
 ) -> Dataset:
     """Opens a dataset of any known format.
 
-    One dataset cannot tell which classes another one has: VIA, labelme and Pascal VOC files without a list of classes
-    number only those that they show, in the order of their names. Open training and validation images by `open_splits`,
-    or the second dataset with `classes=` the first. `train` and `evaluate_dataset` refuse others.
+    VIA, labelme and Pascal VOC files without a list of classes number only those that they show. So open training and
+    validation images by `open_splits`, or the second dataset with `classes=` the first.
 
     Args:
         path: a folder or an annotation file of one of these formats: VIA 1 and 2, COCO (also LVIS and panoptic),
             labelme, CVAT for images, Label Studio, Supervisely, Pascal VOC, YOLO (also darknet), Cityscapes, Open
             Images, run lengths in CSV (Kaggle), nuclei (a PNG for each object), Penn-Fudan (object numbers in a PNG),
             M2NIST. A YOLO data.yaml and Cityscapes open the images of `train`; see `open_splits` for others.
-        classes: class names in the order of their ids 1, 2, ..., or another prepared `Dataset`, or None for all classes
-            of the files.
+        classes: class names in the order of their ids 1, 2, ..., or another prepared `Dataset`, or None: all.
             A list chooses the classes of COCO, labelme, VOC, YOLO and Open Images (which needs one). It must have all
-            classes of VIA, and the one class of nuclei, Penn-Fudan or a VIA file without attributes. If the files of
-            YOLO or VIA name no classes, it names them.
-            A `Dataset` gives all classes the ids that they have there, so that both sets can be used with one model.
-            Classes that only the other one has are added without an image.
-            Spaces around names don't count, and a background in front of the list is left out.
+            classes of VIA, and the one class of nuclei, Penn-Fudan or a VIA file without attributes. It names the
+            classes if the files of YOLO or VIA don't. A background in front is left out.
+            A `Dataset` gives all classes the ids that they have there; those that only it has are added.
         skip_broken: leave broken images out with a warning, instead of raising.
         attribute: of a VIA file whose regions have several attributes, the one that tells the class.
         crowds_as_objects: read annotations of COCO with iscrowd = 1 as objects, which CVAT means by it for brush masks.
-        root: a folder whose files the annotations may name, besides those in the dataset's own folder. Names such as
-            "../../a.jpg" that lead out of both are an error.
+        root: a folder whose files the annotations may name, besides the dataset's own. Other names are an error.
         download: whether image files that are URLs may be fetched, within a time limit.
 
     Returns:
-        A prepared `Dataset`, of one of the classes in `mrcnn.data.formats`, whose `load_...` has more options.
+        A prepared `Dataset`, of a class in `mrcnn.data.formats` whose `load_...` has more options.
 
     Raises:
         FileNotFoundError: there is nothing at path, or no images where the annotations are.
         UnknownFormat: a ValueError. Says what was looked for and what is there.
         BrokenAnnotation: a ValueError. Names the file, the entry, its field, what was expected and what is there.
-        ValueError: `classes` doesn't fit, such as a `Dataset` that lacks a class of the files.
+        ValueError: an argument doesn't fit, such as `classes` a `Dataset` that lacks a class of the files.
 
     Example:
         >>> import tempfile
-        >>> import numpy as np
         >>> from PIL import Image
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     for name, pixels in (("images", np.zeros((6, 8, 3))), ("masks", np.eye(6, 8))):
+        ...     for name in ("images", "masks"):
         ...         (Path(folder) / "a" / name).mkdir(parents=True)
-        ...         Image.fromarray(pixels.astype(np.uint8)).save(Path(folder) / "a" / name / "a.png")
+        ...         Image.new("L", (8, 6), 255).save(Path(folder) / "a" / name / "a.png")
         ...     dataset = open_dataset(folder, classes=["cell"])
-        ...     masks, class_ids = dataset.load_mask(0)
-        >>> type(dataset).__name__, dataset.class_names, masks.shape
-        ('NucleiDataset', ['BG', 'cell'], (6, 8, 1))
+        >>> type(dataset).__name__, dataset.class_names
+        ('NucleiDataset', ['BG', 'cell'])
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: not there; expected a folder or an annotation file.")
     names = None if classes is None else class_list(classes)
-    place = Place(path, known_formats())
-    found = recognise(place)
-    if len(found) != 1:
-        raise UnknownFormat(_several(path, found) if found else _none(place))
-    ((form, target),) = found
-    options = OpenOptions(
-        skip_broken=skip_broken, attribute=attribute, crowds_as_objects=crowds_as_objects, root=root, download=download
-    )
+    form, target = _only_dataset(path)
+    options = OpenOptions(None, None, skip_broken, None, attribute, crowds_as_objects, root, download)
     if isinstance(classes, Dataset):
         return _open_numbered(form, target, replace(options, names=names))
-    dataset = _read(form, target, replace(options, classes=names))
-    dataset.prepare()
+    (dataset := _read(form, target, replace(options, classes=names))).prepare()
     return dataset
 
 
@@ -185,6 +171,15 @@ def recognise(place: Place) -> Found:
     """(format, path that it opens) of everything in a place that fits a format."""
     with naming(place.path):
         return [(form, target) for form in place.formats for target in form.find(place)]
+
+
+def _only_dataset(path: Path) -> tuple[Format, Path]:
+    """(format, path that it opens) of the dataset at a path. Raises UnknownFormat if there is none, or several."""
+    place = Place(path, known_formats())
+    found = recognise(place)
+    if len(found) != 1:
+        raise UnknownFormat(_several(path, found) if found else _none(place))
+    return found[0]
 
 
 def _read(form: Format, target: Path, options: OpenOptions) -> Dataset:

@@ -1,6 +1,6 @@
-"""What `test_backends` runs in the process of another backend, beside the layers' own tests.
+"""Checks that `test_backends` runs in a process with another backend, in addition to the tests of the layers.
 
-It compares with `MRCNN_REFERENCE`, a folder in which `test_backends` left weight files and TensorFlow's results.
+It compares with `MRCNN_REFERENCE`, a folder with weight files and TensorFlow's results from `test_backends`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ REFERENCE = Path(os.environ["MRCNN_REFERENCE"])
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """TensorFlow's results, and those of this backend."""
+    """The results of TensorFlow and of this backend."""
     path = tmp_path_factory.mktemp("results") / "here.npz"
     run(str(REFERENCE / "tiny.weights.h5"), str(path))
     return dict(np.load(REFERENCE / "here.npz")), dict(np.load(path))

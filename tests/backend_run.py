@@ -1,4 +1,4 @@
-"""One small run of everything on the backend of this process, written to a file. `test_backends` compares such files.
+"""Runs detection, training and saving on a small model and writes the results to a file for `test_backends`.
 
     KERAS_BACKEND=jax python tests/backend_run.py WEIGHTS RESULT
 

@@ -1,4 +1,4 @@
-"""What all tests share: the backend, a plotting library that needs no screen, and where test data lies."""
+"""Settings and fixtures for all tests: the backend, matplotlib without a screen, and the location of test data."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""One small training on so many virtual CPU devices, written to a file. `test_devices`, `test_two_processes` compare.
+"""Trains a small model on several virtual CPU devices, for `test_devices` and `test_two_processes`.
 
     KERAS_BACKEND=jax python tests/devices_run.py DEVICES RESULT
 
-RESULT: the .npz that is written. With KERAS_DISTRIBUTION_NUM_PROCESSES and its sisters in the environment it is one of
-several processes that train together.
+RESULT: the .npz file to write. With KERAS_DISTRIBUTION_NUM_PROCESSES and related variables in the environment, this is
+one of several processes that train together.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def run(result: str) -> None:
     history = model.train(Squares(9), val_dataset, 0.005, 1, "all", optimizer=optimizer).history
     found = {f"history_{name}": np.array(values) for name, values in history.items()}
     found |= {f"weight_{name}": value for name, value in weights_of(model).items()}
-    first = model.devices.process  # each process detects on photos of its own
+    first = model.devices.process  # each process detects on different photos
     last = first + (5 if val_dataset else 4)  # the fifth is a batch alone, and XLA would compile for it
     for i, detected in enumerate(model.detect([photo(seed=seed) for seed in range(first, last)]), start=first):
         found |= {f"detect{i}_{name}": array for name, array in detected.items()}
@@ -62,7 +62,7 @@ def run(result: str) -> None:
 
 # ---- What the tests use ----------------------------------------------------------------------------------------------
 def start(folder: Path, devices: int, **environment) -> subprocess.Popen:
-    """The run in a process of its own; its result becomes `folder`/result.npz."""
+    """Starts the run in a separate process, which writes `folder`/result.npz."""
     folder.mkdir(parents=True)
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1", **environment}
     command = [sys.executable, __file__, str(devices), str(folder / "result.npz")]
@@ -70,7 +70,7 @@ def start(folder: Path, devices: int, **environment) -> subprocess.Popen:
 
 
 def results(processes: list, folders: list) -> list[dict]:
-    """Waits for all of them: what each found, by name."""
+    """Waits for all runs and returns their results by name."""
     import numpy as np
 
     outputs = [process.communicate(timeout=600)[0] for process in processes]
@@ -86,7 +86,7 @@ def on_one_and_two_devices(backend: str, folder: Path) -> list[dict]:
 
 
 def in_two_processes(folder: Path) -> list[dict]:
-    """JAX, a device each, joined through a free port of this machine."""
+    """Two JAX processes with one device each, connected through a free local port."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -100,7 +100,7 @@ def in_two_processes(folder: Path) -> list[dict]:
 
 
 def assert_same(one: dict, other: dict) -> None:
-    """Two runs' losses, weights and detections, up to the rounding of sums that are added in another order."""
+    """Compares losses, weights and detections of two runs, up to rounding from the order of sums."""
     import numpy as np
 
     for name in (name for name in one if name.startswith("history_")):

@@ -1,4 +1,4 @@
-"""What the tests of `mrcnn.evaluation` share: small data sets, made-up detections, and pycocotools to compare with."""
+"""Helpers for the tests of `mrcnn.evaluation`: small data sets, generated detections, and results of pycocotools."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class MaskSet(Dataset):
 
 
 class AnnotationSet(Dataset):
-    """COCO's own annotations, held where matterport's CocoDataset holds them."""
+    """COCO annotations, stored as in matterport's CocoDataset."""
 
     def __init__(self, truth: dict):
         super().__init__()

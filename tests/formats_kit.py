@@ -1,4 +1,4 @@
-"""For tests of annotation formats: small photos, masks with holes and parts, and a data set that has no files."""
+"""Helpers for the tests of annotation formats: small photos, masks with holes and parts, a data set without files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ H, W = 30, 40
 
 
 def photo(path, height=H, width=W, orientation=None):
-    """Writes an image whose pixels are all different from their neighbours; `orientation` as in EXIF."""
+    """Writes an image in which neighbouring pixels differ; `orientation` is that of EXIF."""
     path.parent.mkdir(parents=True, exist_ok=True)
     y, x = np.mgrid[:height, :width]
     picture = Image.fromarray(np.stack([y * 3, x * 3, y + x], axis=-1).astype(np.uint8))
@@ -88,7 +88,7 @@ def objects(dataset, image_id):
 
 
 def assert_same(dataset, other, images=True):
-    """That two data sets hold the same images, in the same order, with the same objects."""
+    """Checks that two data sets have the same images, in the same order, with the same objects."""
     assert dataset.num_images == other.num_images
     for i in dataset.image_ids:
         (masks, names), (other_masks, other_names) = objects(dataset, i), objects(other, i)

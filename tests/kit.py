@@ -1,6 +1,6 @@
-"""What the tests of the network share: a network small enough to build and train in seconds, and batches made by hand.
+"""Helpers for the tests of the network: a network that can be built and trained in seconds, and handmade batches.
 
-The images are 64 x 64 pixels unless a test says otherwise; the backbone has one convolution a stage.
+The images are 64 x 64 pixels unless a test says otherwise; the backbone has one convolution per stage.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The same network on JAX and PyTorch. Keras has one backend a process, so each gets a process of its own."""
+"""The same network on JAX and PyTorch. A process has one Keras backend, so each backend runs in a separate process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FILES = ["backend_checks.py", "test_golden.py", "test_nms.py", "test_roi_align.p
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
-    """A folder with weight files and what this process's backend makes of them."""
+    """A folder with weight files and the results of this process's backend."""
     folder = tmp_path_factory.mktemp("reference")
     path = folder / "tiny.weights.h5"
     model = tiny_model("inference", folder, seed=7)

@@ -1,4 +1,4 @@
-"""benchmarks/run.py: what it measures runs, and its figures mean what the table says. No test looks at a clock."""
+"""benchmarks/run.py: the measurements run, and the figures mean what the table says. No test depends on time."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def test_one_row_with_its_file(tmp_path):
     assert all(row["what"] in done.stdout for row in report["rows"])
 
 
-def test_a_row_that_isnt_there_is_refused():
+def test_an_unknown_row_is_an_error():
     done = run("--rows", "1,12")
     assert done.returncode == 2 and "no row 12" in done.stderr
 
 
-def test_a_peer_that_isnt_there_is_named(tmp_path):
+def test_a_missing_peer_is_named(tmp_path):
     done = run("--quick", "--peer", tmp_path)
     assert done.returncode and "no mrcnn/model.py" in done.stderr
 
@@ -50,7 +50,7 @@ def test_targets(value, target, ok):
     assert meets(value, target) is ok
 
 
-def test_a_ratio_is_of_neighbours_in_time():
+def test_ratios_are_taken_within_a_round():
     from benchmarks.timing import Seconds, compare
 
     # The machine was five times slower in the second round; the ratio of the medians would be 3.
@@ -90,7 +90,7 @@ def test_plots_are_small(tmp_path):
 
 
 def test_the_plain_network_has_the_networks_convolutions():
-    """Row 2 compares like with like: as many kernels of each shape on both sides."""
+    """Row 2 compares networks with the same number of kernels of each shape."""
     from collections import Counter
 
     from benchmarks.workloads import network, plain_network

@@ -1,4 +1,4 @@
-"""Settings: what follows from others is never stale, and what can't work is refused by name."""
+"""Settings: derived values are never stale, and invalid settings are refused by name."""
 
 from __future__ import annotations
 
@@ -285,8 +285,8 @@ def test_every_setting_is_explained_in_help_and_in_the_page_that_ships():
     declared = Config.settings_table
     public = {name for name in vars(Config) if name.isupper()} - set(DERIVED)
     assert set(declared) == public
-    page = Path(__file__).parents[1] / "docs" / "settings.md"
-    assert page.read_text() == settings_page(declared), "python -m mrcnn.config > docs/settings.md"
+    document = Path(__file__).parents[1] / "docs" / "settings.md"
+    assert document.read_text() == settings_page(declared), "python -m mrcnn.config > docs/settings.md"
     for name, setting in declared.items():
         assert len(setting.meaning.split()) >= 3 and setting.meaning in Config.__doc__, name
         assert setting.default is None or setting.default in setting.values, name

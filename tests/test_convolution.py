@@ -90,7 +90,7 @@ def check(found, expected, lengths):
     Rounding errors grow with the sum. Of n products of random sign and size 1, the partial sum after k of them is about
     sqrt(k), and adding the next rounds it by up to 2^-24 of that. n such errors, of random sign, add up to
     2^-24 * sqrt(1 + 2 + ... + n), about 2^-24 * n. The largest sums are sqrt(n) or more, so the relative error is
-    2^-24 * sqrt(n), whoever adds one after the other; in blocks it is less. Twice that is allowed, for the worst
+    2^-24 * sqrt(n) for sequential sums, and less for sums in blocks. Twice that is allowed, because the worst
     of many numbers is compared.
     """
     for ours, truth, length in zip(found, expected, lengths, strict=True):
@@ -153,7 +153,7 @@ def test_a_projection_has_the_gradients_of_a_matrix_product():
 
 @on_tensorflow
 def test_each_kind_of_gradient_is_taken_where_it_is_fast():
-    """The wrong choice gives the same numbers, only later."""
+    """The wrong choice would give the same numbers, but more slowly."""
 
     def taken(side, onednn, filters=4, size=3):
         arrays = np.ones((1, side, side, 2), "float32"), np.ones((size, size, 2, filters), "float32")

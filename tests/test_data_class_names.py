@@ -57,7 +57,7 @@ def test_classes_that_are_the_same_or_unknown_pass(expected, found):
         (["BG", "1", "2"], ["0", "1"], "Class id 1 is '0'"),  # digits
     ],
 )
-def test_an_id_that_means_another_class_is_refused_with_both_lists_and_the_cure(expected, found, fault):
+def test_an_id_that_means_another_class_is_refused_with_both_lists_and_the_solution(expected, found, fault):
     with pytest.raises(ValueError) as caught:
         check_same_classes(expected, Pets(*found), "the validation set")
     message = str(caught.value)

@@ -1,4 +1,4 @@
-"""VIA and COCO files: every form of them, drawn like the tools they come from; broken ones told by place."""
+"""VIA and COCO files: all variants, drawn as in the tools that write them; errors name the place in the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `load_mask` may return, and that training, summary and evaluation refuse the rest with the same message."""
+"""Valid results of `load_mask`, and the same error for others in training, summary and evaluation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A batch shared by several devices gives what it gives on one. Keras starts its devices once, so: other processes."""
+"""A batch shared by several devices gives the same results as on one. Keras starts devices once per process."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The public names of matterport's `mrcnn`, frozen: where they are imported from, and how they are called.
 
-The tables are sections 1.1 to 1.5 of the contract (`mrcnn.utils`: `test_utils`). A function of ours takes all that
-matterport's takes, at the same place, under the same name, with the same default. It may take more behind that.
+The tables are sections 1.1 to 1.5 of the contract (`mrcnn.utils`: `test_utils`). Our functions accept all
+arguments of matterport's, at the same position, with the same names and defaults. Further arguments come after these.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def parameters(signature: str) -> list[inspect.Parameter]:
 
 
 def misfits(function, contract: str) -> list[str]:
-    """Where a function can't be called as the contract says, one line each."""
+    """Differences between a function's signature and the contract, one line each."""
     ours = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
     theirs = parameters(contract)
     found = []

@@ -1,6 +1,6 @@
-"""Faults of the original (section 3 of the contract) that could occur on our stack: each has a test.
+"""Bugs of the original (section 3 of the contract) that could occur with today's libraries: each has a test.
 
-Those of whole calls (`train`, `detect`, loading) are here. `HELD_BY` names the tests elsewhere that hold the others.
+Tests of whole calls (`train`, `detect`, loading) are here. `HELD_BY` names the tests of the others, in other files.
 """
 
 from __future__ import annotations

@@ -310,7 +310,7 @@ def test_any_number_of_images_whatever_the_batch_size(finder):
 
 # ---- Config --------------------------------------------------------------------------------------------------------
 class WildConfig(Config):
-    """Every setting that the counted scripts set."""
+    """All settings that public scripts change."""
 
     NAME = "Kangaroo_cfg"
     BACKBONE = "resnet50"
@@ -445,7 +445,7 @@ def test_row_14_every_resize_mode_trains_and_detects(mode, settings, shape, tmp_
 
 
 def test_row_14_mode_crop_detects_on_the_whole_photo():
-    """A random piece, as matterport took it, says nothing about the rest."""
+    """matterport detected on a random crop, which misses the rest of the photo."""
     config = tiny_config(IMAGE_RESIZE_MODE="crop", IMAGE_MIN_DIM=64, IMAGE_MAX_DIM=128)
     molded, _, windows = MaskRCNN("inference", config, "logs").mold_inputs([photo(80, 100)])
     assert molded.shape == (1, 128, 128, 3) and windows.tolist() == [[24, 14, 104, 114]]
@@ -453,7 +453,7 @@ def test_row_14_mode_crop_detects_on_the_whole_photo():
 
 # ---- Dataset -------------------------------------------------------------------------------------------------------
 class WildDataset(utils.Dataset):
-    """What subclasses in the wild do."""
+    """Overrides that public scripts use."""
 
     def load_wild(self, mask_type, id_type):
         self.mask_type, self.id_type = mask_type, id_type

@@ -1,4 +1,4 @@
-"""imgaug on NumPy 2: importable before mrcnn, as 14 of 20 scripts do it, and its broken augmenters repaired."""
+"""imgaug on NumPy 2: it can be imported before mrcnn, as in 14 of 20 scripts, and broken augmenters are repaired."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Whole scripts in the style of public ones (`dropin_scripts/`), run as they are on tiny data made here.
+"""Runs whole scripts in the style of public ones (`dropin_scripts/`), unchanged, on small generated data.
 
-Each was written for these tests from the counted idioms, against matterport's API, and knows nothing of ours. One runs
-in a process of its own, the others in this one with TensorFlow untraced, which spares the compiling.
+The scripts were written for these tests and use only matterport's API. One runs in a separate process, the others in
+this one, where TensorFlow runs eagerly to save compilation time.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class CocoShaped(Config):
 
 @pytest.fixture(scope="module")
 def coco_weights(tmp_path_factory):
-    """What scripts call mask_rcnn_coco.h5: the right layers and shapes, random numbers."""
+    """A file called mask_rcnn_coco.h5 with the right layers and shapes, and random numbers."""
     keras.utils.set_random_seed(3)
     path = tmp_path_factory.mktemp("weights") / "mask_rcnn_coco.h5"
     MaskRCNN("inference", CocoShaped(), "logs").save_weights(path)
@@ -48,7 +48,7 @@ def coco_weights(tmp_path_factory):
 
 @pytest.fixture
 def folder(tmp_path, coco_weights, monkeypatch):
-    """Where a script runs: the weights beside it."""
+    """The folder in which a script runs, with the weights."""
     (tmp_path / "mask_rcnn_coco.h5").symlink_to(coco_weights)
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -1,4 +1,4 @@
-"""Old environments' habits: TF1's graphs and sessions, web servers that detect in several threads, `clear_session`."""
+"""Code for old environments: graphs and sessions of TF1, web servers with several threads, `clear_session`."""
 
 from __future__ import annotations
 

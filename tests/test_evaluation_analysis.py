@@ -1,4 +1,4 @@
-"""Beyond AP: boundaries, kinds of errors, confusion, calibration, intervals, semantic view; by hand, small columns."""
+"""Boundary AP, kinds of errors, confusion, calibration, intervals and semantic view, compared with handmade results."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_band_width_is_two_percent_of_the_diagonal():
 
 
 def slow_boundary_iou(a, b, distance):
-    """Straight from the paper's definition, pixel by pixel."""
+    """The definition in the paper, pixel by pixel."""
 
     def edge(mask):
         padded = np.pad(mask, distance)
@@ -89,7 +89,7 @@ def test_a_ring_does_not_pass_for_a_square():
     assert ious[0, 0] == mask_iou[0, 0]
 
 
-def test_boundary_ap_sees_what_mask_ap_hardly_does():
+def test_boundary_ap_depends_on_the_contour_more_than_mask_ap():
     report = evaluation([((10, 10, 90, 90), 1)], [((13, 13, 87, 87), 1, 0.9)])  # 3 pixels short: IoU 0.86
     assert report.mask_ap == pytest.approx(0.8)
     assert report.boundary_ap == pytest.approx(0.0)  # the bands, 3 pixels wide, only touch
@@ -140,20 +140,20 @@ def test_what_errors_cost():
     assert errors.costs["false negatives"] == pytest.approx((0.5 + 0.5) / 2 - base)
 
 
-def test_mending_gives_no_instance_two_hits():
-    # The badly placed one means BIG, which the second has: an oracle can only take it away.
+def test_fixing_an_error_gives_no_instance_two_hits():
+    # The badly placed one refers to BIG, which the second has matched: an oracle can only remove it.
     errors = break_down(*columns(evaluation([(BIG, 1), (FAR, 1)], [(OFF, 1, 0.95), (BIG, 1, 0.9)])))
     assert errors.costs["localisation"] == pytest.approx(51 / 101 - 0.5 * 51 / 101)
 
 
-def test_of_two_errors_about_one_instance_the_better_scored_is_mended():
+def test_of_two_errors_about_one_instance_the_better_scored_is_fixed():
     errors = break_down(*columns(evaluation([(BIG, 1), ((0, 60, 30, 90), 2)], [(BIG, 2, 0.9), (OFF, 1, 0.8)])))
     assert errors.counts["class"] == errors.counts["localisation"] == 1
     assert errors.costs["class"] == pytest.approx(0.5)  # a hit of class 1 before a false one
     assert errors.costs["localisation"] == 0
 
 
-def test_an_error_means_the_instance_it_overlaps_most():
+def test_an_error_refers_to_the_instance_it_overlaps_most():
     near, nearer = (0, 0, 40, 20), (0, 50, 40, 80)
     detected = (0, 10, 40, 70)  # IoU 10 / 70 and 20 / 70
     for true in ([near, nearer], [nearer, near]):
@@ -162,7 +162,7 @@ def test_an_error_means_the_instance_it_overlaps_most():
         assert errors.missed.tolist() == [box is near for box in true]
 
 
-def test_a_missed_instance_is_what_no_error_meant():
+def test_missed_instances_are_those_that_no_error_refers_to():
     errors = break_down(*columns(evaluation([(BIG, 1), (FAR, 1)], [(BIG, 1, 0.9)])))
     assert errors.counts["missed"] == 1
     assert errors.costs["missed"] == pytest.approx(1 - 51 / 101)
@@ -186,7 +186,7 @@ def test_errors_are_those_of_tidecv(seed, counts, costs):
     assert [100 * errors.costs[name] for name in names] == pytest.approx(costs, abs=0.05)
 
 
-def test_costs_are_never_negative_and_mending_all_helps_most():
+def test_costs_are_never_negative_and_fixing_all_helps_most():
     for seed in range(6):
         rng = np.random.default_rng(seed)
         truth = made_up_truth(rng)

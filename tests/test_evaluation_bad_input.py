@@ -1,4 +1,4 @@
-"""What can't be evaluated is refused by name, with its index."""
+"""Invalid input of an evaluation gives an error that names it, with its index."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def evaluate(dataset, results, **keywords):
     return evaluate_predictions(dataset, results, progress=False, **keywords)
 
 
-def test_the_good_one_is_good(dataset):
+def test_the_valid_input_is_accepted(dataset):
     assert evaluate(dataset, [good()]).mask_ap == pytest.approx(1)
     outside = good(bbox=[-0.5, 5, 30, 20])  # by less than a pixel: tools round
     assert evaluate(dataset, [outside]).mask_ap == pytest.approx(1)
@@ -165,7 +165,7 @@ def test_a_result_without_masks_or_too_few_results(dataset):
         evaluate_dataset(FakeModel([found]), dataset, batch_size=2, progress=False)
 
 
-def test_nothing_is_left_of_a_file_when_it_goes_wrong(dataset, tmp_path):
+def test_after_an_error_no_file_remains(dataset, tmp_path):
     found = {**result(MASK[..., None], [1], [0.9]), "scores": np.array([np.nan])}
     with pytest.raises(ValueError, match="nan"):
         detect(dataset, found, save=tmp_path / "results.json")

@@ -1,4 +1,4 @@
-"""Average precision while training, seen by the callbacks that come after."""
+"""Average precision during training, in the logs of later callbacks."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def dataset():
     return MaskSet([(MASK, np.array([1]))] * 3)
 
 
-def test_the_numbers_stand_in_the_history(dataset):
+def test_the_numbers_are_in_the_history(dataset):
     history = fit(Learner(good=(2, 3)), [EvaluateDataset(dataset)], epochs=3).history
     for name in ("val_box_ap", "val_mask_ap", "val_mask_ap50"):
         assert history[name] == pytest.approx([0, 1, 1]), name

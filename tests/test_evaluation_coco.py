@@ -1,4 +1,4 @@
-"""COCO's protocol: our numbers are those of pycocotools."""
+"""COCO's protocol: the numbers equal those of pycocotools."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_generated_corners(why):
     assert_same_as_pycocotools(truth, results, evaluate(truth, results))
 
 
-def test_a_class_nobody_has_and_one_nobody_detects():
+def test_a_class_without_truth_and_one_without_detections():
     rng = np.random.default_rng(4)
     truth = made_up_truth(rng, categories=(1, 2))
     results = made_up_detections(truth, rng)
@@ -167,7 +167,7 @@ def test_iou_072_is_a_hit_up_to_070():
     assert settle([[0.72]]) == ([0b11111], [0], [0])
 
 
-def test_the_better_score_takes_it_though_the_other_fits_better():
+def test_the_higher_score_is_matched_first_even_if_the_other_fits_better():
     hits, _, taken = settle([[0.6], [0.9]])
     assert taken == [0, -1]
     assert hits == [0b111, 0b111111000]  # from 0.65 on the first doesn't reach it, and the second may have it
@@ -268,9 +268,9 @@ def test_two_sources_each_counts_for_its_own_classes():
     dataset.add_image("other", image_id=100, path=None)
     dataset.images = images + [(np.zeros((40, 50, 0), bool), np.zeros(0, int))]
     dataset.prepare()
-    found = result(images[0][0], [3], [0.9])  # a cat in an image nobody looked for cats in
+    found = result(images[0][0], [3], [0.9])  # a cat in an image that is not annotated with cats
     report = evaluate_dataset(FakeModel([perfect_results(images)[0], found]), dataset, progress=False)
-    assert len(report.detections.score) == 2  # the cat is where cats were looked for
+    assert len(report.detections.score) == 2  # the cat is in an image annotated with cats
     report = evaluate_dataset(FakeModel([found, found]), dataset, progress=False)
     assert len(report.detections.score) == 1 and "1 detections" in report.notes[0]
     assert {r["image_id"] for r in report.to_coco_json()} == {"other.100"}

@@ -1,4 +1,4 @@
-"""Results of any model can be measured where no backend is installed."""
+"""COCO results can be evaluated without a backend."""
 
 from __future__ import annotations
 

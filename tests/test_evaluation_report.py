@@ -1,4 +1,4 @@
-"""The report object, its page, its figures, and the comparison of two."""
+"""The report object, its HTML file and figures, and the comparison of two reports."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_figures(report, tmp_path):
         report.plot("pie")
 
 
-def test_the_page_stands_alone(report, tmp_path):
+def test_the_html_report_is_self_contained(report, tmp_path):
     page = report.report(tmp_path / "deep" / "out.html", images=2)
     text = page.read_text()
     assert [p.name for p in page.parent.iterdir()] == ["out.html"]
@@ -95,7 +95,7 @@ def test_the_page_stands_alone(report, tmp_path):
     assert 2 <= text.count("data:image/jpeg") <= 6
 
 
-def test_names_in_the_page_are_text_not_html(tmp_path):
+def test_names_in_the_html_report_are_escaped(tmp_path):
     dataset = MaskSet([(rectangle(20, 20, (0, 0, 9, 9))[..., None], np.array([1]))], classes=("<b>bold</b>",))
     found = result(rectangle(20, 20, (0, 0, 9, 9))[..., None], [1], [0.9])
     report = evaluate_dataset(FakeModel([found]), dataset, progress=False)
@@ -117,7 +117,7 @@ def test_names_that_cannot_be_drawn_or_encoded(tmp_path):
     str(compare(report, report)).encode()
 
 
-def test_an_image_that_cannot_be_read_is_grey_and_said_so(truth, tmp_path):
+def test_an_unreadable_image_is_drawn_grey_with_a_remark(truth, tmp_path):
     report = make_report(truth, 2)
 
     def load_image(image_id):

@@ -1,4 +1,4 @@
-"""BatchNorm folded into convolutions: the same numbers, from the same weights, whatever these become."""
+"""BatchNorm folded into convolutions gives the same numbers, also after the weights change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each case of ../shared/cases opens with the right values, which were counted and drawn without this package."""
+"""The cases in ../shared/cases open with the right values, which were determined without this package."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def objects_of(dataset):
     return dict(zip(names, np.moveaxis(masks, -1, 0)))
 
 
-def test_later_polygons_cover_earlier_ones_whatever_they_are(tmp_path):
+def test_later_polygons_cover_earlier_ones_of_any_label(tmp_path):
     road, car, pole = box("road", 0, 0, 39, 29), box("car", 2, 3, 11, 12), box("pole", 5, 0, 6, 29)
     person, hidden = box("person", 10, 8, 14, 20), box("bicycle", 11, 9, 13, 19)
     dataset = open_dataset(write(tmp_path, road, car, hidden, pole, person))

@@ -71,7 +71,7 @@ def test_a_box_that_cvat_rotated_is_drawn_rotated(folder):
     np.testing.assert_allclose([ys.min(), ys.max() + 1, xs.min(), xs.max() + 1], [4, 24, 18, 22], atol=1)
 
 
-def test_an_empty_instance_leaves_itself_out_and_not_its_image(folder):
+def test_an_empty_instance_is_left_out_but_its_image_is_kept(folder):
     empty = [annotation([]), annotation(None, bbox=[]), annotation([], bbox=[3, 4, 0, 5])]
     with pytest.warns(UserWarning, match=r"3 annotations have no mask and no box and are left out: annotations\[0\]"):
         dataset = open_dataset(write(folder, *empty, annotation(category_id=3)))
@@ -187,7 +187,7 @@ def test_all_missing_images_are_named_at_opening(folder):
     assert warned[0].filename == __file__
 
 
-def test_an_empty_set_is_never_given_back_for_broken_images(folder):
+def test_broken_images_never_give_an_empty_set(folder):
     path = write(folder, annotation([[1, 2, 3]]))
     with pytest.raises(BrokenAnnotation, match=r"got \[1, 2, 3\]\.$"):
         open_dataset(path)  # skip_broken would not help

@@ -1,4 +1,4 @@
-"""Turned phone photos: one rule for all formats decides whether annotations are of the upright photo or as stored."""
+"""Rotated phone photos: all formats use one rule for whether annotations refer to the upright or the stored photo."""
 
 from __future__ import annotations
 

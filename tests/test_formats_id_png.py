@@ -1,4 +1,4 @@
-"""Objects' numbers as pixel values: Penn-Fudan's folders, palettes, masks and images that lack each other."""
+"""Object numbers as pixel values: Penn-Fudan's folders, palettes, masks without images and images without masks."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_nothing_there(tmp_path):
         load(tmp_path)
 
 
-def test_broken_images_are_told_or_left_out(folder):
+def test_broken_images_are_errors_or_left_out(folder):
     cv2.imwrite(str(folder / "PNGImages" / "alone.png"), IDS)
     with pytest.raises(BrokenAnnotation, match="alone: mask: expected to find alone_mask.png in"):
         load(folder)

@@ -1,4 +1,4 @@
-"""One PNG an object: the nuclei's folders, images without truth, broken ones told by place."""
+"""One PNG per object: the folders of the nuclei, images without ground truth, errors that name the file."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_nothing_there(tmp_path):
         load(tmp_path)
 
 
-def test_broken_images_are_told_or_left_out(tmp_path):
+def test_broken_images_are_errors_or_left_out(tmp_path):
     write_image(tmp_path, "a", [square(1, 1)])
     write_image(tmp_path, "b", [np.zeros((H, W + 1), np.uint8)])
     (tmp_path / ".hidden").mkdir()

@@ -1,4 +1,4 @@
-"""labelme files: every shape, groups and holes, photos inside the file or turned; broken ones told by place."""
+"""labelme files: all shapes, groups and holes, embedded and rotated photos; errors name the place in the file."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ def test_photos_of_a_camera_held_on_its_side_are_upright(tmp_path, orientation):
 
 
 @pytest.mark.parametrize("place", ["images", "annotations", "json files"])
-def test_files_in_a_folder_of_their_own(tmp_path, place):
+def test_files_in_a_separate_folder(tmp_path, place):
     photo(tmp_path / "images" / "day 1" / "b.png")
     (tmp_path / place).mkdir(exist_ok=True)
     for name in ("images/day 1/b.png", "D:\\photos\\b.png", "..\\images\\day 1\\b.png", "day%201/b.png"):
@@ -255,7 +255,7 @@ def test_labels_that_are_numbers(folder):
 
 
 # ---- Shapes with too few points, and names of classes ----------------------------------------------------------------
-def test_shapes_with_too_few_points_leave_themselves_out(folder):
+def test_shapes_with_too_few_points_are_left_out(folder):
     shapes = [shape([[1, 2], [3, 4]]), shape([[1, 2]], kind="circle"), shape([[1, 2]], kind="rectangle"), shape([])]
     path = write(folder, content(*shapes, shape(label="dog")))
     with pytest.warns(

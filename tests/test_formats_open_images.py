@@ -1,4 +1,4 @@
-"""Open Images files: classes by name, masks of another size than the photo, its folders; broken ones told by place."""
+"""Open Images files: classes by name, masks of another size than the photo, folders; errors name the file."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ def test_broken_images_are_skipped_by_choice_and_said(folder):
         assert [info["id"] for info in load(folder, skip_broken=True).image_info] == ["a"]
 
 
-def test_a_mask_that_is_broken_inside_is_told_when_it_is_read(folder):
+def test_a_damaged_mask_is_named_when_it_is_read(folder):
     path = folder / "train-masks-a" / "a_m05zsy_1.png"
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(BrokenAnnotation, match=r"a: mask: expected .*a_m05zsy_1\.png to be an image"):

@@ -1,4 +1,4 @@
-"""VIA files as people have them: CSV exports, several attributes, clicks by mistake, paths of another machine."""
+"""VIA files from practice: CSV exports, several attributes, accidental clicks, paths of another machine."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_an_attribute_is_an_error_for_another_format(tmp_path):
         open_dataset(tmp_path, crowds_as_objects=True)
 
 
-def test_files_that_are_loaded_one_after_the_other_number_a_class_alike(tmp_path):
+def test_files_loaded_one_after_the_other_number_classes_alike(tmp_path):
     # The second file's first class got the id, and the name, of the first file's.
     dataset = ViaDataset()
     for name in ("dog", "cat", "dog"):
@@ -131,7 +131,7 @@ def test_names_that_differ_little_are_warned_of(tmp_path):
 # ---- Regions and images ----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("kind", ["polygon", "polyline"])
 @pytest.mark.parametrize("points", [[], [4], [4, 5]])
-def test_a_polygon_of_less_than_three_points_leaves_itself_out(tmp_path, kind, points):
+def test_a_polygon_of_less_than_three_points_is_left_out(tmp_path, kind, points):
     click = {"name": kind, "all_points_x": points, "all_points_y": points}
     path = write(tmp_path, region(kind="dog"), region(click))  # and needs no class
     with pytest.warns(UserWarning, match="1 shapes have too few points and are left out: a, region 1") as caught:

@@ -1,4 +1,4 @@
-"""Pascal VOC files: boxes counted from 1, difficult objects, subsets, photos renamed; broken ones told by place."""
+"""Pascal VOC files: boxes counted from 1, difficult objects, subsets, renamed photos; errors name the place."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_photos_beside_the_files_or_renamed(folder, tmp_path_factory):
     assert load(other / "b.xml", images_dir=other).num_images == 1
 
 
-def test_sizes_that_arent_told(folder):
+def test_files_without_sizes(folder):
     write(folder, xml(thing(), width=0, height=0))
     assert load(folder).load_mask(0)[0].shape == (H, W, 1)
     write(folder, f"<annotation><filename>a.jpg</filename>{thing()}</annotation>")

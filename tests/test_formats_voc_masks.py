@@ -123,7 +123,7 @@ def test_difficult_objects(tmp_path):
     assert objects(load(tmp_path, keep_difficult=False))[1] == ["cat"]
 
 
-def test_images_without_a_mask_are_left_out_and_said(tmp_path):
+def test_images_without_a_mask_are_left_out_with_a_warning(tmp_path):
     for stem in "abc":
         photo(tmp_path / "JPEGImages" / f"{stem}.jpg")
         write_xml(tmp_path, "cat", stem=stem)
@@ -187,7 +187,7 @@ def test_broken_files_say_where(tmp_path):
         ("labels", "."),
     ],
 )
-def test_names_that_people_give_the_folders(tmp_path, xml, images):
+def test_common_names_of_the_folders(tmp_path, xml, images):
     # kangaroo, the best-known tutorial of matterport's Mask R-CNN, has annots/ and images/
     photo(tmp_path / images / "a.jpg") if images != "." else photo(tmp_path / xml / "a.jpg")
     write_xml(tmp_path, "kangaroo")

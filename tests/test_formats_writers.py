@@ -1,4 +1,4 @@
-"""COCO and labelme files written by this project: read back, every mask is the same to the pixel."""
+"""COCO and labelme files written by this package: masks that are read back are equal in every pixel."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_coco_files_are_right_for_pycocotools(tmp_path):
     assert save_coco(Drawn(masks), path, indent=1).read_text().count("\n") > 100  # again, over the first
 
 
-def test_ids_that_coco_couldnt_have_are_new(tmp_path):
+def test_ids_that_coco_does_not_allow_are_replaced(tmp_path):
     dataset = Drawn(masks_of_every_kind())
     for info, own_id in zip(dataset.class_info[1:], (9, 4)):
         info["id"] = own_id
@@ -168,7 +168,7 @@ def test_ids_that_coco_couldnt_have_are_new(tmp_path):
     assert {a["image_id"] for a in content["annotations"]} == {17}
 
 
-def test_labelme_shapes_are_polygons_where_they_can():
+def test_labelme_shapes_are_polygons_if_possible():
     assert [s["shape_type"] for s in shapes_of(ring(), 1)] == ["mask"]
     two = shapes_of(parts(), 5)
     assert [(s["shape_type"], s["group_id"], len(s["points"])) for s in two] == [("polygon", 5, 4)] * 2
@@ -213,7 +213,7 @@ def via_of(folder, name):
 
 
 @WAYS
-def test_a_turned_photo_is_written_as_its_reader_had_it(tmp_path, way):
+def test_a_rotated_photo_is_written_as_its_reader_had_it(tmp_path, way):
     """VIA's reader takes the stored pixels, labelme's the upright ones; the copy is the same to both."""
     path = photo(tmp_path / "a.png", orientation=6)
     before = path.read_bytes()
@@ -309,7 +309,7 @@ MASK = np.ones((H, W, 1), bool)
         (Wrong(MASK, [1], kind=np.float32), r"is float32; expected uint8"),
     ],
 )
-def test_what_cant_be_written_is_told(tmp_path, write, dataset, message):
+def test_what_cannot_be_written_is_named(tmp_path, write, dataset, message):
     with pytest.raises(ValueError, match=message):
         write(dataset, tmp_path / "x")
     assert not list(tmp_path.rglob("*.part")) and not list(tmp_path.rglob("*.json"))

@@ -1,4 +1,4 @@
-"""YOLO files: outlines and boxes, joined parts and holes, data.yaml as people write it; broken ones told by line."""
+"""YOLO files: outlines and boxes, joined parts and holes, variants of data.yaml; errors name the line."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_three_parts_as_ultralytics_joins_them():
     assert sorted(tuple(ring.min(axis=0)) for ring in rings) == [(0, 0), (10, 0), (20, 0)]
 
 
-def test_a_hair_is_no_bridge():
+def test_a_thin_spike_is_not_a_bridge():
     hair = np.array([(0, 0), (4, 0), (9, 0), (4, 0), (4, 4), (0, 4)], float)
     assert len(split_at_bridges(hair)) == 1
     assert len(split_at_bridges(np.array([(0, 0), (5, 0)] * 2, float))) == 1

@@ -1,4 +1,4 @@
-"""YOLO files written by this project: read back, every mask is the same to the pixel."""
+"""YOLO files written by this package: masks that are read back are equal in every pixel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model against what the original computed (tests/golden): stage by stage, and whole. Runs on any backend.
+"""Compares the model with results of the original (tests/golden), each stage and as a whole, on any backend.
 
 Weights come from their names (`golden.formula`). Proposals are compared as sets: two TensorFlow builds of the original
 already disagree on a few ties. RoIs that touch the far edge of the image are left out where features are compared: the

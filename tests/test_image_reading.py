@@ -1,4 +1,4 @@
-"""`image_reading`: what an image file holds is read as it is, or refused by name; nothing else is ever decoded."""
+"""`image_reading`: image files are read without changes or refused by name; no other format is ever decoded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`run_graph` and `ancestor`: any layer's output by name, and the named steps of the layers that pick boxes."""
+"""`run_graph` and `ancestor`: outputs of layers by name, and named steps of the layers that select boxes."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_the_names_that_notebooks_use_for_nms(model, molded, found, name):
     )
 
 
-def test_every_step_that_the_page_lists_exists(model):
+def test_every_step_in_the_docstring_exists(model):
     listed = [word for word in activations.__doc__.split() if word.endswith(":0")]
     assert len(listed) >= 7
     for name in listed:

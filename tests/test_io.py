@@ -7,7 +7,7 @@ import pytest
 from mrcnn.io import replacing
 
 
-def test_what_was_written_takes_the_place_of_what_was_there(tmp_path):
+def test_the_new_file_replaces_the_old_one(tmp_path):
     path = tmp_path / "new" / "a.txt"
     for text in ("first", "second"):
         with replacing(path) as unfinished:
@@ -18,7 +18,7 @@ def test_what_was_written_takes_the_place_of_what_was_there(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_after_an_error_the_old_file_is_there_and_nothing_else(tmp_path):
+def test_after_an_error_only_the_old_file_remains(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
     with pytest.raises(OSError, match="disk full"), replacing(str(path)) as unfinished:

@@ -1,4 +1,4 @@
-"""`Config.COMPUTE_DTYPE`: convolutions in 16 bits, and all else as it was: weights, files, boxes, losses."""
+"""`Config.COMPUTE_DTYPE`: convolutions compute in 16 bits; weights, files, boxes and losses stay float32."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_the_default_is_float32(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-def test_convolutions_compute_in_16_bits_and_what_must_not_doesnt(tmp_path, dtype):
+def test_only_convolutions_and_dense_layers_compute_in_16_bits(tmp_path, dtype):
     model = tiny_model("training", tmp_path, COMPUTE_DTYPE=dtype)
     half = dtype.removeprefix("mixed_")
     for name in ("conv1", "fpn_p2", "rpn_model", "mrcnn_class_conv1", "mrcnn_mask_conv1", "mrcnn_mask_deconv"):

@@ -1,6 +1,6 @@
-"""MaskRCNN as users see it: detecting on any photos, settings and weights that change, files, matterport's names.
+"""The class MaskRCNN: detection on all kinds of photos, changed settings and weights, files, matterport's names.
 
-Nothing-there cases first: no photos, no objects, photos of one pixel.
+Empty cases come first: no photos, no objects, photos of one pixel.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def test_a_black_and_a_white_photo(inference):
 
 
 def test_something_is_found_at_all(inference):
-    """Or else the tests below would compare nothing with nothing."""
+    """Otherwise the tests below would compare empty results."""
     assert min(check(r, 64, 64) for r in inference.detect([photo(seed=i) for i in range(4)])) > 0
 
 
@@ -275,7 +275,7 @@ def test_resize_modes(inference, settings, mode, min_dim, shape, molded):
 
 
 def test_mode_crop_sees_the_whole_photo_each_time_alike(inference, settings):
-    """A random piece, whose result were stretched over the photo, would be of no use."""
+    """matterport detected on a random crop and stretched the result over the photo."""
     settings.IMAGE_RESIZE_MODE = "crop"
     first, second = (inference.detect([photo(300, 200)])[0] for _ in range(2))
     same(first, second)
@@ -307,7 +307,7 @@ def test_a_batch_of_two_equals_two_batches_of_one(inference):
 
 
 def test_issue_801_detect_molded_equals_detect(inference):
-    """matterport's forgot the window. Photos of the network's own size make both comparable."""
+    """matterport ignored the window. With photos of the network's size, both results are comparable."""
     photos = [photo(), photo(seed=1), photo(seed=2)]
     images, metas, _ = inference.mold_inputs(photos)
     for as_type in (np.asarray, list):

@@ -1,7 +1,7 @@
-"""NMS against hand-made cases and the box-by-box loop. Every case runs through every body of the code there is.
+"""NMS compared with handmade cases and the box-by-box loop. Every case runs through every implementation.
 
-On the backend of this process that is: eager, compiled, and, on TensorFlow, also with its kernel taken away and, where
-much is compared, for XLA. JAX and PyTorch run this same file in a process of their own.
+On the backend of this process these are: eager, compiled, and, on TensorFlow, also without its kernel and, for the
+larger comparisons, with XLA. `test_backends` runs this file on JAX and PyTorch in separate processes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def compiled(function, for_xla: bool = False):
 
 @pytest.fixture
 def pick(monkeypatch):
-    """nms_graph through every body; they must agree. Takes one image, or a batch if `boxes` has three axes."""
+    """Runs every implementation of nms_graph, which must agree, on one image, or on a batch [B, N, 4] of boxes."""
 
     def run(boxes, scores, count=5, threshold=0.5, class_ids=None, valid=None, xla=False):
         boxes, scores = np.asarray(boxes, "float32"), np.asarray(scores, "float32")

@@ -1,4 +1,4 @@
-"""DetectionLayer: class, box and score of each proposal; doubts and duplicates dropped. Nothing-there cases first.
+"""DetectionLayer: class, box and score of each proposal; low scores and duplicates are dropped. Empty cases first.
 
 The image is 101 x 101 pixels with a window over all of it, unless a test says otherwise. Classes: background, 1, 2.
 """

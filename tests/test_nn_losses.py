@@ -1,4 +1,4 @@
-"""The five losses by hand, where nothing counts, and their gradients against finite differences."""
+"""The five losses on handmade examples and without valid rows, and their gradients against finite differences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ProposalLayer: the best anchors, moved, cut off at the edge, without overlaps. Nothing-there cases first."""
+"""ProposalLayer: the best anchors, refined, clipped, without overlaps. Empty cases come first."""
 
 from __future__ import annotations
 

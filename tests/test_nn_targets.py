@@ -1,4 +1,4 @@
-"""DetectionTargetLayer: which RoIs are drawn, and what each of them shall become. Nothing-there cases first.
+"""DetectionTargetLayer: which RoIs are sampled, and their targets. Empty cases come first.
 
 Most tests look at T = 8 RoIs, P = int(8 * 0.5) = 4 of them positive.
 """

@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom on what the repository ships, and what they show is kept in them, small."""
+"""The notebooks run from top to bottom with files of the repository, and contain their outputs in a small size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`open_dataset`: each format by folder and by file, what it says when none or several fit, and that it is cheap."""
+"""`open_dataset`: each format by folder and by file, errors if none or several formats fit, and its speed."""
 
 from __future__ import annotations
 

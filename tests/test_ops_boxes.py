@@ -1,4 +1,4 @@
-"""Boxes: by hand, equal to the reference, and each graph twin beside its NumPy function."""
+"""Boxes: handmade examples, the reference, and each graph function compared with its NumPy function."""
 
 from __future__ import annotations
 

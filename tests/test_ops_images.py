@@ -1,4 +1,4 @@
-"""Images: channels, the mean pixel, resizing. By hand, equal to the reference, and there and back with the masks."""
+"""Images: channels, the mean pixel, resizing. Handmade examples, the reference, and masks on the same grid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks: shrunk and expanded, pasted, on tiny arrays and equal to the reference."""
+"""Masks: minimized, expanded and pasted, on tiny arrays and compared with the reference."""
 
 from __future__ import annotations
 

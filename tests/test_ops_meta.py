@@ -1,4 +1,4 @@
-"""The image_meta vector: there and back, as in the reference."""
+"""The image_meta vector: composing and parsing it, as in the reference."""
 
 from __future__ import annotations
 

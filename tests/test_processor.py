@@ -1,4 +1,4 @@
-"""What the CPU has, and what follows from it."""
+"""The CPU's instruction sets, and the warnings that depend on them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """RoIAlign, its levels and the cropping of masks: by hand on 5x5 maps, and against the definition point by point.
 
-Every case runs through every body of the code there is: on TensorFlow its kernel, `keras.ops`, and XLA, eager and
-compiled. JAX and PyTorch run this same file in a process of their own.
+Every case runs through every implementation: on TensorFlow its kernel, `keras.ops`, and XLA, eager and compiled.
+`test_backends` runs this file on JAX and PyTorch in separate processes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from mrcnn.ops import roi_align as page
+from mrcnn.ops import roi_align as roi_align_module
 from mrcnn.ops import roi_cells
 from mrcnn.ops.roi_align import crop_masks, roi_align, roi_align_pixels, roi_levels
 
@@ -58,7 +58,7 @@ def gradient(function, x, weights):
 
 @pytest.fixture
 def all_bodies(monkeypatch):
-    """Calls a function of tensors through every body; the results must agree within `within`. Returns the first."""
+    """Calls every implementation of a function; the results must agree within `within`. Returns the first."""
 
     def run(function, *arrays, within=2e-5, xla=False):
         tensors = [ops.convert_to_tensor(x) for x in arrays]
@@ -67,7 +67,7 @@ def all_bodies(monkeypatch):
             if xla:
                 results.append(compiled(function, for_xla=True)(*tensors))
             with monkeypatch.context() as patch:
-                patch.setattr(page, "tensorflow_kernels", lambda: None)
+                patch.setattr(roi_align_module, "tensorflow_kernels", lambda: None)
                 results += [function(*tensors), compiled(function)(*tensors)]
         results = [ops.convert_to_numpy(x) for x in results]
         for result in results[1:]:
@@ -191,7 +191,7 @@ def test_a_box_that_is_not_a_number_does_not_pass_for_one(monkeypatch):
 
         with pytest.raises(tf.errors.InvalidArgumentError):
             roi_align([SLOPE], boxes, levels, (2, 2))
-        monkeypatch.setattr(page, "tensorflow_kernels", lambda: None)
+        monkeypatch.setattr(roi_align_module, "tensorflow_kernels", lambda: None)
     result = ops.convert_to_numpy(roi_align([SLOPE], boxes, levels, (2, 2)))
     assert np.isnan(result[0, 0]).all()
     assert np.isfinite(result[0, 1]).all()
@@ -296,7 +296,7 @@ def test_the_gather_body_gives_the_kernels_bits(monkeypatch):
     maps, boxes, _ = random_case(count=200)
     boxes = boxes[:, np.all(boxes[..., 2:] < 1, axis=(0, 2))]
     count = boxes.shape[1]
-    monkeypatch.setattr(page, "tensorflow_kernels", lambda: None)
+    monkeypatch.setattr(roi_align_module, "tensorflow_kernels", lambda: None)
     for level, image in enumerate(maps):
         ours = roi_align(maps, boxes, np.full(boxes.shape[:2], level + 2), (7, 7))
         theirs = tf.image.crop_and_resize(image, boxes.reshape(-1, 4), np.repeat([0, 1], count), (7, 7))
@@ -449,7 +449,7 @@ def test_half_precision_is_rounded_once_at_the_end(monkeypatch, dtype, mode):
         assert keras.backend.standardize_dtype(result.dtype) == dtype
         tolerance = {"float16": 1e-3, "bfloat16": 8e-3}[dtype] * np.abs(expected).max()
         np.testing.assert_allclose(ops.convert_to_numpy(ops.cast(result, "float32")), expected, atol=tolerance)
-        monkeypatch.setattr(page, "tensorflow_kernels", lambda: None)
+        monkeypatch.setattr(roi_align_module, "tensorflow_kernels", lambda: None)
 
 
 class Align(keras.layers.Layer):

@@ -1,4 +1,4 @@
-"""Masks go through the same grid as their images: a mask of an image's own pixels stays on them, within 0.1 pixel.
+"""Masks are resampled on the same grid as their images: objects and their masks stay aligned within 0.1 pixel.
 
 Masks are whole pixels, so a single border may be off by half a pixel. What must not happen is that all borders move in
 the same direction: the mean distance between the centers of objects and of their masks is measured.

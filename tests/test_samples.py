@@ -1,4 +1,4 @@
-"""The samples: the shapes' truth, command lines, start weights, and matterport's import paths."""
+"""The samples: ground truth of the shapes, command lines, initial weights, and matterport's import paths."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_splash_of_a_video(tmp_path):
     assert np.ptp(frames[0][16, 40]) < 12
 
 
-def test_splash_wants_one_source(tmp_path):
+def test_splash_needs_one_source(tmp_path):
     with pytest.raises(ValueError, match="either image_path"):
         balloon.detect_and_color_splash(RedFinder())
     with pytest.raises(OSError, match="no.avi"):

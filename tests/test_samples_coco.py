@@ -1,4 +1,4 @@
-"""samples/coco.py beyond its command line: its classes, its schedules, what it downloads, and files of one's own."""
+"""samples/coco.py: classes, schedules, downloads, and the user's files in COCO format."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_eighty_names_and_the_background():
     assert coco.CLASS_NAMES[0] == "BG" and coco.CLASS_NAMES[-1] == "toothbrush"
 
 
-def test_reading_is_said_once():
+def test_reading_prints_one_message():
     assert coco.CocoDataset.load_coco is coco_format.CocoDataset.load_coco
     assert coco.coco_layout is coco_format.coco_layout
 
@@ -58,7 +58,7 @@ def test_detectrons_1x():
     np.testing.assert_allclose(rates, [0.01, 0.001, 0.0001])
 
 
-def test_the_short_schedule_warms_up_and_sinks():
+def test_the_short_schedule_warms_up_and_decays():
     config = coco.SmallCocoConfig()
     config.EPOCHS, config.STEPS_PER_EPOCH = 4, 10
     ((epochs, layers, rate),) = coco.short_stages(config)
@@ -134,7 +134,7 @@ def test_an_archive_without_what_is_wanted(tmp_path, monkeypatch):
         coco.CocoDataset().auto_download(tmp_path, "val", "2017")
 
 
-# ---- Files of one's own ----------------------------------------------------------------------------------------------
+# ---- The user's files ------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("words", [[], ["--dataset", "x", "--annotations", "y"]])
 def test_one_set_of_files(words, capsys):
     with pytest.raises(SystemExit):
@@ -160,7 +160,7 @@ def write_own_files(folder, count: int = 3):
 
 
 @pytest.mark.slow
-def test_files_of_ones_own_are_trained_and_evaluated(tmp_path, monkeypatch):
+def test_the_users_files_are_trained_on_and_evaluated(tmp_path, monkeypatch):
     class Tiny(ShapesConfig):
         NAME, EPOCHS, ADAM_RATE = "coco", 1, 0.001
         IMAGE_MIN_DIM = IMAGE_MAX_DIM = 64

@@ -1,4 +1,4 @@
-"""The sample of Open Images: its download from a server like theirs, its command line, and what it reads.
+"""The Open Images sample: downloads from a local server, the command line, and reading the files.
 
 The server here is small and local; the files have the names, columns and places of the real ones.
 """
@@ -262,6 +262,6 @@ def load_if_whole(model, word, path) -> None:
         model.load_weights(path)
 
 
-def test_the_page_opens_with_its_commands():
+def test_the_docstring_begins_with_the_commands():
     for command in ("download", "train", "evaluate", "detect"):
         assert f"python samples/open_images.py {command} " in open_images.__doc__

@@ -1,4 +1,4 @@
-"""The pedestrians sample: its split, its schedule, and one small run with the AP of each epoch."""
+"""The pedestrians sample: its split, its schedule, and a small run with the AP of each epoch."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_the_network_follows_the_weights(monkeypatch, backbone, expected):
     assert type(config) is expected and config.BACKBONE == backbone
 
 
-def test_photos_of_ones_own_have_names_for_what_is_found(tmp_path):
+def test_results_on_the_users_photos_have_class_names(tmp_path):
     cv2.imwrite(str(tmp_path / "street.png"), np.zeros((8, 9, 3), np.uint8))
     dataset = pedestrians.photos_dataset([tmp_path / "street.png"])
     assert dataset.class_names == pedestrians.CLASS_NAMES

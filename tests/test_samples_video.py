@@ -1,4 +1,4 @@
-"""samples/video.py and samples/frames.py: which object is which, what a frame looks like, files that can be played."""
+"""samples/video.py and samples/frames.py: tracking, drawing frames, and writing files that can be played."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def test_h264_where_there_is_an_ffmpeg(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the made-up ffmpeg is a shell script")
-def test_an_ffmpeg_that_fails_is_heard(tmp_path, monkeypatch):
+def test_errors_of_ffmpeg_are_reported(tmp_path, monkeypatch):
     program = tmp_path / "ffmpeg"
     program.write_text("#!/bin/sh\necho no space left >&2\nexit 1\n")
     program.chmod(0o755)
@@ -377,7 +377,7 @@ def test_the_sample_is_told_by_the_weights_name(weights, sample):
     assert video.sample_of(weights, "logs") == (sample, weights)
 
 
-def test_weights_that_tell_nothing(tmp_path):
+def test_weights_without_information_about_the_sample(tmp_path):
     with pytest.raises(ValueError, match=r"mine.h5.*--sample"):
         video.sample_of("mine.h5", tmp_path)
     with pytest.raises(FileNotFoundError, match="no checkpoint of balloon"):
@@ -407,8 +407,8 @@ def test_classes_of_the_sample_of_the_run_or_as_given(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("sample", video.SAMPLES)
 def test_each_sample_opens_its_model(sample):
-    page = __import__(f"samples.{sample}", fromlist=["trained_model"])
-    assert callable(page.trained_model)
+    module = __import__(f"samples.{sample}", fromlist=["trained_model"])
+    assert callable(module.trained_model)
 
 
 def test_one_source(capsys):

@@ -1,4 +1,4 @@
-"""Every setting that is changed after the model was built takes effect at the next call, or is refused by its name."""
+"""A setting that is changed after the model was built takes effect at the next call, or is refused by name."""
 
 from __future__ import annotations
 

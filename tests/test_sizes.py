@@ -1,4 +1,4 @@
-"""Photos of several sizes in one training: the resize modes "none" and "pad64"."""
+"""Training on photos of several sizes: the resize modes "none" and "pad64"."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""How the model learns: what is trainable, the sum of the losses, the optimiser, gradients between the stages, `train`.
+"""Training: trainable layers, the sum of the losses, the optimizer, gradients between the stages, `train`.
 
-Nothing-there cases are among the settings: batches without objects, layers that match nothing, no epochs left.
+Empty cases: batches without objects, layers that match nothing, no epochs left.
 """
 
 from __future__ import annotations
@@ -488,7 +488,7 @@ def test_half_precision_stays_finite(tmp_path):
     assert np.isfinite(list(history.values())).all()
 
 
-def test_it_learns_one_batch_by_heart(tmp_path):
+def test_it_overfits_one_batch(tmp_path):
     model = tiny_model("training", tmp_path, ADD_GT_TO_PROPOSALS=True, FILL_ROIS_WITH_NEGATIVES=True, TRAIN_BN=None)
     batch = make_batch(model.config, TWO_IMAGES)
     history = fit(model, batch, epochs=40, run_eagerly=False, optimizer=keras.optimizers.Adam(1e-3))
@@ -510,7 +510,7 @@ def test_two_fits_from_one_seed_give_the_same_losses_and_trace_the_step_once_eac
 
 
 def test_fit_takes_a_generators_batches_in_its_own_order(tmp_path, eagerly):
-    """Keras would mix up each epoch's batches by a chance that no seed of ours reaches."""
+    """Keras would shuffle the batches of an epoch with random numbers that our seed does not control."""
     taken = []
 
     class Recording(DataGenerator):

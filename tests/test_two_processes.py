@@ -1,4 +1,4 @@
-"""Two processes on this machine train as one would on the whole batch: JAX, `keras.distribution`, gloo.
+"""Two processes train like one process with the whole batch: JAX, `keras.distribution`, gloo.
 
 Each loads its half of every batch. docs/scaling.md says how such a training is started on real machines.
 """

@@ -1,4 +1,4 @@
-"""`mrcnn.utils` and `import mrcnn`: the names, the signatures and the habits that users' scripts rely on."""
+"""`mrcnn.utils` and `import mrcnn`: names, signatures and behavior that users' scripts rely on."""
 
 from __future__ import annotations
 

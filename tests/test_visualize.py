@@ -1,4 +1,4 @@
-"""Pictures are read back from what matplotlib holds: patches, texts, image arrays; and from saved files."""
+"""Checks what matplotlib draws: patches, texts, image arrays, and saved files."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The house stands: imports go down only, `nn` and `data` never meet, and the backend stays behind Keras.
+"""Imports: from lower levels only, never between `nn`, `data` and `drawing`, and no backend where Keras suffices.
 
-Every import counts, also one inside a function: a lazy import upwards is still a room that knows the one above.
+Imports inside functions count as well: they, too, make a module depend on the other one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 BACKENDS = ("tensorflow", "jax", "torch")
-FLOORS = {
+LEVELS = {
     "conventions": 0,
     "keras_private": 0,
     "tensorflow_private": 0,
@@ -22,7 +22,7 @@ FLOORS = {
     "processor": 0,
     "distribution": 0,
     "ops": 1,
-    "config": 1,  # of ops it imports constants only
+    "config": 1,  # imports only constants from ops
     "config_checks": 1,
     "config_derived": 1,
     "config_networks": 1,
@@ -69,77 +69,77 @@ def imports_of(source: str, module: str, is_package: bool = False) -> list[tuple
     return found
 
 
-def room_of(dotted: str) -> str | None:
-    """The room of "mrcnn.nn.fpn.fpn_graph" is "nn"; None: no part of the package, or the package itself."""
+def part_of(dotted: str) -> str | None:
+    """The module or package in `mrcnn`: "nn" for "mrcnn.nn.fpn.fpn_graph"; None for other names and for `mrcnn`."""
     parts = dotted.split(".")
     return parts[1] if parts[0] == "mrcnn" and len(parts) > 1 and not parts[1].startswith("__") else None
 
 
 def faults(source: str, module: str, is_package: bool = False) -> list[str]:
-    """What a module's imports do against the floors, one line each."""
-    room = room_of(module)
-    if room is not None and room not in FLOORS:
-        return [f"{module}: `{room}` stands on no floor; give it one in FLOORS"]
+    """The forbidden imports of a module, one line each."""
+    part = part_of(module)
+    if part is not None and part not in LEVELS:
+        return [f"{module}: `{part}` has no level; add it to LEVELS"]
     found = []
     for line, name, at_top in imports_of(source, module, is_package):
         place = f"{module}:{line}: imports {name}"
-        top_package, target = name.split(".")[0], room_of(name)
+        top_package, target = name.split(".")[0], part_of(name)
         if top_package in ("samples", "notebooks", "benchmarks", "tests"):
-            found.append(f"{place}, a door")
-        if top_package in BACKENDS and room in ("nn", "model"):
-            found.append(f"{place}: only Keras is known here")
+            found.append(f"{place}, which is not part of the package")
+        if top_package in BACKENDS and part in ("nn", "model"):
+            found.append(f"{place}: only Keras is allowed here")
         elif top_package in BACKENDS and at_top:
-            found.append(f"{place} at module level: a backend is imported inside the function that needs it")
-        if target is None or target not in FLOORS:
+            found.append(f"{place} at module level: import a backend inside the function that needs it")
+        if target is None or target not in LEVELS:
             continue
-        if room is None:
-            found.append(f"{place}: `import mrcnn` imports nothing of its own")
-        elif {room, target} in APART:
-            found.append(f"{place}: {room} and {target} never import each other")
-        elif FLOORS[target] > FLOORS[room]:
-            found.append(f"{place}: upwards, from floor {FLOORS[room]} to {FLOORS[target]}")
-        elif (room, target) == ("ops", "config"):
-            found.append(f"{place}: ops take plain values, no Config")
+        if part is None:
+            found.append(f"{place}: `import mrcnn` must not import modules of the package")
+        elif {part, target} in APART:
+            found.append(f"{place}: {part} and {target} never import each other")
+        elif LEVELS[target] > LEVELS[part]:
+            found.append(f"{place}: from level {LEVELS[part]} to the higher level {LEVELS[target]}")
+        elif (part, target) == ("ops", "config"):
+            found.append(f"{place}: ops take plain values, not the Config")
     return found
 
 
-def test_only_packages_and_modules_that_exist_have_a_floor():
-    """With "export": 3 in the table and no such package, a typo in a name would go unnoticed."""
+def test_the_table_has_all_packages_and_modules_and_no_others():
+    """An entry without a package, such as "export": 3, would hide a typo in a name."""
     modules = {path.stem for path in (ROOT / "mrcnn").glob("*.py")} - {"__init__"}
     packages = {path.parent.name for path in (ROOT / "mrcnn").glob("*/__init__.py")}
-    assert modules | packages == set(FLOORS)
+    assert modules | packages == set(LEVELS)
 
 
-def pages() -> list[Path]:
+def source_files() -> list[Path]:
     return sorted((ROOT / "mrcnn").rglob("*.py"))
 
 
-@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
-def test_imports_go_down_only(page):
-    parts = page.relative_to(ROOT).with_suffix("").parts
+@pytest.mark.parametrize("path", source_files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_modules_import_from_lower_levels_only(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
     is_package = parts[-1] == "__init__"
     module = ".".join(parts[:-1] if is_package else parts)
-    assert not faults(page.read_text(), module, is_package)
+    assert not faults(path.read_text(), module, is_package)
 
 
 @pytest.mark.parametrize(
     ("module", "source", "why"),
     [
-        ("mrcnn.ops.boxes", "from mrcnn.nn import fpn", "upwards"),
-        ("mrcnn.ops.boxes", "def f():\n    import mrcnn.model", "upwards"),
-        ("mrcnn.ops.boxes", "from ..config import Config", "no Config"),
+        ("mrcnn.ops.boxes", "from mrcnn.nn import fpn", "higher level"),
+        ("mrcnn.ops.boxes", "def f():\n    import mrcnn.model", "higher level"),
+        ("mrcnn.ops.boxes", "from ..config import Config", "not the Config"),
         ("mrcnn.nn.rpn", "from mrcnn.data.rpn_targets import build_rpn_targets", "never import each other"),
         ("mrcnn.data.generator", "from mrcnn import nn", "never import each other"),
-        ("mrcnn.data.dataset", "from ..utils import resize", "upwards"),
+        ("mrcnn.data.dataset", "from ..utils import resize", "higher level"),
         ("mrcnn.nn.rpn", "def f():\n    import tensorflow as tf", "only Keras"),
         ("mrcnn.model", "from jax import numpy", "only Keras"),
         ("mrcnn.ops.nms", "import tensorflow as tf", "inside the function"),
-        ("mrcnn.model", "from samples import shapes", "a door"),
-        ("mrcnn.attic", "import os", "no floor"),
-        ("mrcnn", "from mrcnn.model import MaskRCNN", "imports nothing of its own"),
+        ("mrcnn.model", "from samples import shapes", "not part of the package"),
+        ("mrcnn.unknown", "import os", "no level"),
+        ("mrcnn", "from mrcnn.model import MaskRCNN", "must not import"),
     ],
 )
-def test_a_wrong_import_is_seen(module, source, why):
+def test_a_forbidden_import_is_reported(module, source, why):
     assert any(why in fault for fault in faults(source, module, is_package=module == "mrcnn"))
 
 
@@ -153,5 +153,5 @@ def test_a_wrong_import_is_seen(module, source, why):
         ("mrcnn", "import numpy as np\n__version__ = '1.0.0'"),
     ],
 )
-def test_a_right_import_passes(module, source):
+def test_an_allowed_import_passes(module, source):
     assert not faults(source, module, is_package=module == "mrcnn")

@@ -72,6 +72,21 @@ def test_the_attribute_is_crowd_marks_a_crowd(tmp_path):
     assert masks_of(write(tmp_path, shapes))[2].tolist() == [-1]
 
 
+def test_projects_have_a_folder_for_each_subset(tmp_path):
+    """Two subsets may even have images of one name."""
+    path = write(tmp_path, "")
+    images = "".join(
+        f'<image id="{i}" name="a.png" subset="{s}" width="{W - i}" height="{H}"/>' for i, s in enumerate("AB")
+    )
+    (tmp_path / "images" / "a.png").unlink()
+    for i, subset in enumerate("AB"):
+        photo(tmp_path / "images" / subset / "a.png", width=W - i)
+    path.write_text(f"<annotations>{images}</annotations>")
+    dataset = open_dataset(path)
+    assert [info["id"] for info in dataset.image_info] == ["A/a.png", "B/a.png"]
+    assert [info["width"] for info in dataset.image_info] == [W, W - 1]
+
+
 def test_what_has_no_mask_is_named(tmp_path):
     shapes = '<points label="a" points="1,2"/><polyline label="b" points="1,2;3,4"/><points label="a" points="1,2"/>'
     path = write(tmp_path, shapes + '<tag label="indoor"/><box label="cat" xtl="1" ytl="2" xbr="5" ybr="4"/>')

@@ -106,7 +106,10 @@ def broken_bitmap(**changes):
         (broken_bitmap(data="@@"), r"objects\[0\]: bitmap.data: expected a PNG, compressed by zlib"),
         (broken_bitmap(data=base64.b64encode(b"abc").decode()), "bitmap.data"),
         (broken_bitmap(data=base64.b64encode(zlib.compress(b"abc")).decode()), "bitmap.data"),
-        (broken_bitmap(data=base64.b64encode(zlib.compress(bytes(1 << 29), 1)).decode()), "more than 268435456 bytes"),
+        (
+            broken_bitmap(data=base64.b64encode(zlib.compress(bytes((1 << 28) + 1), 1)).decode()),
+            "more than 268435456 bytes",
+        ),
         (broken_bitmap(data=bitmap(np.ones((H + 1, W), bool), [0, 0])["bitmap"]["data"]), "31 x 40 pixels in an image"),
         (broken_bitmap(origin=[1]), r"bitmap.origin: expected \[x, y\]"),
         (broken_bitmap(origin=[10**9, 0]), "within 10 image sizes"),

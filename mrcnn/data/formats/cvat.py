@@ -97,8 +97,8 @@ class CvatDataset(shapes.ShapeDataset):
         _check_kind(root, path)
         images = root.findall("image")
         if images_dir is None:
-            names = [image.get("name", "") for image in images[:NAMES_READ]]
-            images_dir = find_images_folder(path, [name for name in names if name], FORMAT.loader)
+            names = [name for image in images[:NAMES_READ] for name in _photo_names(image)]
+            images_dir = find_images_folder(path, names, FORMAT.loader)
         photos = PhotoFolder(images_dir)
 
         def parse(image: ElementTree.Element) -> shapes.ParsedImage:
@@ -153,12 +153,19 @@ def _listed_labels(root: ElementTree.Element) -> list[str] | None:
     return list(dict.fromkeys([*listed, *(name for name in used if name)])) if listed else None
 
 
+def _photo_names(image: ElementTree.Element) -> list[str]:
+    """Names that the file of an image may have: exports of projects have a folder for each subset."""
+    name, subset = image.get("name"), image.get("subset")
+    return [f"{subset}/{name}", name] if name and subset else [name] if name else []
+
+
 def _parse_image(image: ElementTree.Element, path: Path, photos: PhotoFolder) -> shapes.ParsedImage:
     name = image.get("name")
     if not name:
         raise BrokenAnnotation(path, f"image {image.get('id')}", "name", "the image's file name", name)
     where = (path, f"image {name}")
-    photo = photos.locate(name, where, "name")
+    there = next((known for known in _photo_names(image) if photos.find(known)), name)
+    photo = photos.locate(there, where, "name")
     told = [int(_number(image, side, where)) if image.get(side) else None for side in ("height", "width")]
     size = upright_size(photo, where, told)
     objects: dict[tuple, shapes.ParsedObject] = {}
@@ -175,7 +182,7 @@ def _parse_image(image: ElementTree.Element, path: Path, photos: PhotoFolder) ->
         elif entry.tag not in (*NO_MASK, "tag"):  # a tag is a class of the whole image
             raise BrokenAnnotation(*shape_where, "shape", f"one of {', '.join((*READERS, *NO_MASK))}", entry.tag)
     limits.check_masks(len(objects), *size, where)
-    return shapes.ParsedImage(name, photo, size, list(objects.values()))
+    return shapes.ParsedImage(there, photo, size, list(objects.values()))
 
 
 def _is_crowd(entry: ElementTree.Element) -> bool:

@@ -247,6 +247,11 @@ class Config(NetworkSettings, DerivedSettings):
     )
     RPN_CHANNELS = Setting(512, "Width of the RPN's shared convolution.", whole(1), "channels", GRAPH)
     MASK_HEAD_CHANNELS = Setting(256, "Width of the mask head's convolutions.", whole(1), "channels", GRAPH)
+    MAX_BROKEN_IMAGES = Setting(
+        0.25,
+        "Share of images that training goes on without if the `load_image` or `load_mask` of a dataset fails for them.",
+        number(0, 1),
+    )
     TRAIN_ON_EMPTY_IMAGES = Setting(False, "Train on images without objects, too.", YES_OR_NO)
     ADD_GT_TO_PROPOSALS = Setting(
         False, "Ground-truth boxes join the proposals while training (Faster R-CNN).", YES_OR_NO, effect=TRAINING_GRAPH

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import os
+
+import keras
+
 
 def unwrap_build(layer) -> None:
     """Removes the wrapper that Keras puts around `build` of an instance: it drops the return value.
@@ -19,6 +24,28 @@ def source_of(tensor):
 def forget_compiled_steps(model) -> None:
     """Makes the next `fit` and `evaluate` trace the loss again, with the settings as they are then."""
     model.train_function = model.test_function = None
+
+
+@functools.cache
+def let_checkpoints_end_in_h5() -> None:
+    """Lets `ModelCheckpoint("x.h5", save_weights_only=True)` be made: Keras 3 wants ".weights.h5" for its own models.
+
+    `MaskRCNN.save_weights` writes both. For any other model, `save_weights` refuses the name when it is called.
+    """
+    checkpoint = keras.callbacks.ModelCheckpoint
+    original = checkpoint.__init__
+
+    @functools.wraps(original)
+    def init(self, filepath, *args, **kwargs):
+        path = os.fspath(filepath)
+        old = path.endswith(".h5") and not path.endswith(".weights.h5")
+        weights_only = kwargs.get("save_weights_only", args[3] if len(args) > 3 else False)
+        if not (old and weights_only):
+            return original(self, filepath, *args, **kwargs)
+        original(self, path.removesuffix(".h5") + ".weights.h5", *args, **kwargs)
+        self.filepath = path
+
+    checkpoint.__init__ = init
 
 
 def symbolic_build(model) -> None:

@@ -7,6 +7,7 @@ Boxes are (y1, x1, y2, x2): for users in pixels, y2 and x2 exclusive; in the net
 from __future__ import annotations
 
 import datetime
+import os
 from functools import wraps
 
 import keras
@@ -17,6 +18,7 @@ from mrcnn.compat import methods as scripts
 from mrcnn.compat.functions import log
 from mrcnn.compat.methods import eagerly, follows_settings, or_torch_train
 from mrcnn.compat.model_names import *  # noqa: F403  what scripts import from here
+from mrcnn.compat.script_names import lazy_attribute, lazy_names
 from mrcnn.compat.tf1 import teach_tf_identity
 from mrcnn.config import Config
 from mrcnn.config_checks import warn_of_contradictions
@@ -25,7 +27,7 @@ from mrcnn.distribution import find_devices
 from mrcnn.graph import MODES, build_stages, detection_graph, set_thresholds, training_graph
 from mrcnn.inference import activations, molding
 from mrcnn.inference.detector import Detector
-from mrcnn.keras_private import forget_compiled_steps, symbolic_build, unwrap_build
+from mrcnn.keras_private import forget_compiled_steps, let_checkpoints_end_in_h5, symbolic_build, unwrap_build
 from mrcnn.nn.heads import CLASS_DEPENDENT_LAYERS
 from mrcnn.nn.precision import computing_in, log_processor, warn_if_slow
 from mrcnn.ops.boxes import norm_boxes
@@ -36,7 +38,7 @@ from mrcnn.weights.metadata import config_of
 
 
 @keras.saving.register_keras_serializable(package="mrcnn")
-class MaskRCNN(keras.Model):
+class MaskRCNN(scripts.ScriptModel):
     """Mask R-CNN with matterport's methods, as a Keras model: `compile`, `fit`, `save` and callbacks work as usual.
 
     Args:
@@ -70,19 +72,26 @@ class MaskRCNN(keras.Model):
 
     @eagerly
     def __init__(self, mode, config=None, model_dir=".", strategy=None, weights=None, class_names=None, **kwargs):
-        if mode not in MODES:
-            raise ValueError(f"mode is {mode!r}; expected one of {', '.join(MODES)}.")
+        if not isinstance(mode, str) or mode not in MODES:
+            raise ValueError(
+                f"mode is {mode!r}; expected one of {', '.join(MODES)}. (clone_model can't copy this model:"
+                " MaskRCNN.from_config(model.get_config()) can, then set_weights.)"
+            )
         config = config_of(weights) if config is None else config
         config.validate()
         warn_of_contradictions(config, stacklevel=4)
         teach_tf_identity()
+        let_checkpoints_end_in_h5()
         warn_if_slow(config.COMPUTE_DTYPE, processor.cpu_flags())
         log_processor()
         devices = find_devices(config, strategy)
         with devices.scope(), computing_in(config.COMPUTE_DTYPE):
-            stages = build_stages(config)
-            graph = training_graph if mode == "training" else detection_graph
-            inputs, outputs = graph(stages, config)
+            if scripts.overridden(self, MaskRCNN, "build"):
+                stages, (inputs, outputs) = None, scripts.graph_of_own_build(self, mode, config)
+            else:
+                stages = build_stages(config)
+                graph = training_graph if mode == "training" else detection_graph
+                inputs, outputs = graph(stages, config)
             super().__init__(inputs=inputs, outputs=outputs, **{"name": "mask_rcnn", **kwargs})
             means = [keras.metrics.Mean(name=name) for name in training.LOSS_NAMES] if mode == "training" else []
         unwrap_build(self)
@@ -90,6 +99,7 @@ class MaskRCNN(keras.Model):
         self.config = config
         self.model_dir = str(model_dir)
         self.devices = devices
+        self.process_id = os.getpid()
         self._detector = Detector(stages, devices, config.IMAGE_SHAPE)
         of_mode = TRAINING_GRAPH if mode == "training" else DETECT
         in_graph = ["MEAN_PIXEL"] if config.BACKBONE == "mobilenet_v2" else []  # it has a normalization of its own
@@ -113,6 +123,7 @@ class MaskRCNN(keras.Model):
 
     def _follow_settings(self, method: str, follows=()) -> None:
         """Makes changes of `config` take effect, or refuses them."""
+        scripts.refuse_in_fork(self)
         self.config.validate()
         self._built_with.refuse_changes(self.config, method, follows)
         set_thresholds(self, self.config)
@@ -158,7 +169,11 @@ class MaskRCNN(keras.Model):
         with self.devices.scope():
             return super().evaluate(x, *args, **kwargs)
 
-    predict = follows_settings(keras.Model.predict)
+    @follows_settings
+    @wraps(keras.Model.predict)
+    def predict(self, x, *args, **kwargs):
+        return super().predict(scripts.without_anchors(self, x), *args, **kwargs)
+
     predict_on_batch = follows_settings(keras.Model.predict_on_batch)
     train_on_batch = follows_settings(keras.Model.train_on_batch)
     test_on_batch = follows_settings(keras.Model.test_on_batch)
@@ -229,6 +244,8 @@ class MaskRCNN(keras.Model):
             A dict for each image: `rois` [n, (y1, x1, y2, x2)] int32 pixels, `class_ids` [n] int32,
             `scores` [n] float32, best first, `masks` [H0, W0, n] bool.
         """
+        if scripts.overridden(self, MaskRCNN, "build", "mold_inputs", "unmold_detections", "get_anchors"):
+            return scripts.detect_by_methods(self, images)
         self._follow_settings("detect", FOLLOWED_BY_DETECT)
         return self._detector.detect(images, self.config, log if verbose else None)
 
@@ -376,17 +393,9 @@ class MaskRCNN(keras.Model):
         training.freeze(model, frozen_layers)
         return model
 
-    # ---- What only old scripts call ----------------------------------------------------------------------------------
-    build = scripts.build
-    ancestor = scripts.ancestor
-    find_trainable_layer = scripts.find_trainable_layer
-    get_trainable_layers = scripts.get_trainable_layers
-    _make_predict_function = scripts._make_predict_function
 
-    @property
-    def keras_model(self) -> MaskRCNN:
-        return self
+def __getattr__(name: str):
+    return lazy_attribute(name)
 
-    def __dir__(self):
-        # Keras finds what to save through `dir`, and would follow `keras_model` round and round.
-        return [name for name in super().__dir__() if name != "keras_model"]
+
+__all__ = [*(name for name in globals() if not name.startswith("_")), *lazy_names()]  # for star imports

@@ -13,6 +13,7 @@ import pytest
 from data_kit import Blocks, TinyConfig
 
 from mrcnn.data.dataset import Dataset
+from mrcnn.data.formats.broken import BrokenAnnotation
 from mrcnn.data.generator import DataGenerator, data_generator
 from mrcnn.data.rpn_targets import build_rpn_targets
 from mrcnn.data.sample_stream import SampleStream
@@ -187,16 +188,69 @@ def test_a_dataset_without_objects_is_an_error_instead_of_an_endless_loop():
         DataGenerator(Blocks(counts=(0, 0, 0)), TinyConfig(), seed=0)[0]
 
 
-def test_an_image_that_can_not_be_loaded_is_named():
-    class Broken(Blocks):
-        def load_image(self, image_id):
-            if image_id == 3:
-                raise OSError("cut off")
-            return super().load_image(image_id)
+class BrokenImage(Blocks):
+    """Its `load_image` or `load_mask` fails for one image."""
 
-    generator = DataGenerator(Broken(), TinyConfig(), shuffle=False, seed=0)
-    with pytest.raises(ValueError, match=r"Can't load image 3 \(blocks\.3\): cut off"):
+    def load_image(self, image_id):
+        if image_id == 3:
+            raise OSError("cut off")
+        return super().load_image(image_id)
+
+
+def test_one_image_that_can_not_be_loaded_does_not_end_the_training():
+    dataset = BrokenImage(counts=(1, 1, 1, 1, 1))
+    generator = DataGenerator(dataset, TinyConfig(), shuffle=False, seed=0)
+    generator[0]
+    with pytest.warns(UserWarning, match=r"Can't load image 3 \(blocks\.3\): OSError: cut off\n.* goes on without it"):
+        assert image_ids(generator[1]) == [2, 4]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert image_ids(generator[1]) == [2, 4]  # named once
+
+
+@pytest.mark.parametrize("share", [0, 0.15])
+def test_too_many_images_that_can_not_be_loaded_are_an_error(share):
+    dataset = BrokenImage(counts=(1, 1, 1, 1, 1))
+    generator = DataGenerator(dataset, TinyConfig(MAX_BROKEN_IMAGES=share), shuffle=False, seed=0)
+    with pytest.raises(ValueError, match=r"Can't load image 3 .*\n1 of 5 images .*MAX_BROKEN_IMAGES"):
         generator[1]
+
+
+def test_a_broken_annotation_is_an_error_at_once():
+    class Known(Blocks):
+        def load_mask(self, image_id):
+            raise BrokenAnnotation("a.json", "entry", "points", "a polygon", [])
+
+    with pytest.raises(BrokenAnnotation, match="a.json"):
+        DataGenerator(Known(), TinyConfig(), shuffle=False, seed=0)[0]
+
+
+@pytest.mark.filterwarnings("ignore:image")
+def test_a_crop_that_misses_all_objects_is_drawn_again():
+    class Corner(Blocks):
+        """One object of 3 x 3 pixels in 200 x 200: a crop of 64 x 64 misses it 9 times out of 10."""
+
+        def load_image(self, image_id):
+            return np.zeros((200, 200, 3), np.uint8)
+
+        def load_mask(self, image_id):
+            masks = np.zeros((200, 200, 1), bool)
+            masks[100:103, 100:103] = True
+            return masks, np.ones(1, np.int32)
+
+    config = TinyConfig(IMAGE_RESIZE_MODE="crop", IMAGE_MIN_DIM=64, IMAGE_MAX_DIM=64, IMAGES_PER_GPU=1)
+    for seed in range(10):
+        batch = DataGenerator(Corner(counts=(1, 1)), config, shuffle=False, seed=seed)[0][0]
+        assert (batch["input_gt_class_ids"] > 0).sum() == 1
+
+
+@pytest.mark.filterwarnings("ignore:image")
+def test_objects_that_are_always_lost_are_an_error_with_the_cure():
+    generator = DataGenerator(
+        Blocks(counts=(1, 1)), TinyConfig(), shuffle=False, seed=0, augmentation=lambda i, m: (i, np.zeros_like(m))
+    )
+    with pytest.raises(ValueError, match="lost all objects"):
+        generator[0]
 
 
 @pytest.mark.parametrize(

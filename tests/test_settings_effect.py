@@ -141,7 +141,10 @@ WITH = {
     "MASK_POOL_SIZE": {"MASK_SHAPE": [14, 14]},
     "IMAGE_CHANNEL_COUNT": {"MEAN_PIXEL": [1]},
 }  # to be valid
-OTHERWISE = {"VALIDATION_STEPS": "test_training.py trains with 1 and with None"}
+OTHERWISE = {
+    "VALIDATION_STEPS": "test_training.py trains with 1 and with None",
+    "MAX_BROKEN_IMAGES": "test_data_generator.py loads with 0 and with a share",
+}
 CASES = [(name, effect, *case) for effect, settings in NEW.items() for name, case in settings.items()]
 
 

@@ -1,14 +1,16 @@
-"""Methods of `MaskRCNN` that only scripts written for matterport's class need; `mrcnn.model` adds them to the class."""
+"""Methods of `MaskRCNN` that only scripts written against matterport's class need; `mrcnn.model` takes them over."""
 
 from __future__ import annotations
 
+import os
 import re
 from functools import wraps
 
 import keras
+import numpy as np
 
 from mrcnn.compat.tf1 import eager_mode
-from mrcnn.graph import MODES, build_model
+from mrcnn.graph import INFERENCE_OUTPUTS, MODES, build_model
 from mrcnn.inference import activations
 
 
@@ -24,7 +26,7 @@ def eagerly(method):
 
 
 def follows_settings(method):
-    """Decorator of Keras's methods: changed settings take effect in this call, or an error names them."""
+    """Decorator of Keras's methods: settings that changed take effect in this call, or are refused by name."""
 
     @eagerly
     @wraps(method)
@@ -48,32 +50,156 @@ def or_torch_train(method):
     return train
 
 
-def build(self, *args, **kwargs):
-    """Keras's `build(input_shape)`, or matterport's `build(mode, config)`, which returns a new keras.Model."""
-    mode, config = kwargs.get("mode", args[0] if args else None), kwargs.get("config", args[-1] if args else None)
-    if isinstance(mode, str) and mode in MODES:
-        return build_model(mode, config)
-    return keras.Model.build(self, *args, **kwargs)
+_forked = False  # whether this process was forked from another one; see `refuse_in_fork`
 
 
-def ancestor(self, tensor, name: str, checked=None):
-    """Returns the symbolic tensor `name` of this model, or None. `mrcnn.inference.activations` lists the names.
+def _note_fork() -> None:
+    global _forked
+    _forked = True
 
-    `tensor` and `checked` exist for compatibility; the graph is searched by name only.
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
+
+
+def refuse_in_fork(model) -> None:
+    """Refuses to run a model of the parent process in a forked child, where its threads don't exist and it would hang.
+
+    Raises:
+        RuntimeError: with what to do instead.
     """
-    with eager_mode():
-        return activations.find_tensor(self, re.sub(r"^/|/$", "", name))
+    if _forked and model.process_id != os.getpid():
+        raise RuntimeError(
+            f"This model was built in process {model.process_id} and is used in a process forked from it. The threads"
+            " of the backend don't exist here, so it would wait forever. Start processes with"
+            ' multiprocessing.get_context("spawn") and build the model in each of them, or use threads.'
+        )
 
 
-def find_trainable_layer(self, layer):
-    """Returns the layer inside a wrapper, or the layer itself."""
-    return self.find_trainable_layer(layer.layer) if hasattr(layer, "layer") else layer
+def without_anchors(model, x):
+    """The inputs of `predict`: scripts also pass anchors, `[molded_images, image_metas, anchors]`.
+
+    Raises:
+        ValueError: the anchors are not those that the settings give, which the graph computes itself.
+    """
+    if model.mode != "inference" or not isinstance(x, (list, tuple)) or len(x) != 3:
+        return x
+    images, metas, anchors = x
+    expected = model.get_anchors(np.shape(images)[1:])
+    anchors = np.asarray(anchors)
+    if anchors.shape[-2:] != expected.shape or not np.allclose(anchors, expected, atol=1e-5):
+        raise ValueError(
+            f"predict got anchors of shape {anchors.shape} that differ from those of the settings, {expected.shape}."
+            " The network computes its anchors itself: set RPN_ANCHOR_SCALES, RPN_ANCHOR_RATIOS and BACKBONE_STRIDES"
+            " instead."
+        )
+    return [images, metas]
 
 
-def get_trainable_layers(self) -> list:
-    """Returns all layers with weights, without their wrappers."""
-    return [layer for layer in map(self.find_trainable_layer, self.layers) if layer.get_weights()]
+def detect_by_methods(model, images) -> list[dict]:
+    """`detect` of a subclass that overrides `mold_inputs`, `unmold_detections` or `get_anchors`: calls them in turn."""
+    molded, metas, windows = model.mold_inputs(images)
+    anchors = model.get_anchors(molded[0].shape)
+    anchors = np.broadcast_to(anchors, (len(molded), *anchors.shape))
+    detections, _, _, masks, *_ = model.predict([molded, metas, anchors], verbose=0)
+    names = ("rois", "class_ids", "scores", "masks")
+    return [
+        dict(zip(names, model.unmold_detections(detections[i], masks[i], np.shape(image), molded[i].shape, windows[i])))
+        for i, image in enumerate(images)
+    ]
 
 
-def _make_predict_function(self) -> None:
-    """Does nothing; Keras 3 creates the function when needed. TF1 web servers call this before they start threads."""
+def overridden(model, cls, *names: str) -> list[str]:
+    """Those of the methods that a subclass of `cls` overrides."""
+    return [name for name in names if getattr(type(model), name) is not getattr(cls, name)]
+
+
+def keep_keras_build(cls) -> None:
+    """Called for each subclass: one that overrides matterport's `build(mode, config)` keeps Keras's `build` as well."""
+    own = cls.__dict__.get("build")
+    if own is None:
+        return
+
+    def dispatch(self, *args, **kwargs):
+        mode = kwargs.get("mode", args[0] if args else None)
+        return own(self, *args, **kwargs) if isinstance(mode, str) else keras.Model.build(self, *args, **kwargs)
+
+    dispatch.__name__, dispatch.__doc__ = "build", own.__doc__  # not its signature, by which Keras calls `build`
+    cls.build = dispatch
+
+
+def graph_of_own_build(model, mode: str, config) -> tuple:
+    """Inputs and outputs of the network that a subclass's `build(mode, config)` returns.
+
+    Raises:
+        TypeError: they aren't those that `fit` and `detect` work with.
+    """
+    network = type(model).build(model, mode=mode, config=config)  # without the wrapper that Keras puts around build
+    outputs = network.output if isinstance(network, keras.Model) else network
+    if mode == "training":
+        fits = isinstance(outputs, dict) and {"rpn_class_logits", "target_mask", "mrcnn_mask"} <= set(outputs)
+        expected = "a keras.Model with the dict of outputs of graph.training_graph"
+    else:
+        fits = isinstance(outputs, (list, tuple)) and len(outputs) == len(INFERENCE_OUTPUTS)
+        expected = f"a keras.Model with the outputs {', '.join(INFERENCE_OUTPUTS)}"
+    if not fits:
+        raise TypeError(
+            f"{type(model).__name__}.build returned {outputs!r}; expected {expected}. Call super().build(mode, config)"
+            " and change what lies between its inputs and outputs."
+        )
+    return network.inputs, outputs
+
+
+class ScriptModel(keras.Model):
+    """What only scripts written for matterport's class and for Keras 2 call."""
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        keep_keras_build(cls)
+
+    @property
+    def keras_model(self):
+        return self
+
+    def __dir__(self):
+        # Keras finds what to save through `dir`, and would follow `keras_model` round and round.
+        return [name for name in super().__dir__() if name != "keras_model"]
+
+    def save(self, filepath, *args, **kwargs):
+        """Keras's `save`, to a `.keras` file."""
+        if str(filepath).endswith((".h5", ".hdf5")):
+            raise ValueError(
+                f"{filepath}: a MaskRCNN is not saved as a whole to HDF5, which Keras 3 could not load again. Save it"
+                " to a .keras file, or its weights with save_weights('x.h5')."
+            )
+        super().save(filepath, *args, **kwargs)
+
+    def fit_generator(self, generator, steps_per_epoch=None, epochs=1, **kwargs):
+        """Keras 2's name of `fit`."""
+        return self.fit(generator, steps_per_epoch=steps_per_epoch, epochs=epochs, **kwargs)
+
+    def build(self, *args, **kwargs):
+        """Keras's `build(input_shape)`; or matterport's `build(mode, config)`: a new graph as a plain keras.Model."""
+        mode, config = kwargs.get("mode", args[0] if args else None), kwargs.get("config", args[-1] if args else None)
+        if isinstance(mode, str) and mode in MODES:
+            return build_model(mode, config)
+        return keras.Model.build(self, *args, **kwargs)
+
+    def ancestor(self, tensor, name: str, checked=None):
+        """The symbolic tensor `name` of this model, or None. `mrcnn.inference.activations` lists the names.
+
+        `tensor` and `checked` are matterport's; a Keras 3 graph is searched by name alone.
+        """
+        with eager_mode():
+            return activations.find_tensor(self, re.sub(r"^/|/$", "", name))
+
+    def find_trainable_layer(self, layer):
+        """The layer inside a wrapper, or the layer itself."""
+        return self.find_trainable_layer(layer.layer) if hasattr(layer, "layer") else layer
+
+    def get_trainable_layers(self) -> list:
+        """All layers with weights, unwrapped."""
+        return [layer for layer in map(self.find_trainable_layer, self.layers) if layer.get_weights()]
+
+    def _make_predict_function(self) -> None:
+        """Does nothing: Keras 3 makes it when needed. TF1 web servers called this before they started threads."""

@@ -24,12 +24,14 @@ from mrcnn.config import Config
 from mrcnn.data.anchor_index import AnchorIndex
 from mrcnn.data.augment import AugmentationError, check_augmentation
 from mrcnn.data.dataset import Dataset, describe_image
+from mrcnn.data.formats.broken import BrokenAnnotation
 from mrcnn.data.rpn_targets import choose_anchors
 from mrcnn.data.training_sample import mold_sample, read_sample
 from mrcnn.ops.anchors import anchors_of_image
 from mrcnn.ops.meta import SHAPE
 
 SAMPLE, ORDER, ROIS = 0, 1, 2  # purposes of random numbers; part of their seeds, so that they are independent
+DRAWS = 50  # how often each image is cropped and augmented before a sample is given up
 SHAPES_KEPT = 8  # anchor indices in memory; one takes about 20 MB at 1024 x 1024
 
 
@@ -83,6 +85,7 @@ class SampleStream:
         self.no_augmentation_sources = set(no_augmentation_sources or ())
         self.replaced = 0
         self._without_objects: set[int] = set()  # image ids
+        self._broken: set[int] = set()  # image ids that can't be loaded
         self._orders: dict[int, np.ndarray] = {}  # permutations by epoch
         self._indices: dict[tuple[int, ...], AnchorIndex] = {}  # by (H, W)
         self._lock = threading.Lock()
@@ -118,18 +121,30 @@ class SampleStream:
     def sample(self, place: int) -> Sample:
         """The sample at a place.
 
-        An image without objects is replaced with the next one that has some, unless config.TRAIN_ON_EMPTY_IMAGES.
+        An image without objects is replaced with the next one that has some, unless config.TRAIN_ON_EMPTY_IMAGES; so is
+        one whose objects are lost in a random crop, and one that a dataset of the user's can't load.
 
         Raises:
-            ValueError: an image can't be loaded (the message names it), or no image has an object.
+            ValueError: an image of a known format can't be loaded (the message names it), more images than
+                `config.MAX_BROKEN_IMAGES` can't be loaded, no image has an object, or all objects are always lost.
         """
         rng = self.rng(place)
-        for offset in range(len(self)):
-            image_id = self.image_id(place + offset)
+        for offset in range(len(self) * DRAWS):  # a crop that misses all objects is drawn again
+            if offset >= len(self) and len(self._without_objects | self._broken) == len(self):
+                break
+            image_id = self.image_id(place + offset % len(self))
+            if image_id in self._broken:
+                continue
             loaded = None if image_id in self._without_objects else self._load(image_id, rng)
             if loaded is not None:
                 return self._with_targets(*loaded, rng)
-            self._count_replaced(image_id)
+            if image_id not in self._broken:
+                self._count_replaced(image_id)
+        if len(self._without_objects | self._broken) < len(self):
+            raise ValueError(
+                f"{DRAWS} random crops or augmentations of each image of {type(self.dataset).__name__} lost all"
+                " objects. Use larger crops (IMAGE_MIN_DIM), or a weaker augmentation."
+            )
         raise ValueError(
             f"None of the {len(self)} images of {type(self.dataset).__name__} has an object. Check its load_mask(),"
             " or set Config.TRAIN_ON_EMPTY_IMAGES = True if this is intended."
@@ -142,6 +157,12 @@ class SampleStream:
         augmentations = [] if source in self.no_augmentation_sources else self.augmentations
         try:
             image, masks, class_ids = read_sample(dataset, config, image_id)
+        except BrokenAnnotation:
+            raise
+        except Exception as error:
+            self._leave_out(image_id, error)
+            return None
+        try:
             if not config.TRAIN_ON_EMPTY_IMAGES and not (class_ids > 0).any():
                 self._without_objects.add(image_id)
                 return None
@@ -152,6 +173,19 @@ class SampleStream:
             failed = "augment" if isinstance(error, AugmentationError) else "load"
             raise ValueError(f"Can't {failed} {describe_image(dataset, image_id)}: {error}") from error
         return loaded if config.TRAIN_ON_EMPTY_IMAGES or (loaded[2] > 0).any() else None
+
+    def _leave_out(self, image_id: int, error: Exception) -> None:
+        """Warns once of an image that can't be loaded, and raises if there are too many of them."""
+        text = f"Can't load {describe_image(self.dataset, image_id)}: {type(error).__name__}: {error}"
+        with self._lock:
+            self._broken.add(image_id)
+        share = self.config.MAX_BROKEN_IMAGES
+        if len(self._broken) > share * len(self):
+            raise ValueError(
+                f"{text}\n{len(self._broken)} of {len(self)} images can't be loaded; Config.MAX_BROKEN_IMAGES = {share}"
+                " is the largest share that training goes on with."
+            ) from error
+        warnings.warn(f"{text}\nTraining goes on without it.", stacklevel=2)
 
     def _with_targets(self, image, image_meta, class_ids, boxes, masks, rng: np.random.Generator) -> Sample:
         index = self.anchor_index(image.shape)

@@ -1,25 +1,29 @@
-"""Prepares batches and arguments for `fit` and `evaluate`."""
+"""The batches that `fit` and `evaluate` take."""
 
 from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
 
 import keras
 
 from mrcnn.data.generator import DataGenerator
 
+OLD_FIT_ARGUMENTS = ("max_queue_size", "workers", "use_multiprocessing")  # of Keras 2
+
 
 def stream_of(batches, devices):
-    """Converts a `DataGenerator` to what `fit` can use, and returns the steps per epoch.
+    """What `fit` can take in place of a `DataGenerator`, and how many steps an epoch has.
 
-    With the resize modes "none" and "pad64", batches differ in size. With TensorFlow, Keras infers their shape from the
-    first two batches of an epoch and fails if a later one differs, so they go through a `tf.data.Dataset` without a
-    fixed size.
+    In the resize modes "none" and "pad64" batches differ in size. Under TensorFlow Keras would settle their shape by
+    the first two of an epoch and fail at a third one, so they go through a `tf.data.Dataset` that leaves it open.
 
     Args:
-        batches: Argument of `fit` or `evaluate`.
-        devices: `distribution.Devices` that share the batches.
+        batches: of `fit` or `evaluate`.
+        devices: `distribution.Devices` that will share them.
 
     Returns:
-        (batches, None) if no conversion is needed, otherwise (endless tf.data.Dataset, steps).
+        (batches, None) as given, where nothing needs to be done; or (tf.data.Dataset without end, steps).
     """
     if not isinstance(batches, DataGenerator):
         return batches, None
@@ -47,9 +51,17 @@ def stream_of(batches, devices):
 
 
 def fit_arguments(x, kwargs: dict, devices):
-    """Completes the keyword arguments of `fit` for a `DataGenerator`; returns the data to train on."""
+    """Completes the arguments of `fit` for a `DataGenerator` or a generator; returns what `fit` trains on."""
+    old = [name for name in OLD_FIT_ARGUMENTS if kwargs.pop(name, None)]
+    if old:
+        warnings.warn(
+            f"fit ignores {', '.join(old)}, which Keras 3 doesn't have. `train` and `DataGenerator` take workers and"
+            " use_multiprocessing.",
+            stacklevel=5,
+        )
+    x, kwargs["validation_data"] = (without_empty_targets(data) for data in (x, kwargs.get("validation_data")))
     if isinstance(x, DataGenerator):
-        kwargs.setdefault("shuffle", False)  # the generator shuffles images; Keras would shuffle batches
+        kwargs.setdefault("shuffle", False)  # it has an order of its own; Keras would mix up each epoch's batches
     x, steps = stream_of(x, devices)
     if steps is not None:
         kwargs.setdefault("steps_per_epoch", steps)
@@ -59,8 +71,15 @@ def fit_arguments(x, kwargs: dict, devices):
     return x
 
 
+def without_empty_targets(batches):
+    """Generators of matterport's kind yield `[inputs], []`; Keras 3 wants `((inputs),)`. Other data stay as given."""
+    if not isinstance(batches, Iterator):
+        return batches
+    return ((tuple(batch[0]),) if len(batch) > 1 and len(batch[1]) == 0 else batch for batch in batches)
+
+
 def evaluate_arguments(x, kwargs: dict, devices):
-    """Completes the keyword arguments of `evaluate` for a `DataGenerator`; returns the data to evaluate on."""
+    """Completes the arguments of `evaluate` for a `DataGenerator`; returns what `evaluate` runs on."""
     x, steps = stream_of(x, devices)
     if steps is not None:
         kwargs.setdefault("steps", steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import warnings
 
@@ -48,7 +49,10 @@ def train(model, train_dataset, val_dataset, learning_rate, epochs, layers, augm
             f"layers={layers!r} matches no layer with weights, so nothing would be trained; expected one of"
             f" {', '.join(LAYER_REGEX)}, or a regular expression that matches whole layer names."
         )
-    model.compile(optimizer, learning_rate=learning_rate)
+    if "optimizer" in inspect.signature(model.compile).parameters:
+        model.compile(optimizer, learning_rate=learning_rate)
+    else:  # a subclass has matterport's compile(learning_rate, momentum)
+        model.compile(learning_rate, config.LEARNING_MOMENTUM)
     history = model.fit(
         batches, initial_epoch=model.epoch, epochs=epochs, validation_data=val_batches,
         callbacks=run_callbacks(model.log_dir, model.checkpoint_path, custom_callbacks or (), writes),

@@ -10,6 +10,7 @@ import base64
 import io
 import itertools
 import json
+import shutil
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -340,4 +341,14 @@ def keras_archive(folder: Path) -> Path:
     return folder / "w.keras"
 
 
-WEIGHTS: dict[str, Callable[[Path], Path]] = {case.__name__: case for case in (matterport_h5, keras_h5, keras_archive)}
+def _copier(file: Path) -> Callable[[Path], Path]:
+    return lambda folder: Path(shutil.copy(file, folder))
+
+
+# Files of PyTorch projects, which PyTorch wrote: zip archives, streams of pickles, safetensors, detectron2's pickles.
+CONTAINERS = Path(__file__).resolve().parent.parent / "golden" / "torch" / "containers"
+STATE_DICTS = {file.name: _copier(file) for file in sorted(CONTAINERS.iterdir()) if file.suffix != ".npz"}
+WEIGHTS: dict[str, Callable[[Path], Path]] = {
+    **{case.__name__: case for case in (matterport_h5, keras_h5, keras_archive)},
+    **STATE_DICTS,
+}

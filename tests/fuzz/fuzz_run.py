@@ -129,9 +129,14 @@ def read_masks(path: Path) -> None:
 
 def read_weights(path: Path) -> None:
     """Reads all that a weight file holds."""
+    import fuzz_cases
+
     from mrcnn import weights
 
-    weights.read_weights(path)
+    if path.name in fuzz_cases.STATE_DICTS:
+        weights.read_state_dict(path)
+    else:
+        weights.read_weights(path)
     weights.read_class_names(path)
     weights.read_settings(path)
 

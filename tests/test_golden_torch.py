@@ -188,4 +188,5 @@ def test_detections(case):
             masks = np.moveaxis(masks[match], 0, -1)
             both, either = (found["masks"] & masks).sum((0, 1)), (found["masks"] | masks).sum((0, 1))
             assert both.sum() / either.sum() >= 0.999
-            assert np.all(either - both <= np.maximum(1, 0.001 * either))  # a pixel of a small mask is more than 0.1 %
+            # In float64 up to 6 of 100,000 pixels differ as well; one is more than 0.1 % of a small mask.
+            assert np.all(either - both <= np.maximum(2, 0.001 * either))

@@ -40,6 +40,7 @@ class Stages:
 
     image: keras.KerasTensor  # [B, H, W, channels]
     meta: keras.KerasTensor  # [B, 12 + C]
+    backbone: list  # C2..C5; C5 is None without a pyramid
     pyramid: list  # P2..P5, whose features the heads see; [C4] without a pyramid
     levels: list  # P2..P6, or [C4]: the RPN's
     rpn: list  # logits [B, A, 2], probs [B, A, 2], deltas [B, A, 4]
@@ -70,6 +71,7 @@ def build_stages(config) -> Stages:
     return Stages(
         image,
         meta,
+        [c2, c3, c4, c5],
         pyramid[:4],
         pyramid,
         rpn,

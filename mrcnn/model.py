@@ -24,7 +24,7 @@ from mrcnn.config import Config
 from mrcnn.config_checks import warn_of_contradictions
 from mrcnn.data.class_names import check_same_classes
 from mrcnn.distribution import find_devices
-from mrcnn.graph import MODES, build_stages, detection_graph, set_thresholds, training_graph
+from mrcnn.graph import Stages, build_stages, detection_graph, set_thresholds, training_graph
 from mrcnn.inference import activations, molding
 from mrcnn.inference.detector import Detector
 from mrcnn.keras_private import forget_compiled_steps, let_checkpoints_end_in_h5, symbolic_build, unwrap_build
@@ -72,11 +72,7 @@ class MaskRCNN(scripts.ScriptModel):
 
     @eagerly
     def __init__(self, mode, config=None, model_dir=".", strategy=None, weights=None, class_names=None, **kwargs):
-        if not isinstance(mode, str) or mode not in MODES:
-            raise ValueError(
-                f"mode is {mode!r}; expected one of {', '.join(MODES)}. (clone_model can't copy this model:"
-                " MaskRCNN.from_config(model.get_config()) can, then set_weights.)"
-            )
+        scripts.check_mode(mode)
         config = config_of(weights) if config is None else config
         config.validate()
         warn_of_contradictions(config, stacklevel=4)
@@ -112,6 +108,11 @@ class MaskRCNN(scripts.ScriptModel):
         self.set_log_dir()
         if weights is not None:
             self.load_weights(weights, by_name=True)
+
+    @property
+    def stages(self) -> Stages:
+        """The symbolic tensors and heads of the network."""
+        return self._detector.stages
 
     @property
     def class_names(self) -> list[str] | None:

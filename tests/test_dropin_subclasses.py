@@ -155,3 +155,18 @@ def test_a_forked_child_raises_instead_of_hanging(inference):
             os._exit(7 if "forked" in str(error) else 8)
         os._exit(9)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+# ---- Layers of a backbone of the user's ------------------------------------------------------------------------------
+@pytest.mark.parametrize(("layers", "trains"), [("heads", ""), ("5+", "5"), ("4+", "45"), ("3+", "345")])
+def test_stages_of_a_callable_backbone_are_counted_by_their_place(layers, trains, tmp_path):
+    def backbone(image, architecture, stage5=True, train_bn=None):
+        stages = [image]
+        for i in range(1, 6):
+            stages.append(keras.layers.Conv2D(4, 3, 2, padding="same", activation="relu", name=f"own_{i}")(stages[-1]))
+        return stages[1:]
+
+    config = tiny_config(BACKBONE=backbone, STEPS_PER_EPOCH=1, VALIDATION_STEPS=0)
+    model = modellib.MaskRCNN("training", config, str(tmp_path))
+    model.train(Squares(2), None, 0.001, epochs=0, layers=layers)
+    assert "".join(str(i) for i in range(1, 6) if model.get_layer(f"own_{i}").trainable) == trains

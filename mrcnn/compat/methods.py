@@ -150,6 +150,15 @@ def graph_of_own_build(model, mode: str, config) -> tuple:
     return network.inputs, outputs
 
 
+def check_mode(mode) -> None:
+    """Raises ValueError for another mode; `clone_model`, which passes tensors there, is told how to copy a model."""
+    if not isinstance(mode, str) or mode not in MODES:
+        raise ValueError(
+            f"mode is {mode!r}; expected one of {', '.join(MODES)}. (clone_model can't copy this model:"
+            " MaskRCNN.from_config(model.get_config()) can, then set_weights.)"
+        )
+
+
 class ScriptModel(keras.Model):
     """What only scripts written for matterport's class and for Keras 2 call."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 import warnings
 
 import keras
@@ -12,7 +13,7 @@ import numpy as np
 from mrcnn.data.class_names import check_same_classes
 from mrcnn.data.generator import DataGenerator
 from mrcnn.training.callbacks import run_callbacks
-from mrcnn.training.trainable_layers import LAYER_REGEX
+from mrcnn.training.trainable_layers import LAYER_REGEX, STAGES, layers_from_stage
 
 
 def train(model, train_dataset, val_dataset, learning_rate, epochs, layers, augmentation=None,
@@ -43,7 +44,7 @@ def train(model, train_dataset, val_dataset, learning_rate, epochs, layers, augm
     if writes:
         rate = type(learning_rate).__name__ if callable(learning_rate) else learning_rate
         print(f"\nStarting at epoch {model.epoch}. LR={rate}\n\nCheckpoint path: {model.checkpoint_path}")
-    model.set_trainable(LAYER_REGEX.get(layers, layers), verbose=int(writes))
+    model.set_trainable(_layer_regex(model, layers), verbose=int(writes))
     if not model.trainable_variables:
         raise ValueError(
             f"layers={layers!r} matches no layer with weights, so nothing would be trained; expected one of"
@@ -60,6 +61,15 @@ def train(model, train_dataset, val_dataset, learning_rate, epochs, layers, augm
     )  # fmt: skip
     model.epoch += len(history.epoch)  # fewer than requested if a callback stopped training
     return history
+
+
+def _layer_regex(model, layers: str) -> str:
+    """The regular expression of "heads", "3+", ...; layers of a backbone of the user's count by their place in it."""
+    regex = LAYER_REGEX.get(layers, layers)
+    if layers in STAGES and callable(model.config.BACKBONE):
+        stages = model.stages
+        regex = "|".join([regex, *map(re.escape, layers_from_stage(stages.image, stages.backbone, int(layers[0])))])
+    return regex
 
 
 def learn_class_names(model, dataset) -> None:

@@ -16,6 +16,18 @@ STAGES = {
 LAYER_REGEX = {"heads": HEADS, **{name: f"{stages}|{HEADS}" for name, stages in STAGES.items()}, "all": ".*"}
 
 
+def layers_from_stage(image, stages: list, first: int) -> list[str]:
+    """Names of the layers with weights in the stages of a backbone from `first` on, by their place between C2..C5.
+
+    Args:
+        image: the symbolic input of the backbone.
+        stages: [C2, C3, C4, C5], symbolic.
+        first: 3, 4 or 5.
+    """
+    before = {layer.name for layer in keras.Model(image, stages[first - 3]).layers}
+    return [layer.name for layer in keras.Model(image, stages[-1]).layers if layer.weights and layer.name not in before]
+
+
 def set_trainable(model, layer_regex: str, train_bn: bool | None, verbose: int = 1, indent: int = 0) -> None:
     """Makes the layers trainable whose full name matches, and freezes the others.
 

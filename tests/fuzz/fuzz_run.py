@@ -108,15 +108,23 @@ def attempt(read, path: Path, folder: Path) -> tuple[str, str | None]:
     return outcome, failure or (f"took {used:.1f} s of processor time" if used > SECONDS else None)
 
 
-def read_masks(path: Path) -> None:
-    """Opens a dataset, and reads all that is in it."""
+def opened(path: Path):
+    """The dataset at a path; with class names where the files have none."""
     import fuzz_cases
-    import numpy as np
 
-    from mrcnn.data import ground_truth, open_dataset
+    from mrcnn.data import open_dataset
 
     named = fuzz_cases.CLASSES if (path / "masks").is_dir() and (path / "images").is_dir() else None
-    dataset = open_dataset(path, classes=named)
+    return open_dataset(path, classes=named)
+
+
+def read_masks(path: Path) -> None:
+    """Opens a dataset, and reads all that is in it."""
+    import numpy as np
+
+    from mrcnn.data import ground_truth
+
+    dataset = opened(path)
     for image_id in dataset.image_ids:
         image = dataset.load_image(image_id)
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:

@@ -5,6 +5,7 @@ The same 2,000 each time. `pytest tests/fuzz --long` reads 100,000 others; `fuzz
 
 from __future__ import annotations
 
+import json
 import random
 import sys
 
@@ -31,6 +32,41 @@ def test_broken_files_give_masks_or_an_error_that_names_the_file(request, tmp_pa
     for name in (*fuzz_cases.FORMATS, *fuzz_cases.WEIGHTS):  # mutations that break nothing, or everything, test nothing
         read = outcomes[name, "read"] / (count / len(fuzz_cases.FORMATS | fuzz_cases.WEIGHTS))
         assert 0.05 < read < 0.95, f"{name}: {read:.0%} of the broken files can be read"
+
+
+@pytest.mark.parametrize("name", fuzz_cases.FORMATS)
+def test_what_changes_nothing_leaves_the_masks_as_they_are(tmp_path, name):
+    """Line ends of Windows, indented JSON with keys in another order, comments."""
+    path = fuzz_cases.FORMATS[name](tmp_path)
+    whole = masks_of(path)
+    for file in tmp_path.rglob("*"):
+        if file.suffix not in (".json", ".xml", ".txt", ".csv", ".yaml", ".data", ".names"):
+            continue
+        text = file.read_text(encoding="utf-8")
+        if file.suffix == ".json":
+            text = json.dumps(reversed_keys(json.loads(text)), indent=3)
+        elif file.suffix == ".xml":
+            text = text.replace("</name>", "</name><!-- a comment -->\n").replace("/>", " />")
+        elif file.suffix == ".yaml":
+            text = f"# a comment\n{text}\nauthor: me\n"
+        file.write_bytes(text.replace("\n", "\r\n").encode())
+    again = masks_of(path)
+    assert len(whole) == len(again)
+    for (masks, names), (other_masks, other_names) in zip(whole, again):
+        np.testing.assert_array_equal(masks, other_masks)
+        assert names == other_names and masks.any()
+
+
+def masks_of(path):
+    dataset = fuzz_run.opened(path)
+    loaded = [dataset.load_mask(image_id) for image_id in dataset.image_ids]
+    return [(masks, [dataset.class_names[abs(i)] for i in class_ids]) for masks, class_ids in loaded]
+
+
+def reversed_keys(value):
+    if isinstance(value, list):
+        return [reversed_keys(item) for item in value]
+    return {key: reversed_keys(value[key]) for key in reversed(value)} if isinstance(value, dict) else value
 
 
 def test_every_format_has_a_case():

@@ -1,10 +1,10 @@
-"""Runs the notebooks from top to bottom and keeps in them what they show.
+"""Runs the notebooks from top to bottom and saves their outputs in the files.
 
     python notebooks/run.py            all of them, about 10 minutes on 4 cores
     python notebooks/run.py demo       some, by name
 
-What a notebook keeps should not depend on whose machine it ran on: what libraries write to the error stream (notes on
-CPUs and GPUs) is left out.
+The outputs should not depend on the machine, so output to stderr (messages of libraries about CPUs and GPUs) is left
+out.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from nbclient import NotebookClient
 from mrcnn.io import replacing
 
 FOLDER = Path(__file__).resolve().parent
-# Pictures go into the notebook, whatever the environment says of matplotlib.
+# Pictures are saved in the notebook, even if the environment sets another matplotlib backend.
 ENVIRONMENT = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "TF_CPP_MIN_LOG_LEVEL": "3"}
-SECONDS = 1800  # of one cell
+SECONDS = 1800  # time limit of a cell
 
 
 def execute(path, **environment):
     """Runs a notebook.
 
     Args:
-        path: of the .ipynb file, which is left as it is.
-        **environment: further environment variables for its kernel, e.g. NOTEBOOK_STEPS="2": shorter trainings.
+        path: Path of the .ipynb file, which is not modified.
+        **environment: Environment variables for its kernel, e.g. NOTEBOOK_STEPS="2" for shorter training.
 
     Returns:
         nbformat.NotebookNode, with the outputs of this run.
 
     Raises:
-        nbclient.exceptions.CellExecutionError: a cell failed; the message has the cell and its traceback.
+        nbclient.exceptions.CellExecutionError: A cell failed; the message has the cell and its traceback.
     """
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
@@ -53,7 +53,7 @@ def execute(path, **environment):
 
 
 def _joined(outputs):
-    """Printed lines that came in several parts, as one output."""
+    """Joins printed text that arrived in several parts."""
     joined = []
     for output in outputs:
         if joined and output.output_type == "stream" == joined[-1].output_type:
@@ -65,7 +65,7 @@ def _joined(outputs):
 
 def main(arguments=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("names", nargs="*", metavar="name", help="without .ipynb; none: all")
+    parser.add_argument("names", nargs="*", metavar="name", help="names without .ipynb (default: all)")
     names = parser.parse_args(arguments).names or sorted(path.stem for path in FOLDER.glob("*.ipynb"))
     for name in names:
         start, path = time.perf_counter(), FOLDER / f"{name}.ipynb"

@@ -17,7 +17,7 @@ from mrcnn.nn.heads import CLASS_DEPENDENT_LAYERS
 
 ROOT = Path(__file__).resolve().parents[1]
 LOGS = ROOT / "logs"
-CLASSES_FILE = "classes.txt"  # beside the checkpoints of runs from before checkpoints stored class names
+CLASSES_FILE = "classes.txt"  # next to checkpoints of older runs, which did not store class names
 
 
 class SmallNetwork:

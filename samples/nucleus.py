@@ -234,12 +234,12 @@ def mask_to_rle(image_id: str, mask: np.ndarray, scores: np.ndarray) -> str:
 
 # ---- Commands --------------------------------------------------------------------------------------------------------
 def train(model, dataset_dir, subset: str = "train") -> None:
-    """Trains on one subset, and watches the loss on that for validation; then draws and evaluates."""
+    """Trains on one subset, computes the loss on the validation subset, then draws detections and evaluates."""
     config = model.config
     validation = nucleus_dataset(dataset_dir, "val", config)
     for epochs, layers in config.STAGES:
         if epochs <= model.epoch:
-            continue  # done in the run that `--weights` goes on with
+            continue  # epochs already trained in the run that `--weights` continues
         rate = config.LEARNING_RATE
         model.train(
             nucleus_dataset(dataset_dir, subset, config),

@@ -191,7 +191,7 @@ def train(logs, epochs: int = EPOCHS, seed: int | None = None) -> None:
     preview(Path(logs) / "shapes_preview.png")
     if seed is not None:
         keras.utils.set_random_seed(seed)  # the initial weights
-    config = ShapesConfig(SEED=seed, WEIGHT_DECAY=0)  # no image comes twice, so there is nothing to overfit to
+    config = ShapesConfig(SEED=seed, WEIGHT_DECAY=0)  # every image is new, so the model cannot overfit
     images = epochs * config.STEPS_PER_EPOCH * config.BATCH_SIZE
     rate = warm_up_and_cosine(LEARNING_RATE, epochs, config)
     optimizer = keras.optimizers.Adam(rate, global_clipnorm=config.GRADIENT_CLIP_NORM)

@@ -70,7 +70,7 @@ class Tracker:
         self._last_number = 0
         self._numbers = np.zeros(0, int)  # [T]
         self._class_ids = np.zeros(0, int)  # [T]
-        self._boxes = np.zeros((0, 4))  # [T, 4] where last seen
+        self._boxes = np.zeros((0, 4))  # [T, 4] last detected box
         self._steps = np.zeros((0, 4))  # [T, (dy, dx, dy, dx)] of a frame
         self._missed = np.zeros(0, int)  # [T] frames since
 
@@ -209,7 +209,7 @@ def open_model(
 
     Args:
         word: `--weights`.
-        sample: one of `SAMPLES`; None: told by the weights' name.
+        sample: one of `SAMPLES`; None: from the name of the weights.
         class_names: without the background; None: those stored in the checkpoint, or else the sample's.
         logs: folder of the run folders, for "last".
 

@@ -22,7 +22,7 @@ def source_of(tensor):
 
 
 def forget_compiled_steps(model) -> None:
-    """Makes the next `fit` and `evaluate` trace the loss again, with the settings as they are then."""
+    """Makes the next `fit` and `evaluate` trace the loss again, with the settings of that time."""
     model.train_function = model.test_function = None
 
 
@@ -49,7 +49,7 @@ def let_checkpoints_end_in_h5() -> None:
 
 
 def symbolic_build(model) -> None:
-    """Replaces the hook that Keras calls under TensorFlow before `fit` and `evaluate`, to build what isn't built yet.
+    """Replaces the hook that Keras calls under TensorFlow before `fit` and `evaluate`, to build what is not built yet.
 
     Only the optimizer can be missing. On several devices Keras would run the graph on the sum of the devices' first
     batches, but masks are bool and cannot be added.

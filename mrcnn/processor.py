@@ -73,7 +73,7 @@ def describe(flags: frozenset[str] | None) -> str:
 
 
 def slow_dtype(dtype: str, flags: frozenset[str] | None) -> str | None:
-    """Why computing in `dtype` is slow on a CPU with these flags; None if it isn't, or if the flags are unknown.
+    """Explains why `dtype` is slow on a CPU with these flags; None if it isn't, or if the flags are unknown.
 
     Args:
         dtype: `Config.COMPUTE_DTYPE`.

@@ -22,7 +22,7 @@ Text is drawn as it is, never as a formula, and characters that cannot be drawn 
 
 from __future__ import annotations
 
-# os, lines, patches, Polygon and find_contours stay at module level: `from mrcnn.visualize import *` hands them on.
+# os, lines, patches, Polygon and find_contours stay at module level: `from mrcnn.visualize import *` exports them.
 import colorsys
 import itertools
 import os

@@ -105,7 +105,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="class names; needed where the files name none")
     parser.add_argument("--splits", nargs="+", default=[], metavar="NAME", help="such as: train val")
     parser.add_argument("--skip-broken", action="store_true", help="leave broken images out with a warning")
-    parser.add_argument("--attribute", help="of VIA files: the attribute that tells the class")
+    parser.add_argument("--attribute", help="VIA files: the attribute with the class")
     parser.add_argument("--crowds-as-objects", action="store_true", help="of COCO files: read iscrowd=1 as objects")
     parser.add_argument("--root", metavar="FOLDER", help="whose images the source may name, besides its own folder")
     parser.add_argument("--download", action="store_true", help="fetch images that are URLs")

@@ -33,7 +33,7 @@ from mrcnn.data.formats.unread import describe_unread
 
 SPLIT_NAMES = (("train", "training"), ("val", "valid", "validation"), ("test", "testing"))  # of one meaning each
 ONLY_OF = {"attribute": "VIA", "crowds_as_objects": "COCO"}  # the format of options that one format has
-FOLDERS_RECOGNISED = 100  # folders below one in which datasets are looked for, at most
+FOLDERS_RECOGNISED = 100  # maximum number of folders to search for datasets
 DATASETS_SHOWN = 8  # in a message
 Found = list[tuple[Format, Path]]
 Target = tuple[Format, Path, str | None]  # the last one is the name of the split in the path, if it lists them
@@ -64,7 +64,7 @@ def open_dataset(
             classes if the files of YOLO or VIA don't. A background in front is left out.
             A `Dataset` gives all classes the ids that they have there; those that only it has are added.
         skip_broken: leave broken images out with a warning, instead of raising.
-        attribute: of a VIA file whose regions have several attributes, the one that tells the class.
+        attribute: name of the attribute with the class, for VIA files whose regions have several attributes.
         crowds_as_objects: read annotations of COCO with iscrowd = 1 as objects, which CVAT means by it for brush masks.
         root: a folder whose files the annotations may name, besides the dataset's own. Other names are an error.
         download: whether image files that are URLs may be fetched, within a time limit.

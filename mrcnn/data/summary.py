@@ -241,7 +241,7 @@ def _percentiles(values: np.ndarray) -> dict[str, float]:
 def summarize(
     dataset: Dataset, config: Config | None = None, image_ids: Sequence[int] | None = None, progress: bool = True
 ) -> DatasetSummary:
-    """`Dataset.summary` without printing. Reads all masks; images only if nothing else tells their size."""
+    """`Dataset.summary` without printing. Reads all masks; images only if their size is not known otherwise."""
     if not hasattr(dataset, "class_names"):
         raise ValueError(f"{type(dataset).__name__} isn't prepared; call its prepare() first.")
     image_ids = np.asarray(dataset.image_ids if image_ids is None else image_ids, np.int64).reshape(-1)

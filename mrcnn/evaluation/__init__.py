@@ -1,4 +1,4 @@
-"""Measures how good a model is, and where it fails.
+"""Evaluates models: average precision, kinds of errors, calibration.
 
     report = evaluate_dataset(model, dataset)              a model on a data set
     report = evaluate_predictions(dataset, "results.json")  or results in COCO's form
@@ -25,7 +25,7 @@ from mrcnn.evaluation.semantic import semantic_map, semantic_scores
 
 
 def __getattr__(name: str) -> type:
-    if name == "EvaluateDataset":  # brings Keras with it, so only when asked for
+    if name == "EvaluateDataset":  # imports Keras, so only on first use
         from mrcnn.evaluation.callback import EvaluateDataset
 
         return EvaluateDataset

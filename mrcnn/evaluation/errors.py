@@ -1,6 +1,6 @@
-"""Where a model fails: kinds of errors and the AP each costs, and which class is taken for which.
+"""Kinds of errors and the AP that each costs, and the confusion matrix of classes.
 
-Everything is at IoU 0.5 (0.1 separates "badly placed" from "nothing there"), all areas, crowds left out.
+All numbers are at IoU 0.5 (0.1 separates localisation errors from background), for all areas, without crowds.
 
     localisation  overlaps a true instance of its class by 0.1 to 0.5
     class         overlaps one of another class by 0.5 or more
@@ -34,12 +34,12 @@ FOREGROUND = 0.5
 
 @dataclass
 class Errors:
-    """The breakdown.
+    """Counts and costs of the kinds of errors.
 
     Attributes:
-        ap50: AP at IoU 0.5, what the costs are measured against.
-        counts: how many of each kind.
-        costs: AP50 each kind costs, in [0, 1]; also "false positives" and "false negatives", all of them fixed.
+        ap50: AP at IoU 0.5, to which the costs refer.
+        counts: Number of errors of each kind.
+        costs: AP50 that each kind costs, in [0, 1]; also for all "false positives" and all "false negatives".
         kind: [D] int, index in `KINDS` of the error of each detection; -1 for correct and ignored ones.
         meant: [D] int, row in `Truths` of the instance that the error refers to, or -1.
         missed: [G] bool, which instances are missed.
@@ -53,7 +53,7 @@ class Errors:
     missed: np.ndarray
 
     def to_dict(self) -> dict:
-        """Counts and costs, ready for json."""
+        """Counts and costs, as a dict for JSON."""
         return {"ap50": self.ap50, "counts": self.counts, "costs": self.costs}
 
 
@@ -97,7 +97,7 @@ def break_down(detections: Detections, truths: Truths, matches: Matches, num_cla
 def _kinds(
     detections: Detections, truths: Truths, matches: Matches, wrong: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """[D] kind of error or -1, and [D] the true instance it meant or -1."""
+    """[D] kind of error or -1, and [D] the ground-truth instance that it refers to or -1."""
     same = detections.class_id[matches.pair_det] == truths.class_id[matches.pair_gt]
     of_same, same_gt = _best_pair(matches, same, len(wrong))
     of_other, other_gt = _best_pair(matches, ~same, len(wrong))
@@ -116,7 +116,7 @@ def _kinds(
 
 
 def _best_pair(matches: Matches, chosen: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of the chosen pairs the one of the highest IoU of each detection: [D] IoU (0: none), [D] true instance (-1)."""
+    """The pair with the highest IoU of each detection: [D] IoU (0: none), [D] ground-truth instance (-1: none)."""
     iou, gt = np.zeros(count), np.full(count, -1)
     det = matches.pair_det[chosen]
     order = np.lexsort((matches.pair_iou[chosen], det))
@@ -128,7 +128,7 @@ def _best_pair(matches: Matches, chosen: np.ndarray, count: int) -> tuple[np.nda
 
 
 def _fixable(wrong: np.ndarray, meant: np.ndarray, score: np.ndarray, untaken: np.ndarray) -> np.ndarray:
-    """[D] bool: the wrong detections that can become hits: the best-scored one of each true instance still untaken."""
+    """[D] bool: false detections that can become hits: the best-scored one for each unmatched true instance."""
     rows = np.flatnonzero(wrong & (meant >= 0))
     rows = rows[untaken[meant[rows]]]
     rows = rows[np.argsort(-score[rows], kind="stable")]

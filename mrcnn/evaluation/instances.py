@@ -1,14 +1,14 @@
-"""The instances of one image, true or detected, in the form that the metrics use.
+"""The instances of one image, ground truth or detections, in the form that the metrics use.
 
-    class_ids [n] int, 1..C-1 (the data set's own numbers)
+    class_ids [n] int, 1..C-1, of the data set
     boxes [n, (x, y, width, height)] float64 pixels, COCO's order
     areas [n] float64 pixels, which decide what is small, medium and large
     crowd [n] bool: a region of many objects; a detection in it is neither correct nor wrong
     scores [n] float64, detections only
     rles: n masks as run lengths, or None where there are boxes only
 
-Truth comes from `dataset.load_mask`. Where an image's `image_info` holds COCO annotations, box and area are COCO's own,
-as in pycocotools: the area of a COCO polygon isn't its number of pixels.
+Ground truth comes from `dataset.load_mask`. If the `image_info` of an image has COCO annotations, box and area are
+those of the annotations, as in pycocotools: the area of a COCO polygon isn't its number of pixels.
 """
 
 from __future__ import annotations
@@ -74,14 +74,14 @@ def _corners(boxes: np.ndarray) -> np.ndarray:
 
 # ---- Truth -----------------------------------------------------------------------------------------------------------
 def truth_of(dataset: Dataset, image_id: int) -> Instances:
-    """True instances of an image.
+    """Ground-truth instances of an image.
 
     Args:
-        dataset: a prepared `Dataset`. Negative class ids of its `load_mask` mean crowds.
-        image_id: the data set's own number of the image.
+        dataset: A prepared `Dataset`. Negative class ids from its `load_mask` are crowds.
+        image_id: The data set's id of the image.
 
     Raises:
-        ValueError: masks and class ids that don't fit together or don't fit the image; it is named.
+        ValueError: Masks and class ids don't fit together or don't fit the image, which the message names.
     """
     annotations = _coco_annotations(dataset.image_info[image_id])
     if annotations:
@@ -94,7 +94,7 @@ def truth_of(dataset: Dataset, image_id: int) -> Instances:
         return empty(masks.shape[:2])
     rles = encode_masks(masks)
     areas = coco_mask.area(rles).astype(np.float64)
-    kept = np.flatnonzero(areas > 0)  # a mask without a pixel can't be found by anyone
+    kept = np.flatnonzero(areas > 0)  # an empty mask cannot be detected
     boxes = coco_mask.toBbox(rles).reshape(-1, 4)
     whole = Instances(masks.shape[:2], np.abs(class_ids).astype(np.int64), boxes, areas, class_ids < 0, None, rles)
     return whole.take(kept)
@@ -106,7 +106,7 @@ def empty(size: tuple[int, int]) -> Instances:
 
 
 def _coco_annotations(info: dict) -> list[dict] | None:
-    """The image's annotations if they are COCO's (matterport's CocoDataset keeps them there), else None."""
+    """The COCO annotations in `image_info`, where matterport's CocoDataset keeps them; None if there are none."""
     annotations = info.get("annotations")
     needed = {"segmentation", "category_id", "bbox", "area"}
     if not isinstance(annotations, list) or not info.get("height") or not info.get("width"):
@@ -119,7 +119,7 @@ def _truth_of_annotations(dataset, image_id: int, annotations: list[dict]) -> In
     size = int(info["height"]), int(info["width"])
     classes = class_numbers(dataset)
     known = [(classes.get((info["source"], plain(a["category_id"]))), a) for a in annotations]
-    known = [(class_id, a) for class_id, a in known if class_id is not None]  # others weren't asked for
+    known = [(class_id, a) for class_id, a in known if class_id is not None]  # classes that were not loaded
     if not known:
         return empty(size)
     rles = []
@@ -159,14 +159,14 @@ def plain(value: object) -> object:
 
 # ---- Detections ------------------------------------------------------------------------------------------------------
 def detections_of(result: dict, size: tuple[int, int], num_classes: int, where: str, area: str = "auto") -> Instances:
-    """Detected instances of an image from what `model.detect` gave.
+    """Detected instances of an image from a result of `model.detect`.
 
     Args:
-        result: dict with rois [n, (y1, x1, y2, x2)] pixels, class_ids [n], scores [n], masks [H, W, n].
-        size: height and width of the image.
-        num_classes: C, background included.
-        where: the image, for messages.
-        area: what counts as a detection's area: "mask", or "box" (which is "auto" too).
+        result: Dict with rois [n, (y1, x1, y2, x2)] pixels, class_ids [n], scores [n], masks [H, W, n].
+        size: Height and width of the image.
+        num_classes: C, including the background.
+        where: The image, for messages.
+        area: The area of a detection is that of its "mask" or of its "box"; "auto" is the box.
 
     Raises:
         ValueError: shapes that don't fit together, NaN, a box outside the image, a class id out of range: named,

@@ -27,13 +27,13 @@ from numpy.typing import ArrayLike
 
 
 def trim_zeros(x: np.ndarray) -> np.ndarray:
-    """Drops the rows that are all zero: the padding of boxes.
+    """Removes rows of zeros, the padding of boxes.
 
     Args:
         x: [rows, columns].
 
     Returns:
-        [rows that hold something, columns], same dtype and order.
+        [rows that are not all zero, columns], same dtype and order.
     """
     x = np.asarray(x)
     if x.ndim != 2:
@@ -42,17 +42,17 @@ def trim_zeros(x: np.ndarray) -> np.ndarray:
 
 
 def compute_overlaps_masks(masks1: np.ndarray, masks2: np.ndarray) -> np.ndarray:
-    """IoU of every mask of one set with every mask of another.
+    """IoU of each mask in one set with each mask in another.
 
     Args:
         masks1: [H, W, n1] bool or numbers; above 0.5 is inside.
         masks2: [H, W, n2], same H and W.
 
     Returns:
-        [n1, n2] float32 in [0, 1]. A mask without a pixel overlaps nothing.
+        [n1, n2] float32 in [0, 1]; 0 for empty masks.
 
     Raises:
-        ValueError: the two sets hold masks, but of different sizes.
+        ValueError: The masks of the two sets have different sizes.
     """
     masks1, masks2 = np.asarray(masks1), np.asarray(masks2)
     n1, n2 = masks1.shape[-1], masks2.shape[-1]
@@ -85,20 +85,20 @@ def compute_matches(
     """Matches each prediction, best score first, with the unmatched true instance of its class of the highest IoU.
 
     Args:
-        gt_boxes, gt_class_ids, gt_masks: the true instances; padding rows of `gt_boxes`, and the ids and
-            masks that belong to them, are dropped.
-        pred_boxes, pred_class_ids, pred_scores, pred_masks: the predictions, likewise.
-        iou_threshold: mask IoU that a match needs at least, in [0, 1].
-        score_threshold: a true instance takes no part in a match when the IoU is below this too (matterport's meaning).
+        gt_boxes, gt_class_ids, gt_masks: Ground-truth instances; padding rows of `gt_boxes` are dropped with their
+            ids and masks.
+        pred_boxes, pred_class_ids, pred_scores, pred_masks: Predictions, padded in the same way.
+        iou_threshold: Lowest mask IoU of a match, in [0, 1].
+        score_threshold: A second lower limit on this IoU, as in matterport's code.
 
     Returns:
-        gt_match: [G] float, for each true instance the index of its prediction, or -1.
-        pred_match: [P] float, for each prediction the index of its true instance, or -1.
+        gt_match: [G] float, the index of the prediction matched with each ground-truth instance, or -1.
+        pred_match: [P] float, the index of the ground-truth instance matched with each prediction, or -1.
         overlaps: [P, G] float32 mask IoU.
-        Indices of predictions count in the order of score, best first, as in matterport.
+        Predictions are indexed in the order of their scores, best first, as in matterport's code.
 
     Raises:
-        ValueError: a score that is NaN, named with its index; masks of different sizes.
+        ValueError: A score is NaN (the message has its index), or masks have different sizes.
     """
     gt_kept = _unpadded(gt_boxes)
     gt_class_ids = _select(gt_class_ids, gt_kept)
@@ -130,10 +130,10 @@ def compute_ap(
     pred_boxes: ArrayLike, pred_class_ids: ArrayLike, pred_scores: ArrayLike, pred_masks: ArrayLike,
     iou_threshold: float = 0.5,
 ) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
-    """Average precision of one image at one IoU threshold, all classes taken together.
+    """Average precision of one image at one IoU threshold, for all classes together.
 
     Args:
-        As `compute_matches`.
+        As for `compute_matches`.
 
     Returns:
         mAP: float in [0, 1], the area under the precision-recall curve (every point, not COCO's 101).
@@ -161,7 +161,7 @@ def compute_ap_range(
     pred_box: ArrayLike, pred_class_id: ArrayLike, pred_score: ArrayLike, pred_mask: ArrayLike,
     iou_thresholds: Sequence[float] | np.ndarray | None = None, verbose: int = 1,
 ) -> float:  # fmt: skip
-    """Mean of `compute_ap` over IoU thresholds, 0.50 to 0.95 in steps of 0.05 unless others are given.
+    """Mean of `compute_ap` over IoU thresholds, by default 0.50 to 0.95 in steps of 0.05.
 
     Args:
         iou_thresholds: None, or a list or array of thresholds in [0, 1].
@@ -187,20 +187,20 @@ def compute_ap_range(
 
 
 def compute_recall(pred_boxes: ArrayLike, gt_boxes: ArrayLike, iou: float) -> tuple[float, np.ndarray]:
-    """Share of the true boxes that are the best fit of some predicted box with an IoU of at least `iou`.
+    """Share of the ground-truth boxes that some prediction detects with an IoU of at least `iou`.
 
-    A true box counts once, however many predictions fit it; a prediction stands for its best fit only.
+    A prediction detects only the box with which it has the highest IoU. Each ground-truth box counts once.
 
     Args:
         pred_boxes: [P, (y1, x1, y2, x2)].
         gt_boxes: [G, (y1, x1, y2, x2)], same units.
-        iou: threshold in [0, 1].
+        iou: Threshold in [0, 1].
 
     Returns:
-        recall: float in [0, 1]; 1 if there is no true box.
-        positive_ids: [n] int, the predictions that fit one.
+        recall: Float in [0, 1]; 1 without ground-truth boxes.
+        positive_ids: [n] int, the predictions that detect one.
     """
-    from mrcnn.ops.boxes import compute_overlaps  # imports Keras, which evaluating COCO results does not need
+    from mrcnn.ops.boxes import compute_overlaps  # imports Keras, which the evaluation of COCO results does not need
 
     pred_boxes, gt_boxes = np.asarray(pred_boxes).reshape(-1, 4), np.asarray(gt_boxes).reshape(-1, 4)
     if len(gt_boxes) == 0:
@@ -214,7 +214,7 @@ def compute_recall(pred_boxes: ArrayLike, gt_boxes: ArrayLike, iou: float) -> tu
 
 
 def _unpadded(boxes) -> np.ndarray:
-    """Indices of the rows of boxes that aren't all zero; boxes of any empty shape have none."""
+    """Indices of the rows of boxes that aren't all zero; none for an empty array of any shape."""
     boxes = np.asarray(boxes)
     return np.flatnonzero(np.any(boxes.reshape(-1, 4) != 0, axis=1)) if boxes.size else np.zeros(0, np.int64)
 
@@ -224,7 +224,7 @@ def _select(values, kept: np.ndarray) -> np.ndarray:
 
 
 def _select_masks(masks, kept: np.ndarray) -> np.ndarray:
-    """Masks [H, W, n] of the rows kept. The usual case, nothing dropped, copies nothing."""
+    """Masks [H, W, n] of the kept rows, without a copy if all are kept."""
     masks = np.asarray(masks)
     if masks.shape[-1] == len(kept):
         return masks

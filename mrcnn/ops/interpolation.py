@@ -1,4 +1,4 @@
-"""Bilinear resizing of arrays with OpenCV, with scikit-image's rule for what lies outside the image.
+"""Bilinear resizing of arrays with OpenCV, with scikit-image's rule for values outside the image.
 
 Row r of L rows has its center at (r + 0.5) / L of the height. Outside the image the value is 0: rows whose center falls
 beyond the outermost centers of the source blend towards it, as in scikit-image's `resize` with mode "constant".
@@ -49,7 +49,7 @@ def _margins(source: int, target: int) -> list[tuple[slice, np.ndarray]]:
 
 
 def _outside_share(source: int, target: int) -> np.ndarray:
-    """[target] float64 in [0, 0.5]: how far each pixel center lies beyond the outermost centers of the source."""
+    """[target] float64 in [0, 0.5]: the distance of each pixel center outside the outermost centers of the source."""
     positions = source_positions(source, target)
     return np.maximum(np.maximum(-positions, positions - (source - 1)), 0)
 

@@ -230,7 +230,7 @@ def paste_masks(
 
 
 def _paste(layers: np.ndarray, boxes, image_shape, is_object: Callable) -> np.ndarray:
-    """`paste_masks`, with a function that tells which of the resized pixels belong to the object."""
+    """`paste_masks`, with a function that decides which of the resized pixels belong to the object."""
     height, width = (int(side) for side in image_shape[:2])
     boxes = _pixel_boxes(boxes, len(layers))
     rows = np.clip(boxes[:, 2], 0, height) - np.clip(boxes[:, 0], 0, height)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kit import TWO_IMAGES, full_masks, make_batch, tiny_config, tiny_model
+from keras import ops
+from kit import TWO_IMAGES, full_masks, make_batch, numpy, tiny_config, tiny_model
 
 from mrcnn.config import Config
 from mrcnn.data.dataset import Dataset
@@ -12,6 +13,7 @@ from mrcnn.data.generator import DataGenerator
 from mrcnn.data.rpn_targets import build_rpn_targets
 from mrcnn.data.training_sample import load_image_gt
 from mrcnn.ops.anchors import anchors_of_image
+from mrcnn.training import compute_losses
 
 SMALL = {"RPN_CHANNELS": 16, "MASK_HEAD_CHANNELS": 16, "WEIGHT_DECAY": 0.0}
 CASCADE = {"CASCADE_BBOX_STD_DEVS": [[0.05, 0.05, 0.1, 0.1], [0.033, 0.033, 0.067, 0.067]]}
@@ -32,6 +34,31 @@ def test_training_lowers_the_losses(convention, parts, tmp_path):
     assert np.isfinite(list(last.values())).all() and last["mrcnn_mask_loss"] > 0
     for name in ("loss", "rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss"):
         assert last[name] < 0.5 * first[name], name
+
+
+def test_losses_of_all_heads_of_a_cascade_are_summed():
+    config = tiny_config(CONVENTION="detectron2")
+    rng = np.random.default_rng(0)
+    rois = rng.uniform(0.1, 1, (1, 4, 4)).astype("float32")
+    rows = {
+        "output_rois": rois, "target_class_ids": np.array([[1, 2, 0, 0]], "int32"),
+        "target_bbox": np.zeros((1, 4, 4), "float32"), "mrcnn_class_logits": rng.normal(size=(1, 4, 3)),
+        "mrcnn_bbox": rng.normal(size=(1, 4, 3, 4)),
+    }  # fmt: skip
+    rows = {name: ops.convert_to_tensor(value) for name, value in rows.items()}
+    rest = {
+        "rpn_class_logits": ops.zeros((1, 5, 2)), "rpn_bbox": ops.zeros((1, 5, 4)),
+        "target_mask": ops.zeros((1, 4, 8, 8)), "mrcnn_mask": ops.zeros((1, 1, 8, 8, 3)) + 0.5,
+    }  # fmt: skip
+    inputs = {
+        "input_image_meta": ops.ones((1, config.IMAGE_META_SIZE)), "input_rpn_match": ops.zeros((1, 5, 1), "int32"),
+        "input_rpn_bbox": ops.zeros((1, 2, 4)),
+    }  # fmt: skip
+    one = compute_losses(inputs, rows | rest, config)
+    further = {name + suffix: value for suffix in ("_s2", "_s3") for name, value in rows.items()}
+    three = compute_losses(inputs, rows | rest | further, config)
+    for name, factor in (("mrcnn_class_loss", 3), ("mrcnn_bbox_loss", 3), ("mrcnn_mask_loss", 1)):
+        np.testing.assert_allclose(numpy(three[name]), factor * numpy(one[name]), rtol=1e-6)
 
 
 def test_settings_of_training_follow_the_convention():

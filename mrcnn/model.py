@@ -321,13 +321,15 @@ class MaskRCNN(scripts.ScriptModel):
         return found
 
     # ---- Weights -----------------------------------------------------------------------------------------------------
+    from_preset = classmethod(weights.from_preset)
+
     @eagerly
     def load_weights(self, filepath, by_name=False, exclude=None, **kwargs) -> weights.LoadReport:
-        """Loads weights from matterport's `.h5`, or Keras's `.weights.h5` or `.keras`, by layer name.
+        """Loads weights by layer name: matterport's `.h5`, Keras's, or those of torchvision or detectron2.
 
         Args:
             filepath: the file. If it is a checkpoint of a run, training continues in that run's folder and epoch. Or
-                a word: "coco", "balloon", "imagenet" (downloaded once), "shapes" (shipped).
+                a word of docs/weights.md: "coco", "torchvision_v2" (downloaded once), "shapes" (shipped).
             by_name: False: every layer with weights must be in the file. True: layers that are not in it keep their
                 weights. At least one must match, and shapes must agree.
             exclude: list of layer names to leave alone, e.g. the heads for another number of classes; implies
@@ -335,7 +337,7 @@ class MaskRCNN(scripts.ScriptModel):
             **kwargs: `skip_mismatch=True` leaves layers alone whose shapes differ, as in Keras.
 
         Returns:
-            A report of what was loaded and what was not; `print` it.
+            A report of what was loaded and what was not; `print` it, or write all arrays with `to_csv(path)`.
 
         Raises:
             FileNotFoundError, ValueError: the model is then unchanged.
@@ -350,9 +352,14 @@ class MaskRCNN(scripts.ScriptModel):
         return report
 
     @eagerly
-    def save_weights(self, filepath, *args, **kwargs):
-        """Writes Keras's layout to `*.weights.h5`, and matterport's to any other `*.h5`."""
-        if str(filepath).endswith(".h5") and not str(filepath).endswith(".weights.h5"):
+    def save_weights(self, filepath, *args, layout=None, **kwargs):
+        """Writes Keras's layout to `*.weights.h5`, and matterport's to any other `*.h5`.
+
+        `layout="torchvision"` or "detectron2" writes a `.pth` file that these load, if `CONVENTION` is the same.
+        """
+        if layout is not None:
+            weights.save_checkpoint(self, filepath, layout)
+        elif str(filepath).endswith(".h5") and not str(filepath).endswith(".weights.h5"):
             weights.save_matterport_h5(self, filepath)
         else:
             super().save_weights(filepath, *args, **kwargs)

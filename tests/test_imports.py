@@ -35,6 +35,7 @@ LEVELS = {
     "evaluation": 4,
     "weights": 4,
     "model": 5,
+    "verify": 5,
     "compat": 5,
     "utils": 5,
     "visualize": 5,

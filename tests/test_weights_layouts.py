@@ -67,6 +67,7 @@ def test_the_network_is_told_by_its_names_and_shapes(model):
              "MASK_HEAD_CHANNELS": 256, "TOP_DOWN_PYRAMID_SIZE": 256, "FPN_CLASSIF_FC_LAYERS_SIZE": 1024}  # fmt: skip
     expected = plain | MODELS[model]
     if model.endswith("C4"):
+        expected["MASK_SHAPE"] = [14, 14]
         del expected["TOP_DOWN_PYRAMID_SIZE"], expected["FPN_CLASSIF_FC_LAYERS_SIZE"]
     assert settings == expected
 

@@ -6,7 +6,9 @@ load_by_name    loads a file into a model by layer name, and reports what matche
 matterport_h5   writes matterport's `.h5`
 torch_zip       writes `.pth` files that torchvision and detectron2 load
 metadata        class names and settings stored with the weights
-downloads       "coco", "balloon", "imagenet", "shapes": downloads and verifies files
+presets         networks of torchvision and detectron2: addresses, settings, licences
+downloads       "coco", "torchvision_v2", ...: downloads and verifies files
+from_preset     builds the network of a word, and loads its weights
 checkpoints     names of run folders and checkpoints; finds the newest
 """
 
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 from .checkpoints import CheckpointPath, checkpoint_name, find_last, parse_checkpoint, run_folder
 from .downloads import PRETRAINED, WORDS, download, find_pretrained, pretrained
+from .from_preset import from_preset
 from .load_by_name import load_weights_by_name
 from .load_report import LoadReport
 from .matterport_h5 import save_matterport_h5
@@ -30,6 +33,7 @@ __all__ = [
     "download",
     "find_last",
     "find_pretrained",
+    "from_preset",
     "load_weights_by_name",
     "parse_checkpoint",
     "pretrained",

@@ -87,6 +87,7 @@ def settings_to_change(file: WeightFile, config: Any) -> str:
     found = []
     for name, value in file.network.settings().items():
         here = getattr(config, name)
+        here = list(here) if name == "MASK_SHAPE" else here
         if name == "CASCADE_BBOX_STD_DEVS" and bool(here) == bool(value):
             continue
         if here != value:

@@ -59,7 +59,9 @@ class Network:
             "CLASS_AGNOSTIC_MASK": self.class_agnostic_mask,
             "CASCADE_BBOX_STD_DEVS": CASCADE_STD_DEVS if self.stages == 3 else None,
         }  # fmt: skip
-        if self.box_head != "c4":
+        if self.box_head == "c4":
+            settings["MASK_SHAPE"] = [14, 14]
+        else:
             settings["TOP_DOWN_PYRAMID_SIZE"] = self.pyramid_channels
             settings["FPN_CLASSIF_FC_LAYERS_SIZE"] = self.features
         return settings

@@ -1,0 +1,176 @@
+"""Whole models from checkpoints of torchvision: the right network, all weights, and the same file back."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from mrcnn import Config, MaskRCNN, verify, weights
+from mrcnn.weights import downloads
+from mrcnn.weights.coco_classes import COCO_80, COCO_91
+from mrcnn.weights.presets import PRESETS
+
+LISTING = Path(__file__).parent / "golden" / "torch" / "torchvision_v1_state.txt"
+SMALL = {"IMAGE_MIN_DIM": 64, "IMAGE_MAX_DIM": 64, "POST_NMS_ROIS_INFERENCE": 10, "DETECTION_MAX_INSTANCES": 5}
+FEATURES, CLASSES = 16, 3
+
+
+def small_state() -> dict[str, np.ndarray]:
+    """A torchvision v1 with 3 classes and 16 features in the class head."""
+    rng = np.random.default_rng(0)
+    state = {}
+    for line in LISTING.read_text().splitlines():
+        name, sizes, _ = line.split("\t")
+        shape = [int(n) for n in sizes.split(",")]
+        if "fc6" in name or "fc7" in name:
+            shape[0] = FEATURES
+        if "fc7.weight" in name or ("box_predictor" in name and name.endswith("weight")):
+            shape[1] = FEATURES
+        shape = [{91: CLASSES, 364: 4 * CLASSES}.get(n, n) for n in shape]
+        values = rng.random(shape, "float32") - np.float32(0.5)
+        state[name] = np.abs(values) if name.endswith("running_var") else values
+    return state
+
+
+@pytest.fixture(scope="module")
+def state():
+    return small_state()
+
+
+@pytest.fixture(scope="module")
+def path(state, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "mine.pth"
+    weights.write_state_dict(path, state)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(path):
+    return MaskRCNN.from_preset("torchvision", weights=path, **SMALL)
+
+
+def test_the_network_is_built_as_the_file_shows_it(model, state):
+    config = model.config
+    assert (config.CONVENTION, config.NUM_CLASSES, config.FPN_CLASSIF_FC_LAYERS_SIZE) == ("torchvision", 3, 16)
+    assert (config.BATCH_NORM_EPS, config.BACKBONE_STRIDE_IN, config.IMAGE_MIN_DIM) == (0.0, "3x3", 64)
+    assert model.class_names is None  # nobody says what its three classes are
+    kernel = model.get_layer("conv1").get_weights()[0]
+    np.testing.assert_array_equal(kernel, state["backbone.body.conv1.weight"].transpose(2, 3, 1, 0))
+
+
+def test_saved_in_torchvisions_layout_it_is_the_same_file(model, state, tmp_path):
+    model.save_weights(tmp_path / "back.pth", layout="torchvision")
+    back = weights.read_state_dict(tmp_path / "back.pth")
+    assert list(back) != [] and set(back) == set(state)
+    for name, values in state.items():
+        np.testing.assert_array_equal(back[name], values, err_msg=name)
+    with pytest.raises(ValueError, match="needs a model with CONVENTION = 'detectron2'; this one has 'torchvision'"):
+        model.save_weights(tmp_path / "no.pth", layout="detectron2")
+    with pytest.raises(ValueError, match="layout is 'caffe'; expected one of torchvision, detectron2"):
+        model.save_weights(tmp_path / "no.pth", layout="caffe")
+
+
+def test_each_load_can_write_what_went_where(model, path, tmp_path):
+    report = model.load_weights(path)
+    assert report.missing == report.unused == []
+    report.to_csv(tmp_path / "report.csv")
+    with open(tmp_path / "report.csv", newline="") as file:
+        rows = {row["in the file"]: row for row in csv.DictReader(file)}
+    fc6 = rows["roi_heads.box_head.fc6.weight"]
+    assert (fc6["layer"], fc6["array"], fc6["shape"]) == ("mrcnn_class_conv1", "kernel", "7x7x256x16")
+    assert (fc6["shape in the file"], fc6["conversion"]) == ("16x12544", "O(IHW) to HWIO")
+    assert rows["rpn.head.bbox_pred.bias"]["conversion"] == "xy to yx"
+
+
+def test_a_file_with_other_classes_names_the_setting_and_what_to_exclude(model, state, tmp_path):
+    other = dict(state)
+    heads = ("roi_heads.box_predictor", "roi_heads.mask_predictor.mask")
+    for name in [name for name in other if name.startswith(heads)]:
+        shape = (5 * len(other[name]) // CLASSES, *other[name].shape[1:])
+        other[name] = np.zeros(shape, "float32")
+    weights.write_state_dict(tmp_path / "five.pth", other)
+    with pytest.raises(ValueError, match=r"5 classes: set NUM_CLASSES = 5 \(here 3\)\. For other classes, exclude="):
+        model.load_weights(tmp_path / "five.pth")
+    report = model.load_weights(tmp_path / "five.pth", exclude=["mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_mask"])
+    assert len(report.excluded) == 3
+
+
+def test_a_model_of_another_convention_is_refused_with_the_setting(path):
+    image = keras.Input((8, 8, 3))
+    other = keras.Model(image, keras.layers.Conv2D(64, 7, name="conv1")(image))
+    other.config = Config(NAME="plain", NUM_CLASSES=3)
+    with pytest.raises(ValueError, match=r"stride in 3x3.*Build it with .*set CONVENTION = 'torchvision'\."):
+        weights.load_weights_by_name(other, path, skip_mismatch=True)
+
+
+def test_own_classes_leave_out_the_layers_of_the_classes(path):
+    model = MaskRCNN.from_preset("torchvision", "inference", classes=["cat"], weights=path, **SMALL)
+    assert model.class_names == ["BG", "cat"] and model.config.NUM_CLASSES == 2
+    assert model.get_layer("mrcnn_class_logits").get_weights()[0].shape == (FEATURES, 2)
+
+
+def test_diverged_weights_warn(model, state, tmp_path):
+    weights.write_state_dict(tmp_path / "nan.pth", {**state, "rpn.head.cls_logits.bias": np.full(3, np.nan, "float32")})
+    with pytest.warns(UserWarning, match=r"1 layers have NaN.*rpn_model/rpn_class_raw"):
+        report = model.load_weights(tmp_path / "nan.pth")
+    assert report.not_finite == ["rpn_model/rpn_class_raw"]
+
+
+@pytest.mark.parametrize(
+    ("word", "arguments", "says"),
+    [
+        ("torchvison_v2", {}, "no preset 'torchvison_v2'. Did you mean 'torchvision_v2'?"),
+        ("imagenet", {}, "no preset 'imagenet'"),
+        ("torchvision", {"classes": ["cat"], "num_classes": 3}, "num_classes is 3, and classes has 2"),
+        ("detectron2/mask_rcnn_R_50_FPN_3x", {}, "has weights of torchvision, which 'detectron2"),
+    ],
+)
+def test_what_can_not_be_built_is_named(path, word, arguments, says):
+    with pytest.raises(ValueError, match=says):
+        MaskRCNN.from_preset(word, weights=path, **arguments)
+
+
+def test_the_presets_are_settings_that_work_with_names_for_each_class():
+    assert len(COCO_91) == 91 and len(COCO_80) == 81
+    assert (COCO_91[90], COCO_91[12], COCO_80[80]) == ("toothbrush", "N/A 12", "toothbrush")
+    for word, preset in PRESETS.items():
+        config = Config(NAME="preset", **preset.settings)
+        assert config.NUM_CLASSES == len(preset.class_names), word
+        assert config.BACKBONE == ("resnet101" if "R_101" in word else "resnet50"), word
+        digits = preset.checksum.removeprefix("md5:")
+        assert digits in preset.url.rsplit("/", 1)[1], word
+
+
+def test_the_licence_is_told_before_a_download(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(downloads, "download", lambda url, path, checksum: path)
+    path = downloads.pretrained("detectron2/mask_rcnn_R_50_FPN_3x", tmp_path)
+    assert path == str(tmp_path / "detectron2_mask_rcnn_R_50_FPN_3x_f10217.pkl")
+    assert "CC BY-SA 3.0" in caplog.text
+
+
+def test_verify_prints_the_network_and_what_has_no_place(path, state, tmp_path, capsys):
+    assert verify.main([str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert "NUM_CLASSES = 3" in printed and "0 arrays have no place" in printed
+    broken = {
+        **state,
+        "extra.weight": np.zeros(1, "float32"),
+        "rpn.head.cls_logits.bias": np.full(3, np.inf, "float32"),
+    }
+    del broken["roi_heads.box_head.fc7.bias"]
+    weights.write_state_dict(tmp_path / "broken.pth", broken)
+    assert verify.main([str(tmp_path / "broken.pth")]) == 1
+    printed = capsys.readouterr().out
+    for line in (
+        "missing: roi_heads.box_head.fc7.bias",
+        "place: extra.weight",
+        "infinite values: rpn.head.cls_logits.bias",
+    ):
+        assert line in printed
+    (tmp_path / "text.pth").write_bytes(b"text")
+    assert verify.main([str(tmp_path / "text.pth")]) == 1
+    assert "text.pth is not a weight file" in capsys.readouterr().err

@@ -121,6 +121,13 @@ def test_a_copied_train_body_runs(trainer, tmp_path):
     assert np.isfinite(history.history["loss"]).all()
 
 
+def test_filters_by_class_find_the_convolutions_of_the_heads(inference):
+    inner = {layer.name: layer.layer for layer in inference.layers if layer.__class__.__name__ == "TimeDistributed"}
+    assert all(isinstance(inner[f"mrcnn_class_conv{i}"], keras.layers.Conv2D) for i in (1, 2))
+    by_name = {name for name, layer in inner.items() if layer.__class__.__name__ == "Conv2D"}
+    assert {"mrcnn_class_conv1", "mrcnn_class_conv2", "mrcnn_mask_conv1", "mrcnn_mask"} <= by_name
+
+
 # ---- Inputs and files ------------------------------------------------------------------------------------------------
 def test_predict_takes_the_anchors_that_scripts_pass(inference):
     molded, metas, _ = inference.mold_inputs([photo()])

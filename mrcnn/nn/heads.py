@@ -25,7 +25,7 @@ HEAD_CHANNELS = 256  # of the convolutions in the class head
 NORM_GROUPS = 32  # Wu and He, "Group Normalization", section 4.1
 
 
-@keras.saving.register_keras_serializable(package="mrcnn")
+@keras.saving.register_keras_serializable(package="mrcnn", name="WholeConv2D")
 class WholeConv2D(layers.Conv2D):
     """A convolution whose kernel is as large as its input: [B, size, size, channels] -> [B, 1, 1, filters].
 
@@ -36,6 +36,9 @@ class WholeConv2D(layers.Conv2D):
     def convolution_op(self, inputs, kernel):
         rows = ops.reshape(inputs, (-1, int(np.prod(kernel.shape[:3]))))
         return ops.reshape(project(rows, ops.reshape(kernel, (rows.shape[1], -1))), (-1, 1, 1, self.filters))
+
+
+WholeConv2D.__name__ = "Conv2D"  # scripts choose layers by the name of their class
 
 
 def head_norm(norm: str | None, epsilon: float, train_bn: bool | None, name: str) -> list[layers.Layer]:

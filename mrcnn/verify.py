@@ -111,8 +111,8 @@ def _stage_errors(model, image: np.ndarray, expected: dict[str, np.ndarray]) -> 
     """The error of C2..C5 and P2..P6, as far as the network and the record have them."""
     names = {layer.name for layer in model.layers}
     norm = "_bn" if model.config.FPN_NORM else ""
-    layers = {f"C{i}": max(n for n in names if n.startswith(f"res{i}") and n.endswith("_out")) for i in range(2, 6)
-              if any(n.startswith(f"res{i}") for n in names)}  # fmt: skip
+    outputs = {i: [name for name in names if name.startswith(f"res{i}") and name.endswith("_out")] for i in range(2, 6)}
+    layers = {f"C{i}": max(blocks) for i, blocks in outputs.items() if blocks}  # C4 networks have stage 5 in the head
     layers |= {f"P{i}": f"fpn_p{i}{norm if i < 6 else ''}" for i in range(2, 7)}
     wanted = {s: layer for s, layer in layers.items() if layer in names and f"{s}_0" in expected}
     with redirect_stdout(io.StringIO()):  # `run_graph` prints each map, as matterport's

@@ -24,7 +24,7 @@ from mrcnn.config import Config
 from mrcnn.config_checks import warn_of_contradictions
 from mrcnn.data.class_names import check_same_classes
 from mrcnn.distribution import find_devices
-from mrcnn.graph import Stages, build_stages, detection_graph, set_thresholds, training_graph
+from mrcnn.graph import build_stages, detection_graph, set_thresholds, training_graph
 from mrcnn.inference import activations, molding
 from mrcnn.inference.detector import Detector
 from mrcnn.keras_private import forget_compiled_steps, let_checkpoints_end_in_h5, symbolic_build, unwrap_build
@@ -91,28 +91,21 @@ class MaskRCNN(scripts.ScriptModel):
             super().__init__(inputs=inputs, outputs=outputs, **{"name": "mask_rcnn", **kwargs})
             means = [keras.metrics.Mean(name=name) for name in training.LOSS_NAMES] if mode == "training" else []
         unwrap_build(self)
-        self.mode = mode
-        self.config = config
-        self.model_dir = str(model_dir)
+        self.mode, self.config, self.model_dir = mode, config, str(model_dir)
         self.devices = devices
         self.process_id = os.getpid()
+        self.stages = stages
         self._detector = Detector(stages, devices, config.IMAGE_SHAPE)
         of_mode = TRAINING_GRAPH if mode == "training" else DETECT
         in_graph = ["MEAN_PIXEL"] if config.BACKBONE == "mobilenet_v2" else []  # it has a normalization of its own
         self._built_with = FixedSettings(config, GRAPH, DETECT_AND_TRAIN, of_mode, also=in_graph)
-        self._loss_settings = FixedSettings(config, LOSS)
-        self._loss_means = means
+        self._loss_settings, self._loss_means = FixedSettings(config, LOSS), means
         self._class_names = class_names and tuple(class_names)
         if keras.backend.backend() == "tensorflow":
             self.jit_compile = False  # XLA has no NMS kernel, and its convolutions are slower on CPUs
         self.set_log_dir()
         if weights is not None:
             self.load_weights(weights, by_name=True)
-
-    @property
-    def stages(self) -> Stages:
-        """The symbolic tensors and heads of the network."""
-        return self._detector.stages
 
     @property
     def class_names(self) -> list[str] | None:
@@ -252,12 +245,9 @@ class MaskRCNN(scripts.ScriptModel):
 
     @eagerly
     def detect_molded(self, molded_images, image_metas, verbose=0) -> list[dict]:
-        """`detect` for images that are already resized and without their mean; results refer to the molded images.
+        """`detect` for images of `mold_inputs`, or of `load_image_gt` and `mold_image`: results refer to these.
 
-        Args:
-            molded_images: [B, H, W, channels], of `mold_inputs`, or `load_image_gt` and `mold_image`.
-            image_metas: [B, 12 + C].
-            verbose: 1 prints the inputs.
+        Args: molded_images [B, H, W, channels], image_metas [B, 12 + C].
         """
         self._follow_settings("detect_molded", FOLLOWED_BY_DETECT)
         return self._detector.detect_molded(molded_images, image_metas, self.config, log if verbose else None)

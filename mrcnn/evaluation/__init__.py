@@ -19,7 +19,7 @@ from mrcnn.evaluation.matterport_metrics import (
     compute_overlaps_masks,
     compute_recall,
     trim_zeros,
-)
+)  # fmt: skip
 from mrcnn.evaluation.report import Report
 from mrcnn.evaluation.semantic import semantic_map, semantic_scores
 

@@ -169,21 +169,17 @@ def refine_detections(
     """Computes detections from the class head's outputs.
 
     Args:
-        rois: [B, N, 4]; zero rows are padding.
-        probs: [B, N, C].
-        deltas: [B, N, C, 4], divided by `bbox_std_dev`, [4].
+        rois, probs, deltas: [B, N, 4], zero rows are padding; [B, N, C]; [B, N, C, 4], divided by `bbox_std_dev`, [4].
         window: [B, (y1, x1, y2, x2)], normalized.
         max_instances: D.
-        min_confidence: Score in [0, 1], number or scalar tensor.
-        nms_threshold: IoU in [0, 1], number or scalar tensor.
+        min_confidence, nms_threshold: Score and IoU in [0, 1], numbers or scalar tensors.
         multi_label, nms_per_class, max_log_scale: As for `DetectionLayer`.
         min_sides: [(height, width)], normalized; smaller boxes are dropped. None: none is.
 
     Returns:
-        dict of `class_ids` [B, K] int32; `class_scores` [B, K]; `refined_rois` [B, K, 4], with deltas applied and
-        clipped to the window; `confident` [B, K] bool, not background, score high enough and box large enough; `keep`
-        [B, D] int32, the rows that NMS keeps, then -1; `detections` [B, D, 6]. K is N, or with `multi_label` the number
-        of candidates.
+        dict of `class_ids` [B, K] int32 (K is N, or the candidates of `multi_label`); `class_scores` [B, K];
+        `refined_rois` [B, K, 4], clipped to the window; `confident` [B, K] bool, not background, score and box large;
+        `keep` [B, D] int32, the rows that NMS keeps, then -1; `detections` [B, D, 6].
     """
     real = ops.any(rois != 0, axis=2)
     if multi_label:

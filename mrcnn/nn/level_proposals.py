@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from mrcnn.nn.runtime_value import RuntimeValue, RuntimeValueLayer
+from mrcnn.nn.proposals import ProposalsByNMS
 from mrcnn.ops.boxes import apply_box_deltas_graph, clip_boxes_graph, norm_boxes_graph
 from mrcnn.ops.meta import parse_image_meta_graph
 from mrcnn.ops.nms import nms_graph
@@ -24,7 +24,7 @@ LARGEST_FLOAT = float(np.finfo("float32").max)
 
 
 @keras.saving.register_keras_serializable(package="mrcnn")
-class LevelProposalLayer(RuntimeValueLayer):
+class LevelProposalLayer(ProposalsByNMS):
     """Takes the best anchors of each level, removes overlapping boxes within a level, and keeps the best of all levels.
 
     Args:
@@ -70,33 +70,13 @@ class LevelProposalLayer(RuntimeValueLayer):
         stop_gradient: bool = True,
         **kwargs,
     ):
-        super().__init__(**{"dtype": "float32", **kwargs})
-        self.proposal_count = int(proposal_count)
-        self.pre_nms_limit = int(pre_nms_limit)
-        self.bbox_std_dev = [float(v) for v in np.ravel(bbox_std_dev)]
+        super().__init__(proposal_count, nms_threshold, pre_nms_limit, bbox_std_dev, stop_gradient, **kwargs)
         self.anchors_per_location = int(anchors_per_location)
         self.anchor_stride = int(anchor_stride)
         self.min_side = float(min_side)
         self.max_log_scale = float(max_log_scale)
         self.rank_by_logit = bool(rank_by_logit)
         self.box_offset = int(box_offset)
-        self.stop_gradient = bool(stop_gradient)
-        with keras.name_scope(self.name):
-            self._nms_threshold = RuntimeValue(nms_threshold, "nms_threshold")
-
-    @property
-    def nms_threshold(self) -> float:
-        return float(self._nms_threshold)
-
-    def set_thresholds(self, nms_threshold: float) -> None:
-        """Changes the threshold for all models with this layer, from their next call on. Nothing is recompiled."""
-        self._nms_threshold.assign(nms_threshold)
-
-    def compute_output_shape(self, input_shape):
-        return (input_shape[0][0], self.proposal_count, 4)
-
-    def call(self, inputs):
-        return self.steps(inputs)["proposals"]
 
     def steps(self, inputs) -> dict[str, Tensor]:
         """Computes the layer's intermediate results as well (see `mrcnn.inference.activations`).
@@ -161,15 +141,10 @@ class LevelProposalLayer(RuntimeValueLayer):
     def get_config(self):
         return {
             **super().get_config(),
-            "proposal_count": self.proposal_count,
-            "nms_threshold": self.nms_threshold,
-            "pre_nms_limit": self.pre_nms_limit,
-            "bbox_std_dev": self.bbox_std_dev,
             "anchors_per_location": self.anchors_per_location,
             "anchor_stride": self.anchor_stride,
             "min_side": self.min_side,
             "max_log_scale": self.max_log_scale,
             "rank_by_logit": self.rank_by_logit,
             "box_offset": self.box_offset,
-            "stop_gradient": self.stop_gradient,
         }

@@ -20,8 +20,55 @@ from mrcnn.ops.nms import nms_graph
 from mrcnn.ops.types import Tensor
 
 
+class ProposalsByNMS(RuntimeValueLayer):
+    """What both kinds of proposals share: their number, and the threshold of the NMS.
+
+    Subclasses compute everything in `steps(inputs)`.
+
+    Args:
+        proposal_count: N.
+        nms_threshold: IoU in [0, 1], can be changed with `set_thresholds`.
+        pre_nms_limit: K.
+        bbox_std_dev: [4], what the RPN's deltas were divided by.
+        stop_gradient: False lets the box loss of the second stage also train the RPN.
+    """
+
+    def __init__(self, proposal_count, nms_threshold, pre_nms_limit, bbox_std_dev, stop_gradient, **kwargs):
+        super().__init__(**{"dtype": "float32", **kwargs})
+        self.proposal_count = int(proposal_count)
+        self.pre_nms_limit = int(pre_nms_limit)
+        self.bbox_std_dev = [float(v) for v in np.ravel(bbox_std_dev)]
+        self.stop_gradient = bool(stop_gradient)
+        with keras.name_scope(self.name):
+            self._nms_threshold = RuntimeValue(nms_threshold, "nms_threshold")
+
+    @property
+    def nms_threshold(self) -> float:
+        return float(self._nms_threshold)
+
+    def set_thresholds(self, nms_threshold: float) -> None:
+        """Changes the threshold for all models with this layer, from their next call on. Nothing is recompiled."""
+        self._nms_threshold.assign(nms_threshold)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0][0], self.proposal_count, 4)
+
+    def call(self, inputs):
+        return self.steps(inputs)["proposals"]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "proposal_count": self.proposal_count,
+            "nms_threshold": self.nms_threshold,
+            "pre_nms_limit": self.pre_nms_limit,
+            "bbox_std_dev": self.bbox_std_dev,
+            "stop_gradient": self.stop_gradient,
+        }
+
+
 @keras.saving.register_keras_serializable(package="mrcnn")
-class ProposalLayer(RuntimeValueLayer):
+class ProposalLayer(ProposalsByNMS):
     """Selects the highest-scoring anchors, applies their deltas and removes overlapping boxes.
 
     Args:
@@ -63,30 +110,10 @@ class ProposalLayer(RuntimeValueLayer):
         stop_gradient: bool = True,
         **kwargs,
     ):
-        super().__init__(**{"dtype": "float32", **kwargs})
         if config is not None:
             pre_nms_limit, bbox_std_dev = config.PRE_NMS_LIMIT, config.RPN_BBOX_STD_DEV
             stop_gradient = config.STOP_PROPOSAL_GRADIENT
-        self.proposal_count = int(proposal_count)
-        self.pre_nms_limit = int(pre_nms_limit)
-        self.bbox_std_dev = [float(v) for v in np.ravel(bbox_std_dev)]
-        self.stop_gradient = bool(stop_gradient)
-        with keras.name_scope(self.name):
-            self._nms_threshold = RuntimeValue(nms_threshold, "nms_threshold")
-
-    @property
-    def nms_threshold(self) -> float:
-        return float(self._nms_threshold)
-
-    def set_thresholds(self, nms_threshold: float) -> None:
-        """Changes the threshold for all models with this layer, from their next call on. Nothing is recompiled."""
-        self._nms_threshold.assign(nms_threshold)
-
-    def compute_output_shape(self, input_shape):
-        return (input_shape[0][0], self.proposal_count, 4)
-
-    def call(self, inputs):
-        return self.steps(inputs)["proposals"]
+        super().__init__(proposal_count, nms_threshold, pre_nms_limit, bbox_std_dev, stop_gradient, **kwargs)
 
     def steps(self, inputs) -> dict[str, Tensor]:
         """Computes the layer's intermediate results as well (see `mrcnn.inference.activations`).
@@ -122,16 +149,6 @@ class ProposalLayer(RuntimeValueLayer):
             "refined_anchors_clipped": clipped,
             "rpn_non_max_suppression": keep,
             "proposals": proposals,
-        }
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "proposal_count": self.proposal_count,
-            "nms_threshold": self.nms_threshold,
-            "pre_nms_limit": self.pre_nms_limit,
-            "bbox_std_dev": self.bbox_std_dev,
-            "stop_gradient": self.stop_gradient,
         }
 
 

@@ -137,11 +137,9 @@ def resize_image(
         rounding, resampling: Of "pad32" and "shorter_side", see `ops.shorter_side.fit_shorter_side`.
 
     Returns:
-        image: Same dtype and channels as the given one; integers are truncated, not rounded, as in matterport's code.
-        window: (y1, x1, y2, x2) of the image within the result, pixels.
-        scale: Resized / original.
-        padding: [(top, bottom), (left, right), (0, 0)] pixels.
-        crop: (y, x, height, width) pixels of the scaled image, or None.
+        The image, in its dtype (integers are truncated, not rounded, as in matterport's code); its window (y1, x1, y2,
+        x2) in pixels of the result; resized / original; padding [(top, bottom), (left, right), (0, 0)]; crop (y, x,
+        height, width) in pixels of the scaled image, or None.
 
     Raises:
         ValueError: for an unknown mode, a missing size that the mode needs, or an image without pixels.

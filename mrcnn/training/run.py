@@ -66,8 +66,8 @@ def train(model, train_dataset, val_dataset, learning_rate, epochs, layers, augm
 def _layer_regex(model, layers: str) -> str:
     """The regular expression of "heads", "3+", ...; layers of a backbone of the user's count by their place in it."""
     regex = LAYER_REGEX.get(layers, layers)
-    if layers in STAGES and callable(model.config.BACKBONE):
-        stages = model.stages
+    stages = model.stages
+    if layers in STAGES and callable(model.config.BACKBONE) and stages is not None:
         regex = "|".join([regex, *map(re.escape, layers_from_stage(stages.image, stages.backbone, int(layers[0])))])
     return regex
 

@@ -41,7 +41,6 @@ class Convention:
 
     Attributes:
         name: "matterport", "torchvision" or "detectron2".
-        placement: "center" of a square canvas, or "top_left" of one whose sides are multiples of `size_multiple`.
         size_multiple: pixels; sides of the network's input are multiples of it.
         side_rounding: how a scaled side becomes whole: "round" (half to even), "floor" or "half_up".
         resampling: "opencv" (`ops.images.resize_image`), "bilinear" (in float, no antialiasing) or "pillow"
@@ -68,7 +67,6 @@ class Convention:
     """
 
     name: str
-    placement: str = "center"
     size_multiple: int = 64
     side_rounding: str = "round"
     resampling: str = "opencv"
@@ -94,7 +92,7 @@ class Convention:
 
 # What torchvision and detectron2 have in common.
 _LIKE_BOTH: dict[str, Any] = {
-    "placement": "top_left", "size_multiple": 32, "pad_with_mean": True,
+    "size_multiple": 32, "pad_with_mean": True,
     "box_offset": 0, "window_padding": "symmetric",
     "sigmoid_objectness": True, "per_level_proposals": True, "max_log_scale": math.log(1000 / 16),
     "multi_label": True, "whole_pixels": False, "best_anchors_choose": True,

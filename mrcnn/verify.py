@@ -2,11 +2,14 @@
 
 Prints the network in the file and its settings, arrays without a place, and whether all numbers are finite.
 
-`--record RECORD.npz` is a record of what the original project computed for the same weights (tests/golden/torch). Its
-picture then runs through our network, and the error of each stage is printed: the largest difference, divided by the
-largest value of the stage. Errors above 1e-4 mean another network or another setting.
+With `--torchvision`, a picture runs through torchvision's network (which must be installed) and through ours. With
+`--record RECORD.npz`, the record says what the original project computed for the same weights and picture
+(tests/golden/torch). The error of each stage is printed: the largest difference, divided by the largest value of the
+stage. Errors above 1e-4 mean another network or another setting.
 
-Takes 5 s, with `--record` 20 s.
+    python -m mrcnn.verify maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth --torchvision --image photo.jpg
+
+Takes 5 s, with a picture 20 s.
 """
 
 from __future__ import annotations
@@ -23,7 +26,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from mrcnn.data.image_reading import read_image
 from mrcnn.weights.readers import open_weights
+from mrcnn.weights.torchvision_record import torchvision_record
 
 LARGEST_ERROR = 1e-4
 MOST_CHANNELS, MOST_CELLS = 16, 12  # of a map in a record, and of its rows and columns
@@ -34,22 +39,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m mrcnn.verify", description=__doc__.split("\n")[0])
     parser.add_argument("file", help=".pth, .pkl or .safetensors")
     parser.add_argument("--record", help="record of the original project for the same weights, .npz")
-    parser.add_argument("--image", help="the picture of the record, as .npy: [height, width, 3] uint8 RGB")
+    parser.add_argument("--torchvision", action="store_true", help="compare with torchvision, which must be installed")
+    parser.add_argument("--image", help="the picture: an image file, or .npy, [height, width, 3] uint8 RGB")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=NUMBER", help="a setting")
     options = parser.parse_args(arguments)
     try:
         return 0 if _verify(options) else 1
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         print(error, file=sys.stderr)
         return 1
 
 
 def _verify(options: argparse.Namespace) -> bool:
     fine = verify_arrays(options.file)
-    if options.record:
+    if options.record or options.torchvision:
+        if not options.image:
+            raise ValueError("--record and --torchvision need --image, the picture that runs through the network.")
+        image = np.load(options.image) if options.image.endswith(".npy") else read_image(options.image)
         settings = dict(pair.split("=", 1) for pair in options.set)
         numbers = {name: float(value) if "." in value else int(value) for name, value in settings.items()}
-        fine &= verify_stages(options.file, options.record, np.load(options.image), **numbers)
+        fine &= verify_stages(options.file, options.record, image, **numbers)
     return fine
 
 
@@ -77,34 +86,47 @@ def verify_arrays(path: str) -> bool:
     return not (missing or file.unused or wrong)
 
 
-def verify_stages(path: str, record: str, image: np.ndarray, **settings: float) -> bool:
+def verify_stages(path: str, record: str | None, image: np.ndarray, **settings: float) -> bool:
     """Prints the error of each stage against a record; returns whether all are small.
 
     Args:
         path: The checkpoint.
-        record: `.npz` with maps of image 0, thinned as tests/golden/torch/formula.py does, and its detections.
+        record: `.npz` with maps of image 0, thinned as tests/golden/torch/formula.py does, and its detections. None:
+            torchvision computes them now.
         image: [height, width, 3] uint8, image 0 of the record.
         **settings: Of `Config`, as in the record.
     """
     from mrcnn.model import MaskRCNN
 
-    with np.load(record) as data:
-        expected = {name: data[name] for name in data.files}
-    if "image_crc32" in expected and int(np.ravel(expected["image_crc32"])[0]) != zlib.crc32(image.tobytes()):
-        raise ValueError(f"{record} was made from another image: the CRC-32 differs.")
     with open_weights(path) as file:
         network = file.network
+    if record is None and network.convention != "torchvision":
+        raise ValueError(f"{path} is of {network.convention}, which torchvision can't run; give --record.")
     if network.convention == "torchvision":
         word = "torchvision_v2" if network.head_norm else "torchvision"
     else:
         word = f"detectron2/mask_rcnn_R_50_{'C4' if network.box_head == 'c4' else 'FPN'}_3x"
     model = MaskRCNN.from_preset(word, weights=path, **settings)
+    if record is None:
+        sides = model.config.IMAGE_MIN_DIM, model.config.IMAGE_MAX_DIM
+        expected = torchvision_record(path, network, image, *sides, model.config.BATCH_NORM_EPS)
+        expected = {name: _thinned(a.transpose(1, 2, 0)) if a.ndim == 3 else a for name, a in expected.items()}
+    else:
+        expected = _read_record(record, image)
     errors = _stage_errors(model, image, expected) | _detection_errors(model.detect([image])[0], expected)
-    table = Table("stage", "error", title=Path(record).name)
+    table = Table("stage", "error", title=Path(record).name if record else "torchvision")
     for stage, error in errors.items():
         table.add_row(stage, f"{error:.1e}" + ("" if error <= LARGEST_ERROR else "  above 1e-4"))
     Console().print(table)
     return all(error <= LARGEST_ERROR for error in errors.values())
+
+
+def _read_record(path: str, image: np.ndarray) -> dict[str, np.ndarray]:
+    with np.load(path) as data:
+        expected = {name: data[name] for name in data.files}
+    if "image_crc32" in expected and int(np.ravel(expected["image_crc32"])[0]) != zlib.crc32(image.tobytes()):
+        raise ValueError(f"{path} was made from another image: the CRC-32 differs.")
+    return expected
 
 
 def _stage_errors(model, image: np.ndarray, expected: dict[str, np.ndarray]) -> dict[str, float]:

@@ -22,14 +22,7 @@ import skimage  # loads skimage.io, .color, .transform and others when they are 
 
 from mrcnn.compat.functions import batch_slice, mold_mask
 from mrcnn.data.dataset import Dataset
-from mrcnn.evaluation import (
-    compute_ap,
-    compute_ap_range,
-    compute_matches,
-    compute_overlaps_masks,
-    compute_recall,
-    trim_zeros,
-)
+from mrcnn.evaluation.matterport_metrics import *  # noqa: F403
 from mrcnn.ops import boxes as _boxes
 from mrcnn.ops import images as _images
 from mrcnn.ops.anchors import generate_anchors, generate_pyramid_anchors

@@ -12,14 +12,7 @@ from __future__ import annotations
 
 from mrcnn.evaluation.compare import Comparison, compare
 from mrcnn.evaluation.evaluate import evaluate_dataset, evaluate_predictions
-from mrcnn.evaluation.matterport_metrics import (
-    compute_ap,
-    compute_ap_range,
-    compute_matches,
-    compute_overlaps_masks,
-    compute_recall,
-    trim_zeros,
-)  # fmt: skip
+from mrcnn.evaluation.matterport_metrics import *  # noqa: F403
 from mrcnn.evaluation.report import Report
 from mrcnn.evaluation.semantic import semantic_map, semantic_scores
 

@@ -25,6 +25,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+__all__ = [
+    "compute_ap", "compute_ap_range", "compute_matches", "compute_overlaps_masks", "compute_recall", "trim_zeros",
+]  # fmt: skip
+
 
 def trim_zeros(x: np.ndarray) -> np.ndarray:
     """Removes rows of zeros, the padding of boxes.

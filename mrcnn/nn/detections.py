@@ -170,8 +170,7 @@ def refine_detections(
 
     Args:
         rois, probs, deltas: [B, N, 4], zero rows are padding; [B, N, C]; [B, N, C, 4], divided by `bbox_std_dev`, [4].
-        window: [B, (y1, x1, y2, x2)], normalized.
-        max_instances: D.
+        window, max_instances: [B, (y1, x1, y2, x2)], normalized; D.
         min_confidence, nms_threshold: Score and IoU in [0, 1], numbers or scalar tensors.
         multi_label, nms_per_class, max_log_scale: As for `DetectionLayer`.
         min_sides: [(height, width)], normalized; smaller boxes are dropped. None: none is.

@@ -141,10 +141,7 @@ def resize_image(
         x2) in pixels of the result; resized / original; padding [(top, bottom), (left, right), (0, 0)]; crop (y, x,
         height, width) in pixels of the scaled image, or None.
 
-    Raises:
-        ValueError: for an unknown mode, a missing size that the mode needs, or an image without pixels.
-
-    Example:
+    Raises ValueError for an unknown mode, a missing size that the mode needs, or an image without pixels.
 
     >>> resized, window, scale, padding, _ = resize_image(np.ones((50, 100, 3)), min_dim=64, max_dim=128)
     >>> resized.shape, window, scale, padding

@@ -107,12 +107,7 @@ class CityscapesDataset(UprightDataset):
 
     @names_image
     def load_mask(self, image_id: int) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
-        """Draws the masks of an image, without what is covered.
-
-        Returns:
-            masks: [H, W, N] bool. Objects without a pixel are left out.
-            class_ids: [N] int32, negative for crowds.
-        """
+        """Draws the masks of an image without what is covered, [H, W, N] bool, and [N] int32 (negative for crowds)."""
         info = self.image_info[image_id]
         if "polygons" not in info:
             return super().load_mask(image_id)

@@ -83,8 +83,7 @@ class PanopticDataset(UprightDataset):
             skip_broken: leave broken images out with a warning, instead of raising.
 
         Raises:
-            FileNotFoundError: no such file, or none of its images is found.
-            BrokenAnnotation: names the file, the entry, its field, what was expected and what is there.
+            FileNotFoundError, BrokenAnnotation: see `open_dataset`.
         """
         path = Path(path)
         content = read_json(path)

@@ -23,6 +23,7 @@ from .pieces import (
     last_to_first,
     norm,
     output,
+    pyramid,
     swap_xy,
     transposed_conv,
     zeros_before,
@@ -154,13 +155,8 @@ def _resnet(network: Network, prefix: str, prefix5: str) -> list[Piece]:
 
 
 def _pyramid(network: Network) -> list[Piece]:
-    found = []
-    for level in range(2, 6):
-        for layer, block in ((f"fpn_c{level}p{level}", "fpn_lateral"), (f"fpn_p{level}", "fpn_output")):
-            source = f"backbone.{block}{level}"
-            found += conv(layer, source, bias=network.fpn_norm is None)
-            found += norm(f"{layer}_bn", f"{source}.norm", network.fpn_norm) if network.fpn_norm else []
-    return found
+    names = "backbone.fpn_lateral{}", "backbone.fpn_output{}"
+    return pyramid(network.fpn_norm, *names, first=2, conv_end="", norm_end=".norm")
 
 
 def _rpn(network: Network) -> list[Piece]:

@@ -229,3 +229,21 @@ def _to_hwio(weight: np.ndarray) -> np.ndarray:
 
 def _to_oihw(kernel: np.ndarray) -> np.ndarray:
     return kernel.transpose(3, 2, 0, 1)
+
+
+def pyramid(fpn_norm: str | None, lateral: str, output: str, first: int, conv_end: str, norm_end: str) -> list[Piece]:
+    """The feature pyramid.
+
+    Args:
+        fpn_norm: `Config.FPN_NORM`.
+        lateral, output: Their names of the 1 x 1 and 3 x 3 convolutions, with {} for the number of the level.
+        first: Their number of the level P2.
+        conv_end, norm_end: Ends of their names of a convolution and of its normalization.
+    """
+    found = []
+    for level in range(2, 6):
+        for layer, source in ((f"fpn_c{level}p{level}", lateral), (f"fpn_p{level}", output)):
+            source = source.format(level - 2 + first)
+            found += conv(layer, source + conv_end, bias=fpn_norm is None)
+            found += norm(f"{layer}_bn", source + norm_end, fpn_norm) if fpn_norm else []
+    return found

@@ -19,6 +19,7 @@ from .pieces import (
     dense_on_map,
     norm,
     output,
+    pyramid,
     swap_xy,
     transposed_conv,
     unchanged,
@@ -109,13 +110,8 @@ def _resnet(network: Network, prefix: str) -> list[Piece]:
 
 
 def _pyramid(network: Network) -> list[Piece]:
-    found = []
-    for level in range(2, 6):
-        for layer, block in ((f"fpn_c{level}p{level}", "inner_blocks"), (f"fpn_p{level}", "layer_blocks")):
-            source = f"backbone.fpn.{block}.{level - 2}"
-            found += conv(layer, source if network.old_names else f"{source}.0", bias=network.fpn_norm is None)
-            found += norm(f"{layer}_bn", f"{source}.1") if network.fpn_norm else []
-    return found
+    names = "backbone.fpn.inner_blocks.{}", "backbone.fpn.layer_blocks.{}"
+    return pyramid(network.fpn_norm, *names, first=0, conv_end="" if network.old_names else ".0", norm_end=".1")
 
 
 def _rpn(network: Network) -> list[Piece]:

@@ -92,8 +92,8 @@ def as_rows(outcomes: Counter) -> list[list]:
 def attempt(read, path: Path, folder: Path) -> tuple[str, str | None]:
     """(outcome in a word, what is wrong with it or None)."""
     used = time.process_time()
-    # The limit is on what the whole process has used.
-    resource.setrlimit(resource.RLIMIT_CPU, (int(used) + KILLED_AFTER, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+    before = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (int(used) + KILLED_AFTER, before[1]))  # of all that the process has used
     failure = None
     try:
         read(path)
@@ -104,6 +104,8 @@ def attempt(read, path: Path, folder: Path) -> tuple[str, str | None]:
             failure = f"doesn't name the file: {traceback.format_exc()}"
     except (Exception, SystemExit):
         outcome, failure = "failure", traceback.format_exc()
+    finally:
+        resource.setrlimit(resource.RLIMIT_CPU, before)  # a test calls this in pytest's own process
     used = time.process_time() - used
     return outcome, failure or (f"took {used:.1f} s of processor time" if used > SECONDS else None)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+import resource
 import sys
 
 import fuzz_cases
@@ -94,6 +95,12 @@ def test_what_is_not_allowed_is_seen(tmp_path):
     assert "doesn't name the file" in fails(raises(ValueError("not a number")))
     assert fails(raises(ValueError(f"{tmp_path / 'a.json'}: not a number"))) is None
     assert fails(lambda path: None) is None
+
+
+def test_the_limit_of_processor_time_ends_with_the_attempt(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_CPU)
+    fuzz_run.attempt(lambda path: None, tmp_path / "a.json", tmp_path)
+    assert resource.getrlimit(resource.RLIMIT_CPU) == before
 
 
 @pytest.mark.parametrize("ending", [*STRUCTURED, ".zip", ".bin"])

@@ -167,8 +167,10 @@ class Broken(Some):
 
 
 def test_section_3_2_a_broken_image_is_named_at_once_and_not_swallowed(tmp_path):
-    with pytest.raises(ValueError, match=r"image 4 \(toys\.4.*the disk said no"):
+    with pytest.warns(UserWarning, match=r"image 4 \(toys\.4.*the disk said no"):
         shown(DataGenerator(Broken(), tiny_config(), shuffle=False), 3)
+    with pytest.raises(ValueError, match=r"image 4 \(toys\.4.*the disk said no"):
+        shown(DataGenerator(Broken(), tiny_config(MAX_BROKEN_IMAGES=0), shuffle=False), 3)
 
 
 class OneFlat(Squares):

@@ -90,7 +90,9 @@ class CocoDataset(UprightDataset):
         if auto_download:
             self.auto_download(dataset_dir, subset, year)
         annotations, images = coco_layout(dataset_dir, subset, year)
-        coco = self.load_coco_format(annotations, images, category_ids=class_ids)
+        # matterport's scripts also call this for the class names alone, without the photos.
+        there = Path(images).is_dir()
+        coco = self.load_coco_format(annotations, images, category_ids=class_ids, check_images=there)
         return coco if return_coco else None
 
     def auto_download(self, dataset_dir: str | Path, subset: str, year: str | int) -> None:

@@ -50,25 +50,13 @@ def or_torch_train(method):
     return train
 
 
-_forked = False  # whether this process was forked from another one; see `refuse_in_fork`
-
-
-def _note_fork() -> None:
-    global _forked
-    _forked = True
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_note_fork)
-
-
 def refuse_in_fork(model) -> None:
     """Refuses to run a model of the parent process in a forked child, where its threads don't exist and it would hang.
 
     Raises:
         RuntimeError: with what to do instead.
     """
-    if _forked and model.process_id != os.getpid():
+    if model.process_id != os.getpid():
         raise RuntimeError(
             f"This model was built in process {model.process_id} and is used in a process forked from it. The threads"
             " of the backend don't exist here, so it would wait forever. Start processes with"

@@ -14,8 +14,8 @@ import numpy as np
 from keras import layers, ops
 
 from mrcnn.nn.heads import ClassHead
-from mrcnn.ops.boxes import MAX_LOG_SCALE, apply_box_deltas_graph, clip_boxes_graph, norm_boxes_graph
-from mrcnn.ops.meta import parse_image_meta_graph
+from mrcnn.ops.boxes import MAX_LOG_SCALE, apply_box_deltas_graph, clip_boxes_graph
+from mrcnn.ops.meta import normalized_window_graph
 from mrcnn.ops.types import Tensor
 
 
@@ -53,8 +53,7 @@ class RefinedBoxes(layers.Layer):
 
     def call(self, inputs):
         rois, deltas, image_meta = inputs
-        meta = parse_image_meta_graph(image_meta)
-        window = norm_boxes_graph(ops.cast(meta["window"], "float32"), meta["image_shape"][0, :2], self.box_offset)
+        window, _ = normalized_window_graph(image_meta, self.box_offset)
         deltas = deltas[:, :, 0] * ops.convert_to_tensor(self.bbox_std_dev, "float32")
         boxes = clip_boxes_graph(apply_box_deltas_graph(rois, deltas, self.max_log_scale), window)
         real = ops.any(rois != 0, axis=2, keepdims=True)

@@ -17,8 +17,8 @@ from keras import ops
 from mrcnn.config import Config
 from mrcnn.nn.runtime_value import RuntimeValue, RuntimeValueLayer
 from mrcnn.ops import replicas
-from mrcnn.ops.boxes import MAX_LOG_SCALE, apply_box_deltas_graph, clip_boxes_graph, norm_boxes_graph
-from mrcnn.ops.meta import parse_image_meta_graph
+from mrcnn.ops.boxes import MAX_LOG_SCALE, apply_box_deltas_graph, clip_boxes_graph
+from mrcnn.ops.meta import normalized_window_graph
 from mrcnn.ops.nms import nms_graph
 from mrcnn.ops.types import Tensor
 
@@ -126,9 +126,7 @@ class DetectionLayer(RuntimeValueLayer):
             dict, see `refine_detections`.
         """
         rois, probs, deltas, image_meta = inputs
-        meta = parse_image_meta_graph(image_meta)
-        size = ops.cast(meta["image_shape"][0, :2], "float32")
-        window = norm_boxes_graph(ops.cast(meta["window"], "float32"), size, self.box_offset)  # [B, 4]
+        window, size = normalized_window_graph(image_meta, self.box_offset)  # [B, 4], [2]
         return refine_detections(
             rois, probs, deltas, window, self.bbox_std_dev, self.max_instances,
             self._min_confidence.tensor(), self._nms_threshold.tensor(),

@@ -11,16 +11,13 @@ import math
 from collections.abc import Sequence
 
 import keras
-import numpy as np
 from keras import ops
 
 from mrcnn.nn.proposals import ProposalsByNMS
-from mrcnn.ops.boxes import apply_box_deltas_graph, clip_boxes_graph, norm_boxes_graph
-from mrcnn.ops.meta import parse_image_meta_graph
+from mrcnn.ops.boxes import apply_box_deltas_graph, clip_boxes_graph
+from mrcnn.ops.meta import normalized_window_graph
 from mrcnn.ops.nms import nms_graph
 from mrcnn.ops.types import Tensor
-
-LARGEST_FLOAT = float(np.finfo("float32").max)
 
 
 @keras.saving.register_keras_serializable(package="mrcnn")
@@ -87,7 +84,7 @@ class LevelProposalLayer(ProposalsByNMS):
         Returns:
             dict of `pre_nms_anchors`, `refined_anchors` and `refined_anchors_clipped`, each [B, L * K, 4], level by
             level; `rpn_non_max_suppression` [B, N] int32, the rows of these that are kept, then -1; `proposals`
-            [B, N, 4]; `proposal_scores` [B, N], what they are ranked by.
+            [B, N, 4].
         """
         rpn_logits, rpn_deltas, anchors, image_meta, *pyramid = inputs
         scores, rows, levels = self._best_of_levels(rpn_logits[:, :, 1] - rpn_logits[:, :, 0], pyramid)  # [B, L * K]
@@ -98,21 +95,17 @@ class LevelProposalLayer(ProposalsByNMS):
         deltas = ops.take_along_axis(rpn_deltas, rows[..., None], axis=1) * std_dev  # [B, L * K, 4]
         boxes = ops.take(anchors[0], rows, axis=0)  # [B, L * K, 4]
         refined = apply_box_deltas_graph(boxes, deltas, self.max_log_scale)
-        meta = parse_image_meta_graph(image_meta)
-        image_shape = meta["image_shape"][0, :2]
-        window = norm_boxes_graph(ops.cast(meta["window"], "float32"), image_shape, self.box_offset)  # [B, 4]
+        window, size = normalized_window_graph(image_meta, self.box_offset)  # [B, 4], [2]
         clipped = clip_boxes_graph(refined, window)
         if self.stop_gradient:
             clipped = ops.stop_gradient(clipped)
 
-        extent = ops.cast(image_shape, "float32") - self.box_offset
-        sides = (clipped[..., 2:] - clipped[..., :2]) * extent  # [B, L * K, (h, w)] pixels
+        sides = (clipped[..., 2:] - clipped[..., :2]) * (size - self.box_offset)  # [B, L * K, (h, w)] pixels
         large = ops.logical_and(ops.all(sides > 0, axis=-1), ops.all(sides >= self.min_side, axis=-1))
         levels = ops.broadcast_to(levels[None], ops.shape(scores))
         threshold = self._nms_threshold.tensor()
         keep = nms_graph(clipped, scores, self.proposal_count, threshold, class_ids=levels, valid=large)  # [B, N]
-        kept = ops.maximum(keep, 0)
-        proposals = ops.take_along_axis(clipped, kept[..., None], axis=1)
+        proposals = ops.take_along_axis(clipped, ops.maximum(keep, 0)[..., None], axis=1)
         return {
             "pre_nms_anchors": boxes,
             "refined_anchors": refined,
@@ -120,7 +113,6 @@ class LevelProposalLayer(ProposalsByNMS):
             "rpn_non_max_suppression": keep,
             # `where` instead of a product: the row taken for -1 may be NaN
             "proposals": ops.where(keep[..., None] >= 0, proposals, 0.0),
-            "proposal_scores": ops.where(keep >= 0, ops.take_along_axis(scores, kept, axis=1), -LARGEST_FLOAT),
         }
 
     def _best_of_levels(self, logits: Tensor, pyramid: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:

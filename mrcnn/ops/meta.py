@@ -16,8 +16,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from keras import ops
 from numpy.typing import ArrayLike
 
+from mrcnn.ops.boxes import norm_boxes_graph
 from mrcnn.ops.types import Tensor
 
 ORIGINAL_SHAPE, SHAPE, WINDOW, SCALE, CLASSES = slice(1, 4), slice(4, 7), slice(7, 11), 11, slice(12, None)
@@ -88,3 +90,18 @@ def parse_image_meta_graph(meta: Tensor) -> dict[str, Tensor]:
         "scale": meta[..., SCALE],
         "active_class_ids": meta[..., CLASSES],
     }
+
+
+def normalized_window_graph(meta: Tensor, box_offset: int = 1) -> tuple[Tensor, Tensor]:
+    """The part of each image that is not padding, as a normalized box.
+
+    Args:
+        meta: [B, 12 + C]. All images of a batch have the same size.
+        box_offset: See `ops.boxes.norm_boxes`.
+
+    Returns:
+        windows [B, (y1, x1, y2, x2)], and the size (height, width) in pixels that they are normalized to; float32.
+    """
+    parts = parse_image_meta_graph(meta)
+    size = ops.cast(parts["image_shape"][0, :2], "float32")
+    return norm_boxes_graph(ops.cast(parts["window"], "float32"), size, box_offset), size

@@ -40,6 +40,8 @@ LEVELS = {
     "utils": 5,
     "visualize": 5,
     "parallel_model": 5,
+    "cli": 6,
+    "__main__": 6,
 }
 APART = ({"nn", "data"}, {"nn", "drawing"}, {"data", "drawing"})  # never import each other
 
@@ -73,7 +75,7 @@ def imports_of(source: str, module: str, is_package: bool = False) -> list[tuple
 def part_of(dotted: str) -> str | None:
     """The module or package in `mrcnn`: "nn" for "mrcnn.nn.fpn.fpn_graph"; None for other names and for `mrcnn`."""
     parts = dotted.split(".")
-    return parts[1] if parts[0] == "mrcnn" and len(parts) > 1 and not parts[1].startswith("__") else None
+    return parts[1] if parts[0] == "mrcnn" and len(parts) > 1 and parts[1] != "__version__" else None
 
 
 def faults(source: str, module: str, is_package: bool = False) -> list[str]:

@@ -1,0 +1,57 @@
+"""`mrcnn convert`."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mrcnn.cli import options, output
+
+
+class Target(StrEnum):
+    coco, yolo, labelme = "coco", "yolo", "labelme"
+
+
+def convert(
+    source: options.DataArgument,
+    target: Annotated[Path, typer.Argument(help="Folder to write; for COCO, the JSON file or the folder for it.")],
+    to: Annotated[Target, typer.Option(help="Format to write.")],
+    classes: options.ClassesOption = None,
+    splits: Annotated[str | None, typer.Option(help="Splits to convert with the same class ids: train,val")] = None,
+    skip_broken: options.SkipBrokenOption = False,
+    attribute: options.AttributeOption = None,
+    crowds_as_objects: options.CrowdsOption = False,
+    root: options.RootOption = None,
+    download: options.DownloadOption = False,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Convert annotations of any known format to COCO, YOLO or labelme.
+
+    Prints the files and folders that were written. COCO and labelme files name the images where they are; YOLO needs
+    copies, which are made. If the images are outside of the target's folder, opening it needs their folder: --root.
+    """
+    output.start_backend()
+    from mrcnn.data.convert import convert as convert_dataset
+
+    written = convert_dataset(
+        source,
+        target,
+        to.value,
+        classes=options.names_in(classes),
+        splits=options.names_in(splits) or (),
+        skip_broken=skip_broken,
+        attribute=attribute,
+        crowds_as_objects=crowds_as_objects,
+        root=root,
+        download=download,
+        progress=sys.stderr.isatty(),
+    )
+    paths = list(dict.fromkeys(map(str, written)))
+    if as_json:
+        output.print_json({"written": paths})
+    else:
+        print(*paths, sep="\n")

@@ -1,0 +1,29 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DataArgument = Annotated[Path, typer.Argument(help="Folder or annotation file of any format that open_dataset reads.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+WeightsOption = Annotated[
+    str, typer.Option("--weights", "-w", help="A file, or a word: shapes (shipped), torchvision_v2 (download), ...")
+]
+ClassesOption = Annotated[
+    str | None, typer.Option("--classes", help="Class names with commas between them, where the files name none.")
+]
+AttributeOption = Annotated[str | None, typer.Option(help="VIA files: the attribute with the class.")]
+SkipBrokenOption = Annotated[bool, typer.Option("--skip-broken", help="Leave broken images out, with a warning.")]
+CrowdsOption = Annotated[bool, typer.Option("--crowds-as-objects", help="COCO files: read iscrowd=1 as objects.")]
+RootOption = Annotated[
+    Path | None, typer.Option(help="A folder whose images the annotations may name, besides their own folder.")
+]
+DownloadOption = Annotated[bool, typer.Option("--download", help="Fetch images that are URLs.")]
+
+
+def names_in(text: str | None) -> list[str] | None:
+    """The names in "cat, dog"; None for None."""
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]

@@ -1,0 +1,89 @@
+"""What commands print: results on stdout, as a table or as JSON; progress and notes on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def note(text: str) -> None:
+    """Prints a line for the person at the terminal."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def print_json(value: Any) -> None:
+    """Prints the result of a command with `--json`."""
+    print(json.dumps(value, ensure_ascii=False, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    """JSON-ready form of paths, and of NumPy's numbers and arrays."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def print_table(rows: Mapping[str, Any], title: str | None = None) -> None:
+    """Prints names and values in two columns."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, show_header=False, title_justify="left")
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        table.add_row(Text(str(name)), Text(str(value)))  # Text: brackets in names are not markup
+    Console().print(table)
+
+
+def start_backend() -> None:
+    """Imports Keras without the lines that TensorFlow's C++ code logs before it reads TF_CPP_MIN_LOG_LEVEL."""
+    if "keras" in sys.modules:
+        return
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as log:
+        os.dup2(log.fileno(), 2)
+        try:
+            import keras  # noqa: F401
+        except BaseException:
+            log.seek(0)
+            os.write(kept, log.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+@contextmanager
+def prints_to_stderr() -> Iterator[None]:
+    """Inside the block, what the package and Keras print goes to stderr, so that stdout has the result alone."""
+    with redirect_stdout(sys.stderr):
+        yield
+
+
+def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+    """Yields the items and shows on stderr how many are done, the time, and what is left; only in a terminal."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
+        TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        yield from progress.track(items, total=total, description=description)

@@ -34,6 +34,7 @@ from mrcnn import visualize
 from mrcnn.config import Config
 from mrcnn.data.formats.via import ViaDataset
 from mrcnn.model import MaskRCNN
+from mrcnn.video import VideoFile, read_video
 from samples.common import (
     LOGS,
     SmallNetwork,
@@ -44,7 +45,6 @@ from samples.common import (
     load_weights,
     warm_up_and_cosine,
 )
-from samples.frames import VideoFile, read_video
 
 CLASS_NAMES = ["BG", "balloon"]
 

@@ -34,6 +34,7 @@ LEVELS = {
     "inference": 4,
     "evaluation": 4,
     "weights": 4,
+    "video": 4,
     "model": 5,
     "verify": 5,
     "compat": 5,

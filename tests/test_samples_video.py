@@ -1,4 +1,4 @@
-"""samples/video.py and samples/frames.py: tracking, drawing frames, and writing files that can be played."""
+"""samples/video.py and mrcnn.video: tracking, drawing frames, and writing files that can be played."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ import pytest
 
 from mrcnn.drawing import palette
 from mrcnn.drawing.instances import MASK_ALPHA
-from samples import coco, frames, shapes, video
-from samples.frames import VideoFile, read_video
-from samples.video import Tracker, annotate_video, draw_frame
+from mrcnn.video import Tracker, VideoFile, annotate_video, draw_frame, frames, read_video
+from samples import coco, shapes, video
 
 ROOT = Path(__file__).resolve().parent.parent
 

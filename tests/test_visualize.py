@@ -24,7 +24,7 @@ from mrcnn.drawing import figures, palette
 from mrcnn.drawing.instances import draw_instances
 from mrcnn.evaluation import EvaluateDataset, evaluate_dataset
 from mrcnn.text import printable
-from samples.video import draw_frame
+from mrcnn.video import draw_frame
 
 RED, GREEN = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)
 NAMES = ["BG", "cat", "dog"]

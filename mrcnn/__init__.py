@@ -12,11 +12,12 @@ from __future__ import annotations
 from importlib import import_module
 
 __version__ = "1.0.0"
-__all__ = ["Config", "Dataset", "MaskRCNN", "open_dataset", "open_splits"]
+__all__ = ["Config", "Dataset", "Detections", "MaskRCNN", "open_dataset", "open_splits"]
 
 _HOMES = {
     "Config": "mrcnn.config",
     "Dataset": "mrcnn.data.dataset",
+    "Detections": "mrcnn.inference.results",
     "MaskRCNN": "mrcnn.model",
     "open_dataset": "mrcnn.data.format_detection",
     "open_splits": "mrcnn.data.format_detection",

@@ -27,6 +27,7 @@ from mrcnn.distribution import find_devices
 from mrcnn.graph import build_stages, detection_graph, set_thresholds, training_graph
 from mrcnn.inference import activations, molding
 from mrcnn.inference.detector import Detector
+from mrcnn.inference.results import Detections
 from mrcnn.keras_private import forget_compiled_steps, let_checkpoints_end_in_h5, symbolic_build, unwrap_build
 from mrcnn.nn.heads import CLASS_DEPENDENT_LAYERS
 from mrcnn.nn.precision import computing_in, log_processor, warn_if_slow
@@ -65,7 +66,7 @@ class MaskRCNN(scripts.ScriptModel):
 
         model = MaskRCNN(mode="inference", weights="shapes")
         found = model.detect([image])[0]
-        found["rois"], found["class_ids"], found["scores"], found["masks"]
+        found.rois, found.names, found.scores, found.masks  # or found["rois"], as with matterport's code
 
     Reference: He, Gkioxari, Dollár, Girshick, "Mask R-CNN", ICCV 2017.
     """
@@ -226,7 +227,7 @@ class MaskRCNN(scripts.ScriptModel):
 
     # ---- Detection ---------------------------------------------------------------------------------------------------
     @eagerly
-    def detect(self, images, verbose=0) -> list[dict]:
+    def detect(self, images, verbose=0) -> list[Detections]:
         """Finds objects in images.
 
         Args:
@@ -235,22 +236,20 @@ class MaskRCNN(scripts.ScriptModel):
             verbose: 1 prints the inputs.
 
         Returns:
-            A dict for each image: `rois` [n, (y1, x1, y2, x2)] int32 pixels, `class_ids` [n] int32,
-            `scores` [n] float32, best first, `masks` [H0, W0, n] bool.
+            `Detections` of each image, a dict with attributes: `rois` [n, (y1, x1, y2, x2)] int32 pixels,
+            `class_ids` [n] int32, `scores` [n] float32, best first, `masks` [H0, W0, n] bool.
         """
         if scripts.overridden(self, MaskRCNN, "build", "mold_inputs", "unmold_detections", "get_anchors"):
             return scripts.detect_by_methods(self, images)
         self._follow_settings("detect", FOLLOWED_BY_DETECT)
-        return self._detector.detect(images, self.config, log if verbose else None)
+        return self._detector.detect(images, self.config, log if verbose else None, self.class_names)
 
     @eagerly
-    def detect_molded(self, molded_images, image_metas, verbose=0) -> list[dict]:
-        """`detect` for images of `mold_inputs`, or of `load_image_gt` and `mold_image`: results refer to these.
-
-        Args: molded_images [B, H, W, channels], image_metas [B, 12 + C].
-        """
+    def detect_molded(self, molded_images, image_metas, verbose=0) -> list[Detections]:
+        """`detect` for images [B, H, W, channels] and image_metas [B, 12 + C], as of `mold_inputs` or `mold_image`."""
         self._follow_settings("detect_molded", FOLLOWED_BY_DETECT)
-        return self._detector.detect_molded(molded_images, image_metas, self.config, log if verbose else None)
+        arrays = molded_images, image_metas, self.config
+        return self._detector.detect_molded(*arrays, log if verbose else None, self.class_names)
 
     @eagerly
     def evaluate_dataset(self, dataset, image_ids=None, **options) -> evaluation.Report:

@@ -40,7 +40,7 @@ def pixels(sides, rounds: int) -> Row:
                 resize_inputs([image], model.config)[0], model.config.MEAN_PIXEL
             ),
             "network": lambda: forward(inputs),
-            "boxes and masks": lambda: place_on_photo(found, masks, *shapes, windows[0]),
+            "boxes and masks": lambda: place_on_photo(found, masks, *shapes, windows[0])[3].dense(),
             "detect": lambda: model.detect([image]),
         }
 

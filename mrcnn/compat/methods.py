@@ -12,6 +12,7 @@ import numpy as np
 from mrcnn.compat.tf1 import eager_mode
 from mrcnn.graph import INFERENCE_OUTPUTS, MODES, build_model
 from mrcnn.inference import activations
+from mrcnn.inference.results import Detections
 
 
 def eagerly(method):
@@ -84,17 +85,17 @@ def without_anchors(model, x):
     return [images, metas]
 
 
-def detect_by_methods(model, images) -> list[dict]:
+def detect_by_methods(model, images) -> list[Detections]:
     """`detect` of a subclass that overrides `mold_inputs`, `unmold_detections` or `get_anchors`: calls them in turn."""
     molded, metas, windows = model.mold_inputs(images)
     anchors = model.get_anchors(molded[0].shape)
     anchors = np.broadcast_to(anchors, (len(molded), *anchors.shape))
     detections, _, _, masks, *_ = model.predict([molded, metas, anchors], verbose=0)
-    names = ("rois", "class_ids", "scores", "masks")
-    return [
-        dict(zip(names, model.unmold_detections(detections[i], masks[i], np.shape(image), molded[i].shape, windows[i])))
-        for i, image in enumerate(images)
-    ]
+    results = []
+    for i, image in enumerate(images):
+        found = model.unmold_detections(detections[i], masks[i], np.shape(image), molded[i].shape, windows[i])
+        results.append(Detections(*found, class_names=model.class_names))
+    return results
 
 
 def overridden(model, cls, *names: str) -> list[str]:

@@ -10,6 +10,7 @@ colours from `mrcnn.drawing.palette` and fill masks with `fill_mask`.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def fill_mask(image: np.ndarray, mask: np.ndarray, color: ColorType, alpha: floa
 def draw_instances(
     image: np.ndarray,
     boxes: np.ndarray,
-    masks: np.ndarray | None,
+    masks: np.ndarray | Sequence[tuple] | None,
     captions: Sequence[str],
     colors: Sequence[ColorType],
     *,
@@ -58,7 +59,8 @@ def draw_instances(
     Args:
         image: [H, W], [H, W, 3] or [H, W, 4], as `to_rgb_uint8` takes it; not modified.
         boxes: [N, (y1, x1, y2, x2)] pixels; y2, x2 exclusive.
-        masks: [H, W, N] bool, or None. A mask must lie inside its box.
+        masks: [H, W, N] bool, where a mask must lie inside its box; or N pairs of a region (y1, x1, y2, x2) and the
+            mask in it, [y2 - y1, x2 - x1] bool; or None.
         captions: N texts; an empty one draws nothing.
         colors: N colours: (red, green, blue) in 0..1, or any colour that matplotlib knows.
         side: Longer side of the returned picture, pixels; None: that of the image.
@@ -75,13 +77,20 @@ def draw_instances(
     (80, 120, 3)
     """
     picture = np.array(to_rgb_uint8(image))  # a copy
-    scale = 1.0 if side is None else side / max(picture.shape[:2])
-    boxes = np.rint(np.asarray(boxes, float).reshape(-1, 4) * scale).astype(int)
+    height, width = picture.shape[:2]
+    boxes = np.asarray(boxes, float).reshape(-1, 4)
+    if isinstance(masks, np.ndarray):
+        regions = np.rint(boxes).clip(0, [height, width, height, width]).astype(int).tolist()
+        masks = [((y1, x1, y2, x2), masks[y1:y2, x1:x2, i]) for i, (y1, x1, y2, x2) in enumerate(regions)]
+    scale = 1.0 if side is None else side / max(height, width)
+    boxes = np.rint(boxes * scale).astype(int)
     if scale != 1:
         picture = _resize(picture, scale, cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    for i, (y1, x1, y2, x2) in enumerate(np.maximum(boxes, 0).tolist() if masks is not None else []):
-        mask = masks[..., i] if scale == 1 else _resize(masks[..., i].astype(np.uint8), scale, cv2.INTER_NEAREST)
-        _draw_mask(picture[y1:y2, x1:x2], mask[y1:y2, x1:x2].astype(bool), colors[i])
+    scales = picture.shape[0] / height, picture.shape[1] / width
+    for (region, mask), color in zip(masks or [], colors):
+        (y1, x1, y2, x2), mask = _scale_mask(region, mask.astype(bool), *scales)
+        if mask.size:
+            _draw_mask(picture[y1:y2, x1:x2], mask, color)
     drawn = Image.fromarray(picture)
     pen, font = ImageDraw.Draw(drawn), _font(max(SMALLEST_TEXT, round(min(picture.shape[:2]) * TEXT_HEIGHT)))
     if show_boxes or masks is None:
@@ -95,6 +104,17 @@ def draw_instances(
 def _resize(image: np.ndarray, scale: float, interpolation: int) -> np.ndarray:
     height, width = (max(1, round(pixels * scale)) for pixels in image.shape[:2])
     return cv2.resize(image, (width, height), interpolation=interpolation)
+
+
+def _scale_mask(region: Sequence[int], mask: np.ndarray, *scales: float) -> tuple[list[int], np.ndarray]:
+    """A mask and its region in a picture that is resized by (vertical, horizontal) scales, by nearest neighbours."""
+    low, high = [], []
+    for axis, scale in enumerate(scales):
+        start, stop = (math.ceil(side * scale) for side in region[axis::2])  # pixels whose source lies in the region
+        sources = (np.arange(start, stop) / scale).astype(int) - region[axis]
+        mask = mask.take(sources.clip(0, mask.shape[axis] - 1), axis=axis)
+        low, high = [*low, start], [*high, stop]
+    return [*low, *high], mask
 
 
 def _draw_mask(part: np.ndarray, mask: np.ndarray, color: ColorType) -> None:

@@ -6,6 +6,7 @@ Shapes: B images in a batch, H x W their molded size, D detections, n of them th
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from mrcnn.config_checks import warn_of_contradictions
 from mrcnn.graph import Stages, detector_graph, set_thresholds
 from mrcnn.inference import molding
+from mrcnn.inference.results import Detections
 from mrcnn.nn.folding import fold_batchnorm
 from mrcnn.ops.anchors import anchors_of_image
 from mrcnn.ops.images import clear_padding, subtract_mean
@@ -41,8 +43,10 @@ class Detector:
         self._lock = threading.Lock()
         self._memory = threading.local()
 
-    def detect(self, images, config, report=None) -> list[dict]:
+    def detect(self, images, config, report=None, class_names=None) -> list[Detections]:
         """`MaskRCNN.detect`. `report` is called with a text, then with the name and array of each input."""
+        images = molding.list_photos(images)
+        paths = [image if isinstance(image, (str, Path)) else None for image in images]
         images = molding.read_photos(images)
         if not images:
             return []
@@ -60,10 +64,11 @@ class Detector:
             detections, masks = self.predict(molded, metas[part], config)
             for i, image in enumerate(images[part]):
                 shapes = np.shape(image), resized[part.start].shape
-                results.append(_result(detections[i], masks[i], *shapes, windows[part][i], config.convention))
+                found = molding.place_on_photo(detections[i], masks[i], *shapes, windows[part][i], config.convention)
+                results.append(Detections(*found, class_names=class_names, path=paths[part][i]))
         return results
 
-    def detect_molded(self, molded_images, image_metas, config, report=None) -> list[dict]:
+    def detect_molded(self, molded_images, image_metas, config, report=None, class_names=None) -> list[Detections]:
         """`MaskRCNN.detect_molded`; `report` as of `detect`."""
         molded_images, image_metas = np.asarray(molded_images), np.asarray(image_metas)
         if report:
@@ -71,8 +76,9 @@ class Detector:
             report("molded_images", molded_images)
         detections, masks = self.predict(molded_images, image_metas, config)
         shape = molded_images[0].shape
-        whole = (0, 0, *shape[:2])
-        return [_result(d, m, shape, shape, whole, config.convention) for d, m in zip(detections, masks, strict=True)]
+        places = shape, shape, (0, 0, *shape[:2]), config.convention
+        found = (molding.place_on_photo(d, m, *places) for d, m in zip(detections, masks, strict=True))
+        return [Detections(*arrays, class_names=class_names) for arrays in found]
 
     def molded(self, images, mean_pixel) -> np.ndarray:
         """Images of one shape as a batch with the mean subtracted, in memory that this thread reuses."""
@@ -110,8 +116,3 @@ class Detector:
                 self._network.jit_compile = False
         set_thresholds(self._network, config)
         return self._network
-
-
-def _result(*args) -> dict:
-    rois, class_ids, scores, masks = molding.place_on_photo(*args)
-    return {"rois": rois, "class_ids": class_ids, "scores": scores, "masks": masks}

@@ -12,9 +12,9 @@ import numpy as np
 
 from mrcnn.conventions import MATTERPORT
 from mrcnn.data.image_reading import read_image
+from mrcnn.inference.result_masks import SoftMasks
 from mrcnn.ops import boxes as box_ops
 from mrcnn.ops import images as image_ops
-from mrcnn.ops.masks import paste_masks
 from mrcnn.ops.meta import compose_image_meta
 from mrcnn.ops.pixel_values import to_channels
 
@@ -48,6 +48,12 @@ def read_photos(images) -> list[np.ndarray]:
     Raises:
         FileNotFoundError, ValueError: a file can't be read, or an entry is no image. The message names it.
     """
+    photos = list_photos(images)
+    return [read_image(image, upright=True) if isinstance(image, (str, Path)) else image for image in photos]
+
+
+def list_photos(images) -> list[np.ndarray | str | Path]:
+    """The arrays and paths that `detect` was given, as a list; raises ValueError for what can't be an image."""
     if isinstance(images, (str, Path)):
         images = [images]
     if isinstance(images, np.ndarray) and images.ndim == 3 and images.shape[2] <= 4:
@@ -59,7 +65,7 @@ def read_photos(images) -> list[np.ndarray]:
                 f"images[{i}] is None; expected an array [height, width, 3] or a path. cv2.imread returns None for a"
                 " file that it can't read: give detect the path, to see what is wrong with it."
             )
-    return [read_image(image, upright=True) if isinstance(image, (str, Path)) else image for image in images]
+    return images
 
 
 def resize_inputs(images, config):
@@ -125,11 +131,18 @@ def unmold_detections(detections, mrcnn_mask, original_image_shape, image_shape,
     count = _count(detections)
     classes = detections[:count, 4].astype(np.int32) if mrcnn_mask.shape[-1] > 1 else np.zeros(count, np.int32)
     masks = mrcnn_mask[np.arange(count), :, :, classes]
-    return place_on_photo(detections, masks, original_image_shape, image_shape, window, rules)
+    boxes, class_ids, scores, masks = place_on_photo(
+        detections, masks, original_image_shape, image_shape, window, rules
+    )
+    return boxes, class_ids, scores, masks.dense()
 
 
 def place_on_photo(detections, masks, original_image_shape, image_shape, window, rules=MATTERPORT):
-    """`unmold_detections`, given of each detection only the mask of its class, [n or more, 28, 28]."""
+    """`unmold_detections`, given of each detection only the mask of its class, [n or more, 28, 28].
+
+    Returns:
+        boxes, class_ids and scores as above, and the masks as `SoftMasks`, which pastes them when asked for.
+    """
     count = _count(detections)
     class_ids = detections[:count, 4].astype(np.int32)
     scores = detections[:count, 5].astype(np.float32)
@@ -141,8 +154,9 @@ def place_on_photo(detections, masks, original_image_shape, image_shape, window,
     boxes = box_ops.denorm_boxes(boxes, original_image_shape[:2], rules.box_offset, rules.whole_pixels)
     boxes = np.clip(boxes, 0, np.tile(original_image_shape[:2], 2)).astype(boxes.dtype)
     real = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-    boxes, class_ids, scores, masks = boxes[real], class_ids[real], scores[real], masks[real]
-    return boxes, class_ids, scores, paste_masks(masks, boxes, original_image_shape[:2], method=rules.mask_paste)
+    boxes = boxes[real]
+    soft = SoftMasks(masks[real], boxes.copy(), original_image_shape[:2], rules.mask_paste)
+    return boxes, class_ids[real], scores[real], soft
 
 
 def _count(detections) -> int:

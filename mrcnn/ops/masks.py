@@ -15,6 +15,7 @@ import contextlib
 import math
 import mmap
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -22,10 +23,11 @@ from numpy.typing import ArrayLike
 from mrcnn.ops import images
 from mrcnn.ops.boxes import extract_bboxes
 from mrcnn.ops.interpolation import source_positions
-from mrcnn.ops.mask_pasting import grid_sample, padded_resize
+from mrcnn.ops.mask_pasting import Region, grid_sample, padded_resize
 
 PIXELS_PER_BLOCK = 2**15  # pixels of mini masks that are resized together: they fit into the cache
 PASTE_METHODS = {"padded_resize": padded_resize, "grid_sample": grid_sample}
+MaskRegion = tuple[Region, Callable[[], np.ndarray]]  # see `mask_regions`
 HUGE_PAGES_FROM, SPARSE = 2**22, 1 / 16  # bytes, and share of rows; see `_sparse_zeros`
 
 
@@ -163,8 +165,11 @@ def expand_mask(bbox: ArrayLike, mini_mask: ArrayLike, image_shape: Sequence[int
     Returns:
         [height, width, N] bool.
     """
-    layers = np.moveaxis(np.asarray(mini_mask), -1, 0)
-    return _paste(layers.astype(np.float64), bbox, image_shape, lambda pixels: pixels > 0.5)
+    layers = np.moveaxis(np.asarray(mini_mask), -1, 0).astype(np.float64)
+    height, width = (int(side) for side in image_shape[:2])
+    boxes = _pixel_boxes(bbox, len(layers)).tolist()
+    above_half = partial(np.less, 0.5)
+    return draw_regions([_resized(m, box, height, width, above_half) for m, box in zip(layers, boxes)], image_shape)
 
 
 def unmold_mask(mask: ArrayLike, bbox: ArrayLike, image_shape: Sequence[int]) -> np.ndarray:
@@ -208,41 +213,65 @@ def paste_masks(
     >>> masks.shape, int(masks.sum())
     ((100, 100, 1), 800)
     """
+    return draw_regions(mask_regions(masks, boxes, image_shape, threshold, method), image_shape)
+
+
+def mask_regions(
+    masks: ArrayLike, boxes: ArrayLike, image_shape: Sequence[int], threshold: float = 0.5, method: str = "resize"
+) -> list[MaskRegion | None]:
+    """Where `paste_masks` would draw each mask, without drawing it.
+
+    Args and Raises: as for `paste_masks`.
+
+    Returns:
+        N pairs of a region (y1, x1, y2, x2) inside the image, and a function without arguments that computes the mask
+        in it, [y2 - y1, x2 - x1] bool. None for a mask that lies outside the image.
+    """
     layers = np.asarray(masks)
+    height, width = (int(side) for side in image_shape[:2])
     if method == "resize":
-        return _paste(layers, boxes, image_shape, lambda pixels: pixels >= threshold)
+        boxes = _pixel_boxes(boxes, len(layers)).tolist()
+        is_object = partial(np.less_equal, threshold)  # threshold <= pixels; NaN never is
+        return [_resized(layer, box, height, width, is_object) for layer, box in zip(layers, boxes)]
     if method not in PASTE_METHODS:
         raise ValueError(f"method is {method!r}; expected 'resize', {', '.join(map(repr, PASTE_METHODS))}.")
     place = PASTE_METHODS[method]
-    height, width = (int(side) for side in image_shape[:2])
     boxes = np.reshape(np.asarray(boxes, np.float32), (-1, 4))
     _check_count(boxes, len(layers))
     layers = layers.astype(np.float32, copy=False)
+    is_object = partial(np.less if method == "padded_resize" else np.less_equal, np.float32(threshold))
     placed = [place(layer, box, height, width) for layer, box in zip(layers, boxes)]
-    rows = sum(region[2] - region[0] for region, _ in filter(None, placed))
-    pasted = _blank(len(layers), height, width, rows)
-    for canvas, place in zip(pasted, placed):
-        if place is not None:
-            (y1, x1, y2, x2), compute = place
-            is_object = np.greater if method == "padded_resize" else np.greater_equal
-            is_object(compute(), np.float32(threshold), out=canvas[y1:y2, x1:x2])
-    return np.moveaxis(pasted, 0, -1)
+    return [found and (found[0], partial(_threshold, found[1], is_object)) for found in placed]
 
 
-def _paste(layers: np.ndarray, boxes, image_shape, is_object: Callable) -> np.ndarray:
-    """`paste_masks`, with a function that decides which of the resized pixels belong to the object."""
+def draw_regions(regions: Sequence[MaskRegion | None], image_shape: Sequence[int]) -> np.ndarray:
+    """Draws masks of `mask_regions` into an image each: [height, width, N] bool."""
     height, width = (int(side) for side in image_shape[:2])
-    boxes = _pixel_boxes(boxes, len(layers))
-    rows = np.clip(boxes[:, 2], 0, height) - np.clip(boxes[:, 0], 0, height)
-    pasted = _blank(len(layers), height, width, rows.clip(0).sum())
-    for layer, canvas, (y1, x1, y2, x2) in zip(layers, pasted, boxes.tolist()):
-        if y2 <= y1 or x2 <= x1:
-            continue
-        pixels = is_object(images.resize(layer, (y2 - y1, x2 - x1)))
-        top, left, bottom, right = max(y1, 0), max(x1, 0), min(y2, height), min(x2, width)
-        if top < bottom and left < right:
-            canvas[top:bottom, left:right] = pixels[top - y1 : bottom - y1, left - x1 : right - x1]
+    rows = sum(region[2] - region[0] for region, _ in filter(None, regions))
+    pasted = _blank(len(regions), height, width, rows)
+    for canvas, found in zip(pasted, regions):
+        if found is not None:
+            (y1, x1, y2, x2), compute = found
+            canvas[y1:y2, x1:x2] = compute()
     return np.moveaxis(pasted, 0, -1)
+
+
+def _threshold(compute: Callable[[], np.ndarray], is_object: Callable) -> np.ndarray:
+    return is_object(compute())
+
+
+def _resized(layer, box, height: int, width: int, is_object: Callable) -> MaskRegion | None:
+    """`mask_regions` of one mask for the method "resize"."""
+    y1, x1, y2, x2 = box
+    top, left, bottom, right = max(y1, 0), max(x1, 0), min(y2, height), min(x2, width)
+    if top >= bottom or left >= right:
+        return None
+
+    def compute() -> np.ndarray:
+        pixels = is_object(images.resize(layer, (y2 - y1, x2 - x1)))
+        return pixels[top - y1 : bottom - y1, left - x1 : right - x1]
+
+    return (top, left, bottom, right), compute
 
 
 def _blank(count: int, height: int, width: int, rows: int) -> np.ndarray:

@@ -11,6 +11,7 @@ read beyond the end of its memory. Text from files must therefore pass `check_rl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -145,6 +146,73 @@ def decode_rles(rles: list[dict]) -> tuple[NDArray[np.int64], NDArray[np.int64]]
     if invalid.any():
         raise InvalidRle(int(np.argmax(invalid)))
     return runs, starts
+
+
+def encode_crop(pixels: np.ndarray, corner: Sequence[int], image_shape: Sequence[int]) -> dict:
+    """Encodes a mask of which only a part is given; the rest is 0. Equal to `encode_masks` of the whole mask.
+
+    Args:
+        pixels: [h, w] bool.
+        corner: (y1, x1), where `pixels` begins in the image. All of it must lie inside the image.
+        image_shape: (H, W), pixels; further entries are ignored.
+
+    Returns:
+        {"size": [H, W], "counts": bytes}.
+
+    Example:
+
+    >>> encode_crop(np.ones((2, 3), bool), (1, 2), (4, 5))
+    {'size': [4, 5], 'counts': b'922000O'}
+    """
+    height, width = (int(side) for side in image_shape[:2])
+    h, w = pixels.shape
+    padded = np.zeros((w, h + (h < height)), np.int8)  # columns as rows; the 0 below a column ends its runs
+    padded[:, :h] = pixels.T
+    steps = np.flatnonzero(np.diff(padded.reshape(-1), prepend=0, append=0))  # where runs start and stop, in turns
+    columns, rows = np.divmod(steps, padded.shape[1])
+    places = (columns + corner[1]) * height + rows + corner[0]  # in the whole mask, column by column
+    ends = np.append(places, height * width)
+    counts = np.diff(ends, prepend=0)
+    counts = counts[: len(counts) - (len(places) > 0 and places[-1] == height * width)]
+    return coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+
+
+def decode_crops(rles: list[dict]) -> list[tuple[tuple[int, int, int, int], NDArray[np.bool_]]]:
+    """Decodes each mask inside the smallest box around it.
+
+    Args:
+        rles: N dicts {"size": [H, W], "counts": bytes}.
+
+    Returns:
+        N pairs of (y1, x1, y2, x2), y2 and x2 exclusive, and [y2 - y1, x2 - x1] bool; zeros for an empty mask.
+
+    Raises:
+        InvalidRle: as `decode_rles`.
+
+    Example:
+
+    >>> decode_crops([{"size": [4, 5], "counts": b"922000O"}])
+    [((1, 2, 3, 5), array([[ True,  True,  True],
+           [ True,  True,  True]]))]
+    """
+    runs, starts = decode_rles(rles)
+    crops = []
+    for rle, own_runs in zip(rles, np.split(runs, starts[1:])):
+        height = rle["size"][0]
+        object_runs = own_runs[1 : len(own_runs) // 2 * 2]  # from the first pixel to the last
+        begin, length = int(own_runs[0]), int(object_runs.sum())
+        if not object_runs[::2].any():
+            crops.append(((0, 0, 0, 0), np.zeros((0, 0), bool)))
+            continue
+        x1, x2 = begin // height, (begin + length - 1) // height + 1
+        columns = np.zeros((x2 - x1) * height, bool)
+        columns[begin - x1 * height :][:length] = np.repeat(np.arange(len(object_runs)) % 2 == 0, object_runs)
+        columns = columns.reshape(x2 - x1, height)
+        rows = np.flatnonzero(columns.any(axis=0))
+        y1, y2 = int(rows[0]), int(rows[-1]) + 1
+        kept = np.flatnonzero(columns.any(axis=1))  # runs of length 0 may begin or end the object
+        crops.append(((y1, x1 + int(kept[0]), y2, x1 + int(kept[-1]) + 1), columns[kept[0] : kept[-1] + 1, y1:y2].T))
+    return crops
 
 
 def draw_rles(rles: list[dict], layers: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -42,6 +42,7 @@ LEVELS = {
     "visualize": 5,
     "parallel_model": 5,
     "cli": 6,
+    "serve": 6,
     "__main__": 6,
 }
 APART = ({"nn", "data"}, {"nn", "drawing"}, {"data", "drawing"})  # never import each other

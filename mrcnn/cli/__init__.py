@@ -33,6 +33,7 @@ from typer.core import TyperCommand, TyperGroup
 COMMANDS = {  # imported when they run
     "convert": "Convert annotations of any known format to COCO, YOLO or labelme.",
     "info": "Show what is in a weight file: network, settings, classes, layers, checksum.",
+    "serve": "Serve a web page and an HTTP API that find objects in photos.",
 }
 ALLOWED = (
     OSError,

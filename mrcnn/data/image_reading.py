@@ -85,6 +85,10 @@ class UnreadableImage(ValueError):
     """A file that is no image, is damaged, too large, or of a format or kind that is not read. Names the file."""
 
 
+class TooManyPixels(UnreadableImage):
+    """An image with more than `MAX_PIXELS` pixels."""
+
+
 @dataclass(frozen=True)
 class ImageHeader:
     """What an image file says about itself.
@@ -248,9 +252,9 @@ def _open(file: BinaryIO, name: str) -> Iterator[Image.Image]:
 
 
 def check_pixels(height: int, width: int, name: str) -> None:
-    """Raises UnreadableImage if an image has more than `MAX_PIXELS` pixels."""
+    """Raises TooManyPixels if an image has more than `MAX_PIXELS` pixels."""
     if height * width > MAX_PIXELS:
-        raise UnreadableImage(
+        raise TooManyPixels(
             f"{name} has {height} x {width} pixels (height x width); expected at most {MAX_PIXELS}"
             " (mrcnn.data.image_reading.MAX_PIXELS)."
         )

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import datetime
 import os
-from functools import wraps
 
 import keras
 import numpy as np
 
-from mrcnn import evaluation, processor, training, weights
+from mrcnn import evaluation, native, processor, training, weights
 from mrcnn.compat import methods as scripts
 from mrcnn.compat.functions import log
-from mrcnn.compat.methods import eagerly, follows_settings, or_torch_train
+from mrcnn.compat.methods import eagerly, or_torch_train
 from mrcnn.compat.model_names import *  # noqa: F403  what scripts import from here
 from mrcnn.compat.script_names import lazy_attribute, lazy_names
 from mrcnn.compat.tf1 import teach_tf_identity
@@ -28,18 +27,17 @@ from mrcnn.graph import build_stages, detection_graph, set_thresholds, training_
 from mrcnn.inference import activations, molding
 from mrcnn.inference.detector import Detector
 from mrcnn.inference.results import Detections
-from mrcnn.keras_private import forget_compiled_steps, let_checkpoints_end_in_h5, symbolic_build, unwrap_build
+from mrcnn.keras_private import forget_compiled_steps, let_checkpoints_end_in_h5, unwrap_build
 from mrcnn.nn.heads import CLASS_DEPENDENT_LAYERS
 from mrcnn.nn.precision import computing_in, log_processor, warn_if_slow
 from mrcnn.ops.boxes import norm_boxes
 from mrcnn.settings import DETECT, DETECT_AND_TRAIN, FOLLOWED_BY_DETECT, GRAPH, LOSS, TRAINING_GRAPH, FixedSettings
-from mrcnn.training.losses_by_name import total_loss
 from mrcnn.training.run import train as run_training
 from mrcnn.weights.metadata import config_of
 
 
 @keras.saving.register_keras_serializable(package="mrcnn")
-class MaskRCNN(scripts.ScriptModel):
+class MaskRCNN(scripts.ScriptModel, native.NativeModel):
     """Mask R-CNN with matterport's methods, as a Keras model: `compile`, `fit`, `save` and callbacks work as usual.
 
     Args:
@@ -127,69 +125,6 @@ class MaskRCNN(scripts.ScriptModel):
             forget_compiled_steps(self)
 
     # ---- Training ----------------------------------------------------------------------------------------------------
-    @eagerly
-    def compile(self, optimizer=None, loss=None, loss_weights=None, *args, learning_rate=None, momentum=None, **kwargs):
-        """Keras's `compile(optimizer, ...)`, or matterport's `compile(learning_rate, momentum)`.
-
-        Args:
-            optimizer: Keras optimizer or its name; None: SGD with momentum and clipping, from the Config.
-            loss, loss_weights: not accepted, as the model has its own losses; weigh them with `LOSS_WEIGHTS`. Lists
-                of None, as in copies of matterport's `compile`, mean "none".
-            learning_rate, momentum: of the default optimizer; None: those of the Config.
-            *args, **kwargs: of `keras.Model.compile`.
-        """
-        if training.is_learning_rate(optimizer):
-            learning_rate, momentum, optimizer, loss = optimizer, loss if momentum is None else momentum, None, None
-        training.refuse_losses(loss=loss, loss_weights=loss_weights)
-        if keras.backend.backend() == "tensorflow":
-            kwargs.setdefault("jit_compile", False)
-        with self.devices.scope():
-            if optimizer is None:
-                optimizer = training.default_optimizer(self.config, learning_rate, momentum)
-            super().compile(self.devices.adopt(keras.optimizers.get(optimizer)), None, None, *args, **kwargs)
-            self.devices.add_before_clipping(self.optimizer)
-
-    @follows_settings
-    @wraps(keras.Model.fit)
-    def fit(self, x=None, *args, **kwargs):
-        x = training.fit_arguments(x, kwargs, self.devices)
-        self.build_optimizer()  # TensorFlow traces a step twice if the first trace creates variables
-        with self.devices.scope():
-            return super().fit(x, *args, **kwargs)
-
-    @follows_settings
-    @wraps(keras.Model.evaluate)
-    def evaluate(self, x=None, *args, **kwargs):
-        x = training.evaluate_arguments(x, kwargs, self.devices)
-        with self.devices.scope():
-            return super().evaluate(x, *args, **kwargs)
-
-    @follows_settings
-    @wraps(keras.Model.predict)
-    def predict(self, x, *args, **kwargs):
-        return super().predict(scripts.without_anchors(self, x), *args, **kwargs)
-
-    predict_on_batch = follows_settings(keras.Model.predict_on_batch)
-    train_on_batch = follows_settings(keras.Model.train_on_batch)
-    test_on_batch = follows_settings(keras.Model.test_on_batch)
-
-    def compile_from_config(self, config):
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        self.build_optimizer()
-
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """The weighted sum of the five losses, plus weight decay. Called by `fit` and `evaluate`."""
-        return total_loss(self, x, y_pred, self._loss_means)
-
-    def build_optimizer(self) -> None:
-        """Creates the optimizer's variables, if the model is compiled and they don't exist yet."""
-        if self.optimizer is not None and not self.optimizer.built:
-            with self.devices.scope():
-                self.optimizer.build(self.trainable_variables)
-
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        symbolic_build(self)
-
     def set_trainable(self, layer_regex, keras_model=None, indent=0, verbose=1):
         """Makes the layers trainable whose whole name matches the regular expression, and freezes the others."""
         training.set_trainable(keras_model or self, layer_regex, self.config.TRAIN_BN, verbose, indent)

@@ -36,6 +36,7 @@ LEVELS = {
     "weights": 4,
     "video": 4,
     "model": 5,
+    "native": 5,
     "verify": 5,
     "compat": 5,
     "utils": 5,

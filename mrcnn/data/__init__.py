@@ -12,4 +12,8 @@ def __getattr__(name):
         from mrcnn.data import format_detection
 
         return getattr(format_detection, name)
+    if name == "check":
+        from mrcnn.data import doctor
+
+        return doctor.check
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

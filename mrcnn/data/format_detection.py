@@ -90,14 +90,12 @@ def open_dataset(
         ('NucleiDataset', ['BG', 'cell'])
     """
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: not there; expected a folder or an annotation file.")
     names = None if classes is None else class_list(classes)
-    form, target = _only_dataset(path)
+    form, target = find_dataset(path)
     options = OpenOptions(None, None, skip_broken, None, attribute, crowds_as_objects, root, download)
     if isinstance(classes, Dataset):
         return _open_numbered(form, target, replace(options, names=names))
-    (dataset := _read(form, target, replace(options, classes=names))).prepare()
+    (dataset := read_dataset(form, target, replace(options, classes=names))).prepare()
     return dataset
 
 
@@ -146,13 +144,9 @@ def open_splits(
         (True, 'b')
     """
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: not there; expected a folder with {', '.join(splits)}, or a data.yaml.")
     if isinstance(splits, str) or not splits:
         raise ValueError(f"splits is {splits!r}; expected a list of names, such as ['train', 'val'].")
-    place = Place(path, known_formats())
-    found = recognise(place)
-    targets = [_find_split(place, found, split) for split in splits]
+    targets = find_splits(path, splits)
     options = OpenOptions(
         skip_broken=skip_broken, attribute=attribute, crowds_as_objects=crowds_as_objects, root=root, download=download
     )
@@ -173,8 +167,10 @@ def recognise(place: Place) -> Found:
         return [(form, target) for form in place.formats for target in form.find(place)]
 
 
-def _only_dataset(path: Path) -> tuple[Format, Path]:
+def find_dataset(path: Path) -> tuple[Format, Path]:
     """(format, path that it opens) of the dataset at a path. Raises UnknownFormat if there is none, or several."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: not there; expected a folder or an annotation file.")
     place = Place(path, known_formats())
     found = recognise(place)
     if len(found) != 1:
@@ -182,7 +178,16 @@ def _only_dataset(path: Path) -> tuple[Format, Path]:
     return found[0]
 
 
-def _read(form: Format, target: Path, options: OpenOptions) -> Dataset:
+def find_splits(path: Path, splits: Sequence[str]) -> list[Target]:
+    """(format, path that it opens, name of the split in it or None) of each split; errors as `open_splits`."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: not there; expected a folder with {', '.join(splits)}, or a data.yaml.")
+    place = Place(path, known_formats())
+    found = recognise(place)
+    return [_find_split(place, found, split) for split in splits]
+
+
+def read_dataset(form: Format, target: Path, options: OpenOptions) -> Dataset:
     """Opens a path of a format. Whatever goes wrong while reading is an error that names the path."""
     for name, format_name in ONLY_OF.items():
         if getattr(options, name) and form.name != format_name:
@@ -214,7 +219,7 @@ def _open_alike(
 
 def _open_numbered(form: Format, target: Path, options: OpenOptions) -> Dataset:
     """Opens all classes of a dataset, with the ids 1, 2, ... of `options.names` if there are some."""
-    dataset = _read(form, target, options)
+    dataset = read_dataset(form, target, options)
     dataset.prepare()
     if options.names is not None:
         number_classes(dataset, options.names)
@@ -225,14 +230,14 @@ def _open_chosen(path: Path, targets: list[Target], names: list[str], options: O
     """Opens several datasets with these classes. Each must be in one of the datasets, but not in all of them."""
     datasets, found = [], set()
     for form, target, split in targets:
-        dataset = _read(form, target, replace(options, names=names, split=split))
+        dataset = read_dataset(form, target, replace(options, names=names, split=split))
         own_names = [info["name"] for info in dataset.class_info[1:]]
         found.update(own_names)
         if not set(own_names) <= set(names):  # read again without the others
             chosen = [name for name in names if name in own_names]
             if not chosen:
                 raise ValueError(f"{target} has the classes {own_names}; expected one of classes={names}.")
-            dataset = _read(form, target, replace(options, classes=chosen, split=split))
+            dataset = read_dataset(form, target, replace(options, classes=chosen, split=split))
         number_classes(dataset, names)
         datasets.append(dataset)
     missing = [name for name in names if name not in found]

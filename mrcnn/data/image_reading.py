@@ -97,12 +97,14 @@ class ImageHeader:
         format: "JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "JPEG2000" or "PPM".
         height, width: pixels, as stored.
         orientation: of EXIF, 1..8: 1 if the stored pixels are upright, else a key of `TO_UPRIGHT`.
+        bands: numbers stored for each pixel, 1 for gray and for a palette; None: of TIFF, which isn't looked at.
     """
 
     format: str
     height: int
     width: int
     orientation: int
+    bands: int | None = None
 
     @property
     def stored(self) -> tuple[int, int]:
@@ -286,7 +288,7 @@ def _header(picture: Image.Image, name: str) -> ImageHeader:
         tag = Image.Image.getexif(picture).get(ORIENTATION_TAG, 1)  # that of PNG would decode the image first
     except Exception as error:  # viewers ignore broken EXIF data as well
         tag = f"unreadable ({type(error).__name__})"
-    return ImageHeader(kind, picture.height, picture.width, checked_orientation(tag, name))
+    return ImageHeader(kind, picture.height, picture.width, checked_orientation(tag, name), len(picture.getbands()))
 
 
 def checked_orientation(tag: object, name: str) -> int:

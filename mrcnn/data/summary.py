@@ -249,7 +249,14 @@ def summarize(
     if len(wrong):
         raise ValueError(f"image_ids has {wrong[0]}; expected numbers from 0 to {dataset.num_images - 1}.")
     progress_bar = tqdm(image_ids, desc="Reading masks", unit="image", disable=not progress)
-    per_image = [_measure(dataset, config, int(image_id)) for image_id in progress_bar]
+    per_image = [measure(*_checked_masks(dataset, int(i)), config, int(i)) for i in progress_bar]
+    return summary_of(dataset, config, image_ids, per_image)
+
+
+def summary_of(
+    dataset: Dataset, config: Config | None, image_ids: np.ndarray, per_image: Sequence[dict[str, np.ndarray]]
+) -> DatasetSummary:
+    """The summary of images [M] that `measure` measured."""
     needs_config = ("molded_sizes", "molded_boxes", "mini_empty")
     measured = {
         name: np.concatenate([np.zeros((0, *shape), dtype)] + [one[name] for one in per_image])
@@ -278,10 +285,16 @@ MEASURED = {  # of each image: shape of an entry, type
 }
 
 
-def _measure(dataset: Dataset, config: Config | None, image_id: int) -> dict[str, np.ndarray]:
-    """The entries of MEASURED for one image."""
+def _checked_masks(dataset: Dataset, image_id: int) -> tuple[np.ndarray, np.ndarray]:
     masks, class_ids = load_masks(dataset, image_id)
     check_class_ids(class_ids, dataset, image_id)
+    return masks, class_ids
+
+
+def measure(
+    masks: np.ndarray, class_ids: np.ndarray, config: Config | None, image_id: int = 0
+) -> dict[str, np.ndarray]:
+    """The entries of MEASURED for one image: its masks [H, W, N] and class ids [N]; `image_id` seeds random crops."""
     found = {
         "image_sizes": np.array([masks.shape[:2]]),
         "class_ids": np.abs(class_ids).astype(np.int64),

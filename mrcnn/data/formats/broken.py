@@ -13,6 +13,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
@@ -152,6 +153,36 @@ def _names(error: Exception, file: Any) -> bool:
         # Ours of a missing file have no errno. Pillow's and h5py's, which name no file, have none, either.
         return isinstance(error, FileNotFoundError) or (error.errno is not None and error.errno not in OF_FILE_NAMES)
     return isinstance(error, ValueError) and str(file) in str(error)
+
+
+# ---- Recording what is left out --------------------------------------------------------------------------------------
+_recorded: ContextVar[list[BrokenAnnotation] | None] = ContextVar("recorded", default=None)
+
+
+@contextmanager
+def recording() -> Iterator[list[BrokenAnnotation]]:
+    """Collects all errors that loaders called with `skip_broken=True` leave out, instead of their one warning.
+
+    Example:
+        >>> with recording() as left_out:
+        ...     _ = record([BrokenAnnotation("a.json", "image 3", "height", "pixels", -1)])
+        >>> left_out[0].entry
+        'image 3'
+    """
+    token = _recorded.set([])
+    try:
+        yield _recorded.get()
+    finally:
+        _recorded.reset(token)
+
+
+def record(errors: list[BrokenAnnotation]) -> bool:
+    """Adds errors that are left out to the list of `recording`; False if there is none, so that they need a warning."""
+    recorded = _recorded.get()
+    if recorded is None:
+        return False
+    recorded += errors
+    return True
 
 
 # ---- Values in messages ----------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from mrcnn.data.class_names import is_background
 from mrcnn.data.dataset import is_url
 from mrcnn.data.formats import limits
 from mrcnn.data.formats.access import current_access
-from mrcnn.data.formats.broken import BrokenAnnotation, Where, brief
+from mrcnn.data.formats.broken import BrokenAnnotation, Where, brief, record
 from mrcnn.data.formats.coco_masks import Repairs, check_annotation, repair
 from mrcnn.data.formats.exif import upright_size
 from mrcnn.data.formats.parsing import field, warn_of_similar_names
@@ -118,7 +118,7 @@ def _objects(
             entry = f"annotations[{i}] (id {annotation.get('id')})"
             if (repaired := repair(annotation, entry, repairs)) is not None:
                 kept.append((entry, repaired))
-    if unknown:
+    if unknown and not record(unknown):
         warn(f"{path}: {len(unknown)} annotations are left out because their image isn't in the file: {unknown[0]}")
     if no_objects:
         warn(f"{path}: {no_objects} annotations of {' or '.join(NO_OBJECT)} are left out; these names mean no object.")

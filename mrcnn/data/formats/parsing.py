@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from mrcnn.data.dataset import Dataset, is_url
 from mrcnn.data.formats import limits
-from mrcnn.data.formats.broken import BrokenAnnotation, MissingPhoto, Where, naming
+from mrcnn.data.formats.broken import BrokenAnnotation, MissingPhoto, Where, naming, record
 from mrcnn.data.image_reading import ImageHeader, UnreadableImage, read_header
 from mrcnn.data.user_warnings import collecting, warn, warn_of_each
 
@@ -144,7 +144,7 @@ def parse_all(
     warn_of_each(messages)
     if broken and (not skip_broken or not parsed):
         raise _with_all(broken, len(entries), skip_broken)
-    if broken:
+    if broken and not record(broken):
         shown = "\n  ".join(str(error) for error in broken[:5]) + ("\n  ..." if len(broken) > 5 else "")
         warn(f"{len(broken)} images are left out because their annotation is broken:\n  {shown}")
     return parsed[:limit]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import cv2
@@ -77,7 +78,7 @@ def stem_of(finding):
     """The name of the photo that a finding is about."""
     path = Path(finding.file)
     if path.name == "train":  # a warning of labelme's reader for all files
-        return finding.what.split(": ")[-1].split("/")[-1].split(".json")[0]
+        return re.search(r"(\w+)\.json: shapes", finding.what)[1]
     if path.stem != "instances_train":
         return path.stem
     images = json.loads(path.read_text())["images"]  # the reader left it out
@@ -303,3 +304,33 @@ def test_a_folder_with_files_is_not_overwritten(tmp_path):
     kit.write_coco(kit.clean_set(1), tmp_path)
     with pytest.raises(FileExistsError, match="not empty"):
         check(tmp_path, fix=tmp_path)
+
+
+# ---- The command -----------------------------------------------------------------------------------------------------
+def test_the_command_prints_a_table_writes_the_copy_and_exits_with_1(tmp_path):
+    from typer.testing import CliRunner
+
+    from mrcnn import cli
+
+    photos = kit.clean_set(3)
+    photos["a1"].damage = "cut"
+    photos["a2"].objects.append(photos["a2"].objects[0])
+    kit.write_coco(photos, tmp_path / "data")
+
+    def run(*arguments):
+        return CliRunner().invoke(cli.app, ["check", *map(str, arguments), "--size", "128"])
+
+    result = run(tmp_path / "data")
+    assert result.exit_code == 1 and "unreadable-image" in result.stdout and "1 errors, 1 warnings" in result.stdout
+    result = run(tmp_path / "data", "--json")
+    assert result.exit_code == 1
+    assert [one["code"] for one in json.loads(result.stdout)["findings"]][:2] == [
+        "unreadable-image",
+        "duplicate-object",
+    ]
+    result = run(tmp_path / "data", "--fix", tmp_path / "clean")
+    assert result.exit_code == 0 and "2 images, 4 objects; left out: 1 images, 1 objects" in result.stdout
+    result = run(tmp_path / "clean")
+    assert result.exit_code == 0 and "0 errors, 0 warnings" in result.stdout
+    result = run(tmp_path / "data", "--fix", tmp_path / "clean")
+    assert result.exit_code == 1 and result.stderr.startswith("error:") and "not empty" in result.stderr

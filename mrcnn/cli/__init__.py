@@ -31,6 +31,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 COMMANDS = {  # imported when they run
+    "check": "Find what is wrong with a dataset: photos, copies, masks, boxes, classes, sizes.",
     "convert": "Convert annotations of any known format to COCO, YOLO or labelme.",
     "info": "Show what is in a weight file: network, settings, classes, layers, checksum.",
     "serve": "Serve a web page and an HTTP API that find objects in photos.",

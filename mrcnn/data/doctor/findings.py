@@ -186,6 +186,20 @@ class Findings:
         counts = ", ".join(f"{len(self._of(severity)):,} {name}" for severity, name in zip(SEVERITIES, names))
         return f"{'; '.join(checked)}. {counts} ({self.seconds:.1f} s)."
 
+    def fixed_rows(self) -> dict[str, str]:
+        """What the clean copy holds and what was left out, {heading: text}."""
+        fixed, rows = self.fixed or {}, {}
+        for split, images in fixed.get("images", {}).items():
+            rows[split] = (
+                f"{images:,} images, {fixed['objects'][split]:,} objects; left out: {fixed['images_left_out'][split]:,}"
+                f" images, {fixed['objects_left_out'][split]:,} objects"
+            )
+        if fixed.get("renamed"):
+            rows["renamed"] = ", ".join(f"{old} to {new}" for old, new in fixed["renamed"].items())
+        if fixed.get("classes_left_out"):
+            rows["classes left out"] = ", ".join(fixed["classes_left_out"])
+        return rows
+
     def table(self) -> Table:
         """A rich table with a row for each kind, its first findings, and how to fix them."""
         table = Table(show_lines=True, header_style="bold")

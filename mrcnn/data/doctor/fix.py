@@ -28,6 +28,7 @@ from mrcnn.data.ground_truth import load_masks
 from mrcnn.io import replacing
 
 SOURCE = "clean"
+OF_ENTRIES = ("missing-image", "unreadable-image", "wrong-size", "broken-annotation")  # that readers leave out
 
 
 class CleanDataset(Dataset):
@@ -83,7 +84,8 @@ def write_clean(
 
     Returns:
         {"folder", "files", "images", "objects": {split: how many are left}, "images_left_out", "objects_left_out":
-        {split: how many}, "classes": names, "renamed", "classes_left_out"}.
+        {split: how many; objects of images that can't be read aren't known}, "classes": names, "renamed",
+        "classes_left_out"}.
 
     Raises:
         ValueError: no image of a split is left.
@@ -104,11 +106,14 @@ def write_clean(
         file = save_coco(clean, folder / "annotations" / f"instances_{split}.json", progress=progress)
         objects = sum(len(clean.load_mask(i)[1]) for i in clean.image_ids)
         before = sum(len(record.kept) for record in splits[split])
+        unread = {
+            (one.file, one.entry) for one in found if one.split == split and not one.image and one.code in OF_ENTRIES
+        }
         report["files"].append(str(file))
         for key, number in (
             ("images", len(records)),
             ("objects", objects),
-            ("images_left_out", len(splits[split]) - len(records)),
+            ("images_left_out", len(unread) + len(splits[split]) - len(records)),
             ("objects_left_out", before - objects),
         ):
             report.setdefault(key, {})[split] = number

@@ -26,6 +26,7 @@ from mrcnn.config_checks import (
     IMAGE_RANGE,
     LOSS_NAMES,
     LOSS_WEIGHTS,
+    NMS,
     ROI_ALIGN_MODES,
     check,
     contradictions,
@@ -244,6 +245,9 @@ class Config(NetworkSettings, DerivedSettings):
         " cells in it.",
         whole(0),
         effect=GRAPH,
+    )
+    DETECTION_NMS = Setting(
+        "class", 'Detections that drop each other: of one "class", "all", or of lists, e.g. [["car", "truck"]].', NMS
     )
     RPN_CHANNELS = Setting(512, "Width of the RPN's shared convolution.", whole(1), "channels", GRAPH)
     MASK_HEAD_CHANNELS = Setting(256, "Width of the mask head's convolutions.", whole(1), "channels", GRAPH)

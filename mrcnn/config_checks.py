@@ -29,6 +29,20 @@ BACKBONE = Values(
     f"{one_of(*BACKBONES).text}, or a callable that returns [C1, C2, C3, C4, C5]",
     lambda value: callable(value) or value in BACKBONES,
 )
+
+
+def _are_classes(group) -> bool:
+    """Whether this is a list of class ids, not the background's, and class names."""
+    return isinstance(group, (list, tuple)) and all(isinstance(c, str) or (is_whole(c) and c > 0) for c in group)
+
+
+def _is_nms(value) -> bool:
+    if not isinstance(value, (list, tuple)):
+        return isinstance(value, str) and value in ("class", "all")
+    return all(map(_are_classes, value)) and len({c for group in value for c in group}) == sum(map(len, value))
+
+
+NMS = Values('"class", "all", or lists of class ids or names, no class in two of them', _is_nms)
 CASCADE = Values(
     "None, or a list of BBOX_STD_DEVs",
     lambda value: value is None or (np.ndim(value) == 2 and all(std_dev in STD_DEV for std_dev in value)),
@@ -47,6 +61,9 @@ def check(config) -> None:
     _check_sizes(config, require)
     means = count_numbers(config.MEAN_PIXEL) in (1, config.IMAGE_CHANNEL_COUNT)
     require("MEAN_PIXEL", means, f"1 or IMAGE_CHANNEL_COUNT = {config.IMAGE_CHANNEL_COUNT} values")
+    groups = [] if isinstance(config.DETECTION_NMS, str) else config.DETECTION_NMS
+    known = all(isinstance(c, str) or c < config.NUM_CLASSES for group in groups for c in group)
+    require("DETECTION_NMS", known, f"class ids below NUM_CLASSES = {config.NUM_CLASSES}")
     mini = not config.USE_MINI_MASK or count_numbers(config.MINI_MASK_SHAPE, above=0) == 2
     require("MINI_MASK_SHAPE", mini, "(height, width) in pixels")
     require("RPN_NEGATIVE_IOU", config.RPN_NEGATIVE_IOU <= config.RPN_POSITIVE_IOU,

@@ -29,6 +29,7 @@ from mrcnn.nn.proposals import ProposalLayer
 from mrcnn.nn.rpn import rpn_over_pyramid
 from mrcnn.nn.targets import DetectionTargetLayer, FirstRows, NormBoxes
 from mrcnn.ops.anchors import backbone_shapes
+from mrcnn.ops.nms import suppression_groups
 
 MODES = ("training", "inference")
 INFERENCE_OUTPUTS = ("mrcnn_detection", "mrcnn_class", "mrcnn_bbox", "mrcnn_mask", "rpn_rois", "rpn_class", "rpn_bbox")
@@ -230,13 +231,14 @@ def build_model(mode: str, config) -> keras.Model:
         return keras.Model(*graph(build_stages(config), config), name="mask_rcnn")
 
 
-def set_thresholds(model: keras.Model, config) -> None:
+def set_thresholds(model: keras.Model, config, class_names=None) -> None:
     """Makes the thresholds of `config` take effect at the next call of a model. Nothing is compiled again."""
     for layer in model.layers:
         if isinstance(layer, (ProposalLayer, LevelProposalLayer)):
             layer.set_thresholds(config.RPN_NMS_THRESHOLD)
         elif isinstance(layer, DetectionLayer):
-            layer.set_thresholds(config.DETECTION_MIN_CONFIDENCE, config.DETECTION_NMS_THRESHOLD)
+            groups = suppression_groups(config.DETECTION_NMS, config.NUM_CLASSES, class_names)
+            layer.set_thresholds(config.DETECTION_MIN_CONFIDENCE, config.DETECTION_NMS_THRESHOLD, groups)
 
 
 def compute_backbone_shapes(config, image_shape) -> np.ndarray:

@@ -119,7 +119,7 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel):
         scripts.refuse_in_fork(self)
         self.config.validate()
         self._built_with.refuse_changes(self.config, method, follows)
-        set_thresholds(self, self.config)
+        set_thresholds(self, self.config, self.class_names)
         if self._loss_settings.changed(self.config):
             self._loss_settings = FixedSettings(self.config, LOSS)
             forget_compiled_steps(self)
@@ -203,7 +203,7 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel):
 
     def detector(self) -> keras.Model:
         """The network that `detect` runs (`graph.detector_graph`): this model's layers, with BatchNorm folded."""
-        return self._detector.network(self.config)
+        return self._detector.network(self.config, self.class_names)
 
     def mold_inputs(self, images):
         """Images -> molded images [B, H, W, channels], image_metas [B, 12 + C], windows [B, 4]."""

@@ -14,6 +14,7 @@ from kit import gradients, numpy, tiny_config
 from mrcnn.model import refine_detections_graph
 from mrcnn.nn.detections import DetectedBoxes, DetectionLayer, FilledRows
 from mrcnn.ops.meta import compose_image_meta
+from mrcnn.ops.nms import non_max_suppression, suppression_groups
 
 # A and B overlap with IoU 0.45 / 0.55 = 0.818; C stands alone; P is padding.
 A, B, C, P = [0, 0, 0.5, 1], [0.05, 0, 0.55, 1], [0.7, 0.7, 0.9, 0.9], [0, 0, 0, 0]
@@ -191,12 +192,61 @@ def test_the_best_19_classes_of_each_proposal_on_average_lose_no_candidate():
     np.testing.assert_array_equal(np.bincount(found[: 8 * 19, 4].astype(int))[3:], np.full(19, 8))
 
 
-def test_classes_may_drop_each_other():
+@pytest.mark.parametrize("nms", ["all", [[1, 2]], [["cat", 2]]])
+def test_classes_may_drop_each_other(nms):
     settings = {"min_confidence": 0.1, "multi_label": True, "nms_threshold": 0.5}
     probs = [[0.5, 0.2, 0.3], [0.4, 0.35, 0.25]]
     assert np.count_nonzero(detect([A, B], probs, max_instances=4, **settings)[:, 4]) == 2  # one of each class
-    found = detect([A, B], probs, max_instances=4, nms_per_class=False, **settings)
+    groups = suppression_groups(nms, 3, ["BG", "cat", "dog"])
+    found = detect([A, B], probs, max_instances=4, nms_groups=groups, **settings)
     np.testing.assert_allclose(found, [[*B, 1, 0.35], NONE, NONE, NONE], atol=1e-6)
+
+
+def test_groups_of_classes_give_the_boxes_of_nms_in_each_group_alone():
+    rng, classes = np.random.default_rng(3), 6
+    corners = rng.random((300, 2), np.float32) * 0.7
+    rois = np.concatenate([corners, corners + 0.05 + 0.2 * rng.random((300, 2), np.float32)], axis=1)
+    probs = rng.random((300, classes), np.float32)
+    meta = np.array([compose_image_meta(0, (101, 101, 3), (101, 101, 3), WHOLE, 1.0, np.ones(classes))], "float32")
+    inputs = [rois[None], probs[None], np.zeros((1, 300, classes, 4), "float32"), meta]
+    layer = DetectionLayer(max_instances=300, min_confidence=0)
+    class_ids, scores, counts = probs.argmax(axis=1), probs.max(axis=1), []
+    for nms in ("class", "all", [[1, 4], [2, 5]], [[1, 2, 3, 4, 5]]):
+        groups = suppression_groups(nms, classes)
+        if layer.built:
+            layer.set_thresholds(0, 0.3, groups)
+        found = numpy(layer(inputs))[0]
+        rows = []
+        for group in np.unique(groups[class_ids[class_ids > 0]]):
+            members = np.flatnonzero((groups[class_ids] == group) & (class_ids > 0))
+            rows += members[non_max_suppression(rois[members], scores[members], 0.3)].tolist()
+        rows = np.array(rows)[np.argsort(-scores[rows])]
+        expected = np.column_stack([rois, class_ids, scores])[rows]
+        np.testing.assert_allclose(found[: len(rows)], expected, atol=1e-6)
+        assert not found[len(rows) :].any()
+        counts.append(len(rows))
+    assert counts[0] > counts[2] > counts[1] == counts[3]
+
+
+@pytest.mark.parametrize(
+    ("nms", "names", "message"),
+    [
+        ([["cat", "bird"]], ["BG", "cat"], r"class 'bird'; expected ids from 1 to 2, or one of \['cat'\]"),
+        ([["cat"]], None, "class 'cat'; .* the model has no class names"),
+        ([[1, 3]], None, "class 3; expected ids from 1 to 2"),
+        ([[0, 1]], None, "class 0; expected ids from 1 to 2"),
+        ([[1, "cat"], ["dog"], [1]], ["BG", "cat", "dog"], "expected class 1 in one list only"),
+        ("none", None, "'none'; expected 'class', 'all', or lists"),
+    ],
+)
+def test_groups_with_a_class_that_is_not_there_are_refused(nms, names, message):
+    with pytest.raises(ValueError, match=message):
+        suppression_groups(nms, 3, names)
+
+
+def test_groups_for_another_number_of_classes_are_refused():
+    with pytest.raises(ValueError, match="nms_groups has 2 numbers; expected one for each of the 3 classes"):
+        detect([C], [of(1, 0.9)], nms_groups=[0, 1])
 
 
 def test_boxes_that_clipping_makes_too_small_are_dropped():
@@ -218,15 +268,13 @@ def test_the_scaling_of_a_box_has_a_bound():
 def test_settings_are_read_from_a_config_and_survive_get_config():
     config = tiny_config(
         DETECTION_MAX_INSTANCES=7, DETECTION_MIN_CONFIDENCE=None, DETECTION_NMS_THRESHOLD=0.4,
-        BBOX_STD_DEV=np.array([1.0, 2, 3, 4]),
+        BBOX_STD_DEV=np.array([1.0, 2, 3, 4]), DETECTION_NMS="all",
     )  # fmt: skip
-    layer = DetectionLayer(
-        config, name="mrcnn_detection", multi_label=True, nms_per_class=False, min_side=2, max_log_scale=4, box_offset=0
-    )
+    layer = DetectionLayer(config, name="mrcnn_detection", multi_label=True, min_side=2, max_log_scale=4, box_offset=0)
     again = DetectionLayer.from_config(layer.get_config())
     assert again.get_config() == layer.get_config()
     assert (again.max_instances, again.min_confidence, again.nms_threshold) == (7, 0.0, 0.4)
-    assert again.bbox_std_dev == [1, 2, 3, 4]
+    assert again.bbox_std_dev == [1, 2, 3, 4] and again.nms_groups == [0] * config.NUM_CLASSES
 
 
 def test_shapes_in_a_graph():

@@ -79,18 +79,18 @@ def test_the_proposal_layer_follows_its_threshold():
 def test_thresholds_are_state_but_no_weights():
     model, layer, _ = detection_model()
     assert model.count_params() == 0 and model.weights == layer.weights == []
-    assert sorted(v.name for v in model.non_trainable_variables) == ["min_confidence", "nms_threshold"]
-    assert len({v.path for v in model.variables}) == 2 and not model.trainable_variables
+    assert sorted(v.name for v in model.non_trainable_variables) == ["min_confidence", "nms_groups", "nms_threshold"]
+    assert len({v.path for v in model.variables}) == 3 and not model.trainable_variables
     layer.trainable = False
-    assert len(layer.non_trainable_variables) == 2
+    assert len(layer.non_trainable_variables) == 3
 
 
 def test_a_saved_model_has_the_thresholds_last_set(tmp_path):
     model, layer, _ = detection_model()
-    layer.set_thresholds(0.7, 0.9)
+    layer.set_thresholds(0.7, 0.9, [0, 0])
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    assert scores(loaded.predict_on_batch(INPUTS)) == [0.8, 0]
+    assert scores(loaded.predict_on_batch(INPUTS)) == [0.8, 0] and loaded.layers[-1].nms_groups == [0, 0]
     assert keras.models.clone_model(model).layers[-1].get_config()["min_confidence"] == 0.7
 
 

@@ -8,12 +8,18 @@ import pickle
 
 import numpy as np
 import pytest
+from kit import photo, spread_scores, tiny_model
+from PIL import Image
 from pycocotools import mask as coco_mask
+from shapely.geometry import Polygon, shape
 
+from mrcnn import open_dataset
+from mrcnn.evaluation import semantic_map
 from mrcnn.inference.result_masks import RleMasks, SoftMasks
 from mrcnn.inference.results import Detections
 from mrcnn.ops.masks import paste_masks
-from mrcnn.ops.rle import decode_crops, encode_crop, encode_masks
+from mrcnn.ops.outlines import signed_area, trace_polygons
+from mrcnn.ops.rle import decode_crops, encode_crop, encode_masks, to_rle
 
 NAMES = ["BG", "cat", "dog"]
 KEYS = ["rois", "class_ids", "scores", "masks"]
@@ -330,8 +336,6 @@ def test_plot_without_pasting_draws_the_same_as_with_dense_masks():
 
 
 def test_save_reads_the_photo_that_was_searched(tmp_path):
-    from PIL import Image
-
     image = np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)
     Image.fromarray(image).save(tmp_path / "a.png")
     found = make(path=tmp_path / "a.png")
@@ -352,3 +356,158 @@ def test_a_picture_that_cannot_be_made_is_refused(image, name, message, tmp_path
     with pytest.raises(ValueError, match=message):
         make(path=None).save(tmp_path / name, image)
     assert not list(tmp_path.iterdir())
+
+
+# ---- Other formats ---------------------------------------------------------------------------------------------------
+def hard_cases(shape=(40, 50)) -> Detections:
+    """A ring, two parts, parts that touch at a corner, a line, a pixel, all of the image, noise, and nothing."""
+    masks = np.zeros((*shape, 8), bool)
+    masks[5:15, 5:20, 0] = True
+    masks[8:12, 8:15, 0] = False
+    masks[9:11, 10:12, 0] = True
+    masks[2:6, 30:40, 1] = masks[20:25, 30:45, 1] = True
+    masks[20:23, 5:8, 2] = masks[23:26, 8:11, 2] = True
+    masks[30, 4:30, 3] = masks[39, 49, 4] = True
+    masks[..., 5] = True
+    masks[10:30, 10:30, 6] = np.random.default_rng(0).random((20, 20)) < 0.5
+    rois = np.array([[0, 0, *shape]] * 8)
+    return Detections(rois, [1, 2, 1, 2, 1, 2, 1, 2], np.linspace(0.9, 0.2, 8), masks, class_names=NAMES)
+
+
+def compact(found: Detections) -> Detections:
+    """The same from run lengths, whose crops begin in the middle of the image."""
+    return Detections.from_coco(found.to_coco(), found.image_shape, NAMES)
+
+
+def read_back(folder) -> dict[str, list]:
+    """The masks that `open_dataset` reads, by class name, as run lengths in any order."""
+    dataset = open_dataset(folder, classes=NAMES[1:])
+    dataset.prepare()
+    masks, class_ids = dataset.load_mask(0)
+    rles = encode_masks(np.asfortranarray(masks))
+    names = [dataset.class_names[i] for i in class_ids]
+    return {name: sorted(r["counts"] for r, own in zip(rles, names) if own == name) for name in NAMES[1:]}
+
+
+def by_class(found: Detections) -> dict[str, list]:
+    objects = [(name, rle) for name, rle in zip(found.names, found.rle) if coco_mask.area(rle)]
+    return {name: sorted(rle["counts"] for own, rle in objects if own == name) for name in NAMES[1:]}
+
+
+@pytest.mark.parametrize("form", [lambda found: found, compact], ids=["dense", "rle"])
+@pytest.mark.parametrize("kind", ["coco", "coco polygons", "labelme", "yolo"])
+def test_files_that_are_opened_again_have_the_same_masks(kind, form, tmp_path):
+    found = form(hard_cases())
+    Image.fromarray(np.zeros((*found.image_shape, 3), np.uint8)).save(tmp_path / "a.png")
+    if kind == "labelme":
+        (tmp_path / "a.json").write_text(json.dumps(found.to_labelme("a.png")))
+    elif kind == "yolo":
+        (tmp_path / "a.txt").write_text(found.to_yolo())
+    else:
+        annotations = [
+            {"id": i, "iscrowd": 0, "area": 1, **entry}
+            for i, entry in enumerate(found.to_coco(image_id=1, polygons="polygons" in kind))
+        ]
+        kinds = [isinstance(a["segmentation"], list) for a in annotations]
+        assert kinds == [kind == "coco polygons" and i not in (0, 6, 7) for i in range(8)]  # ring, noise, nothing
+        content = {
+            "images": [{"id": 1, "file_name": "a.png", "height": 40, "width": 50}],
+            "annotations": annotations,
+            "categories": [{"id": i, "name": NAMES[i]} for i in (1, 2)],
+        }
+        (tmp_path / "a.json").write_text(json.dumps(content))
+    assert read_back(tmp_path) == by_class(found)
+
+
+def test_labelme_needs_the_name_of_the_image():
+    found = hard_cases()
+    with pytest.raises(ValueError, match="to_labelme needs image_path"):
+        found.to_labelme()
+    found.path = "photos/a.jpg"
+    content = found.to_labelme()
+    assert content["imagePath"] == "a.jpg" and (content["imageHeight"], content["imageWidth"]) == (40, 50)
+    assert content["shapes"][0]["description"] == "0.900"
+
+
+def test_outlines_have_the_area_of_the_mask_and_are_valid_polygons():
+    rng = np.random.default_rng(0)
+    for turn in range(200):
+        mask = rng.random(rng.integers(1, 12, 2)) < (0.3, 0.5, 0.7, 0.9)[turn % 4]
+        polygons = trace_polygons(mask)
+        shapes = [Polygon(rings[0], rings[1:]) for rings in polygons]
+        assert all(shape.is_valid for shape in shapes), mask
+        assert sum(shape.area for shape in shapes) == mask.sum(), mask
+        assert all(signed_area(ring) * (1 if i == 0 else -1) > 0 for rings in polygons for i, ring in enumerate(rings))
+        if all(len(rings) == 1 for rings in polygons) and polygons:
+            segmentation = [ring.ravel().tolist() for (ring,) in polygons]
+            np.testing.assert_array_equal(coco_mask.decode(to_rle(segmentation, *mask.shape)), mask)
+
+
+def test_geojson_has_holes_parts_and_coordinates():
+    found = hard_cases()
+    features = json.loads(json.dumps(found.to_geojson()))["features"]
+    shapes = [feature["geometry"] and shape(feature["geometry"]) for feature in features]
+    assert [s.area if s else 0 for s in shapes] == coco_mask.area(found.rle).tolist()
+    assert all(s.is_valid for s in shapes if s)
+    assert [f["geometry"] and f["geometry"]["type"] for f in features[:4]] == ["MultiPolygon"] * 3 + ["Polygon"]
+    assert features[7]["geometry"] is None
+    assert features[1]["properties"] == {"class_id": 2, "class_name": "dog", "score": float(found.scores[1])}
+    outer, hole = features[0]["geometry"]["coordinates"][0]
+    assert outer[0] == outer[-1] and hole[0] == hole[-1]
+    # 0.5 m a pixel, north upwards, as rasterio gives it; all of the image is 25 m wide and 20 m high.
+    placed = found.to_geojson(transform=(0.5, 0, 100, 0, -0.5, 200, 0, 0, 1))["features"]
+    assert shape(placed[5]["geometry"]).bounds == (100, 180, 125, 200)
+    for feature in (*features[:7], *placed[:7]):
+        polygon = feature["geometry"]["coordinates"]
+        for rings in polygon if feature["geometry"]["type"] == "MultiPolygon" else [polygon]:
+            assert [signed_area(np.array(ring)) > 0 for ring in rings] == [True] + [False] * (len(rings) - 1)
+    with pytest.raises(ValueError, match="no inverse"):
+        found.to_geojson(transform=(1, 0, 0, 2, 0, 0))
+
+
+@pytest.mark.parametrize("form", [lambda found: found, compact], ids=["dense", "rle"])
+def test_semantic_map(form):
+    found = form(hard_cases())
+    labels = found.semantic_map()
+    np.testing.assert_array_equal(labels, semantic_map(dict(found)))
+    np.testing.assert_array_equal(found.semantic_map(0.35), semantic_map(dict(found), 0.35))
+    assert labels.dtype == np.int32 and set(np.unique(labels)) == {1, 2}
+    assert labels[9, 9] == 2 and labels[5, 5] == 1
+    assert not found[:0].semantic_map().any()
+
+
+def test_supervision_gets_compact_masks():
+    supervision = pytest.importorskip("supervision")
+    for found in (hard_cases(), compact(hard_cases()), make(), make()[:0]):
+        theirs = found.to_supervision()
+        assert len(theirs) == len(found) and isinstance(theirs.mask, supervision.CompactMask)
+        np.testing.assert_array_equal(np.moveaxis(theirs.mask.to_dense(), 0, -1), found.masks)
+        np.testing.assert_array_equal(theirs.xyxy, found.rois[:, [1, 0, 3, 2]])
+        assert theirs.data["class_name"].tolist() == found.names
+
+
+def test_pandas_has_a_row_for_each_object():
+    pytest.importorskip("pandas")
+    found = hard_cases()
+    table = found.to_pandas()
+    assert table.columns.tolist() == ["class_id", "class_name", "score", "y1", "x1", "y2", "x2", "area"]
+    assert table["area"].tolist() == coco_mask.area(found.rle).tolist()
+    assert table[table.score > 0.75].class_name.tolist() == ["cat", "dog"]
+    assert len(found[:0].to_pandas()) == 0
+
+
+# ---- From the model --------------------------------------------------------------------------------------------------
+def test_detect_gives_names_paths_and_up_to_thousands_of_objects(tmp_path):
+    """Every proposal is a detection: 2,000 of them, as on a photo full of cells."""
+    many = {"POST_NMS_ROIS_INFERENCE": 2000, "PRE_NMS_LIMIT": 6000, "RPN_NMS_THRESHOLD": 1.0}
+    thresholds = {"DETECTION_MIN_CONFIDENCE": 0, "DETECTION_NMS_THRESHOLD": 1.0}
+    sizes = {"IMAGE_MIN_DIM": 128, "IMAGE_MAX_DIM": 128, "DETECTION_MAX_INSTANCES": 2000}
+    model = tiny_model("inference", tmp_path, **many, **thresholds, **sizes)
+    spread_scores(model)
+    model.class_names = NAMES
+    Image.fromarray(photo(100, 128)).save(tmp_path / "a.png")
+    first, second = model.detect([tmp_path / "a.png", photo(100, 128)])
+    assert isinstance(first, Detections) and (first.path, second.path) == (str(tmp_path / "a.png"), None)
+    assert first.class_names == NAMES and first.image_shape == (100, 128)
+    assert len(first) > 1900 and (np.diff(first.scores) <= 0).all()
+    assert first.rle == encode_masks(second["masks"]) and first == second

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kit import TWO_IMAGES, Squares, make_batch, numpy, photo, spread_scores, tiny_config, tiny_model
+from kit import TWO_IMAGES, Squares, make_batch, model_layer, numpy, photo, spread_scores, tiny_config, tiny_model
 
 from mrcnn.config import Config
 from mrcnn.data.generator import DataGenerator
@@ -72,6 +72,19 @@ def predicted_by(model):
     return {"detections": model.predict([molded, metas], verbose=0)[0]}
 
 
+def of_two_classes(model):
+    """Detections of which none overlap, where half of the proposals are of class 1 and half of class 2."""
+    molded, metas, _ = model.mold_inputs([photo()])
+    probs = model.predict([molded, metas], verbose=0)[1]
+    bias = model_layer(model, "mrcnn_class_logits").weights[1]
+    before = np.array(numpy(bias))
+    bias.assign(before + [0, 0, np.median(np.log(probs[..., 1] / probs[..., 2]))])
+    model.config.DETECTION_NMS_THRESHOLD = 0.0
+    result = {**predicted_by(model), **detections_of(model)}
+    bias.assign(before)
+    return result
+
+
 def losses_of(model):
     batch = make_batch(model.config, TWO_IMAGES)
     model.get_layer("proposal_targets").random.state.assign([1, 2])  # the same RoIs are sampled each time
@@ -100,6 +113,7 @@ NEW = {
         "RPN_NEGATIVE_IOU": (0.0, batch_of), "TRAIN_ON_EMPTY_IMAGES": (True, batch_of),
         "STEPS_PER_EPOCH": (3, steps_of), "RPN_NMS_THRESHOLD": (0.0, predicted_by),
         "DETECTION_MIN_CONFIDENCE": (0.9999, predicted_by), "DETECTION_NMS_THRESHOLD": (0.0, predicted_by),
+        "DETECTION_NMS": ("all", of_two_classes),
     },
     DETECT: {"DETECTION_MAX_INSTANCES": (1, detections_of), "POST_NMS_ROIS_INFERENCE": (1, detections_of)},
     DETECT_AND_TRAIN: {
@@ -159,7 +173,7 @@ def differs(before: dict, after: dict) -> bool:
 
 @pytest.mark.parametrize(("name", "effect", "value", "result"), CASES, ids=[case[0] for case in CASES])
 def test_a_change_takes_effect_or_is_refused(name, effect, value, result, inference, trainer, restored):
-    model = inference if result in (detections_of, predicted_by) else trainer
+    model = inference if result in (detections_of, predicted_by, of_two_classes) else trainer
     if result is not None:
         before = result(model)
         assert not differs(before, result(model)), "the proof is not repeatable"
@@ -184,11 +198,24 @@ def test_thresholds_that_change_trace_nothing_again(inference, restored):
     functions = inference.predict_function, inference.detector().predict_function
     for confidence, iou in ((0.1, 0.5), (0.9, 0.2), (None, 0.7)):
         inference.config.DETECTION_MIN_CONFIDENCE, inference.config.DETECTION_NMS_THRESHOLD = confidence, iou
-        inference.config.RPN_NMS_THRESHOLD = iou
+        inference.config.RPN_NMS_THRESHOLD, inference.config.DETECTION_NMS = iou, [[1, 2]] if iou < 0.4 else "all"
         predicted_by(inference), detections_of(inference)
     assert functions == (inference.predict_function, inference.detector().predict_function)
     if hasattr(functions[0], "experimental_get_tracing_count"):
         assert [function.experimental_get_tracing_count() for function in functions] == [1, 1]
+
+
+def test_class_names_in_the_nms_setting_are_those_of_the_model(inference, restored):
+    """Names come with the weights, so a model is built before they are known."""
+    before = inference.class_names, of_two_classes(inference)
+    inference.config.DETECTION_NMS = [["cat", "dog"]]
+    with pytest.raises(ValueError, match="class 'cat'; .* the model has no class names"):
+        inference.detect([photo()])
+    inference.class_names = ["BG", "cat", "dog"]
+    together = of_two_classes(inference)
+    inference.config.DETECTION_NMS = "all"
+    assert differs(before[1], together) and not differs(together, of_two_classes(inference))
+    inference.class_names = before[0]
 
 
 def test_detect_predict_and_run_graph_follow_one_threshold(inference, restored):

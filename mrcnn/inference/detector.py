@@ -61,7 +61,7 @@ class Detector:
             if config.convention.pad_with_mean:
                 for image, window in zip(molded, windows[part]):
                     clear_padding(image, window)
-            detections, masks = self.predict(molded, metas[part], config)
+            detections, masks = self.predict(molded, metas[part], config, class_names)
             for i, image in enumerate(images[part]):
                 shapes = np.shape(image), resized[part.start].shape
                 found = molding.place_on_photo(detections[i], masks[i], *shapes, windows[part][i], config.convention)
@@ -74,7 +74,7 @@ class Detector:
         if report:
             report(f"Processing {len(molded_images)} images")
             report("molded_images", molded_images)
-        detections, masks = self.predict(molded_images, image_metas, config)
+        detections, masks = self.predict(molded_images, image_metas, config, class_names)
         shape = molded_images[0].shape
         places = shape, shape, (0, 0, *shape[:2]), config.convention
         found = (molding.place_on_photo(d, m, *places) for d, m in zip(detections, masks, strict=True))
@@ -89,11 +89,11 @@ class Detector:
             subtract_mean(image, mean_pixel, out=place)
         return self._memory.batch
 
-    def predict(self, images, metas, config) -> list[np.ndarray]:
+    def predict(self, images, metas, config, class_names=None) -> list[np.ndarray]:
         """Images [B, H, W, channels], metas [B, 12 + C] -> detections [B, D, 6], masks [B, n, 28, 28]."""
         inputs = [images.astype(np.float32, copy=False), metas.astype(np.float32)]
         with self._lock:
-            outputs = self.devices.predict(self.network(config), inputs)
+            outputs = self.devices.predict(self.network(config, class_names), inputs)
             self.image_shape = images.shape[1:]
         return outputs
 
@@ -103,7 +103,7 @@ class Detector:
             self._anchors = self.image_shape, anchors_of_image(self.image_shape, **config.anchor_settings())
         return self._anchors[1]
 
-    def network(self, config) -> keras.Model:
+    def network(self, config, class_names=None) -> keras.Model:
         """The graph for detection (`graph.detector_graph`), with BatchNorm folded into the convolutions.
 
         It is rebuilt when a setting changes that is part of the graph. Thresholds are not; they are read at each call.
@@ -114,5 +114,5 @@ class Detector:
             self._built_with = FixedSettings(config, DETECT, DETECT_AND_TRAIN)
             if keras.backend.backend() == "tensorflow":
                 self._network.jit_compile = False
-        set_thresholds(self._network, config)
+        set_thresholds(self._network, config, class_names)
         return self._network

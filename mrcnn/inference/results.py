@@ -314,11 +314,27 @@ class Detections(dict):
         return image
 
     # ---- Formats -----------------------------------------------------------------------------------------------------
-    def to_coco(
-        self, image_id: int | str | None = None, polygons: bool = False, category_ids: Sequence[int] | None = None
-    ) -> list[dict]:
-        """`result_formats.to_coco`: the objects as COCO results, ready for `json.dump`."""
-        return result_formats.to_coco(self, image_id, polygons, category_ids)
+    to_coco = result_formats.to_coco
+    to_labelme = result_formats.to_labelme
+    to_yolo = result_formats.to_yolo
+    to_geojson = result_formats.to_geojson
+    to_supervision = result_formats.to_supervision
+    to_pandas = result_formats.to_pandas
+
+    def semantic_map(self, min_score: float = 0.0) -> np.ndarray:
+        """[H0, W0] int32: the class of each pixel, 0 for none. Where masks overlap, the higher score wins.
+
+        Args:
+            min_score: Objects with a lower score are left out.
+        """
+        labels = np.zeros(self.image_shape, np.int32)
+        scores, class_ids = np.asarray(self.scores), np.asarray(self.class_ids)
+        crops = list(self.crops())
+        for i in np.argsort(scores, kind="stable"):
+            if scores[i] >= min_score:
+                (y1, x1, y2, x2), pixels = crops[i]
+                labels[y1:y2, x1:x2][pixels] = class_ids[i]
+        return labels
 
     @classmethod
     def from_coco(

@@ -19,7 +19,7 @@ from mrcnn.nn.runtime_value import RuntimeValue, RuntimeValueLayer
 from mrcnn.ops import replicas
 from mrcnn.ops.boxes import MAX_LOG_SCALE, apply_box_deltas_graph, clip_boxes_graph
 from mrcnn.ops.meta import normalized_window_graph
-from mrcnn.ops.nms import nms_graph
+from mrcnn.ops.nms import names_classes, nms_graph, suppression_groups
 from mrcnn.ops.types import Tensor
 
 MULTI_LABEL_CONFIDENCE = 0.05  # the lowest score of torchvision's and detectron2's detections
@@ -35,11 +35,12 @@ class DetectionLayer(RuntimeValueLayer):
         max_instances: D.
         min_confidence: Score in [0, 1]; detections below it are dropped. None or 0 keeps all. Can be changed with
             `set_thresholds`, like the next one.
-        nms_threshold: IoU in [0, 1]. Of two boxes of one class that overlap more, the lower-scored one is dropped.
+        nms_threshold: IoU in [0, 1]. Of two boxes of one group that overlap more, the lower-scored one is dropped.
         bbox_std_dev: [4], what the deltas were divided by.
         multi_label: False gives a proposal its best class. True makes a candidate of every class of a proposal whose
             score is high enough, as in Fast R-CNN.
-        nms_per_class: False lets boxes of different classes drop each other as well.
+        nms_groups: [C] int. Boxes of classes with the same number drop each other. None: boxes of one class. Can be
+            changed with `set_thresholds`. See `ops.nms.suppression_groups`.
         min_side: Pixels of the padded image; detections whose height or width is less are dropped.
         max_log_scale: Upper bound of log dh and log dw.
         box_offset: How boxes are normalized, see `ops.boxes`.
@@ -74,7 +75,7 @@ class DetectionLayer(RuntimeValueLayer):
         nms_threshold: float = 0.3,
         bbox_std_dev: Sequence[float] = (0.1, 0.1, 0.2, 0.2),
         multi_label: bool = False,
-        nms_per_class: bool = True,
+        nms_groups: Sequence[int] | None = None,
         min_side: float = 0.0,
         max_log_scale: float = MAX_LOG_SCALE,
         box_offset: int = 1,
@@ -84,15 +85,19 @@ class DetectionLayer(RuntimeValueLayer):
         if config is not None:
             max_instances, min_confidence = config.DETECTION_MAX_INSTANCES, config.DETECTION_MIN_CONFIDENCE
             nms_threshold = config.DETECTION_NMS_THRESHOLD
+            if not names_classes(config.DETECTION_NMS):  # the model's class names come with `set_thresholds`
+                nms_groups = suppression_groups(config.DETECTION_NMS, config.NUM_CLASSES)
             bbox_std_dev = [config.BBOX_STD_DEV, *(config.CASCADE_BBOX_STD_DEVS or [])][-1]  # of the last head
             rules = config.convention
             multi_label, min_side = rules.multi_label, rules.min_detection_side
             max_log_scale, box_offset = rules.max_log_scale, rules.box_offset
         self.max_instances = int(max_instances)
         self.bbox_std_dev = [float(v) for v in np.ravel(bbox_std_dev)]
-        self.multi_label, self.nms_per_class = bool(multi_label), bool(nms_per_class)
+        self.multi_label = bool(multi_label)
         self.min_side, self.max_log_scale = float(min_side), float(max_log_scale)
         self.box_offset = int(box_offset)
+        self._initial_groups = None if nms_groups is None else [int(n) for n in nms_groups]
+        self._nms_groups: RuntimeValue | None = None
         with keras.name_scope(self.name):
             self._min_confidence = RuntimeValue(min_confidence or 0, "min_confidence")
             self._nms_threshold = RuntimeValue(nms_threshold, "nms_threshold")
@@ -105,10 +110,32 @@ class DetectionLayer(RuntimeValueLayer):
     def nms_threshold(self) -> float:
         return float(self._nms_threshold)
 
-    def set_thresholds(self, min_confidence: float | None, nms_threshold: float) -> None:
-        """Changes the thresholds for all models with this layer, from their next call on. Nothing is recompiled."""
+    @property
+    def nms_groups(self) -> list[int] | None:
+        return self._initial_groups if self._nms_groups is None else [int(n) for n in self._nms_groups.tolist()]
+
+    def build(self, input_shape):
+        classes = input_shape[1][-1]
+        groups = range(classes) if self._initial_groups is None else self._initial_groups
+        if len(groups) != classes:
+            raise ValueError(f"nms_groups has {len(groups)} numbers; expected one for each of the {classes} classes.")
+        with keras.name_scope(self.name):
+            self._nms_groups = RuntimeValue(list(groups), "nms_groups")
+
+    def set_thresholds(
+        self, min_confidence: float | None, nms_threshold: float, nms_groups: Sequence[int] | None = None
+    ) -> None:
+        """Changes the thresholds for all models with this layer, from their next call on. Nothing is recompiled.
+
+        Args:
+            min_confidence, nms_threshold, nms_groups: As for the layer; None for `nms_groups` leaves them as they are.
+        """
         self._min_confidence.assign(min_confidence or 0)
         self._nms_threshold.assign(nms_threshold)
+        if nms_groups is not None and self._nms_groups is None:
+            self._initial_groups = [int(n) for n in nms_groups]
+        elif nms_groups is not None:
+            self._nms_groups.assign(nms_groups)
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0][0], self.max_instances, 6)
@@ -127,10 +154,11 @@ class DetectionLayer(RuntimeValueLayer):
         """
         rois, probs, deltas, image_meta = inputs
         window, size = normalized_window_graph(image_meta, self.box_offset)  # [B, 4], [2]
+        groups = self._initial_groups if self._nms_groups is None else self._nms_groups.tensor()
         return refine_detections(
             rois, probs, deltas, window, self.bbox_std_dev, self.max_instances,
             self._min_confidence.tensor(), self._nms_threshold.tensor(),
-            multi_label=self.multi_label, nms_per_class=self.nms_per_class, max_log_scale=self.max_log_scale,
+            multi_label=self.multi_label, nms_groups=groups, max_log_scale=self.max_log_scale,
             min_sides=self.min_side / ops.maximum(size - self.box_offset, 1.0) if self.min_side else None,
         )  # fmt: skip
 
@@ -142,7 +170,7 @@ class DetectionLayer(RuntimeValueLayer):
             "nms_threshold": self.nms_threshold,
             "bbox_std_dev": self.bbox_std_dev,
             "multi_label": self.multi_label,
-            "nms_per_class": self.nms_per_class,
+            "nms_groups": self.nms_groups,
             "min_side": self.min_side,
             "max_log_scale": self.max_log_scale,
             "box_offset": self.box_offset,
@@ -160,7 +188,7 @@ def refine_detections(
     nms_threshold: float | Tensor,
     *,
     multi_label: bool = False,
-    nms_per_class: bool = True,
+    nms_groups: Tensor | None = None,
     min_sides: Tensor | None = None,
     max_log_scale: float = MAX_LOG_SCALE,
 ) -> dict[str, Tensor]:
@@ -170,7 +198,8 @@ def refine_detections(
         rois, probs, deltas: [B, N, 4], zero rows are padding; [B, N, C]; [B, N, C, 4], divided by `bbox_std_dev`, [4].
         window, max_instances: [B, (y1, x1, y2, x2)], normalized; D.
         min_confidence, nms_threshold: Score and IoU in [0, 1], numbers or scalar tensors.
-        multi_label, nms_per_class, max_log_scale: As for `DetectionLayer`.
+        nms_groups: [C] numbers, or None for NMS per class.
+        multi_label, max_log_scale: As for `DetectionLayer`.
         min_sides: [(height, width)], normalized; smaller boxes are dropped. None: none is.
 
     Returns:
@@ -196,8 +225,8 @@ def refine_detections(
         large = ops.all(refined[..., 2:] - refined[..., :2] >= min_sides, axis=-1)
         confident = ops.logical_and(confident, large)
 
-    classes = class_ids if nms_per_class else None
-    keep = nms_graph(refined, scores, max_instances, nms_threshold, class_ids=classes, valid=confident)  # [B, D]
+    groups = class_ids if nms_groups is None else ops.take(ops.cast(nms_groups, "int32"), class_ids)  # [B, K]
+    keep = nms_graph(refined, scores, max_instances, nms_threshold, class_ids=groups, valid=confident)  # [B, D]
     columns = [refined, ops.cast(class_ids, "float32")[..., None], scores[..., None]]
     table = ops.concatenate(columns, axis=2)  # [B, K, 6]
     detections = ops.take_along_axis(table, ops.maximum(keep, 0)[..., None], axis=1)  # [B, D, 6]
@@ -249,6 +278,7 @@ def refine_detections_graph(rois: Tensor, probs: Tensor, deltas: Tensor, window:
         config.DETECTION_MAX_INSTANCES,
         config.DETECTION_MIN_CONFIDENCE or 0.0,
         config.DETECTION_NMS_THRESHOLD,
+        nms_groups=suppression_groups(config.DETECTION_NMS, inputs[1].shape[-1]),
     )
     return found["detections"][0]
 

@@ -11,39 +11,45 @@ state through the public property `Layer.variables`, while saving and counting u
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import keras
+import numpy as np
 
 from mrcnn.ops.types import Tensor
 
 
 class RuntimeValue:
-    """A float32 scalar that can change between two calls of a compiled function without compiling it again.
+    """A float32 scalar or array that can change between two calls of a compiled function without compiling it again.
 
     Args:
-        value: Initial value.
+        value: Initial value. Its shape stays.
         name: Last part of the variable's path.
 
     Assign it as an attribute of a `RuntimeValueLayer`.
     """
 
-    def __init__(self, value: float, name: str):
+    def __init__(self, value: float | Sequence[float], name: str):
+        self._value = np.array(value, np.float64)
         self.variable = keras.Variable(
-            float(value), dtype="float32", trainable=False, autocast=False, aggregation="none", name=name
+            self._value, dtype="float32", trainable=False, autocast=False, aggregation="none", name=name
         )
-        self._value = float(value)
 
     def __float__(self) -> float:
-        return self._value
+        return float(self._value)
 
-    def assign(self, value: float) -> None:
+    def tolist(self) -> float | list:
+        return self._value.tolist()
+
+    def assign(self, value: float | Sequence[float]) -> None:
         """Sets the value that all models with this layer use from their next call on."""
-        value = float(value)
-        if value != self._value:
+        value = np.array(value, np.float64)
+        if not np.array_equal(value, self._value):
             self.variable.assign(value)
             self._value = value
 
     def tensor(self) -> Tensor:
-        """The value as a float32 scalar, for use in `call`."""
+        """The value as float32, for use in `call`."""
         return keras.ops.convert_to_tensor(self.variable)
 
 

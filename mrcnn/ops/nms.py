@@ -11,6 +11,8 @@ Shapes and units:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from keras import ops
 from numpy.typing import ArrayLike
@@ -60,6 +62,57 @@ def non_max_suppression(boxes: ArrayLike, scores: ArrayLike, threshold: float) -
         iou = iou_of_sides(sides[:, best], sides.take(left, axis=1), (areas[best], areas[left]))
         left = left[iou <= threshold]
     return np.array(picked, np.int32)
+
+
+def suppression_groups(
+    nms: str | Sequence[Sequence[int | str]], num_classes: int, class_names: Sequence[str] | None = None
+) -> np.ndarray:
+    """Which classes drop each other in NMS, from the setting `DETECTION_NMS`.
+
+    Args:
+        nms: "class": boxes of one class. "all": boxes of all classes. Or lists of class ids or names: boxes of the
+            classes of a list; classes in no list only drop their own.
+        num_classes: C, with the background.
+        class_names: [C], the background's first; None: unknown, and `nms` may not have names.
+
+    Returns:
+        [C] int32: classes with the same number drop each other.
+
+    Raises:
+        ValueError: a class that isn't there, or that is in two lists.
+
+    Example:
+
+    >>> suppression_groups([["car", "truck"]], 4, ["BG", "car", "dog", "truck"])
+    array([0, 1, 2, 1], dtype=int32)
+    """
+    if isinstance(nms, str) and nms not in ("class", "all"):
+        raise ValueError(f"DETECTION_NMS is {nms!r}; expected 'class', 'all', or lists of class ids or names.")
+    groups, seen = np.arange(num_classes, dtype=np.int32), set()
+    if nms == "all":
+        return np.zeros_like(groups)
+    for group in () if nms == "class" else nms:
+        ids = [_class_id(item, num_classes, class_names) for item in group]
+        twice = seen.intersection(ids)
+        if twice:
+            raise ValueError(f"DETECTION_NMS is {nms!r}; expected class {min(twice)} in one list only.")
+        seen.update(ids)
+        groups[ids] = min(ids, default=0)
+    return groups
+
+
+def names_classes(nms: str | Sequence[Sequence[int | str]]) -> bool:
+    """Whether `DETECTION_NMS` has class names, so that `suppression_groups` needs those of the model."""
+    return not isinstance(nms, str) and any(isinstance(item, str) for group in nms for item in group)
+
+
+def _class_id(item: int | str, num_classes: int, class_names: Sequence[str] | None) -> int:
+    names = list(class_names or ())
+    class_id = names.index(item) if item in names else item
+    if isinstance(class_id, str) or not 1 <= class_id < num_classes:
+        known = f", or one of {names[1:]}" if names else "; the model has no class names"
+        raise ValueError(f"DETECTION_NMS has the class {item!r}; expected ids from 1 to {num_classes - 1}{known}.")
+    return int(class_id)
 
 
 def nms_graph(

@@ -49,7 +49,7 @@ from mrcnn.data.formats.broken import BrokenAnnotation, MissingPhoto, names_file
 from mrcnn.data.formats.exif import UprightDataset, size_for_annotation, upright_size
 from mrcnn.data.formats.image_files import SUFFIXES
 from mrcnn.data.formats.json_head import growing_heads, texts_of
-from mrcnn.data.formats.labelme_shapes import THIN, draw, merge, parse_shape, shapes_of
+from mrcnn.data.formats.labelme_shapes import THIN, as_file, draw, merge, parse_shape, shapes_of
 from mrcnn.data.formats.parsing import field, name_classes, parse_all, read_json, warn_of_small_shapes
 from mrcnn.data.formats.photos import PhotoFolder
 from mrcnn.data.formats.recognition import NAMES_READ, Format, OpenOptions, Place, images_folder_of
@@ -329,15 +329,8 @@ def save_labelme(
         masks, class_ids = writers.read_objects(dataset, image_id)
         name = writers.file_stem(dataset, image_id, taken)
         photo = writers.image_file(dataset, image_id, masks.shape[:2], folder / f"{name}.png")
-        content = {
-            "version": "5.5.0",
-            "flags": {},
-            "shapes": _shapes_of_objects(dataset, masks, class_ids),
-            "imagePath": writers.relative_path(photo, folder),
-            "imageData": None,
-            "imageHeight": masks.shape[0],
-            "imageWidth": masks.shape[1],
-        }
+        shapes = _shapes_of_objects(dataset, masks, class_ids)
+        content = as_file(shapes, writers.relative_path(photo, folder), masks.shape[:2])
         paths.append(writers.write_json(content, folder / f"{name}.json", indent=2))
     with replacing(folder / LABELS) as unfinished:
         names = [str(info["name"]) for info in dataset.class_info[1:]]
@@ -348,10 +341,6 @@ def save_labelme(
 def _shapes_of_objects(dataset: Dataset, masks: np.ndarray, class_ids: np.ndarray) -> list[dict[str, Any]]:
     shapes = []
     for i, class_id in enumerate(class_ids.tolist()):
-        common = {
-            "label": str(dataset.class_info[abs(class_id)]["name"]),
-            "flags": {CROWD: True} if class_id < 0 else {},
-            "description": "",
-        }
-        shapes += [{**common, **shape} for shape in shapes_of(masks[..., i], group_id=i + 1)]
+        label, flags = str(dataset.class_info[abs(class_id)]["name"]), {CROWD: True} if class_id < 0 else {}
+        shapes += shapes_of(masks[..., i], i + 1, label=label, flags=flags, description="")
     return shapes

@@ -156,30 +156,47 @@ def _decode_mask(png: bytes) -> NDArray[np.bool_]:
 
 
 # ---- From masks to shapes --------------------------------------------------------------------------------------------
-def shapes_of(mask: NDArray[np.bool_], group_id: int) -> list[dict[str, Any]]:
+def shapes_of(
+    mask: NDArray[np.bool_], group_id: int, corner: tuple[int, int] = (0, 0), **common: Any
+) -> list[dict[str, Any]]:
     """Shapes that are drawn as exactly this mask: polygons if possible, otherwise one mask shape.
 
     Args:
         mask: [H, W] bool, not all False.
         group_id: number of the object; its shapes have it if there are several.
+        corner: (y, x), where `mask` begins in the image, pixels.
+        **common: fields of each shape, such as its label.
     """
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    top, left = int(rows[0]), int(columns[0])
-    small = np.ascontiguousarray(mask[top : rows[-1] + 1, left : columns[-1] + 1])
+    small = np.ascontiguousarray(mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+    top, left = int(rows[0]) + corner[0], int(columns[0]) + corner[1]
     outlines, _ = cv2.findContours(small.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     outlines = [outline[:, 0] for outline in outlines]
     if all(len(outline) >= 3 for outline in outlines):
         parts = [rasterize.polygon(*small.shape, outline[:, 1], outline[:, 0]) for outline in outlines]
         if np.array_equal(np.any(parts, axis=0), small):
             group = group_id if len(outlines) > 1 else None
-            return [_as_shape("polygon", outline + (left, top), group) for outline in outlines[::-1]]
+            return [{**common, **_as_shape("polygon", outline + (left, top), group)} for outline in outlines[::-1]]
     last = [left + small.shape[1] - 1, top + small.shape[0] - 1]
-    return [_as_shape("mask", np.array([[left, top], last]), None, _as_png(small))]
+    return [{**common, **_as_shape("mask", np.array([[left, top], last]), None, _as_png(small))}]
 
 
 def _as_shape(kind: str, points: np.ndarray, group: int | None, png: str | None = None) -> dict[str, Any]:
     points = points.astype(float).tolist()
     return {"points": points, "group_id": group, "shape_type": kind, "mask": png}
+
+
+def as_file(shapes: list[dict[str, Any]], image_path: str, size: tuple[int, int]) -> dict[str, Any]:
+    """The content of a labelme file without the image; `size` is (height, width) in pixels."""
+    return {
+        "version": "5.5.0",
+        "flags": {},
+        "shapes": shapes,
+        "imagePath": image_path,
+        "imageData": None,
+        "imageHeight": int(size[0]),
+        "imageWidth": int(size[1]),
+    }
 
 
 def _as_png(mask: NDArray[np.bool_]) -> str:

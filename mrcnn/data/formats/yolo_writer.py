@@ -81,7 +81,7 @@ def save_yolo(
         masks, class_ids = writers.read_objects(dataset, image_id)
         stem = writers.file_stem(dataset, image_id, taken)
         _copy_image(dataset, image_id, masks.shape[:2], images, stem)
-        rows = [_row(masks[..., i], class_id) for i, class_id in enumerate(class_ids.tolist()) if class_id > 0]
+        rows = [row_of(masks[..., i], class_id) for i, class_id in enumerate(class_ids.tolist()) if class_id > 0]
         crowds += len(class_ids) - len(rows)
         with replacing(labels / f"{stem}.txt") as unfinished:
             unfinished.write_text("\n".join(rows), encoding="utf-8")
@@ -122,24 +122,38 @@ def _copy_image(dataset: Dataset, image_id: int, size: tuple[int, int], folder: 
 
 
 # ---- From masks to rows ----------------------------------------------------------------------------------------------
-def _row(mask: NDArray[np.bool_], class_id: int) -> str:
-    """The line of an object that isn't empty."""
-    height, width = mask.shape
+def row_of(
+    mask: NDArray[np.bool_], class_id: int, corner: tuple[int, int] = (0, 0), size: tuple[int, int] | None = None
+) -> str:
+    """The line of an object that isn't empty.
+
+    Args:
+        mask: [h, w] bool, the image or a part of it that has all of the object.
+        class_id: from 1.
+        corner: (y, x), where `mask` begins in the image, pixels.
+        size: (height, width) of the image; None: that of `mask`.
+
+    Raises:
+        ValueError: no polygon is read as exactly this mask.
+    """
+    (y, x), (height, width) = corner, mask.shape if size is None else size
     for around in (False, True):
-        polygon = join_outlines(outlines(mask, around)) / (width, height)
+        polygon = join_outlines(outlines(mask, around, corner)) / (width, height)
         words = [f"{value:.{DIGITS}g}" for value in polygon.ravel()]
-        if np.array_equal(draw(np.array(words, np.float64), height, width), mask):
+        drawn = draw(np.array(words, np.float64), height, width)
+        if np.array_equal(drawn[y : y + mask.shape[0], x : x + mask.shape[1]], mask):
             return " ".join([str(class_id - 1), *words])
     raise ValueError(f"A mask of {np.count_nonzero(mask)} pixels can't be written as a polygon; write COCO instead.")
 
 
-def outlines(mask: NDArray[np.bool_], around: bool) -> list[NDArray[np.float64]]:
+def outlines(mask: NDArray[np.bool_], around: bool, corner: tuple[int, int] = (0, 0)) -> list[NDArray[np.float64]]:
     """Outlines of all parts and holes of a mask.
 
     Args:
         mask: [H, W] bool, not all False.
         around: False: through the centres of the outer pixels, which makes few corners, but no area where a part is one
             pixel thin. True: around these centres, so that pixels that touch at a corner are parts of their own.
+        corner: (y, x), where `mask` begins in the image, pixels.
 
     Returns:
         List of [V, (x, y)] float, pixels, not outside of the image; V may be 1 or 2 if not `around`.
@@ -148,7 +162,7 @@ def outlines(mask: NDArray[np.bool_], around: bool) -> list[NDArray[np.float64]]
     small = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.uint8)
     found, _ = cv2.findContours(_spread(small) if around else small, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     rings = [(ring[:, 0] - 1) / SUBPIXELS if around else ring[:, 0] for ring in found]
-    return [np.maximum(ring + (columns[0], rows[0]), 0) for ring in rings]
+    return [np.maximum(ring + (corner[1] + columns[0], corner[0] + rows[0]), 0) for ring in rings]
 
 
 def _spread(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:

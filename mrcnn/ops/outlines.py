@@ -35,7 +35,7 @@ def trace_polygons(mask: np.ndarray) -> list[list[Ring]]:
     >>> mask = np.ones((3, 4), bool)
     >>> mask[1, 1] = False
     >>> [[ring.tolist() for ring in polygon] for polygon in trace_polygons(mask)]
-    [[[[0, 0], [4, 0], [4, 3], [0, 3]], [[1, 1], [1, 2], [2, 2], [2, 1]]]]
+    [[[[0, 0], [4, 0], [4, 3], [0, 3]], [[1, 2], [2, 2], [2, 1], [1, 1]]]]
     """
     mask = np.asarray(mask, bool)
     _, parts = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)

@@ -28,7 +28,7 @@ from collections import Counter
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-SECONDS = 5.0  # of processor time; 0.05 is usual, and a slow machine takes some times longer
+SECONDS = 1.0  # of processor time; 0.05 is usual
 MEMORY = 500 << 20
 KILLED_AFTER = 10  # seconds of processor time, if a C library doesn't come back
 

@@ -55,3 +55,16 @@ def golden():
             return {key: file[key] for key in file.files}
 
     return load
+
+
+@pytest.fixture
+def run():
+    """Runs the command `mrcnn` in this process: `run("info", "shapes").stdout`, `.stderr`, `.exit_code`."""
+    from typer.testing import CliRunner
+
+    from mrcnn import cli
+
+    def invoke(*arguments, **options):
+        return CliRunner().invoke(cli.app, list(map(str, arguments)), prog_name="mrcnn", **options)
+
+    return invoke

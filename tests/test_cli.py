@@ -22,18 +22,6 @@ SLOW_IMPORTS = ("tensorflow", "keras", "cv2", "numpy", "rich")
 MOST_SECONDS = 0.3  # of processor time, to show the help
 
 
-@pytest.fixture
-def run():
-    """Runs the command in this process: `result.stdout`, `result.stderr`, `result.exit_code`."""
-    from typer.testing import CliRunner
-
-    from mrcnn import cli
-
-    return lambda *arguments, **options: CliRunner().invoke(
-        cli.app, list(map(str, arguments)), prog_name="mrcnn", **options
-    )
-
-
 # ---- Start -----------------------------------------------------------------------------------------------------------
 def test_help_starts_at_once():
     """A command imported at the start brings NumPy or TensorFlow along, and help takes seconds."""
@@ -170,3 +158,11 @@ def test_convert_prints_what_it_wrote(run, tmp_path):
     content = json.loads(Path(written).read_text())
     assert [category["name"] for category in content["categories"]] == ["cat", "dog"]
     assert len(content["annotations"]) == 1
+
+
+def test_convert_needs_no_tensorflow(tmp_path):
+    """Keras takes seconds to import."""
+    arguments = ["-X", "importtime", "-m", "mrcnn", "convert", str(tmp_path / "nothing"), "out", "--to", "coco"]
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and f"error: {tmp_path}/nothing: not there" in done.stderr
+    assert "mrcnn.data.convert" in done.stderr and "| keras" not in done.stderr and "| tensorflow" not in done.stderr

@@ -1,4 +1,4 @@
-"""The command that converts any format to COCO, YOLO or labelme: the masks stay the same, bit for bit."""
+"""The converter of any format to COCO, YOLO, labelme or CVAT: the masks stay the same, bit for bit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from formats_kit import H, W, objects, parts, photo, ring
 
 from mrcnn.data import open_dataset, open_splits
-from mrcnn.data.convert import convert, main
+from mrcnn.data.convert import convert
 
 CASES = [
     "cvat_images_xml",
@@ -44,7 +44,7 @@ def assert_same(dataset, other):
 @pytest.mark.parametrize("case", CASES)
 def test_real_exports(shared, tmp_path, case):
     dataset = open_dataset(shared / "cases" / case)
-    for to in ("coco", "yolo", "labelme"):
+    for to in ("coco", "yolo", "labelme", "cvat"):
         (written,) = convert(shared / "cases" / case, tmp_path / to, to)
         assert_same(dataset, open_dataset(written, root=shared / "cases" / case))
 
@@ -65,7 +65,7 @@ def write_coco(folder, split):
     (folder / split / "x.json").write_text(json.dumps(content))
 
 
-@pytest.mark.parametrize("to", ["coco", "labelme", "yolo"])
+@pytest.mark.parametrize("to", ["coco", "labelme", "yolo", "cvat"])
 def test_splits(tmp_path, to):
     for split in ("train", "valid"):
         write_coco(tmp_path / "in", split)
@@ -79,18 +79,7 @@ def test_splits(tmp_path, to):
         assert names == [("cat", False), ("dog", True)][: 1 if to == "yolo" else 2]
 
 
-def test_the_command(tmp_path, capsys):
-    write_coco(tmp_path, "train")
-    assert main([str(tmp_path / "train"), str(tmp_path / "all.json"), "--to", "coco", "--classes", "cat"]) == 0
-    assert capsys.readouterr().out.strip() == str(tmp_path / "all.json")
-    assert open_dataset(tmp_path / "all.json").class_names == ["BG", "cat"]
-    assert main([str(tmp_path / "train"), str(tmp_path / "yolo"), "--to", "yolo"]) == 0
-    assert "warning:" in (told := capsys.readouterr().err) and "1 crowds are left out" in told
-    assert main([str(tmp_path / "nothing"), str(tmp_path / "all.json"), "--to", "coco"]) == 1
-    assert capsys.readouterr().err.startswith(f"error: {tmp_path}/nothing: not there")
-
-
-def test_the_command_needs_no_tensorflow(tmp_path):
+def test_the_converter_needs_no_tensorflow(tmp_path):
     code = "import sys, mrcnn.data.convert; print({'tensorflow', 'keras', 'jax', 'torch'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

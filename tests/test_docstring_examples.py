@@ -45,6 +45,7 @@ MUST_HAVE_ONE = (
     "data.formats.m2nist.M2nistDataset",
     "data.formats.coco.CocoDataset",
     "data.formats.coco.save_coco",
+    "data.formats.cvat_writer.save_cvat",
     "data.formats.yolo_writer.save_yolo",
     "data.convert.convert",
     "data.formats.cvat.CvatDataset",

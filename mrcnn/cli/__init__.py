@@ -32,15 +32,16 @@ from typer.core import TyperCommand, TyperGroup
 
 COMMANDS = {  # imported when they run
     "check": "Find what is wrong with a dataset: photos, copies, masks, boxes, classes, sizes.",
-    "convert": "Convert annotations of any known format to COCO, YOLO or labelme.",
+    "convert": "Convert annotations of any known format to COCO, YOLO, labelme or CVAT.",
+    "detect": "Find objects in photos, folders of photos and videos.",
+    "evaluate": "Measure a model on annotated images by COCO's protocol.",
     "info": "Show what is in a weight file: network, settings, classes, layers, checksum.",
+    "label": "Annotate photos by a model, to be corrected in labelme, CVAT or another tool.",
     "serve": "Serve a web page and an HTTP API that find objects in photos.",
+    "train": "Train on images annotated in any known format, and measure the AP.",
 }
-ALLOWED = (
-    OSError,
-    ValueError,
-    ImportError,
-)  # what goes wrong with files, arguments and extras: a message, no traceback
+# What goes wrong with files, arguments and extras: a message, no traceback.
+ALLOWED = (OSError, ValueError, ImportError)
 
 
 class LazyCommands(TyperGroup):
@@ -59,6 +60,8 @@ class LazyCommands(TyperGroup):
             warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
             try:
                 return super().invoke(ctx)
+            except KeyboardInterrupt:
+                raise typer.Exit(130) from None
             except BrokenPipeError:  # of `mrcnn ... | head`; typer ends quietly
                 raise
             except ALLOWED as error:
@@ -86,7 +89,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
 
 
@@ -108,7 +111,7 @@ def mrcnn(
 
     Exit codes: 0 done, 1 the work or a part of it failed, 2 the command line is wrong, 130 interrupted.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's log would hide the progress
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's log would hide the progress; errors are raised
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

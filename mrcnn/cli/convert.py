@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -13,12 +12,12 @@ from mrcnn.cli import options, output
 
 
 class Target(StrEnum):
-    coco, yolo, labelme = "coco", "yolo", "labelme"
+    coco, yolo, labelme, cvat = "coco", "yolo", "labelme", "cvat"
 
 
 def convert(
     source: options.DataArgument,
-    target: Annotated[Path, typer.Argument(help="Folder to write; for COCO, the JSON file or the folder for it.")],
+    target: Annotated[Path, typer.Argument(help="Folder to write; for COCO and CVAT, the file or the folder for it.")],
     to: Annotated[Target, typer.Option(help="Format to write.")],
     classes: options.ClassesOption = None,
     splits: Annotated[str | None, typer.Option(help="Splits to convert with the same class ids: train,val")] = None,
@@ -29,12 +28,11 @@ def convert(
     download: options.DownloadOption = False,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Convert annotations of any known format to COCO, YOLO or labelme.
+    """Convert annotations of any known format to COCO, YOLO, labelme or CVAT.
 
-    Prints the files and folders that were written. COCO and labelme files name the images where they are; YOLO needs
-    copies, which are made. If the images are outside of the target's folder, opening it needs their folder: --root.
+    Prints the files and folders that were written. YOLO gets copies of the images; the other formats name them where
+    they are. If the images are outside of the target's folder, opening it needs their folder: --root.
     """
-    output.start_backend()
     from mrcnn.data.convert import convert as convert_dataset
 
     written = convert_dataset(
@@ -48,7 +46,7 @@ def convert(
         crowds_as_objects=crowds_as_objects,
         root=root,
         download=download,
-        progress=sys.stderr.isatty(),
+        progress=output.is_terminal(),
     )
     paths = list(dict.fromkeys(map(str, written)))
     if as_json:

@@ -6,9 +6,12 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 T = TypeVar("T")
 
@@ -68,8 +71,13 @@ def prints_to_stderr() -> Iterator[None]:
         yield
 
 
-def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-    """Yields the items and shows on stderr how many are done, the time, and what is left; only in a terminal."""
+def is_terminal() -> bool:
+    """Whether somebody sees the progress."""
+    return sys.stderr.isatty()
+
+
+def progress_bar() -> Progress:
+    """A bar on stderr with the time that is left; invisible unless stderr is a terminal."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -85,5 +93,10 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
         TimeRemainingColumn(),
     )  # fmt: skip
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        yield from progress.track(items, total=total, description=description)
+    return Progress(*columns, console=console, disable=not console.is_terminal)
+
+
+def track(items: Sequence[T], description: str) -> Iterator[T]:
+    """Yields the items and shows how many are done."""
+    with progress_bar() as progress:
+        yield from progress.track(items, description=description)

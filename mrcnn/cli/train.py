@@ -1,0 +1,217 @@
+"""`mrcnn train`."""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mrcnn.cli import options, output
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mrcnn.cli.plan import Plan
+    from mrcnn.cli.train_data import Split
+    from mrcnn.evaluation import Report
+    from mrcnn.model import MaskRCNN
+
+RECORD = "mrcnn_train.json"  # in the run folder: what was chosen, so that --resume and readers know
+
+
+def train(
+    data: options.DataArgument,
+    val: Annotated[Path | None, typer.Option(help="Validation images; without it, a part of DATA.")] = None,
+    classes: options.ClassesOption = None,
+    weights: Annotated[
+        str | None, typer.Option("--weights", "-w", help="To start from: a word, a file, or none. Chosen if left out.")
+    ] = None,
+    folder: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run folders.")] = Path("runs"),
+    name: Annotated[str | None, typer.Option(help="Of the run and its files; without it, that of the folder.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs in all. Chosen if left out.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps in an epoch. Chosen if left out.")] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(min=64, help="Side of the images for the network, a multiple of 64. Chosen if left out."),
+    ] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Images in a batch. Chosen if left out.")] = None,
+    flip: Annotated[
+        bool, typer.Option(help="Mirror half of the images; not for text or other one-sided things.")
+    ] = True,
+    seed: Annotated[int, typer.Option(help="Of the split, the order of the images and new weights.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the last run of this name.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be chosen, and stop.")] = False,
+    settings: options.SettingsOption = None,
+    skip_broken: options.SkipBrokenOption = False,
+    attribute: options.AttributeOption = None,
+    crowds_as_objects: options.CrowdsOption = False,
+    root: options.RootOption = None,
+    download: options.DownloadOption = False,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Train on images annotated in any known format, and measure the AP.
+
+    Chooses the split, the image size, anchors, weights to start from and the length of the training from the data, and
+    says why; options replace a choice. Checkpoints and the choices are written to a new folder in --output. Ends with
+    the AP on the validation images.
+    """
+    output.start_backend()
+    from mrcnn.cli.models import parse_settings
+    from mrcnn.cli.train_data import open_split
+
+    reading = {
+        "classes": options.names_in(classes), "skip_broken": skip_broken, "attribute": attribute,
+        "crowds_as_objects": crowds_as_objects, "root": root, "download": download,
+    }  # fmt: skip
+    name = run_name(name or (data.resolve().parent if data.is_file() else data.resolve()).name)
+    record = read_record(folder, name) if resume else None
+    split = open_split(data, val, record["seed"] if record else seed, **reading)
+    if record is None:
+        given = {"epochs": epochs, "steps": steps, "image_size": image_size, "batch": batch, "weights": weights}
+        plan, start = choose(split, given, parse_settings(settings or ()))
+        record = {
+            "data": str(data), "seed": seed, "flip": flip, "classes": split.train.class_names,
+            "settings": {**plan.settings, "NAME": name, "SEED": seed}, "recipe": plan.recipe, "choices": plan.why,
+            "split": split.kind, "validation_images": [str(info["id"]) for info in split.val.image_info],
+        }  # fmt: skip
+        show_choices(plan)
+    if dry_run:
+        if as_json:
+            output.print_json(record)
+        return
+    model = resumed_model(record, folder, name, epochs) if resume else new_model(record, start, folder, seed)
+    run(model, split, record)
+    report = measure(model, split)
+    numbers = {key: report.numbers[key] for key in ("mask_ap", "mask_ap50", "box_ap", "box_ap50")}
+    checkpoint = model.checkpoint_path.format(epoch=model.epoch)
+    if as_json:
+        output.print_json({"run": model.log_dir, "checkpoint": checkpoint, "validation": numbers, **record})
+    else:
+        print(report)
+        print(f"checkpoint: {checkpoint}")
+        ap = ", ".join(f"{key.replace('_', ' ').replace('ap', 'AP')} {value:.3f}" for key, value in numbers.items())
+        print(f"{ap} on {split.val.num_images} validation images")
+
+
+def run_name(text: str) -> str:
+    """A name for files: letters, digits and "_"."""
+    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_") or "run"
+
+
+# ---- Choices ---------------------------------------------------------------------------------------------------------
+def choose(split: Split, given: dict[str, Any], settings: dict[str, Any]):
+    """The plan for these images, and the weights to start from."""
+    from mrcnn.cli import plan as planning
+    from mrcnn.cli.train_start import choose_start, has_gpu
+    from mrcnn.config import Config
+
+    on_gpu = has_gpu()
+    start = choose_start(given["weights"], on_gpu)
+    plan = planning.make_plan(
+        planning.summarize_sample(split.train), start, on_gpu, given["image_size"], given["batch"]
+    )
+    planning.choose_recipe(plan, start, split.train.num_images, split.val.num_images, given["epochs"], given["steps"])
+    plan.settings |= settings
+    classes = ", ".join(split.train.class_names[1:])
+    plan.why[:0] = [
+        ("classes", classes, "those of the annotations"),
+        ("images", split.choice, split.reason),
+        ("weights", start.weights or "new", start.reason),
+    ]
+    if settings:
+        plan.why.append(("settings", ", ".join(f"{k} = {v}" for k, v in settings.items()), "as given"))
+    config = Config.from_json({**start.base, **plan.settings, "NAME": "plan", "NUM_CLASSES": split.train.num_classes})
+    recall = planning.summarize_sample(split.train, config).anchor_recall(0.5)
+    if recall is not None:
+        plan.why.append(("anchor recall", f"{recall:.0%}", "objects that an anchor covers with an IoU of at least 0.5"))
+    return plan, start
+
+
+def show_choices(plan: Plan) -> None:
+    """Prints the table of choices to stderr."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("what", "choice", "why")
+    for row in plan.why:
+        table.add_row(*map(Text, row))
+    Console(stderr=True).print(table)
+
+
+# ---- Training --------------------------------------------------------------------------------------------------------
+def new_model(record: dict[str, Any], start: Any, folder: Path, seed: int) -> MaskRCNN:
+    import keras
+
+    from mrcnn.cli.train_start import build
+
+    keras.utils.set_random_seed(seed)
+    with output.prints_to_stderr():
+        return build(start, record["settings"], record["classes"], folder)
+
+
+def read_record(folder: Path, name: str) -> dict[str, Any]:
+    """What `train` wrote to the folder of the last run of this name that has a checkpoint."""
+    from mrcnn.weights import find_last
+
+    path = Path(find_last(folder, name)).parent / RECORD
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: not there, so `mrcnn train` did not start this run and can't go on with it.")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def resumed_model(record: dict[str, Any], folder: Path, name: str, epochs: int | None) -> MaskRCNN:
+    """The model of the last run, with the weights of its last checkpoint."""
+    from mrcnn.config import Config
+    from mrcnn.model import MaskRCNN
+    from mrcnn.weights import find_last
+
+    if epochs:
+        record["recipe"]["epochs"] = epochs
+    with output.prints_to_stderr():
+        model = MaskRCNN("training", Config.from_json(record["config"]), str(folder))
+        model.load_weights(find_last(folder, name))
+    return model
+
+
+def run(model: MaskRCNN, split: Split, record: dict[str, Any]) -> None:
+    """Trains, and writes the record to the run folder first."""
+    import keras
+
+    from mrcnn.cli.train_progress import Progress
+    from mrcnn.io import replacing
+
+    recipe, config = record["recipe"], model.config
+    record["config"] = config.to_json()
+    with replacing(Path(model.log_dir) / RECORD) as unfinished:
+        unfinished.write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
+    total = recipe["epochs"] * config.STEPS_PER_EPOCH
+    warm_up = min(config.STEPS_PER_EPOCH, total // 10)
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0, total - warm_up, warmup_target=recipe["learning_rate"], warmup_steps=warm_up
+    )
+    adam = keras.optimizers.Adam(rate, global_clipnorm=config.GRADIENT_CLIP_NORM)
+    with redirect_stdout(StringIO()):  # the list of all layers and Keras's bar, in whose place `Progress` is shown
+        model.train(
+            split.train, split.val, rate, recipe["epochs"], recipe["layers"],
+            augmentation=mirror if record["flip"] else None, custom_callbacks=[Progress(recipe["epochs"])],
+            optimizer=adam if recipe["optimizer"] == "adam" else None,
+        )  # fmt: skip
+
+
+def mirror(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Mirrors half of the images, left to right."""
+    return (image[:, ::-1], masks[:, ::-1]) if rng.random() < 0.5 else (image, masks)
+
+
+def measure(model: MaskRCNN, split: Split) -> Report:
+    """Evaluates the model on the validation images and writes report.html to the run folder."""
+    with output.prints_to_stderr():
+        report = model.evaluate_dataset(split.val, progress=False)
+        report.report(Path(model.log_dir) / "report.html")
+    return report

@@ -143,7 +143,9 @@ def test_photos_are_turned_upright(client):
 
 
 # ---- Forms of the answer ---------------------------------------------------------------------------------------------
-def test_boxes(client):
+def test_polygons_and_boxes(client):
+    first = client.post("/detect?output=polygons", content=image_file()).json()["objects"][0]
+    assert coco_mask.area(coco_mask.frPyObjects(first["segmentation"], 64, 64)).sum() == pytest.approx(24, abs=8)
     first = client.post("/detect?output=boxes", content=image_file()).json()["objects"][0]
     assert first == {
         "class_id": 1,
@@ -177,10 +179,10 @@ def test_a_picture_and_numbers_of_objects(client):
     ],
 )
 def test_objects_can_be_chosen(client, query, names):
-    for output in ("rle", "boxes", "png", "instances"):
+    for output in ("rle", "polygons", "boxes", "png", "instances"):
         answer = client.post(f"/detect?{query}&output={output}", content=image_file())
         assert answer.status_code == 200, answer.text
-        if output in ("rle", "boxes"):
+        if output in ("rle", "polygons", "boxes"):
             assert [o["class_name"] for o in answer.json()["objects"]] == names
 
 
@@ -384,29 +386,29 @@ def test_metrics_count_requests_batches_and_objects(client):
 
 
 # ---- The glass box ---------------------------------------------------------------------------------------------------
-def test_candidates_give_the_detections_of_any_threshold(served, model):
+@pytest.mark.parametrize("nms", ["class", "all"])
+def test_candidates_give_the_detections_of_any_threshold(served, model, nms, monkeypatch):
     """The sliders of the page: NMS over the candidates equals a run of the network with other thresholds."""
-    image = photo(48, 64, seed=5)
+    image, config = photo(48, 64, seed=5), model.config
+    monkeypatch.setattr(config, "DETECTION_NMS", nms)
     steps = served.post("/inspect", content=image_file(image)).json()
     candidates = steps["candidates"]
     assert len(candidates) > 10
     boxes = np.float32([c["nms_box"] for c in candidates])
     scores, groups = np.float32([c["score"] for c in candidates]), np.array([c["group"] for c in candidates])
-    config = model.config
-    before = config.DETECTION_MIN_CONFIDENCE, config.DETECTION_NMS_THRESHOLD
     for score, iou in ((scores[-1], 0.3), (scores[-1], 0.7), (np.sort(scores)[len(scores) // 2], 0.1)):
-        config.DETECTION_MIN_CONFIDENCE, config.DETECTION_NMS_THRESHOLD = float(score), iou
+        monkeypatch.setattr(config, "DETECTION_MIN_CONFIDENCE", float(score))
+        monkeypatch.setattr(config, "DETECTION_NMS_THRESHOLD", iou)
         found = model.detect([image])[0]
         assert len(found) > 1
         rows = np.flatnonzero(scores >= score)
-        kept = [non_max_suppression(boxes[r], scores[r], iou) for r in (rows[groups[rows] == g] for g in (1, 2))]
-        kept = np.concatenate([rows[groups[rows] == g][k] for g, k in zip((1, 2), kept)])
-        kept = np.sort(kept)[: steps["thresholds"]["max_objects"]]
+        by_group = [rows[groups[rows] == group] for group in np.unique(groups)]
+        kept = [r[non_max_suppression(boxes[r], scores[r], iou)] for r in by_group]
+        kept = np.sort(np.concatenate(kept))[: steps["thresholds"]["max_objects"]]
         assert [candidates[i]["class_id"] for i in kept] == found.class_ids.tolist()
         np.testing.assert_allclose(scores[kept], found.scores, rtol=1e-5)
         corners = [c["bbox"][:2] for c in (candidates[i] for i in kept)]
         assert np.abs(np.array(corners)[:, ::-1] - found.rois[:, :2]).max() <= 1
-    config.DETECTION_MIN_CONFIDENCE, config.DETECTION_NMS_THRESHOLD = before
 
 
 def test_the_steps_fit_together(served, model):

@@ -6,6 +6,7 @@ polygons of it.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,9 +15,11 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from starlette.datastructures import QueryParams
 
+from mrcnn.drawing.instances import encode
+from mrcnn.ops.pixel_values import to_rgb_uint8
 from mrcnn.serve.limits import Refused
 
-OUTPUTS = ("rle", "boxes", "png", "instances")
+OUTPUTS = ("rle", "polygons", "boxes", "png", "instances")
 PARAMETERS = ("output", "min_score", "classes", "max_objects")
 
 
@@ -117,9 +120,14 @@ def as_png(photo: np.ndarray, found, output: str) -> bytes:
     Where objects overlap, the one with the higher score is on top.
     """
     if output == "png":
-        picture = found.plot(photo)
-        return cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
+        return encode(found.plot(photo), ".png")
     numbers = np.zeros(photo.shape[:2], np.uint16)
     for i, ((y1, x1, y2, x2), mask) in reversed(list(enumerate(found.crops()))):
         numbers[y1:y2, x1:x2][mask] = i + 1
     return cv2.imencode(".png", numbers)[1].tobytes()
+
+
+def as_data_url(photo: np.ndarray) -> str:
+    """The photo as a JPEG in a URL, for browsers that can't show its file, such as TIFF."""
+    content = encode(to_rgb_uint8(photo), ".jpg")
+    return f"data:image/jpeg;base64,{base64.b64encode(content).decode('ascii')}"

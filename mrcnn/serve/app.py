@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from mrcnn.serve.answers import Wanted, as_json, as_png
+from mrcnn.serve.answers import Wanted, as_data_url, as_json, as_png, read_number
 from mrcnn.serve.glass_box import model_json
 from mrcnn.serve.limits import Limits, Refused
 from mrcnn.serve.openapi import describe
@@ -29,8 +29,8 @@ from mrcnn.serve.service import Service
 PAGE_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 OPEN_PATHS = ("/health",)  # besides the page: its files are public, its requests are not
 SECURITY_HEADERS = {
-    "content-security-policy": "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:;"
-    " frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "content-security-policy": "default-src 'self'; connect-src 'self' data:; img-src 'self' blob: data:;"
+    " media-src 'self' blob:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "cross-origin-resource-policy": "same-origin",
@@ -181,11 +181,13 @@ def _api_routes(service: Service, names: list[str]) -> list[Route]:
         return await service.answer(request, service.model.detect, encode)
 
     async def inspect(request: Request) -> Response:
-        if request.query_params:
-            raise Refused(400, "/inspect has no parameters.")
-        return await service.answer(
-            request, service.glass_box.run, lambda photo, steps: JSONResponse(service.glass_box.as_json(steps))
-        )
+        with_photo = read_number(request.query_params, "photo", 0, int, 0, 1)
+
+        def encode(photo, steps):
+            content = service.glass_box.as_json(steps)
+            return JSONResponse({**content, "photo": as_data_url(photo)} if with_photo else content)
+
+        return await service.answer(request, service.glass_box.run, encode)
 
     async def health(request: Request) -> Response:
         return JSONResponse({"status": "stopping" if service.stopping else "ok"}, 503 if service.stopping else 200)

@@ -15,6 +15,7 @@ from mrcnn.drawing.palette import as_bytes, class_colors
 from mrcnn.inference import molding
 from mrcnn.inference.inspection import LOWEST_SCORE, Inspection, Inspector
 from mrcnn.ops.boxes import apply_box_deltas, denorm_boxes
+from mrcnn.ops.nms import suppression_groups
 from mrcnn.serve.limits import Refused
 
 SHOWN_ANCHORS = 150  # of those that the RPN's NMS looks at, the best of each level
@@ -58,7 +59,7 @@ class GlassBox:
                 "total": len(steps.anchors), "before_nms": len(steps.refined), "shown": anchors_json(steps, place)
             },
             "proposals": {"total": len(steps.proposals), "shown": proposals_json(steps, place, config)},
-            "candidates": candidates_json(steps, config),
+            "candidates": candidates_json(steps, config, self.model.class_names),
         }  # fmt: skip
 
 
@@ -136,12 +137,12 @@ def proposals_json(steps: Inspection, place: Place, config) -> list[dict]:
     ]
 
 
-def candidates_json(steps: Inspection, config) -> list[dict]:
+def candidates_json(steps: Inspection, config, class_names: Sequence[str] | None) -> list[dict]:
     """Classified boxes before NMS, best first, as `detect` would place them on the photo.
 
     `nms_box` is what the graph's NMS compares: float32, normalized. Boxes of different `group`s don't drop each other.
     """
-    found = []
+    found, groups = [], suppression_groups(config.DETECTION_NMS, config.NUM_CLASSES, class_names)
     for row, soft in zip(steps.candidates, steps.masks):
         boxes, class_ids, scores, masks = molding.place_on_photo(
             row[None], soft[None], steps.photo_shape, steps.molded_shape, steps.window, config.convention
@@ -153,7 +154,7 @@ def candidates_json(steps: Inspection, config) -> list[dict]:
         found.append({
             "class_id": int(class_ids[0]), "score": float(scores[0]), "bbox": [x1, y1, x2 - x1, y2 - y1],
             "segmentation": {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")},
-            "nms_box": [float(v) for v in row[:4]], "group": int(class_ids[0]),
+            "nms_box": [float(v) for v in row[:4]], "group": int(groups[class_ids[0]]),
             "mask_shape": list(soft.shape), "mask": as_text(soft),
         })  # fmt: skip
     return found

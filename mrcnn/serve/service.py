@@ -57,10 +57,11 @@ class Service:
         return [*names, *(f"class {i}" for i in range(len(names), self.model.config.NUM_CLASSES))]
 
     def warm_up(self) -> None:
-        """Runs the network once, which compiles it."""
+        """Runs the network once for each kind of request, which compiles it."""
         side = self.model.config.IMAGE_MAX_DIM
         photo = np.zeros((side, side, self.model.config.IMAGE_CHANNEL_COUNT), np.uint8)
-        self._runner.submit(self.model.detect, photo, None, self.limits.seconds).result()
+        for work in (self.model.detect, *([self.glass_box.run] if self.model.stages else [])):
+            self._runner.submit(work, photo, None, float("inf")).result()
 
     def close(self) -> None:
         """Finishes what runs, and refuses the rest."""

@@ -5,7 +5,10 @@ python tests/wheel_smoke.py
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import tempfile
 
 import cv2
@@ -30,6 +33,17 @@ def detect_shapes() -> None:
     assert names == ["circle", "square"], names
     assert found["masks"].shape == (128, 128, 2) and found["masks"][85, 90].any() and found["masks"][40, 35].any()
     print(f"found a {' and a '.join(names)}")
+
+
+def detect_by_the_command() -> None:
+    """`mrcnn detect`, as it was installed, writes a picture and a JSON file."""
+    with tempfile.TemporaryDirectory() as folder:
+        cv2.imwrite(f"{folder}/photo.png", cv2.cvtColor(drawn_shapes(), cv2.COLOR_RGB2BGR))
+        command = [os.path.join(os.path.dirname(sys.executable), "mrcnn"), "detect", "photo.png", "--weights", "shapes"]
+        subprocess.run(command, cwd=folder, check=True)
+        assert cv2.imread(f"{folder}/detections/photo_detected.jpg").shape == (128, 128, 3)
+        with open(f"{folder}/detections/detections.json", encoding="utf-8") as file:
+            assert len(json.load(file)["annotations"]) == 2
 
 
 class TinyConfig(Config):
@@ -64,4 +78,5 @@ def train_two_steps() -> None:
 
 print(f"{mrcnn.__file__}, Keras {keras.__version__} on {keras.backend.backend()}, NumPy {np.__version__}")
 detect_shapes()
+detect_by_the_command()
 train_two_steps()

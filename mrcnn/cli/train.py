@@ -60,6 +60,8 @@ def train(
     says why; options replace a choice. Checkpoints and the choices are written to a new folder in --output. Ends with
     the AP on the validation images.
     """
+    if image_size is not None and image_size % 64:
+        raise typer.BadParameter(f"--image-size {image_size}: expected a multiple of 64.")
     output.start_backend()
     from mrcnn.cli.models import parse_settings
     from mrcnn.cli.train_data import open_split

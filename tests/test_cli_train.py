@@ -1,0 +1,186 @@
+"""`mrcnn train`: the split, the choices, and training on each format without a Python file."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+from train_kit import FORMATS, NAMES, SIDE, Scenes, write_scenes
+
+from mrcnn.cli import plan as planning
+from mrcnn.cli.train_data import open_split
+from mrcnn.config import Config
+from mrcnn.data.summary import summarize
+
+CLASSES = {"instance_pngs": ["nucleus", "nucleus"], "voc": ["aeroplane", "bicycle"]}  # formats with names of their own
+SMALL = planning.Start("shapes", {"BACKBONE": "small_resnet"}, "for the test", "small")
+
+
+# ---- Split -----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_part_of_a_dataset_has_the_masks_of_the_whole(tmp_path, form):
+    """Some formats look masks up by the image's place in the whole set."""
+    split = open_split(write_scenes(tmp_path, form, 5), None, seed=0)
+    assert split.kind == "hash" and (split.train.num_images, split.val.num_images) == (4, 1)
+    scenes = Scenes().load_scenes(5)
+    seen = []
+    for part in (split.train, split.val):
+        for i in part.image_ids:
+            masks, class_ids = part.load_mask(i)
+            info = part.image_info[i]
+            number = next(n for n in range(5) if f"scene{n}" in f"{info['id']} {info['path']}")
+            expected, _ = scenes.load_mask(number)
+            union, there = masks.any(axis=-1), expected.any(axis=-1)
+            assert (union & there).sum() / (union | there).sum() > 0.95
+            names = sorted(part.class_names[c] for c in class_ids)
+            assert names == CLASSES.get(form, list(NAMES))
+            seen.append(number)
+    assert sorted(seen) == list(range(5)), "no image is in both parts, and none in neither"
+
+
+def test_the_split_depends_on_the_seed_and_not_on_the_run(tmp_path):
+    path = write_scenes(tmp_path, "coco", 20)
+    ids = [[info["id"] for info in open_split(path, None, seed).val.image_info] for seed in (0, 0, 1)]
+    assert ids[0] == ids[1] != ids[2] and len(ids[0]) == 4
+
+
+def test_splits_of_the_dataset_are_used(tmp_path):
+    for name, count in (("train", 3), ("val", 2)):
+        write_scenes(tmp_path / name, "labelme", count)
+    split = open_split(tmp_path, None, seed=0)
+    assert split.kind == "splits" and (split.train.num_images, split.val.num_images) == (3, 2)
+    split = open_split(tmp_path / "train", tmp_path / "val", seed=0)
+    assert split.kind == "given" and split.train.class_names == split.val.class_names == ["BG", *NAMES]
+
+
+def test_a_single_image_is_named_as_no_measure(tmp_path):
+    split = open_split(write_scenes(tmp_path, "coco", 1), None, seed=0)
+    assert split.kind == "one" and "says nothing" in split.reason
+
+
+# ---- Choices ---------------------------------------------------------------------------------------------------------
+def planned(side, start=SMALL, on_gpu=False, **given):
+    """The plan for images of 640 x 480 with a square object of `side` pixels in each."""
+    dataset = Scenes().load_scenes(3)
+    mask = np.zeros((480, 640, 1), bool)
+    mask[10 : 10 + side, 20 : 20 + side] = True
+    dataset.load_mask = lambda image_id: (mask, np.ones(1, np.int32))
+    summary = summarize(dataset, progress=False)
+    return planning.make_plan(summary, start, on_gpu, given.get("image_size"), given.get("batch"))
+
+
+@pytest.mark.parametrize(
+    ("side", "on_gpu", "size"),
+    [
+        (200, False, 128),  # large objects: the smallest size
+        (40, False, 256),  # 16 pixels of 256
+        (20, False, 512),  # 16 pixels of 512
+        (5, False, 512),  # would need 2048: the most for a processor
+        (5, True, 1024),  # and the most for a GPU
+    ],
+)
+def test_small_objects_keep_their_pixels(side, on_gpu, size):
+    settings = planned(side, on_gpu=on_gpu).settings
+    assert settings["IMAGE_MIN_DIM"] == settings["IMAGE_MAX_DIM"] == size
+
+
+@pytest.mark.parametrize("side", [5, 20, 40, 200])
+def test_anchors_fit_the_objects(side):
+    settings = planned(side).settings
+    scaled = side * settings["IMAGE_MAX_DIM"] / 640
+    scales = settings["RPN_ANCHOR_SCALES"]
+    assert len(scales) == 5 and all(a < b for a, b in itertools.pairwise(scales))
+    assert min(abs(math.log2(scale / scaled)) for scale in scales) < 0.5
+    Config(NAME="x", NUM_CLASSES=2, **settings).validate()
+
+
+def test_options_replace_choices_and_weights_keep_their_anchors():
+    trained = planning.Start("torchvision_v2", {}, "", "trained")
+    settings = planned(40, trained, image_size=320, batch=3).settings
+    assert (settings["IMAGE_MAX_DIM"], settings["IMAGES_PER_GPU"]) == (320, 3)
+    assert "RPN_ANCHOR_SCALES" not in settings and "MASK_SHAPE" not in settings
+
+
+def test_images_without_objects_are_refused(tmp_path):
+    dataset = Scenes().load_scenes(2)
+    dataset.load_mask = lambda image_id: (np.zeros((SIDE, SIDE, 0), bool), np.zeros(0, np.int32))
+    with pytest.raises(ValueError, match="no object with a pixel in 2 images"):
+        planning.make_plan(summarize(dataset, progress=False), SMALL, False, None, None)
+
+
+def test_the_length_follows_the_number_of_images():
+    for images in (10, 100, 100_000):
+        plan = planned(40)
+        planning.choose_recipe(plan, SMALL, images, 5, None, None)
+        seen = plan.recipe["epochs"] * plan.settings["STEPS_PER_EPOCH"] * plan.settings["IMAGES_PER_GPU"]
+        assert max(4000, images) <= seen < 1.6 * max(4000, images)
+        assert plan.recipe["epochs"] <= planning.MOST_EPOCHS or plan.settings["STEPS_PER_EPOCH"] == 500
+
+
+# ---- Training --------------------------------------------------------------------------------------------------------
+def test_train_without_a_python_file(run, tmp_path):
+    """Two steps of a small network: files, JSON, and the choices in the run folder."""
+    path = write_scenes(tmp_path / "scenes", "via", 5)
+    short = ["--epochs", 1, "--steps", 2, "--batch", 1, "--image-size", 64, "--set", "VALIDATION_STEPS=0"]
+    result = run("train", path, "-o", tmp_path / "runs", *short, "--json")
+    assert result.exit_code == 0, result.stderr
+    assert "anchor recall" in result.stderr and "epoch 1 of 1: loss" in result.stderr
+    done = json.loads(result.stdout)
+    assert set(done["validation"]) == {"mask_ap", "mask_ap50", "box_ap", "box_ap50"}
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert (folder / "mask_rcnn_scenes_0001.h5").is_file() and (folder / "report.html").is_file()
+    record = json.loads((folder / "mrcnn_train.json").read_text())
+    assert record["classes"] == ["BG", *NAMES] and record["recipe"]["epochs"] == 1 and record["split"] == "hash"
+    assert len(record["validation_images"]) == 1 and record["config"]["SEED"] == 0
+    shown = json.loads(run("info", done["checkpoint"], "--json").stdout)
+    assert shown["classes"] == ["BG", *NAMES] and shown["run"]["epoch"] == 1
+
+
+def test_a_dry_run_only_shows_the_choices(run, tmp_path):
+    path = write_scenes(tmp_path / "scenes", "coco", 5)
+    result = run("train", path, "-o", tmp_path / "runs", "--dry-run", "--set", "DETECTION_MIN_CONFIDENCE=0.3", "--json")
+    record = json.loads(result.stdout)
+    assert record["settings"]["DETECTION_MIN_CONFIDENCE"] == 0.3 and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["nowhere"], 1, "nowhere: not there"),
+        (["scenes", "--resume"], 1, "No checkpoint"),
+        (["scenes", "--weights", "nowhere.h5"], 1, "nowhere.h5: no such file"),
+        (["scenes", "--image-size", "100"], 2, "a multiple of 64"),
+        (["scenes", "--set", "STEPS=3"], 2, "STEPS=3"),
+    ],
+)
+def test_what_cannot_work_is_said_before_training(run, tmp_path, monkeypatch, arguments, code, says):
+    write_scenes(tmp_path / "scenes", "labelme", 3)
+    monkeypatch.chdir(tmp_path)
+    result = run("train", *arguments)
+    assert result.exit_code == code and says in result.stderr, result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMATS)
+def test_training_learns_on_each_format(run, tmp_path, form):
+    path = write_scenes(tmp_path / "scenes", form, 16)
+    arguments = ["train", path, "-o", tmp_path / "runs", "--epochs", 1, "--steps", 40, "--batch", 4, "--json"]
+    result = run(*arguments)
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["validation"]["mask_ap50"] > 0.8
+
+
+@pytest.mark.slow
+def test_resume_goes_on_where_the_run_ended(run, tmp_path):
+    """A resumed run took other images for validation, or began with epoch 1."""
+    path = write_scenes(tmp_path / "scenes", "coco", 6)
+    arguments = ["train", path, "-o", tmp_path / "runs", "--batch", 1, "--json"]
+    first = json.loads(run(*arguments, "--epochs", 1, "--steps", 2, "--seed", 5).stdout)
+    second = json.loads(run(*arguments, "--resume", "--epochs", 2).stdout)
+    assert second["run"] == first["run"] and second["checkpoint"].endswith("_0002.h5")
+    assert second["validation_images"] == first["validation_images"] and second["seed"] == 5
+    again = json.loads(run("evaluate", path, "--weights", second["checkpoint"], "--json").stdout)
+    assert again["images"] == len(first["validation_images"]) == 1

@@ -102,6 +102,26 @@ def test_a_shape_and_its_label_may_be_two_regions(tmp_path):
     assert names == ["cat"] and masks[0].sum() == 49
 
 
+@pytest.mark.parametrize("kind", ["choices", "textarea", "rating", "number", "taxonomy"])
+def test_an_answer_about_a_region_is_no_second_object(tmp_path, kind):
+    """Each control of a region repeats its shape, and became an object of its own."""
+    shape, answer = polygon(), polygon()
+    answer["type"] = kind
+    answer["value"] = {"points": shape["value"]["points"], kind: ["good"]}
+    masks, names = masks_of(write(tmp_path, task(shape, answer)))
+    assert names == ["cat"] and masks[0].sum() == 49
+
+
+def test_percentages_are_not_a_hair_off_the_pixel(tmp_path):
+    """29 pixels of 30 are 96.66666666666667 %, which is 29.000000000000004 pixels, or 28.999999999999996."""
+    for i, (right, bottom) in enumerate([(9, 7), (35, 29), (39, 23), (31, 14)]):
+        shape = region(
+            "polygonlabels", points=[percent(*p) for p in ((3, 2), (right, 2), (right, bottom), (3, bottom))]
+        )
+        (mask,), _ = masks_of(write(tmp_path / str(i), task(shape)))
+        assert mask[2 : bottom + 1, 3 : right + 1].all() and mask.sum() == (bottom - 1) * (right - 2)
+
+
 def test_what_has_no_area_is_named_and_what_is_no_region_ignored(tmp_path):
     point = region("keypointlabels", x=5, y=5, width=0.3)
     choice = {"type": "choices", "value": {"choices": ["good"]}}

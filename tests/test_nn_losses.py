@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
@@ -40,6 +41,34 @@ def floats(*shape):
 
 def shares(*shape):
     return RNG.uniform(0.3, 0.7, shape).astype("float32")
+
+
+# ---- In graphs of scripts ------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("loss", "inputs"),
+    [
+        (rpn_class_loss_graph, [(None, 1, "int32"), (None, 2)]),
+        (rpn_bbox_loss, [(None, 4), (None, 1, "int32"), (None, 4)]),
+        (mrcnn_class_loss_graph, [(None, "int32"), (None, 3), (3, "int32")]),
+        (mrcnn_bbox_loss_graph, [(None, 4), (None, "int32"), (None, 3, 4)]),
+        (mrcnn_mask_loss_graph, [(None, 28, 28), (None, "int32"), (None, 28, 28, 3)]),
+    ],
+    ids=["rpn_class", "rpn_bbox", "class", "bbox", "mask"],
+)
+def test_a_loss_of_inputs_of_any_length_works_in_a_lambda_and_on_symbolic_tensors(loss, inputs):
+    """A copied `build` calls KL.Lambda(lambda x: rpn_bbox_loss_graph(config, *x)) on inputs of shape [None, 4].
+
+    That was an error, and on symbolic tensors the RPN's class loss took all anchors for background.
+    """
+    tensors, arrays = [], []
+    for *shape, last in [(*one, "float32") if one[-1] != "int32" else one for one in inputs]:
+        tensors.append(keras.Input(shape, dtype=last))
+        sizes = [2, *(5 if side is None else side for side in shape)]
+        arrays.append(np.ones(sizes, "int32") if last == "int32" else shares(*sizes))
+    wrapped = keras.layers.Lambda(lambda x: ops.reshape(loss(*x), (1,)))(tensors)
+    found = keras.Model(tensors, [wrapped, ops.reshape(loss(*tensors), (1,))])(arrays)
+    expected = value(loss, *arrays)
+    np.testing.assert_allclose([float(numpy(one)[0]) for one in found], [expected, expected], rtol=1e-6)
 
 
 # ---- By hand ---------------------------------------------------------------------------------------------------------

@@ -49,8 +49,8 @@ def rpn_class_loss_graph(rpn_match: Tensor, rpn_class_logits: Tensor) -> Tensor:
         rpn_match: [B, A, 1] int: 1 object, -1 background, 0 ignored.
         rpn_class_logits: [B, A, (bg, fg)].
     """
-    match = ops.cast(ops.squeeze(rpn_match, -1), "int32")  # [B, A]
-    loss = _cross_entropy(ops.cast(match == 1, "int32"), rpn_class_logits)  # [B, A]
+    match = ops.cast(ops.squeeze(rpn_match, -1), "int32")  # [B, A]; `match == 1` of a symbolic tensor is False
+    loss = _cross_entropy(ops.cast(ops.equal(match, 1), "int32"), rpn_class_logits)  # [B, A]
     return _mean(loss, match != 0)
 
 
@@ -73,9 +73,11 @@ def rpn_bbox_loss_graph(
         average: "positives" or "samples", see the top of this file.
     """
     match = ops.squeeze(rpn_match, -1)  # [B, A]
-    positive = match == 1
+    positive = ops.equal(match, 1)
     row = ops.cumsum(ops.cast(positive, "int32"), axis=1) - 1
-    row = ops.clip(row, 0, target_bbox.shape[1] - 1)
+    # R isn't known in a `Lambda` of inputs of any length, as scripts build them.
+    rows = target_bbox.shape[1] or ops.sum(ops.ones_like(target_bbox[0, :, 0], dtype="int32"))
+    row = ops.minimum(ops.maximum(row, 0), rows - 1)
     target = ops.take_along_axis(ops.cast(target_bbox, "float32"), row[..., None], axis=1)  # [B, A, 4]
     return _box_loss(smooth_l1_loss(target, rpn_bbox, beta), positive, match != 0, average)
 

@@ -45,6 +45,9 @@ from mrcnn.data.formats.photos import PhotoFolder
 from mrcnn.data.formats.recognition import NAMES_READ, Format, OpenOptions, Place, find_images_folder
 from mrcnn.data.user_warnings import warn
 
+# Types of results that say something about a region, and repeat its shape, or about the whole image.
+ANSWERS = ("labels", "choices", "textarea", "rating", "number", "taxonomy", "datetime")
+DECIMALS = 6  # of pixels: 29.999999999999996, made of a percentage, was the line between two pixels
 HASH = re.compile(r"^[0-9a-f]{8}-")  # before the names of uploaded files
 NUMBER = (int, float)
 
@@ -188,9 +191,9 @@ def _parse_task(task: dict, where: Where, photos: PhotoFolder) -> tuple[shapes.P
         reader = next((reader for key, reader in READERS.items() if key in value), None)
         if reader is not None and label:
             shape = reader(value, size, region_where)
-            if region.get("type") != "labels":  # which repeats the shape of another region
+            if region.get("type") not in ANSWERS:
                 objects.append(shapes.ParsedObject(label, False, [shape]))
-        elif label and region.get("type") != "labels":
+        elif label and region.get("type") not in ANSWERS:
             left_out[str(region.get("type"))] += 1
     limits.check_masks(len(objects), *size, where)
     return shapes.ParsedImage(_own_id(photo, photos), photo, size, objects), left_out, several
@@ -247,7 +250,7 @@ def _polygon(value: dict, size: tuple[int, int], where: Where) -> shapes.Shape:
     points = field(value, "points", list, "a list of [x, y]", where)
     if not all(isinstance(point, list) and len(point) == 2 and _is_numbers(point) for point in points):
         raise BrokenAnnotation(*where, "points", "points [x, y], two numbers each", points)
-    return shapes.rings([[(x / 100 * size[1], y / 100 * size[0]) for x, y in points]], size, where)
+    return shapes.rings([[(_pixels(x, size[1]), _pixels(y, size[0])) for x, y in points]], size, where)
 
 
 def _rectangle(value: dict, size: tuple[int, int], where: Where) -> shapes.Shape:
@@ -282,8 +285,12 @@ def _percentages(
     rotation = value.get("rotation") or 0
     if not _is_numbers([rotation]):
         raise BrokenAnnotation(*where, "rotation", "degrees", rotation)
-    y, x, h, w = (number / 100 * side for number, side in zip(numbers, (*size, *size)))
+    y, x, h, w = (_pixels(number, side) for number, side in zip(numbers, (*size, *size)))
     return y, x, h, w, math.radians(rotation)
+
+
+def _pixels(percentage: float, side: int) -> float:
+    return round(percentage / 100 * side, DECIMALS)
 
 
 def _is_numbers(values: Sequence[Any]) -> bool:

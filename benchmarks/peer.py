@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,17 +24,17 @@ WORKER = Path(__file__).with_name("peer_worker.py")
 
 
 class Worker:
-    """A process that runs `peer_worker.py` with the package in `folder`.
+    """A process that runs `peer_worker.py`, or another script, with the package in `folder`.
 
     Raises:
         RuntimeError: The process ended; the message contains the end of its error output.
     """
 
-    def __init__(self, name: str, folder: Path, python: str, task: str, side: int, data: Path):
+    def __init__(self, name: str, folder: Path, python: str, task: str, side: int, data: Path, script: Path = WORKER):
         self.name, self.errors = name, (data / f"{name}_{task}.log").open("w+")
         environment = {**os.environ, "PYTHONPATH": str(folder), "TF_CPP_MIN_LOG_LEVEL": "3"}
         self.process = subprocess.Popen(
-            [python, str(WORKER), task, str(side), str(data)], env=environment, cwd=data, text=True,
+            [python, str(script), task, str(side), str(data)], env=environment, cwd=data, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,
         )  # fmt: skip
         self.answer()  # waits until the worker is ready
@@ -76,7 +78,7 @@ def against_peer(folder: Path, python: str, quick: bool):
     with tempfile.TemporaryDirectory() as data:
         prepare(Path(data), side)
         found = yield from in_turns(
-            packages, "detecting", side, Path(data), rounds,
+            workers_of(packages, "detecting", side, Path(data)), rounds,
             {
                 "detect": f"detect(); ResNet-50, {side} x {side}",
                 "unmold": "unmold_detections: boxes and masks of 100 detections on the photo",
@@ -86,15 +88,27 @@ def against_peer(folder: Path, python: str, quick: bool):
         if found["theirs"] != found["ours"]:
             print(f"detections differ: theirs {found['theirs']}, ours {found['ours']}")
         what = f"a training step; ResNet-50, {train_side} x {train_side}, batch 1, all layers"
-        yield from in_turns(packages, "training", train_side, Path(data), rounds, {"step": what})
+        yield from in_turns(workers_of(packages, "training", train_side, Path(data)), rounds, {"step": what})
 
 
-def in_turns(packages: dict, task: str, side: int, data: Path, rounds: int, calls: dict):
-    """Yields a row for each of `calls`. Returns the number of objects that each package detected."""
+def workers_of(packages: dict, task: str, side: int, data: Path) -> dict:
+    """A function for each package that starts its worker."""
+    return {name: partial(Worker, name, *package, task, side, data) for name, package in packages.items()}
+
+
+def in_turns(start: dict, rounds: int, calls: dict, target: str = ""):
+    """Yields a row for each of `calls`. Returns the number of objects that each package detected.
+
+    Args:
+        start: Functions that start the workers "theirs" and "ours", by name.
+        rounds: How often each worker is timed.
+        calls: What is asked of the workers, and its description in the table.
+        target: As for `timing.compare`.
+    """
     workers = {}
     try:
-        for name, (folder, python) in packages.items():
-            workers[name] = Worker(name, folder, python, task, side, data)
+        for name in start:
+            workers[name] = start[name]()
         found = {}
         for call, what in calls.items():
             seconds = Seconds({name: [] for name in workers}, {name: [] for name in workers})
@@ -105,17 +119,21 @@ def in_turns(packages: dict, task: str, side: int, data: Path, rounds: int, call
                     if turn >= 0:
                         seconds.real[name].append(answer["seconds"])
                         seconds.processor[name].append(answer["processor"])
-            yield peer_row(what, seconds)
+            yield peer_row(what, seconds, target)
         return found
     finally:
         for worker in workers.values():
             worker.close()
 
 
-def peer_row(what: str, seconds: Seconds) -> Row:
+def peer_row(what: str, seconds: Seconds, target: str = "") -> Row:
     """The ratio theirs / ours; above 1, this package is faster."""
-    row = compare(0, f"{what}: theirs / ours", seconds, "theirs", "ours")
-    row.note = f"best of each: theirs {min(seconds.real['theirs']):.4f} s, ours {min(seconds.real['ours']):.4f} s"
+    row = compare(0, f"{what}: theirs / ours", seconds, "theirs", "ours", target)
+    processor = {name: statistics.median(times) for name, times in seconds.processor.items()}
+    best = {name: min(times) for name, times in seconds.real.items()}
+    row.note = "; ".join(
+        f"{name}: best {best[name]:.4f} s, processor time {processor[name]:.4f} s" for name in ("theirs", "ours")
+    )
     return row
 
 

@@ -5,6 +5,8 @@
     python benchmarks/run.py --rows 1,2 --json figures.json    some rows; writes plots next to the file
     python benchmarks/run.py --peer FOLDER --peer-python PYTHON
                                                                compares with another package with matterport's API
+    python benchmarks/run.py --peer torchvision --peer-python PYTHON
+                                                               compares detection with torchvision's own networks
 
 FOLDER contains the other package's folder `mrcnn`; PYTHON is an interpreter that can import it. Run it on an idle
 machine. Ratios compare calls that follow each other and tolerate some noise; absolute times do not.
@@ -51,7 +53,7 @@ def main(arguments=None) -> None:
     parser.add_argument("--quick", action="store_true", help="smaller images, fewer rounds")
     parser.add_argument("--rows", help="only these rows, e.g. 1,2,7")
     parser.add_argument("--json", type=Path, help="write results to this file and plots next to it")
-    parser.add_argument("--peer", type=Path, help="folder that contains another package's folder mrcnn")
+    parser.add_argument("--peer", help="folder that contains another package's folder mrcnn; or torchvision")
     parser.add_argument("--peer-python", default=sys.executable, help="its interpreter (default: this one)")
     args = parser.parse_args(arguments)
     wanted = {int(row) for row in args.rows.split(",")} if args.rows else set(range(1, 10))
@@ -74,10 +76,15 @@ def main(arguments=None) -> None:
 
 def rows_of(wanted: set, args):
     """Yields the rows as they are measured."""
+    if args.peer == "torchvision":
+        from benchmarks.torchvision_peer import against_torchvision
+
+        yield from against_torchvision(args.peer_python, args.quick)
+        return
     if args.peer:
         from benchmarks.peer import against_peer
 
-        yield from against_peer(args.peer, args.peer_python, args.quick)
+        yield from against_peer(Path(args.peer), args.peer_python, args.quick)
         return
     for rows, measure in measurements().items():
         if wanted & set(rows):

@@ -1,44 +1,53 @@
 """Checks a checkpoint of torchvision or detectron2: `python -m mrcnn.verify FILE`.
 
-Prints the network in the file and its settings, arrays without a place, and whether all numbers are finite.
+1. Prints the network in the file and its settings, arrays without a place, and whether all numbers are finite.
+2. Loads the file, converts the weights back, and compares them with the file, bit by bit.
+3. Runs a picture through a network with the same parts and compares each stage, from the resized picture to the masks,
+   with what the original project computed. The record of that is part of the package. It was made with weights that
+   follow from a formula, because trained weights can't be part of it; so these weights are used here as well.
 
-With `--torchvision`, a picture runs through torchvision's network (which must be installed) and through ours. With
-`--record RECORD.npz`, the record says what the original project computed for the same weights and picture
-(tests/golden/torch). The error of each stage is printed: the largest difference, divided by the largest value of the
-stage. Errors above 1e-4 mean another network or another setting.
+With `--torchvision`, the weights in the file are used instead: a picture runs through torchvision's network (which must
+be installed) and through ours. With `--record RECORD.npz`, the record belongs to the weights in the file.
 
+    python -m mrcnn.verify maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth
     python -m mrcnn.verify maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth --torchvision --image photo.jpg
 
-Takes 5 s, with a picture 20 s.
+Takes half a minute.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import sys
-import zlib
+import tempfile
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from mrcnn.data.image_reading import read_image
+from mrcnn.weights import read_state_dict, state_dict_of, write_state_dict
+from mrcnn.weights.golden.formula import formula_state, formula_weight
+from mrcnn.weights.golden.records import GOLDEN, golden_of, golden_picture, golden_record, read_record
+from mrcnn.weights.golden.stages import StagedNetwork
+from mrcnn.weights.golden.torchvision_run import run_torchvision
+from mrcnn.weights.layouts import LAYOUTS, Network
+from mrcnn.weights.presets import PRESETS
 from mrcnn.weights.readers import open_weights
-from mrcnn.weights.torchvision_record import torchvision_record
-
-LARGEST_ERROR = 1e-4
-MOST_CHANNELS, MOST_CELLS = 16, 12  # of a map in a record, and of its rows and columns
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Returns 0 if nothing is wrong, 1 otherwise."""
-    parser = argparse.ArgumentParser(prog="python -m mrcnn.verify", description=__doc__.split("\n")[0])
+    about, _, rest = __doc__.partition("\n")
+    parser = argparse.ArgumentParser(
+        prog="python -m mrcnn.verify", description=about, epilog=rest,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
     parser.add_argument("file", help=".pth, .pkl or .safetensors")
-    parser.add_argument("--record", help="record of the original project for the same weights, .npz")
+    parser.add_argument("--record", help="record of the original project for the weights in the file, .npz")
     parser.add_argument("--torchvision", action="store_true", help="compare with torchvision, which must be installed")
     parser.add_argument("--image", help="the picture: an image file, or .npy, [height, width, 3] uint8 RGB")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=NUMBER", help="a setting")
@@ -52,20 +61,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _verify(options: argparse.Namespace) -> bool:
     fine = verify_arrays(options.file)
-    if options.record or options.torchvision:
-        if not options.image:
-            raise ValueError("--record and --torchvision need --image, the picture that runs through the network.")
-        image = np.load(options.image) if options.image.endswith(".npy") else read_image(options.image)
-        settings = dict(pair.split("=", 1) for pair in options.set)
-        numbers = {name: float(value) if "." in value else int(value) for name, value in settings.items()}
-        fine &= verify_stages(options.file, options.record, image, **numbers)
-    return fine
+    if not (options.record or options.torchvision):
+        return verify_golden(options.file) and fine
+    if not options.image:
+        raise ValueError("--record and --torchvision need --image, the picture that runs through the network.")
+    image = np.load(options.image) if options.image.endswith(".npy") else read_image(options.image)
+    settings = dict(pair.split("=", 1) for pair in options.set)
+    numbers = {name: float(value) if "." in value else int(value) for name, value in settings.items()}
+    return verify_stages(options.file, options.record, image, **numbers) and fine
 
 
 def verify_arrays(path: str) -> bool:
     """Prints what is in a file; returns whether each array has a place, none is missing, and all numbers are finite."""
-    from mrcnn.weights.layouts import LAYOUTS
-
     with open_weights(path) as file:
         if file.network is None:
             raise ValueError(f"{path} is a file of Keras, which has no names to convert; load_weights checks it.")
@@ -86,78 +93,101 @@ def verify_arrays(path: str) -> bool:
     return not (missing or file.unused or wrong)
 
 
+def verify_golden(path: str) -> bool:
+    """Converts the weights there and back, and runs the golden picture; returns whether all is as it should be.
+
+    The golden network has the weights of the file if those follow the formula, and other weights otherwise.
+    """
+    with open_weights(path) as file:
+        network = file.network
+    if not network.classes:
+        print("  a backbone alone: nothing to run")
+        return True
+    name = golden_of(network)
+    ignores = LAYOUTS[network.convention].ignores  # counters of training steps, ...
+    state = {key: array for key, array in read_state_dict(path).items() if not ignores(key)}
+    is_golden = name is not None and has_formula_weights(state, name)
+    model = _model(path, network, **(GOLDEN[name].settings if is_golden else {}))
+    back = state_dict_of(model, network=network)
+    changed = changed_tensors(state, {key: array for key, array in back.items() if not ignores(key)})
+    print(f"  {len(changed)} tensors differ when converted back{': ' if changed else ''}{', '.join(changed[:12])}")
+    if name is None:
+        print("  The package has no record of a network with these parts.")
+        return not changed
+    if not is_golden:
+        print(f"  Stages of {name} with weights by formula:")
+        model = golden_model(name)
+    errors = StagedNetwork(model).errors(golden_picture(), golden_record(name))
+    return _print_errors(errors, f"{name}, as recorded") and not changed
+
+
+def has_formula_weights(state: dict[str, np.ndarray], name: str) -> bool:
+    """Whether a state dict has the weights of `formula_state(..., name)`. Stops at the first difference."""
+    return all(np.array_equal(array, formula_weight(key, array.shape, state, name)) for key, array in state.items())
+
+
+def changed_tensors(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> list[str]:
+    """Names of the tensors that two state dicts do not share bit for bit."""
+    names = [*before, *(name for name in after if name not in before)]
+    return [n for n in names if n not in before or n not in after or not np.array_equal(before[n], after[n])]
+
+
+def golden_model(name: str) -> Any:
+    """A network of `GOLDEN` with the weights of the formula."""
+    from mrcnn.config import Config
+    from mrcnn.model import MaskRCNN
+
+    golden = GOLDEN[name]
+    with tempfile.TemporaryDirectory() as folder:
+        config = Config(NAME="golden", **{**PRESETS[golden.preset].settings, **golden.settings})
+        model = MaskRCNN("inference", config, folder)
+        shapes = {key: array.shape for key, array in state_dict_of(model).items()}
+        path = f"{folder}/formula.pth"
+        write_state_dict(path, formula_state(shapes, name))
+        model.load_weights(path)
+    return model
+
+
 def verify_stages(path: str, record: str | None, image: np.ndarray, **settings: float) -> bool:
-    """Prints the error of each stage against a record; returns whether all are small.
+    """Prints the error of each stage, with the weights in the file; returns whether all are small.
 
     Args:
         path: The checkpoint.
-        record: `.npz` with maps of image 0, thinned as tests/golden/torch/formula.py does, and its detections. None:
-            torchvision computes them now.
-        image: [height, width, 3] uint8, image 0 of the record.
+        record: `.npz` with the parts of each stage that `mrcnn.weights.golden.records` describes. None: torchvision
+            computes them now.
+        image: [height, width, 3] uint8, the image of the record.
         **settings: Of `Config`, as in the record.
     """
-    from mrcnn.model import MaskRCNN
-
     with open_weights(path) as file:
         network = file.network
     if record is None and network.convention != "torchvision":
         raise ValueError(f"{path} is of {network.convention}, which torchvision can't run; give --record.")
-    if network.convention == "torchvision":
-        word = "torchvision_v2" if network.head_norm else "torchvision"
-    else:
-        word = f"detectron2/mask_rcnn_R_50_{'C4' if network.box_head == 'c4' else 'FPN'}_3x"
-    model = MaskRCNN.from_preset(word, weights=path, **settings)
+    model = _model(path, network, **settings)
     if record is None:
         sides = model.config.IMAGE_MIN_DIM, model.config.IMAGE_MAX_DIM
-        expected = torchvision_record(path, network, image, *sides, model.config.BATCH_NORM_EPS)
-        expected = {name: _thinned(a.transpose(1, 2, 0)) if a.ndim == 3 else a for name, a in expected.items()}
+        expected = run_torchvision(path, network, image, *sides, model.config.BATCH_NORM_EPS)
     else:
-        expected = _read_record(record, image)
-    errors = _stage_errors(model, image, expected) | _detection_errors(model.detect([image])[0], expected)
-    table = Table("stage", "error", title=Path(record).name if record else "torchvision")
-    for stage, error in errors.items():
-        table.add_row(stage, f"{error:.1e}" + ("" if error <= LARGEST_ERROR else "  above 1e-4"))
+        expected = read_record(record, image)
+    return _print_errors(StagedNetwork(model).errors(image, expected), Path(record).name if record else "torchvision")
+
+
+def _model(path: str, network: Network, **settings: Any) -> Any:
+    """The network in a file, with its weights."""
+    from mrcnn.model import MaskRCNN
+
+    word = "torchvision_v2" if network.head_norm else "torchvision"
+    if network.convention == "detectron2":
+        word = f"detectron2/mask_rcnn_R_50_{'C4' if network.box_head == 'c4' else 'FPN'}_3x"
+    return MaskRCNN.from_preset(word, weights=path, **settings)
+
+
+def _print_errors(errors: list, title: str) -> bool:
+    table = Table("stage", "error", "limit", "", title=title)
+    for error in errors:
+        verdict = error.unit if error.small else f"{error.unit} TOO LARGE"
+        table.add_row(error.stage, f"{error.error:.1e}", f"{error.limit:.0e}", verdict)
     Console().print(table)
-    return all(error <= LARGEST_ERROR for error in errors.values())
-
-
-def _read_record(path: str, image: np.ndarray) -> dict[str, np.ndarray]:
-    with np.load(path) as data:
-        expected = {name: data[name] for name in data.files}
-    if "image_crc32" in expected and int(np.ravel(expected["image_crc32"])[0]) != zlib.crc32(image.tobytes()):
-        raise ValueError(f"{path} was made from another image: the CRC-32 differs.")
-    return expected
-
-
-def _stage_errors(model, image: np.ndarray, expected: dict[str, np.ndarray]) -> dict[str, float]:
-    """The error of C2..C5 and P2..P6, as far as the network and the record have them."""
-    names = {layer.name for layer in model.layers}
-    norm = "_bn" if model.config.FPN_NORM else ""
-    outputs = {i: [name for name in names if name.startswith(f"res{i}") and name.endswith("_out")] for i in range(2, 6)}
-    layers = {f"C{i}": max(blocks) for i, blocks in outputs.items() if blocks}  # C4 networks have stage 5 in the head
-    layers |= {f"P{i}": f"fpn_p{i}{norm if i < 6 else ''}" for i in range(2, 7)}
-    wanted = {s: layer for s, layer in layers.items() if layer in names and f"{s}_0" in expected}
-    with redirect_stdout(io.StringIO()):  # `run_graph` prints each map, as matterport's
-        maps = model.run_graph([image], [(stage, model.get_layer(layer).output) for stage, layer in wanted.items()])
-    return {stage: _error(_thinned(maps[stage][0]), expected[f"{stage}_0"]) for stage in wanted}
-
-
-def _detection_errors(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> dict[str, float]:
-    boxes = expected["boxes_0"][:, [1, 0, 3, 2]]  # x, y in a record
-    if len(boxes) != len(found["rois"]):
-        raise ValueError(f"The network finds {len(found['rois'])} objects, and the record has {len(boxes)}.")
-    return {"boxes": _error(found["rois"], boxes), "scores": _error(found["scores"], expected["scores_0"])}
-
-
-def _error(found: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.abs(found - expected).max(initial=0) / max(np.abs(expected).max(initial=0), 1e-30))
-
-
-def _thinned(feature: np.ndarray) -> np.ndarray:
-    """[h, w, C] -> the part of a map that a record holds, [channels, rows, columns]."""
-    height, width, channels = feature.shape
-    rows, columns = (np.arange(m := min(n, MOST_CELLS)) * (n - 1) // max(m - 1, 1) for n in (height, width))
-    return feature.transpose(2, 0, 1)[:: max(1, channels // MOST_CHANNELS)][:, rows][:, :, columns]
+    return all(error.small for error in errors)
 
 
 if __name__ == "__main__":

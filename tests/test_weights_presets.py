@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -12,6 +13,8 @@ import pytest
 from mrcnn import Config, MaskRCNN, verify, weights
 from mrcnn.weights import downloads
 from mrcnn.weights.coco_classes import COCO_80, COCO_91
+from mrcnn.weights.golden.records import GOLDEN, golden_of
+from mrcnn.weights.layouts import Network
 from mrcnn.weights.presets import PRESETS
 
 LISTING = Path(__file__).parent / "golden" / "torch" / "torchvision_v1_state.txt"
@@ -145,17 +148,30 @@ def test_the_presets_are_settings_that_work_with_names_for_each_class():
         assert digits in preset.url.rsplit("/", 1)[1], word
 
 
-def test_the_licence_is_told_before_a_download(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(downloads, "download", lambda url, path, checksum: path)
-    path = downloads.pretrained("detectron2/mask_rcnn_R_50_FPN_3x", tmp_path)
-    assert path == str(tmp_path / "detectron2_mask_rcnn_R_50_FPN_3x_f10217.pkl")
-    assert "CC BY-SA 3.0" in caplog.text
+def test_address_size_checksum_ap_and_licence_are_told_once_before_the_download(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(downloads, "download", lambda url, path, checksum: Path(path).touch() or path)
+    for word, preset in PRESETS.items():
+        caplog.clear()
+        downloads.pretrained(word, tmp_path)
+        downloads.pretrained(word, tmp_path)  # the file is there now
+        (record,) = caplog.records
+        told = record.getMessage()
+        assert record.levelname == "WARNING" and told.startswith(f"{word}: {preset.url}")
+        assert preset.licence in told and f"begins with {preset.checksum.removeprefix('md5:')}" in told
+        assert "AP" not in told or f"box AP {preset.box_ap}, mask AP {preset.mask_ap}" in told
+        assert (word in ("torchvision", "torchvision_v2")) == (f"({preset.megabytes} MB)" in told)
+        assert ("CC BY-SA 3.0" in told) == word.startswith("detectron2/")
+    assert len(list(tmp_path.iterdir())) == len(PRESETS)
 
 
-def test_verify_prints_the_network_and_what_has_no_place(path, state, tmp_path, capsys):
+def test_verify_checks_the_arrays_the_conversion_and_each_stage(path, state, tmp_path, capsys):
     assert verify.main([str(path)]) == 0
     printed = capsys.readouterr().out
     assert "NUM_CLASSES = 3" in printed and "0 arrays have no place" in printed
+    assert "0 tensors differ when converted back" in printed
+    for stage in ("C5", "rpn_deltas_P6", "proposals missing", "box deltas", "scores", "mask pixels"):
+        assert stage in printed
+    assert "TOO LARGE" not in printed
     broken = {
         **state,
         "extra.weight": np.zeros(1, "float32"),
@@ -174,3 +190,20 @@ def test_verify_prints_the_network_and_what_has_no_place(path, state, tmp_path, 
     (tmp_path / "text.pth").write_bytes(b"text")
     assert verify.main([str(tmp_path / "text.pth")]) == 1
     assert "text.pth is not a weight file" in capsys.readouterr().err
+
+
+def test_verify_names_tensors_that_changed():
+    before = {"a": np.ones(3, "float32"), "b": np.zeros(2, "float32"), "c": np.zeros(1)}
+    after = {"a": before["a"] + np.float32(1e-7), "b": before["b"], "d": np.zeros(1)}
+    assert verify.changed_tensors(before, after) == ["a", "c", "d"]
+    assert verify.changed_tensors(before, dict(before)) == []
+
+
+def test_the_recorded_network_is_chosen_by_the_parts():
+    for name, golden in GOLDEN.items():
+        network = Network.of_config(Config(NAME="golden", **PRESETS[golden.preset].settings), name.split("_")[0])
+        assert golden_of(network) == name
+    network = Network("torchvision", classes=3)
+    assert golden_of(network) == "torchvision_v1" and golden_of(replace(network, backbone="resnet101")) is not None
+    assert golden_of(replace(network, head_norm="group")) is None
+    assert golden_of(Network("detectron2", classes=3, class_agnostic_mask=True)) is None

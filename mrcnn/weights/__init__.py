@@ -9,6 +9,7 @@ metadata        class names and settings stored with the weights
 presets         networks of torchvision and detectron2: addresses, settings, licences
 downloads       "coco", "torchvision_v2", ...: downloads and verifies files
 from_preset     builds the network of a word, and loads its weights
+golden          outputs of the original networks, stage by stage, to compare with
 checkpoints     names of run folders and checkpoints; finds the newest
 """
 
@@ -22,7 +23,7 @@ from .load_report import LoadReport
 from .matterport_h5 import save_matterport_h5
 from .metadata import read_class_names, read_settings
 from .readers import read_state_dict, read_weights
-from .torch_zip import save_checkpoint, write_state_dict
+from .torch_zip import save_checkpoint, state_dict_of, write_state_dict
 
 __all__ = [
     "PRETRAINED",
@@ -44,5 +45,6 @@ __all__ = [
     "run_folder",
     "save_checkpoint",
     "save_matterport_h5",
+    "state_dict_of",
     "write_state_dict",
 ]

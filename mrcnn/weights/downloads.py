@@ -87,7 +87,7 @@ def pretrained(word: str, cache_dir: str | os.PathLike | None = None) -> str:
     folder = cache_dir or os.environ.get("MRCNN_CACHE") or os.path.join(os.path.expanduser("~"), ".cache", "mrcnn")
     path = os.path.join(folder, file)
     if preset and not os.path.exists(path):
-        logger.warning("%s: the licence of these weights is %s.", word, preset.licence)
+        logger.warning("%s", preset.describe(word))  # a warning, which is shown without a configuration of logging
     return download(url, path, preset.checksum if preset else PINNED.get(word))
 
 

@@ -47,6 +47,23 @@ class Preset:
     megabytes: float | None = None
     file: str | None = None
 
+    def describe(self, word: str) -> str:
+        """What is told before the download: address, size, checksum, AP and licence, as far as they are published.
+
+        Example:
+            >>> print(PRESETS["torchvision"].describe("torchvision"))
+            torchvision: https://download.pytorch.org/models/maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth (169.8 MB)
+              checksum: SHA-256 begins with bf2d0c1e
+              COCO val2017, as published: box AP 37.9, mask AP 34.6
+              licence: no licence of the weights themselves; torchvision's code is BSD-3, and they were trained on COCO
+        """
+        kind, digits = ("MD5", self.checksum[4:]) if self.checksum.startswith("md5:") else ("SHA-256", self.checksum)
+        lines = [f"{word}: {self.url}" + (f" ({self.megabytes} MB)" if self.megabytes else "")]
+        lines.append(f"checksum: {kind} begins with {digits}")
+        if self.box_ap is not None:
+            lines.append(f"COCO val2017, as published: box AP {self.box_ap}, mask AP {self.mask_ap}")
+        return "\n  ".join([*lines, f"licence: {self.licence}"])
+
 
 V1 = {"CONVENTION": "torchvision", "BACKBONE": "resnet50", "NUM_CLASSES": 91, "BATCH_NORM_EPS": 0.0}
 V2 = {

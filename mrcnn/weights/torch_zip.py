@@ -40,10 +40,30 @@ def save_checkpoint(model: keras.Model, path: str | os.PathLike, layout: str) ->
     Raises:
         ValueError: The layout can't hold this network.
     """
+    write_state_dict(path, state_dict_of(model, layout))
+
+
+def state_dict_of(
+    model: keras.Model, layout: str | None = None, network: Network | None = None
+) -> dict[str, np.ndarray]:
+    """The weights of a `MaskRCNN` with the names of torchvision or detectron2.
+
+    Args:
+        model: Its `config.CONVENTION` is `layout`.
+        layout: "torchvision" or "detectron2". None: that of the model.
+        network: Of a checkpoint whose names are older. None: that of the model.
+
+    Returns:
+        {name: array} as in their checkpoints; the counters `num_batches_tracked` are 0.
+
+    Raises:
+        ValueError: The layout can't hold this network.
+    """
+    layout = layout or model.config.CONVENTION
     if layout not in LAYOUTS:
         raise ValueError(f"layout is {layout!r}; expected one of {', '.join(LAYOUTS)}.")
     module = LAYOUTS[layout]
-    network = Network.of_config(model.config, layout)
+    network = network or Network.of_config(model.config, layout)
     arrays = _arrays(model)
 
     def read(layer: str, kind: str) -> np.ndarray:
@@ -54,8 +74,7 @@ def save_checkpoint(model: keras.Model, path: str | os.PathLike, layout: str) ->
         return arrays[layer, kind]
 
     state = to_state(module.pieces(network), read)
-    state |= {name: np.array(0, "int64") for name in module.counters(network)}
-    write_state_dict(path, state)
+    return state | {name: np.array(0, "int64") for name in module.counters(network)}
 
 
 def _arrays(model: keras.Model, prefix: str = "") -> dict[tuple[str, str], np.ndarray]:

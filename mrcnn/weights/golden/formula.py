@@ -1,17 +1,20 @@
-"""Weights and images of the records in this folder, by formula: nothing has to be stored or downloaded.
+"""Weights and images by formula, so that nothing has to be stored or downloaded.
 
-Only IEEE-exact steps (random bits, + - * / sqrt in double, one rounding to float32): the same bits on every machine.
+Only steps that IEEE 754 defines exactly (random bits, + - * / sqrt in double, one rounding to float32): the same bits
+on every machine.
 """
+
+from __future__ import annotations
 
 import json
 import re
 import zlib
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
 
 IMAGES = [(161, 200, 1), (375, 281, 2), (97, 281, 3)]  # height, width, seed
-MIN_SIZE, MAX_SIZE = 256, 426  # shorter side, longest allowed side in all runs
 
 # (gain on the weight (times sqrt(2 / fan_in)), spread of the bias, added to the bias), by the end of the layer's name.
 # The last layers have theirs, one number per row, in calibration.json: scores, deltas and masks vary.
@@ -45,41 +48,41 @@ CALIBRATION = json.loads((Path(__file__).parent / "calibration.json").read_text(
 STEM_RAW = ("backbone.bottom_up.stem.conv1.weight", "backbone.stem.conv1.weight")  # input in 0..255: gain / 64
 
 
-def listing(path):
-    """[(name, shape, dtype)] of a *_state.txt file."""
-    rows = []
-    for line in Path(path).read_text().splitlines():
-        name, shape, dtype = line.rstrip("\n").split("\t")
-        rows.append((name, tuple(int(n) for n in shape.split(",") if n), dtype))
-    return rows
+def formula_state(shapes: Mapping[str, tuple[int, ...]], model: str) -> dict[str, np.ndarray]:
+    """The weights of a whole network.
+
+    Args:
+        shapes: Shape of each tensor by its name in the state dict.
+        model: A key of `GAINS`.
+
+    Returns:
+        {name: array}, float32; the counters `num_batches_tracked` int64.
+    """
+    return {name: formula_weight(name, shape, shapes, model) for name, shape in shapes.items()}
 
 
-def noise(name, shape):
-    """Mean 0, variance 1, uniform; seeded by the name."""
-    return (np.random.RandomState(zlib.crc32(name.encode())).random_sample(shape) - 0.5) * np.sqrt(12.0)
+def formula_weight(name: str, shape: tuple[int, ...], names: Collection[str], model: str) -> np.ndarray:
+    """One tensor of `formula_state`.
 
-
-def formula_state(rows, model):
-    """`model`: a key of GAINS, the file's name without _state.txt."""
-    names = {r[0] for r in rows}
-    return {name: formula_weight(name, shape, names, model) for name, shape, _ in rows}
-
-
-def formula_weight(name, shape, names, model):
-    """`names`: all names of the state dict (a convolution without bias is followed by a normalisation)."""
+    Args:
+        name: Its name.
+        shape: Its shape.
+        names: All names of the state dict: a convolution without bias is followed by a normalization.
+        model: A key of `GAINS`.
+    """
     owner, kind = name.rsplit(".", 1)
     if kind == "num_batches_tracked":
         return np.array(7, "int64")
     x = noise(name, shape)
     if owner + ".running_mean" in names:  # BatchNorm: small variances, so that eps matters
         last = re.search(r"(bn3|conv3\.norm)$", owner)
-        w = {
+        values = {
             "weight": 0.4 + 0.1 * x if last else 1.0 + 0.2 * x,
             "bias": 0.1 * x,
             "running_mean": 0.02 * x,
-            "running_var": 0.01 * (1.0 + 0.4 * x),
-        }[kind]  # 0.0031 .. 0.0169
-        return w.astype("float32")
+            "running_var": 0.01 * (1.0 + 0.4 * x),  # 0.0031 .. 0.0169
+        }[kind]
+        return values.astype("float32")
     gain, spread, shift = next((v for k, v in GAINS[model].items() if owner.endswith(k)), (1.0, 0.1, 0))
     if owner in CALIBRATION.get(model, {}):
         gain, spread, shift = CALIBRATION[model][owner]
@@ -96,8 +99,13 @@ def formula_weight(name, shape, names, model):
     return (x * (gain * np.sqrt(2.0 / fan_in))).astype("float32")
 
 
-def draw(height, width, seed):
-    """uint8 [height, width, 3] RGB: a gradient, eight boxes and discs, noise. Whole numbers only."""
+def noise(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Uniform numbers of mean 0 and variance 1, which the name determines."""
+    return (np.random.RandomState(zlib.crc32(name.encode())).random_sample(shape) - 0.5) * np.sqrt(12.0)
+
+
+def draw(height: int, width: int, seed: int) -> np.ndarray:
+    """[height, width, 3] uint8 RGB: a gradient, eight boxes and discs, noise. Computed with whole numbers only."""
     r = np.random.RandomState(seed)
     y, x = np.mgrid[:height, :width]
     image = np.stack([40 + 120 * x // width, 60 + 120 * y // height, 160 - 80 * (x + y) // (width + height)], -1)
@@ -112,15 +120,3 @@ def draw(height, width, seed):
         image[inside] = r.randint(0, 256, 3)
     image = image + r.randint(-12, 13, image.shape)
     return np.clip(image, 0, 255).astype("uint8")
-
-
-def grid(n, most):
-    """At most `most` indices of range(n), both ends included."""
-    m = min(n, most)
-    return np.arange(m) * (n - 1) // max(m - 1, 1)
-
-
-def sample(feature, channels=16, side=12):
-    """[C, h, w] -> the stored part of a map (channels 0, C // channels, ...; rows and columns by `grid`)."""
-    c, h, w = feature.shape
-    return feature[:: max(1, c // channels)][:, grid(h, side)][:, :, grid(w, side)]

@@ -20,7 +20,8 @@ from mrcnn import weights
 TESTS = Path(__file__).parent
 OTHERS = [name for name in ("tensorflow", "jax", "torch") if name != keras.backend.backend()]
 FILES = [
-    "backend_checks.py", "test_golden.py", "test_golden_torch.py", "test_nms.py", "test_roi_align.py", "test_ops_boxes.py",
+    "backend_checks.py", "test_golden.py", "test_golden_torch.py", "test_nms.py", "test_roi_align.py",
+    "test_ops_boxes.py",
 ]  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from fine_tune_golden import fine_tune
 from keras import ops
 from kit import TWO_IMAGES, full_masks, make_batch, numpy, tiny_config, tiny_model
 
@@ -14,6 +15,7 @@ from mrcnn.data.rpn_targets import build_rpn_targets
 from mrcnn.data.training_sample import load_image_gt
 from mrcnn.ops.anchors import anchors_of_image
 from mrcnn.training import compute_losses
+from mrcnn.weights.golden.records import GOLDEN
 
 SMALL = {"RPN_CHANNELS": 16, "MASK_HEAD_CHANNELS": 16, "WEIGHT_DECAY": 0.0}
 CASCADE = {"CASCADE_BBOX_STD_DEVS": [[0.05, 0.05, 0.1, 0.1], [0.033, 0.033, 0.067, 0.067]]}
@@ -34,6 +36,15 @@ def test_training_lowers_the_losses(convention, parts, tmp_path):
     assert np.isfinite(list(last.values())).all() and last["mrcnn_mask_loss"] > 0
     for name in ("loss", "rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss"):
         assert last[name] < 0.5 * first[name], name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GOLDEN)
+def test_train_and_fit_fine_tune_the_whole_network_from_its_checkpoint(name, tmp_path):
+    """The six recorded networks, ResNet-50 and all, on classes of their own."""
+    trained, fitted = fine_tune(name, str(tmp_path))
+    assert np.isfinite([*trained, *fitted]).all()
+    assert trained[-1] < trained[0] and fitted[-1] < trained[0]
 
 
 def test_losses_of_all_heads_of_a_cascade_are_summed():

@@ -195,6 +195,7 @@ def with_shape(model, name, shape):
         (renamed("detectron2_R50-FPN", "mask_head.deconv", "mask_head.point_head.fc1"), "PointRend"),
         (renamed("detectron2_R50-FPN", "bottom_up.res2.0", "bottom_up.s1.b1"), "RegNet"),
         (without("detectron2_R50-FPN", "running_mean"), "GroupNorm"),
+        (renamed("detectron2_R50-FPN", "bottom_up.res2.0", "bottom_up.net.blocks.0"), "vision transformer"),
         (renamed("detectron2_R50-FPN", "roi_heads.box_predictor", "x"), "no roi_heads.box_predictor"),
     ],
 )  # fmt: skip

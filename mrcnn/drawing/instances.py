@@ -10,8 +10,7 @@ colours from `mrcnn.drawing.palette` and fill masks with `fill_mask`.
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import cv2
@@ -47,7 +46,7 @@ def fill_mask(image: np.ndarray, mask: np.ndarray, color: ColorType, alpha: floa
 def draw_instances(
     image: np.ndarray,
     boxes: np.ndarray,
-    masks: np.ndarray | Sequence[tuple] | None,
+    masks: np.ndarray | Iterable[tuple] | None,
     captions: Sequence[str],
     colors: Sequence[ColorType],
     *,
@@ -86,19 +85,19 @@ def draw_instances(
     boxes = np.rint(boxes * scale).astype(int)
     if scale != 1:
         picture = _resize(picture, scale, cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    scales = picture.shape[0] / height, picture.shape[1] / width
+    size, new_size = (height, width), picture.shape[:2]
     for (region, mask), color in zip(masks or [], colors):
-        (y1, x1, y2, x2), mask = _scale_mask(region, mask.astype(bool), *scales)
+        (y1, x1, y2, x2), mask = _scale_mask(region, mask.astype(bool), size, new_size)
         if mask.size:
             _draw_mask(picture[y1:y2, x1:x2], mask, color)
-    drawn = Image.fromarray(picture)
-    pen, font = ImageDraw.Draw(drawn), _font(max(SMALLEST_TEXT, round(min(picture.shape[:2]) * TEXT_HEIGHT)))
     if show_boxes or masks is None:
         for (y1, x1, y2, x2), color in zip(boxes.tolist(), colors):
-            pen.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=as_bytes(color))
+            corners = (x1, y1), (max(x1, x2 - 1), max(y1, y2 - 1))
+            cv2.rectangle(picture, *corners, as_bytes(color))
+    font = _font(max(SMALLEST_TEXT, round(min(picture.shape[:2]) * TEXT_HEIGHT)))
     for (y1, x1, _, _), text, color in zip(boxes.tolist(), captions, colors):
-        _draw_caption(pen, font, printable(text), (x1, y1), color)
-    return np.array(drawn)
+        _draw_caption(picture, font, printable(text), (x1, y1), color)
+    return picture
 
 
 def _resize(image: np.ndarray, scale: float, interpolation: int) -> np.ndarray:
@@ -106,13 +105,14 @@ def _resize(image: np.ndarray, scale: float, interpolation: int) -> np.ndarray:
     return cv2.resize(image, (width, height), interpolation=interpolation)
 
 
-def _scale_mask(region: Sequence[int], mask: np.ndarray, *scales: float) -> tuple[list[int], np.ndarray]:
-    """A mask and its region in a picture that is resized by (vertical, horizontal) scales, by nearest neighbours."""
+def _scale_mask(
+    region: Sequence[int], mask: np.ndarray, size: tuple[int, int], new_size: tuple[int, int]
+) -> tuple[list[int], np.ndarray]:
+    """A mask and its region, where the picture was resized from `size` to `new_size`, by nearest neighbours."""
     low, high = [], []
-    for axis, scale in enumerate(scales):
-        start, stop = (math.ceil(side * scale) for side in region[axis::2])  # pixels whose source lies in the region
-        sources = (np.arange(start, stop) / scale).astype(int) - region[axis]
-        mask = mask.take(sources.clip(0, mask.shape[axis] - 1), axis=axis)
+    for axis, (old, new) in enumerate(zip(size, new_size)):
+        start, stop = (-(-side * new // old) for side in region[axis::2])  # pixels whose source lies in the region
+        mask = mask.take(np.arange(start, stop) * old // new - region[axis], axis=axis)
         low, high = [*low, start], [*high, stop]
     return [*low, *high], mask
 
@@ -125,17 +125,19 @@ def _draw_mask(part: np.ndarray, mask: np.ndarray, color: ColorType) -> None:
         part[outline[:, 0, 1], outline[:, 0, 0]] = as_bytes(color)
 
 
-def _draw_caption(pen: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont, text: str, corner, color) -> None:
+def _draw_caption(picture: np.ndarray, font: ImageFont.FreeTypeFont, text: str, corner, color: ColorType) -> None:
     """Draws a caption on a coloured tag above the corner, or below it at the top edge; always inside the picture."""
     text = " ".join(text.split("\n"))
     if not text:
         return
     _, _, right, bottom = font.getbbox(text)
     width, height = int(right) + 4, int(bottom) + 3
-    x = max(0, min(corner[0], pen.im.size[0] - width))
+    x = max(0, min(corner[0], picture.shape[1] - width))
     y = corner[1] - height if corner[1] >= height else max(corner[1], 0)
-    pen.rectangle((x, y, x + width - 1, y + height - 1), fill=as_bytes(color))
-    pen.text((x + 2, y + 1), text, font=font, fill=text_color(color))
+    place = picture[y : y + height, x : x + width]
+    tag = Image.new("RGB", (width, height), as_bytes(color))
+    ImageDraw.Draw(tag).text((2, 1), text, font=font, fill=text_color(color))
+    place[:] = np.asarray(tag)[: place.shape[0], : place.shape[1]]
 
 
 @functools.lru_cache(maxsize=8)

@@ -20,6 +20,7 @@ from pycocotools import mask as coco_mask
 
 from mrcnn.data.dataset import Dataset, describe_image
 from mrcnn.data.ground_truth import check_class_ids, load_masks
+from mrcnn.inference.results import Detections
 from mrcnn.ops.rle import encode_masks, to_rle
 
 BOX_TOLERANCE = 1.0  # pixels a box may reach beyond its image: annotation tools round outwards
@@ -162,7 +163,8 @@ def detections_of(result: dict, size: tuple[int, int], num_classes: int, where: 
     """Detected instances of an image from a result of `model.detect`.
 
     Args:
-        result: Dict with rois [n, (y1, x1, y2, x2)] pixels, class_ids [n], scores [n], masks [H, W, n].
+        result: `Detections`, or a dict with rois [n, (y1, x1, y2, x2)] pixels, class_ids [n], scores [n], masks
+            [H, W, n].
         size: Height and width of the image.
         num_classes: C, including the background.
         where: The image, for messages.
@@ -179,17 +181,19 @@ def detections_of(result: dict, size: tuple[int, int], num_classes: int, where: 
     n = len(class_ids)
     rois = np.asarray(result["rois"], np.float64)
     scores = np.asarray(result["scores"], np.float64).reshape(-1)
-    masks = np.asarray(result["masks"])
     if n == 0:
         return empty(size)
+    rles = result.rle if isinstance(result, Detections) else None  # without pasting
+    masks = np.asarray(result["masks"]) if rles is None else None
+    shape = (*result.image_shape, len(rles)) if masks is None else masks.shape
     if rois.shape != (n, 4) or len(scores) != n:
         raise ValueError(f"{where}: {n} class_ids, rois of shape {rois.shape}, {len(scores)} scores; expected [{n}, 4]"
                          f" and {n}.")  # fmt: skip
-    if masks.shape != (*size, n):
-        raise ValueError(f"{where}: masks of shape {masks.shape}; expected {(*size, n)}, one mask of the image each.")
+    if shape != (*size, n):
+        raise ValueError(f"{where}: masks of shape {shape}; expected {(*size, n)}, one mask of the image each.")
     boxes = np.stack([rois[:, 1], rois[:, 0], rois[:, 3] - rois[:, 1], rois[:, 2] - rois[:, 0]], axis=1)
     require_detections(class_ids, scores, boxes, size, num_classes, where)
-    rles = encode_masks(masks)
+    rles = encode_masks(masks) if rles is None else rles
     areas = coco_mask.area(rles).astype(np.float64) if area == "mask" else boxes[:, 2] * boxes[:, 3]
     return Instances(size, class_ids.astype(np.int64), boxes, areas, np.zeros(n, bool), scores, rles)
 

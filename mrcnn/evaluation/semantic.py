@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mrcnn.inference.results import Detections
+
 VOID = -1
 
 
@@ -20,7 +22,7 @@ def semantic_map(result: dict, min_score: float = 0.0) -> np.ndarray:
     front. Pixels that only a crowd (a negative class id) covers are void.
 
     Args:
-        result: dict with masks [H, W, n], class_ids [n] and, of detections, scores [n], as from `model.detect`.
+        result: `Detections`, or a dict with masks [H, W, n], class_ids [n] and, of detections, scores [n].
         min_score: Instances with a lower score are left out.
 
     Returns:
@@ -29,6 +31,8 @@ def semantic_map(result: dict, min_score: float = 0.0) -> np.ndarray:
     Raises:
         ValueError: The numbers of masks, class ids and scores differ.
     """
+    if isinstance(result, Detections):
+        return result.semantic_map(min_score)
     masks, class_ids = np.asarray(result["masks"]), np.asarray(result["class_ids"]).reshape(-1)
     scores = result.get("scores")
     if masks.ndim != 3 or masks.shape[-1] != len(class_ids) or (scores is not None and len(scores) != len(class_ids)):

@@ -77,9 +77,14 @@ class Detections(dict):
         super().__init__(rois=rois, class_ids=class_ids, scores=scores, masks=masks)
         self.class_names = None if class_names is None else list(class_names)
         self.path = None if path is None else str(path)
-        self.image_shape = masks.image_shape
+        self._image_shape = masks.image_shape
 
     # ---- Attributes --------------------------------------------------------------------------------------------------
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """(H0, W0) pixels."""
+        return self._masks().image_shape if "masks" in self else self._image_shape
+
     @property
     def rois(self) -> np.ndarray:
         """[n, (y1, x1, y2, x2)] pixels."""
@@ -280,10 +285,11 @@ class Detections(dict):
         if captions is None:
             captions = [f"{name} {score:.2f}" for name, score in zip(self.names, self.scores)]
         colors = class_colors(self.class_ids) if colors is None else colors
-        masks = list(self.crops())[::-1] if show_masks else None
-        return draw_instances(
-            self._image(image), self.rois[::-1], masks, captions[::-1], colors[::-1], side=side, show_boxes=show_boxes
-        )
+        last_first = self[::-1]
+        masks = last_first.crops() if show_masks else None
+        texts, colors = list(captions)[::-1], list(colors)[::-1]
+        options = {"side": side, "show_boxes": show_boxes}
+        return draw_instances(self._image(image), last_first.rois, masks, texts, colors, **options)
 
     def save(self, path: str | Path, image: np.ndarray | str | Path | None = None, **options) -> Path:
         """Writes the picture of `plot(image, **options)` to a .png or .jpg file.
@@ -328,12 +334,10 @@ class Detections(dict):
             min_score: Objects with a lower score are left out.
         """
         labels = np.zeros(self.image_shape, np.int32)
-        scores, class_ids = np.asarray(self.scores), np.asarray(self.class_ids)
-        crops = list(self.crops())
-        for i in np.argsort(scores, kind="stable"):
-            if scores[i] >= min_score:
-                (y1, x1, y2, x2), pixels = crops[i]
-                labels[y1:y2, x1:x2][pixels] = class_ids[i]
+        kept = self.above(min_score)
+        kept = kept[np.argsort(kept.scores, kind="stable")]
+        for ((y1, x1, y2, x2), pixels), class_id in zip(kept.crops(), kept.class_ids):
+            labels[y1:y2, x1:x2][pixels] = class_id
         return labels
 
     @classmethod

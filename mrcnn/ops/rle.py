@@ -211,7 +211,8 @@ def decode_crops(rles: list[dict]) -> list[tuple[tuple[int, int, int, int], NDAr
         rows = np.flatnonzero(columns.any(axis=0))
         y1, y2 = int(rows[0]), int(rows[-1]) + 1
         kept = np.flatnonzero(columns.any(axis=1))  # runs of length 0 may begin or end the object
-        crops.append(((y1, x1 + int(kept[0]), y2, x1 + int(kept[-1]) + 1), columns[kept[0] : kept[-1] + 1, y1:y2].T))
+        pixels = columns[kept[0] : kept[-1] + 1, y1:y2].T.copy()  # not a view of all the rows
+        crops.append(((y1, x1 + int(kept[0]), y2, x1 + int(kept[-1]) + 1), pixels))
     return crops
 
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from mrcnn.drawing import palette
 from mrcnn.drawing.instances import draw_instances
+from mrcnn.inference.results import Detections
 from mrcnn.video.frames import VideoFile, read_video
 from mrcnn.video.tracking import Tracker
 
@@ -36,7 +37,8 @@ def draw_frame(frame: np.ndarray, found: dict, numbers: np.ndarray, class_names:
     """
     captions = [f"{class_names[c]} {score:.2f}" for c, score in zip(found["class_ids"], found["scores"])]
     colors = palette.class_colors(numbers)
-    return draw_instances(frame, found["rois"][::-1], found["masks"][..., ::-1], captions[::-1], colors[::-1])
+    masks = found[::-1].crops() if isinstance(found, Detections) else found["masks"][..., ::-1]
+    return draw_instances(frame, found["rois"][::-1], masks, captions[::-1], colors[::-1])
 
 
 def annotate_video(

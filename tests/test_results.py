@@ -5,8 +5,11 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import re
 import tracemalloc
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from kit import photo, spread_scores, tiny_model
@@ -556,3 +559,21 @@ def test_detect_gives_names_paths_and_up_to_thousands_of_objects(tmp_path):
     assert first.class_names == NAMES and first.image_shape == (100, 128)
     assert len(first) > 1900 and (np.diff(first.scores) <= 0).all()
     assert first.rle == encode_masks(second["masks"]) and first == second
+
+
+def test_the_examples_of_the_documentation_run(tmp_path, monkeypatch, capsys):
+    image = np.full((128, 128, 3), (30, 60, 200), np.uint8)
+    cv2.rectangle(image, (20, 20), (60, 60), (230, 120, 30), -1)
+    cv2.circle(image, (90, 85), 22, (240, 240, 90), -1)
+    Image.fromarray(image).save(tmp_path / "photo.jpg", quality=95)
+    text = (Path(__file__).parent.parent / "docs" / "results.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for block in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        exec(block, names)
+    found = names["found"]
+    assert sorted(found.names) == ["circle", "square"] and names["squares"].names == ["square"]
+    assert "Detections(2 objects in 128 x 128 pixels: " in capsys.readouterr().out
+    written = {"found.png", "found.json", "photo.json", "photo.txt", "found.geojson"}
+    assert written <= {path.name for path in tmp_path.iterdir()}
+    assert names["picture"].shape == (800, 800, 3)

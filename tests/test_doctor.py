@@ -242,13 +242,54 @@ def test_what_the_advice_on_anchors_proposes_raises_their_recall(tmp_path):
     assert dataset.summary(config, progress=False).anchor_recall(0.5) == 0
 
 
-def test_rare_classes_are_named(tmp_path):
+@pytest.mark.parametrize("name", ["coco", "yolo"])
+def test_rare_classes_are_named(tmp_path, name):
     photos = kit.clean_set(2)
     corners = [(y, x) for y in range(4, 92, 12) for x in range(4, 116, 12)]
     photos["a0"].objects = [kit.Object("disc", kit.rectangle(y, x, y + 9, x + 9)) for y, x in corners]
     photos["a1"].objects = photos["a1"].objects[1:]
-    (rare,) = check(kit.write_coco(photos, tmp_path), config=CONFIG).by_code()["class-imbalance"]
+    (rare,) = check(WRITERS[name](photos, tmp_path), config=CONFIG).by_code()["class-imbalance"]
     assert "the most frequent class, disc, has 80 objects; rare are plate (1)" in rare.what
+
+
+@pytest.mark.parametrize("name", ["coco", "labelme"])
+def test_entries_that_no_mask_can_be_made_of_are_found(tmp_path, name):
+    """A coordinate far away (a named error of the reader), and two points (a warning of the reader)."""
+    photos = kit.clean_set(4)
+    photos["a1"].objects[0].points[0][0] = 1e9
+    photos["a3"].objects.append(kit.Object("disc", [[5, 5], [9, 9]], box=[0, 0, 0, 0]))
+    findings = check(WRITERS[name](photos, tmp_path / "data"), config=CONFIG, fix=tmp_path / "clean")
+    assert sorted(one.code for one in findings if one.severity != "advice") == ["broken-annotation", "empty-object"]
+    assert findings.fixed["images"] == {"train": 3} and findings.fixed["images_left_out"] == {"train": 1}
+    assert not alarms(check(tmp_path / "clean", config=CONFIG))
+
+
+@pytest.mark.parametrize(
+    ("name", "darker", "code", "says"),
+    [
+        ("coco", 3, "mean-pixel", "MEAN_PIXEL is [123.7, 116.8, 103.9]"),
+        ("yolo", 3, "mean-pixel", "the mean pixel of the images is ["),
+        ("coco", 8, "narrow-range", "they are dark"),
+        ("yolo", 8, "narrow-range", "they are dark"),
+    ],
+)
+def test_objects_that_training_would_lose_and_dark_images(tmp_path, name, darker, code, says):
+    photos = {f"a{i}": kit.shapes_photo(i, count=0) for i in range(2)}
+    for photo in photos.values():
+        photo.pixels //= darker
+        photo.objects = [kit.Object("disc", kit.rectangle(y, 8, y + 2, 10)) for y in range(10, 60, 10)]
+        photo.objects.append(kit.Object("plate", kit.rectangle(10, 40, 70, 100)))
+    config = Config(IMAGE_MIN_DIM=64, IMAGE_MAX_DIM=64, IMAGE_RESIZE_MODE="square", MAX_GT_INSTANCES=4)
+    for photo in photos.values():
+        photo.pixels = cv2.resize(photo.pixels, (8 * kit.W, 8 * kit.H))
+        for one in photo.objects[-1:]:
+            one.points = (8 * np.array(one.points)).tolist()
+    findings = check(WRITERS[name](photos, tmp_path), config=config)
+    by_code = findings.by_code()
+    assert not alarms(findings)
+    assert by_code["lost-in-resizing"][0].what.startswith("10 objects have no pixel")
+    assert by_code["too-many-objects"][0].cure.startswith("Raise MAX_GT_INSTANCES to 6")
+    assert says in by_code[code][0].what and len({"mean-pixel", "narrow-range"} & set(by_code)) == 1
 
 
 # ---- Copies ----------------------------------------------------------------------------------------------------------

@@ -252,6 +252,16 @@ def test_rare_classes_are_named(tmp_path, name):
     assert "the most frequent class, disc, has 80 objects; rare are plate (1)" in rare.what
 
 
+def test_objects_of_blank_images_count_for_their_class(tmp_path):
+    """A set of empty photos was said to have no object of any class as well."""
+    photos = kit.clean_set(2)
+    for photo in photos.values():
+        photo.pixels[:] = 7
+        photo.suffix = ".png"
+    findings = check(kit.write_coco(photos, tmp_path), config=CONFIG)
+    assert {one.code for one in findings.warnings} == {"blank-image", "duplicate-image"} and not findings.errors
+
+
 @pytest.mark.parametrize("name", ["coco", "labelme"])
 def test_entries_that_no_mask_can_be_made_of_are_found(tmp_path, name):
     """A coordinate far away (a named error of the reader), and two points (a warning of the reader)."""

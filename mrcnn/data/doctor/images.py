@@ -42,7 +42,7 @@ class ImageRecord:
         name: the image's id in its source.
         path: of its file, or "".
         findings: list of Finding.
-        usable: whether the image and its masks could be read.
+        usable: whether the image and its masks could be read, and the image isn't blank.
         thumbnail: [32, 32, 3] uint8, or None.
         digest: hash of the pixels.
         dtype: of the pixels.
@@ -78,6 +78,7 @@ def examine(dataset: Dataset, image_id: int, config: Config, split: str) -> Imag
         size = _check_pixels(dataset, record)
         if record.usable:
             _check_objects(dataset, record, size, config)
+            record.usable &= record.values[0] < record.values[1]
     record.findings += [found for message in dict.fromkeys(messages) for found in warning_found(message, split, path)]
     return record
 
@@ -99,7 +100,6 @@ def _check_pixels(dataset: Dataset, record: ImageRecord) -> tuple[int, int]:
     record.dtype, record.values = str(image.dtype), (float(image.min()), float(image.max()))
     if record.values[0] == record.values[1]:
         record.add("blank-image", f"all pixels are {record.values[0]:g}")
-        record.usable = False
     _check_file(image, record)
     return image.shape[:2]
 

@@ -218,6 +218,14 @@ def test_the_image_in_the_file(folder):
     np.testing.assert_array_equal(load(write(folder, content(imagePath=None, imageData=data))).load_image(0), expected)
 
 
+def test_the_advice_for_a_missing_image_is_two_sentences(folder):
+    """It read "Nor is there imageData.skip_broken=True leaves this image out."."""
+    write(folder, content(shape()))
+    write(folder, content(shape(), imagePath="b.png"), "b.json")
+    with pytest.raises(BrokenAnnotation, match=r"imageData\. skip_broken=True leaves this image out\."):
+        open_dataset(folder)
+
+
 def test_images_elsewhere(folder, tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
     path = write(other, content(shape(), imagePath="C:\\photos\\a.png"))

@@ -192,7 +192,7 @@ def _with_all(broken: list[BrokenAnnotation], count: int, skip_broken: bool) -> 
         lines.append(f"skip_broken=True leaves {'this image' if len(broken) == 1 else 'these images'} out.")
     elif skip_broken:
         lines.append("All images are broken, so skip_broken=True would leave none.")
-    first.advice = (first.advice + "\n" * (len(lines) > 1) + "\n".join(lines)).strip(" ")
+    first.advice = (first.advice + ("\n" if len(lines) > 1 else " ") + "\n".join(lines)).strip(" ")
     first.others = broken[1:]
     return first
 

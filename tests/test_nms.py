@@ -1,7 +1,7 @@
 """NMS compared with handmade cases and the box-by-box loop. Every case runs through every implementation.
 
-On the backend of this process these are: eager, compiled, and, on TensorFlow, also without its kernel and, for the
-larger comparisons, with XLA. `test_backends` runs this file on JAX and PyTorch in separate processes.
+On the backend of this process these are: eager, compiled, and, on TensorFlow, also without its kernel, as in exports
+and, for the larger comparisons, with XLA. `test_backends` runs this file on JAX and PyTorch in separate processes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import pytest
 from keras import ops
 
 from mrcnn.ops import nms
+from mrcnn.ops.kernels import exporting
 from mrcnn.ops.nms import nms_graph, non_max_suppression
 
 BACKEND = keras.backend.backend()
@@ -54,6 +55,8 @@ def pick(monkeypatch):
                 results.append(compiled(function, for_xla=True)(tensors))
             with monkeypatch.context() as patch:
                 patch.setattr(nms, "tensorflow_kernels", lambda: None)
+                results += [function(tensors), compiled(function)(tensors)]
+            with exporting(fixed_shapes=False):
                 results += [function(tensors), compiled(function)(tensors)]
         results = [ops.convert_to_numpy(x) for x in results]
         for result in results:

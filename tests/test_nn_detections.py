@@ -12,7 +12,7 @@ from keras import ops
 from kit import gradients, numpy, tiny_config
 
 from mrcnn.model import refine_detections_graph
-from mrcnn.nn.detections import DetectedBoxes, DetectionLayer, FilledRows
+from mrcnn.nn.detections import DetectedBoxes, DetectionLayer, FilledRows, first_maximum
 from mrcnn.ops.meta import compose_image_meta
 from mrcnn.ops.nms import non_max_suppression, suppression_groups
 
@@ -298,3 +298,14 @@ def test_the_mask_head_sees_only_as_many_rows_as_the_fullest_image_has(found, ro
     cut = numpy(FilledRows()(detections))
     rows = 25 if keras.backend.backend() == "jax" else rows  # JAX has to know the shape beforehand
     np.testing.assert_array_equal(cut, detections[:, :rows])
+
+
+def test_the_first_of_equal_maxima_counts():
+    """`top_k` of PyTorch may choose any of them, and detections would differ between backends."""
+    index, value = first_maximum(ops.convert_to_tensor([[0.2, 0.4, 0.4], [0.5, 0.5, 0.0], [-1.0, -2.0, -0.5]]))
+    assert numpy(index).tolist() == [1, 0, 2] and numpy(index).dtype == np.int32
+    np.testing.assert_array_equal(numpy(value), np.float32([0.4, 0.5, -0.5]))
+
+
+def test_the_index_of_a_maximum_exists_even_if_a_value_is_not_a_number():
+    assert numpy(first_maximum(ops.convert_to_tensor([[NAN, 0.5, 0.5]]))[0]).tolist() == [2]

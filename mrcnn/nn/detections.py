@@ -18,6 +18,7 @@ from mrcnn.config import Config
 from mrcnn.nn.runtime_value import RuntimeValue, RuntimeValueLayer
 from mrcnn.ops import replicas
 from mrcnn.ops.boxes import MAX_LOG_SCALE, apply_box_deltas_graph, clip_boxes_graph
+from mrcnn.ops.kernels import needs_fixed_shapes
 from mrcnn.ops.meta import normalized_window_graph
 from mrcnn.ops.nms import names_classes, nms_graph, suppression_groups
 from mrcnn.ops.types import Tensor
@@ -212,8 +213,7 @@ def refine_detections(
         rois, class_ids, scores, class_deltas = _every_class(rois, probs, deltas, real, min_confidence)
         confident = scores >= min_confidence
     else:
-        class_ids = ops.cast(ops.argmax(probs, axis=-1), "int32")  # [B, N]
-        scores = ops.max(probs, axis=-1)
+        class_ids, scores = first_maximum(probs)  # [B, N] both
         class_mask = ops.one_hot(class_ids, probs.shape[-1], dtype="float32")[..., None]  # [B, N, C, 1]
         # `where` instead of a product: the deltas of other classes may be infinite or NaN
         class_deltas = ops.sum(ops.where(class_mask > 0, deltas, 0.0), axis=2)  # [B, N, 4]
@@ -238,6 +238,19 @@ def refine_detections(
         "keep": keep,
         "detections": ops.where(keep[..., None] >= 0, detections, 0.0),
     }
+
+
+def first_maximum(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The index of the largest value along the last axis, and the value: [..., C] -> [...] int32, [...].
+
+    Of equal values the first one counts. `ops.argmax` gives the same, but under TensorFlow it contains a bitcast, which
+    other runtimes don't have, and `ops.top_k` under PyTorch may choose any of the equal ones. If a value is NaN, the
+    index is that of the last one.
+    """
+    largest = ops.max(x, axis=-1)
+    last = x.shape[-1] - 1
+    places = ops.where(x == largest[..., None], ops.arange(last + 1, dtype="int32"), last)
+    return ops.min(places, axis=-1), largest
 
 
 def _every_class(rois, probs, deltas, real, min_confidence):
@@ -301,8 +314,8 @@ class FilledRows(keras.layers.Layer):
     """[B, D, 6] detections -> [B, n, 6]: drops rows at the end that are empty in every image.
 
     The mask head then computes masks only for what was found. n is a multiple of `STEP` or D, because each new size
-    costs the backend some preparation. JAX needs static shapes, and the devices that share a batch need equal ones, so
-    there n is D.
+    costs the backend some preparation. JAX and some exports need static shapes, and the devices that share a batch need
+    equal ones, so there n is D.
     """
 
     STEP = 10
@@ -314,7 +327,7 @@ class FilledRows(keras.layers.Layer):
         return (input_shape[0], None, input_shape[2])
 
     def call(self, detections):
-        if keras.backend.backend() == "jax" or replicas.count() > 1:
+        if needs_fixed_shapes() or replicas.count() > 1:
             return detections
         most = ops.max(ops.sum(ops.cast(detections[..., 4] > 0, "int32"), axis=1))
         return detections[:, : ops.maximum((most + self.STEP - 1) // self.STEP, 1) * self.STEP]

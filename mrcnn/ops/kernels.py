@@ -2,21 +2,53 @@
 
 `ops.nms`, `ops.roi_align` and `ops.convolution` are written with `keras.ops` and have a second implementation for
 TensorFlow, whose kernels do the same work in less time and memory (docs/performance.md). XLA has no such kernels, so
-graphs compiled by XLA use the first one.
+graphs compiled by XLA use the first one. So do graphs that are exported to other runtimes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import ModuleType
 
 import keras
 
 from mrcnn.tensorflow_private import is_traced_for_xla
 
+_fixed_shapes: ContextVar[bool | None] = ContextVar("fixed_shapes", default=None)
+
+
+@contextmanager
+def exporting(fixed_shapes: bool) -> Iterator[None]:
+    """A context for tracing a graph that other runtimes will run: it uses only operations of `keras.ops`.
+
+    Args:
+        fixed_shapes: Whether all shapes must be known beforehand, the number of detections included.
+    """
+    token = _fixed_shapes.set(fixed_shapes)
+    try:
+        yield
+    finally:
+        _fixed_shapes.reset(token)
+
+
+def is_exporting() -> bool:
+    """Whether the graph being traced is for another runtime, see `exporting`."""
+    return _fixed_shapes.get() is not None
+
+
+def needs_fixed_shapes() -> bool:
+    """Whether all shapes of the graph being traced must be known: with JAX, and in some exports."""
+    return keras.backend.backend() == "jax" or bool(_fixed_shapes.get())
+
 
 def tensorflow_kernels() -> ModuleType | None:
-    """Returns the module `tensorflow` if it is the backend and the graph being traced is not for XLA, else None."""
-    if keras.backend.backend() != "tensorflow" or is_traced_for_xla():
+    """Returns the module `tensorflow`, or None if another backend is used or the graph being traced can't use kernels.
+
+    Graphs for XLA and for other runtimes can't.
+    """
+    if is_exporting() or keras.backend.backend() != "tensorflow" or is_traced_for_xla():
         return None
     import tensorflow as tf
 

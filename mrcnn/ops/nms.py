@@ -18,7 +18,7 @@ from keras import ops
 from numpy.typing import ArrayLike
 
 from mrcnn.ops.boxes import iou_of_sides, overlaps_graph
-from mrcnn.ops.kernels import tensorflow_kernels
+from mrcnn.ops.kernels import is_exporting, tensorflow_kernels
 from mrcnn.ops.types import Tensor
 
 TILE = 256  # candidates that are decided together; see `_greedy_in_tiles`
@@ -155,6 +155,8 @@ def nms_graph(
     if tf and class_ids is None:
         return _greedy_by_kernel(tf, boxes, scores, max_output_size, iou_threshold)
     class_ids = None if class_ids is None else ops.cast(class_ids, "int32")
+    if is_exporting():
+        return _greedy_box_by_box(boxes, scores, class_ids, max_output_size, iou_threshold)
     return _greedy_in_tiles(boxes, scores, class_ids, max_output_size, iou_threshold)
 
 
@@ -220,6 +222,35 @@ def _greedy_in_tiles(boxes, scores, class_ids, limit: int, threshold):
     no_boxes = ops.zeros((batch, limit, 4), "float32")  # empty boxes overlap nothing
     start = (ops.convert_to_tensor(0, "int32"), ops.zeros((batch, 1), "int32"), nothing, no_boxes, nothing)
     return ops.while_loop(more, decide, start)[2]
+
+
+def _greedy_box_by_box(boxes, scores, class_ids, limit: int, threshold):
+    """Greedy suppression with one simple loop, for exports: some runtimes can't run nested loops.
+
+    Arguments and result as for `_greedy_in_tiles`.
+    """
+    batch, count = ops.shape(scores)
+    rows = ops.arange(count, dtype="int32")[None]  # [1, K]
+    slots = ops.arange(limit, dtype="int32")[None]  # [1, M]
+
+    def more(step, scores, picked):
+        return ops.logical_and(step < limit, ops.any(scores > -np.inf))
+
+    def pick(step, scores, picked):
+        best = ops.max(scores, axis=1, keepdims=True)  # [B, 1]
+        row = ops.min(ops.where(scores == best, rows, count), axis=1, keepdims=True)  # [B, 1]
+        is_best = rows == row  # [B, K]
+        box = ops.sum(ops.where(is_best[..., None], boxes, 0.0), axis=1, keepdims=True)  # [B, 1, 4]
+        dropped = overlaps_graph(boxes, box)[..., 0] > threshold
+        if class_ids is not None:
+            class_id = ops.sum(ops.where(is_best, class_ids, 0), axis=1, keepdims=True)
+            dropped = ops.logical_and(dropped, class_ids == class_id)
+        found = ops.logical_and(slots == step, best > -np.inf)
+        scores = ops.where(ops.logical_or(is_best, dropped), -np.inf, scores)
+        return step + 1, scores, ops.where(found, row, picked)
+
+    start = (ops.convert_to_tensor(0, "int32"), scores, ops.full((batch, limit), NOT_PICKED, "int32"))
+    return ops.while_loop(more, pick, start)[2]
 
 
 def _in_tiles(boxes, scores, class_ids):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from functools import wraps
+from pathlib import Path
+from typing import Any
 
 import keras
 
 from mrcnn import training
 from mrcnn.compat import methods as scripts
 from mrcnn.compat.methods import eagerly, follows_settings
+from mrcnn.export import export_model
 from mrcnn.keras_private import symbolic_build
 from mrcnn.training.losses_by_name import total_loss
 
@@ -78,3 +81,27 @@ class NativeModel(keras.Model):
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         symbolic_build(self)
+
+    @follows_settings
+    def export(
+        self, filepath: str | Path, format: str = "tf_saved_model", verbose: bool | None = None, **options: Any
+    ) -> dict[str, Any]:
+        """Writes the detector for another runtime, if its results are those of this model (docs/deploy.md).
+
+        Args:
+            filepath: the file to write, or the folder for a SavedModel.
+            format: "onnx", "litert", "tf_saved_model" or "openvino".
+            verbose: whether to print what was written; None: yes.
+            **options: of `mrcnn.export.export_model`: `images`, `dataset`, `image_size`, `batch_size`.
+
+        Returns:
+            The largest errors, as in `parity.json` beside the file.
+
+        Raises:
+            ParityError: the results differ; nothing is written.
+        """
+        record = export_model(self, filepath, format, **options)
+        if verbose is not False:
+            errors = ", ".join(f"{name} {error:.1e}" for name, error in record["errors"].items())
+            print(f"Saved {filepath}. Largest differences from Keras on {record['images']} images: {errors}")
+        return record

@@ -33,6 +33,7 @@ LEVELS = {
     "training": 4,
     "inference": 4,
     "evaluation": 4,
+    "export": 4,
     "weights": 4,
     "video": 4,
     "model": 5,

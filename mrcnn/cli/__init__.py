@@ -35,6 +35,7 @@ COMMANDS = {  # imported when they run
     "convert": "Convert annotations of any known format to COCO, YOLO, labelme or CVAT.",
     "detect": "Find objects in photos, folders of photos and videos.",
     "evaluate": "Measure a model on annotated images by COCO's protocol.",
+    "export": "Export a model to ONNX, LiteRT, SavedModel or OpenVINO, if its results stay the same.",
     "info": "Show what is in a weight file: network, settings, classes, layers, checksum.",
     "label": "Annotate photos by a model, to be corrected in labelme, CVAT or another tool.",
     "serve": "Serve a web page and an HTTP API that find objects in photos.",

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 import time
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -307,6 +308,23 @@ def test_a_damaged_zip_is_named(tmp_path, damage):
         open_dataset(tmp_path / "a.zip")
 
 
+def test_a_zip_that_promises_gigabytes_takes_no_memory_for_them(tmp_path):
+    write_m2nist(tmp_path, np.full((1, 64, 84), 10, np.uint8))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in ("combined.npy", "segmented.npy"):
+            archive.write(tmp_path / name, name)
+        archive.writestr("bbox.txt", "0\n")
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    entry = content.rindex(b"PK\1\2")
+    content[entry + 20 : entry + 28] = b"\xf0\xff\xff\xff" * 2  # its sizes, compressed and not
+    (tmp_path / "a.zip").write_bytes(content)
+    tracemalloc.start()
+    with pytest.raises(BrokenAnnotation, match=r"a\.zip"):
+        open_dataset(tmp_path / "a.zip")
+    assert tracemalloc.get_traced_memory()[1] < 100e6
+    tracemalloc.stop()
+
+
 def test_labelme_objects_of_many_shapes_take_little_time_or_are_named(tmp_path):
     def grid(count):
         return [[[i % 5 * 8, i // 5 % 4 * 7], [i % 5 * 8 + 3, i // 5 % 4 * 7 + 3]] for i in range(count)]
@@ -319,6 +337,11 @@ def test_labelme_objects_of_many_shapes_take_little_time_or_are_named(tmp_path):
     dataset = open_dataset(path)
     assert seconds(dataset.load_mask, 0) < 3
     assert dataset.load_mask(0)[0].sum() == 20 * 16
+    content["shapes"] = [shape | {"points": [[1, 1], [9 - i % 2 * 2, 5]]} for i in range(2000)]  # 1,000 times two
+    path.write_text(json.dumps(content))
+    dataset = open_dataset(path)
+    assert seconds(dataset.load_mask, 0) < 3  # 1,000,000 comparisons would take ten
+    assert dataset.load_mask(0)[0].sum() == 2 * 5  # both corners belong to a rectangle
     dataset = open_dataset(write_labelme(tmp_path, grid(1)[0], "rectangle", count=5001))
     with pytest.raises(BrokenAnnotation, match=r"a\.png: image a: content: .*5001 shapes; expected at most 5000"):
         dataset.load_mask(0)

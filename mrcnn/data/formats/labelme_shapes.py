@@ -36,6 +36,7 @@ POINTS = {  # least and most points of each kind of shape
     "point": (1, 1),
 }
 THIN = ("line", "linestrip", "point")
+PIXELS_OF_A_COMPARISON = 10_000  # a comparison of smaller masks takes as long as one of this many pixels
 
 
 def parse_shape(entry: dict, size: tuple[int, int], where: Where) -> dict[str, Any] | None:
@@ -123,25 +124,43 @@ def merge(parts: Sequence[NDArray[np.bool_]], may_cut: Sequence[bool]) -> NDArra
     if len(parts) > limits.MAX_SHAPES:
         raise ValueError(f"an object has {len(parts)} shapes; expected at most {limits.MAX_SHAPES}")
     areas, boxes = np.array([np.count_nonzero(part) for part in parts]), np.array([_box(part) for part in parts])
-    depths = np.zeros(len(parts), int)
     by_area = sorted(np.flatnonzero(areas).tolist(), key=lambda i: -areas[i])
-    compared = 0
-    for i in by_area:
-        if not may_cut[i]:
-            continue
-        y1, x1, y2, x2 = boxes[i]
-        around = (boxes[:, :2] <= boxes[i, :2]).all(axis=1) & (boxes[:, 2:] >= boxes[i, 2:]).all(axis=1)
-        for j in np.flatnonzero(around & (areas > areas[i]) & may_cut):
-            compared += (y2 - y1) * (x2 - x1)
-            if compared > limits.MAX_OVERLAPS:
-                raise ValueError(f"an object has {len(parts)} shapes inside each other; expected fewer or smaller ones")
-            if depths[j] >= depths[i] and not np.any(parts[i][y1:y2, x1:x2] & ~parts[j][y1:y2, x1:x2]):
-                depths[i] = depths[j] + 1
+    depths = _depths(parts, areas, boxes, [i for i in by_area if may_cut[i]])
     mask = np.zeros_like(parts[0])
     for i in sorted(by_area, key=lambda i: depths[i]):
         y1, x1, y2, x2 = boxes[i]
         mask[y1:y2, x1:x2][parts[i][y1:y2, x1:x2]] = depths[i] % 2 == 0
     return mask
+
+
+def _depths(parts: Sequence[NDArray[np.bool_]], areas: np.ndarray, boxes: np.ndarray, by_area: list[int]) -> np.ndarray:
+    """[K] number of shapes that each is completely inside of, one inside the other; 0 for those not in `by_area`.
+
+    Args:
+        parts: K masks [H, W] bool.
+        areas, boxes: [K] pixels, [K, (y1, x1, y2, x2)].
+        by_area: indices of the shapes that count, the largest first.
+    """
+    depths, compared = np.zeros(len(parts), int), 0
+    firsts: dict[tuple, int] = {}  # equal shapes are compared once
+    same = {}
+    for i in by_area:
+        y1, x1, y2, x2 = boxes[i]
+        key = (y1, x1, y2, x2, np.packbits(parts[i][y1:y2, x1:x2]).tobytes())
+        same[i] = firsts.setdefault(key, i)
+    outer = np.array(list(firsts.values()), int)
+    for i in outer:
+        y1, x1, y2, x2 = boxes[i]
+        around = (boxes[outer, :2] <= boxes[i, :2]).all(axis=1) & (boxes[outer, 2:] >= boxes[i, 2:]).all(axis=1)
+        for j in outer[around & (areas[outer] > areas[i])]:
+            compared += max((y2 - y1) * (x2 - x1), PIXELS_OF_A_COMPARISON)
+            if compared > limits.MAX_OVERLAPS:
+                raise ValueError(f"an object has {len(parts)} shapes inside each other; expected fewer or smaller ones")
+            if depths[j] >= depths[i] and not np.any(parts[i][y1:y2, x1:x2] & ~parts[j][y1:y2, x1:x2]):
+                depths[i] = depths[j] + 1
+    for i, first in same.items():
+        depths[i] = depths[first]
+    return depths
 
 
 def _box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:

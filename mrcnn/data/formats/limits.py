@@ -28,7 +28,7 @@ MAX_YAML_BYTES = 256 << 10  # of a data.yaml, which is read at some 100 kB a sec
 MAX_PARTS = 256  # boxes or connected parts of one digit in an image of M2NIST
 MAX_ARRAY_BYTES = 4 << 30  # of an array of M2NIST
 MAX_CELL = 1 << 27  # characters of a cell of a CSV file, which may hold a mask; Python's own limit is 131,072
-MAX_UNPACKED_BYTES = 1 << 28  # of a mask inside a JSON file, compressed by zlib
+MAX_UNPACKED_BYTES = 1 << 28  # of a mask inside a JSON file, compressed by zlib, and of the boxes of M2NIST
 
 
 def check_coordinates(values: Sequence[float], height: int, width: int, where: Where, field: str) -> None:

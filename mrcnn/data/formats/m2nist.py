@@ -346,7 +346,12 @@ def _pack_channels(channels: np.ndarray, folder: Path) -> np.ndarray:
 def _read_lines(folder: Path) -> list[str] | None:
     """The lines of bbox.txt; None if it isn't there."""
     with _member(folder, BOXES) as file:
-        return None if file is None else file.read().decode("utf-8", errors="replace").splitlines()
+        if file is None:
+            return None
+        content = _read_bytes(file, limits.MAX_UNPACKED_BYTES + 1)
+    if len(content) > limits.MAX_UNPACKED_BYTES:
+        raise BrokenAnnotation(folder, BOXES, "content", f"at most {limits.MAX_UNPACKED_BYTES} bytes", "more")
+    return content.decode("utf-8", errors="replace").splitlines()
 
 
 def _parse_line(line: str, digits: np.ndarray, place: Path, number: int) -> np.ndarray:

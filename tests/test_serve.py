@@ -31,7 +31,7 @@ INTERNAL = re.compile(r"Traceback|File \"|/\w+/|\\\\|\.py\b|site-packages|mrcnn\
 
 
 def client_of(model, **options):
-    return TestClient(create_app(model, **options), raise_server_exceptions=False)
+    return TestClient(create_app(model, **options), base_url="http://localhost")
 
 
 @pytest.fixture
@@ -190,7 +190,9 @@ def test_an_image_can_be_the_body_or_a_file_of_a_form(client):
     data = image_file()
     by_body = client.post("/detect", content=data, headers={"content-type": "image/png"}).json()
     by_form = client.post("/detect", files={"image": ("photo.png", data, "image/png")}, data={"note": "x"}).json()
-    assert by_body == by_form and by_body["objects"]
+    curl = {"content-type": "application/x-www-form-urlencoded"}  # of `curl --data-binary`
+    by_curl = client.post("/detect", content=data, headers=curl).json()
+    assert by_body == by_form == by_curl and by_body["objects"]
 
 
 # ---- Refusals --------------------------------------------------------------------------------------------------------
@@ -274,6 +276,8 @@ def test_an_error_of_the_server_shows_no_traceback_and_no_path(client, stand_in)
     answer = client.post("/detect", content=image_file())
     assert answer.status_code == 500
     assert "secret" not in answer.text and not INTERNAL.search(answer.text)
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert 'path="/detect",status="500"} 1' in client.get("/metrics").text
     stand_in.error = ValueError("images[0] is bad, see /home/me/secret.py")
     answer = client.post("/detect", content=image_file())
     assert answer.status_code == 400 and "secret" not in answer.text
@@ -337,7 +341,7 @@ def test_other_hosts_and_other_websites_are_refused(client):
     assert client.get("/model", headers={"host": "localhost:8000"}).status_code == 200
     other = {"origin": "http://evil.example"}
     assert client.post("/detect", content=image_file(), headers=other).status_code == 403
-    own = {"origin": "http://testserver"}
+    own = {"origin": "http://localhost"}
     assert client.post("/detect", content=image_file(), headers=own).status_code == 200
     for broken in ("http://[", "[::1"):
         assert client.get("/model", headers={"origin": broken}).status_code in (400, 403)
@@ -354,6 +358,18 @@ def test_an_open_address_needs_a_token(host):
             check_access(host, token)
     for local in ("127.0.0.1", "localhost", "::1"):
         check_access(local, None)
+
+
+def test_the_command_refuses_before_it_loads_a_model():
+    from typer.testing import CliRunner
+
+    from mrcnn.cli import app
+
+    done = CliRunner().invoke(app, ["serve", "--host", "0.0.0.0", "--weights", "no such file"])
+    assert done.exit_code == 1 and "expected a token as well (--token, or MRCNN_TOKEN)" in done.output
+    done = CliRunner().invoke(app, ["serve", "--weights", "no such file"])
+    assert done.exit_code == 1 and "no such file" in done.output
+    assert CliRunner().invoke(app, ["serve", "--port", "70000"]).exit_code == 2
 
 
 @pytest.mark.parametrize("change", [{"batch": 0}, {"seconds": float("nan")}, {"max_bytes": 1.5}, {"max_pixels": 10**9}])

@@ -94,7 +94,7 @@ def open_page(browser, address, **options):
 def drop(page, image=None, name="shapes.png") -> None:
     data = image_file(shapes_photo() if image is None else image) if not isinstance(image, bytes) else image
     page.evaluate(DROP, [base64.b64encode(data).decode(), name])
-    page.wait_for_selector("#busy", state="hidden")
+    page.wait_for_selector("#busy", state="hidden", timeout=120_000)
 
 
 def wait_until(page, condition) -> None:
@@ -319,7 +319,9 @@ def test_a_phone_shows_all_without_scrolling_sideways(browser, address):
 
 
 def test_a_token_is_asked_for_once(browser, model):
-    with running(create_app(model, token="secret")) as (url, _):
+    app = create_app(model, token="secret")
+    app.state.service.warm_up()
+    with running(app) as (url, _):
         for page in open_page(browser, url):
             page.fill("#token", "secret")
             page.click("#token-dialog button")

@@ -35,7 +35,7 @@ SECURITY_HEADERS = {
     "referrer-policy": "no-referrer",
     "cross-origin-resource-policy": "same-origin",
 }
-LOOPBACK = ("localhost", "127.0.0.1", "::1", "testserver")  # the last: of Starlette's TestClient
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 logger = logging.getLogger(__name__)
 
@@ -54,12 +54,15 @@ class Access:
     hosts: tuple[str, ...] | None = LOOPBACK
 
     def check(self, headers: Headers, is_open: bool) -> None:
-        """Raises `Refused` (401 or 403) for a request that is not allowed."""
-        host = headers.get("host", "")
-        if self.hosts is not None and (urlsplit(f"//{host}").hostname or "") not in self.hosts:
+        """Raises `Refused` (400, 401 or 403) for a request that is not allowed."""
+        host, origin = headers.get("host", ""), headers.get("origin")
+        try:
+            name, asking = urlsplit(f"//{host}").hostname or "", urlsplit(origin or "").netloc
+        except ValueError as error:
+            raise Refused(400, "The header Host or Origin is broken.") from error
+        if self.hosts is not None and name not in self.hosts:
             raise Refused(403, "This server does not answer to that host name.")
-        origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and asking != host:
             raise Refused(403, "Requests from pages of other hosts are not allowed.")
         if self.token is None or is_open:
             return
@@ -69,7 +72,7 @@ class Access:
 
 
 class Guard:
-    """Checks access, adds headers, and counts the answer. An ASGI middleware around everything else."""
+    """Checks access, adds headers, answers errors, and counts the answer. An ASGI middleware around everything else."""
 
     def __init__(self, app, access: Access, service: Service, paths: set[str], open_paths: set[str]):
         self.app, self.access, self.service = app, access, service
@@ -78,7 +81,7 @@ class Guard:
     async def __call__(self, scope, receive, send):
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        started, status = time.monotonic(), 500
+        started, status = time.monotonic(), None
 
         async def send_with_headers(message):
             nonlocal status
@@ -90,13 +93,16 @@ class Guard:
         path = scope["path"]
         try:
             self.access.check(Headers(scope=scope), path in self.open_paths)
-        except (Refused, ValueError) as error:  # ValueError: a Host or Origin that is no URL
-            refusal = error if isinstance(error, Refused) else Refused(400, "The header Host or Origin is broken.")
-            await refusal_answer(refusal)(scope, receive, send_with_headers)
-        else:
             await self.app(scope, receive, send_with_headers)
+        except Refused as refused:
+            await refusal_answer(refused)(scope, receive, send_with_headers)
+        except Exception:
+            logger.exception("An error in %s %s", scope["method"], path)
+            if status is None:
+                failure = JSONResponse({"error": "An error in the server; its log has the details."}, 500)
+                await failure(scope, receive, send_with_headers)
         known = path if path in self.paths else "other"
-        self.service.metrics.count_request(known, status, time.monotonic() - started)
+        self.service.metrics.count_request(known, status or 500, time.monotonic() - started)
 
 
 def refusal_answer(refused: Refused) -> JSONResponse:
@@ -133,7 +139,7 @@ def create_app(model, token: str | None = None, limits: Limits | None = None, ho
         yield
         await asyncio.to_thread(service.close)
 
-    handlers = {Refused: _on_refused, HTTPException: _on_http_error, ClientDisconnect: _on_leave, Exception: _on_error}
+    handlers = {Refused: _on_refused, HTTPException: _on_http_error, ClientDisconnect: _on_leave}
     app = Starlette(routes=routes, middleware=[guard], exception_handlers=handlers, lifespan=lifespan)
     app.state.service = service
     return app
@@ -217,8 +223,3 @@ async def _on_http_error(request: Request, error: HTTPException) -> Response:
 
 async def _on_leave(request: Request, error: ClientDisconnect) -> Response:
     return Response(status_code=400)  # nobody reads it
-
-
-async def _on_error(request: Request, error: Exception) -> Response:
-    logger.error("An error in %s %s", request.method, request.url.path, exc_info=error)
-    return JSONResponse({"error": "An error in the server; its log has the details."}, 500)

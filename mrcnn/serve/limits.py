@@ -33,7 +33,7 @@ class Limits:
     max_pixels: int = 50_000_000
     max_requests: int = 32
     max_decoded_pixels: int = 150_000_000
-    upload_seconds: float = 20
+    upload_seconds: float = 30
     seconds: float = 60
     stop_seconds: float = 30
     batch: int = 1

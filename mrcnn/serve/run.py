@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import signal
+import threading
 from importlib.util import find_spec
 
 from mrcnn.serve.limits import Limits
@@ -39,7 +41,7 @@ def run(
     *,
     warm_up: bool = True,
 ) -> None:
-    """Serves a model until SIGTERM or Ctrl+C, then finishes the running requests.
+    """Serves a model until SIGTERM or Ctrl+C, then finishes the running requests. Returns after SIGTERM.
 
     Args:
         model: `MaskRCNN` in the mode "inference".
@@ -66,7 +68,14 @@ def run(
         timeout_keep_alive=IDLE_SECONDS, limit_concurrency=MOST_CONNECTIONS,
         timeout_graceful_shutdown=max(1, round(limits.stop_seconds)),
     ))  # fmt: skip
-    server.run()
+    before = None
+    if threading.current_thread() is threading.main_thread():  # uvicorn ends with the signal that stopped it
+        before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        server.run()
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 def check_access(host: str, token: str | None) -> None:

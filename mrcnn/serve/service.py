@@ -57,11 +57,13 @@ class Service:
         return [*names, *(f"class {i}" for i in range(len(names), self.model.config.NUM_CLASSES))]
 
     def warm_up(self) -> None:
-        """Runs the network once for each kind of request, which compiles it."""
-        side = self.model.config.IMAGE_MAX_DIM
+        """Runs the network once for each kind of request, which compiles it; batches of 2 compile it for all sizes."""
+        side, batch = self.model.config.IMAGE_MAX_DIM, self.limits.batch
         photo = np.zeros((side, side, self.model.config.IMAGE_CHANNEL_COUNT), np.uint8)
-        for work in (self.model.detect, *([self.glass_box.run] if self.model.stages else [])):
-            self._runner.submit(work, photo, None, float("inf")).result()
+        for size in sorted({1, min(2, batch), batch}):
+            self.model.detect([photo] * size)
+        if self.model.stages is not None:
+            self.glass_box.run([photo])
 
     def close(self) -> None:
         """Finishes what runs, and refuses the rest."""

@@ -21,6 +21,8 @@ NAME = "The image"  # of a photo in error messages
 INTERNAL = re.compile(r"[\\/]\w[\w.+-]*[\\/]|\w\.(py|cpp|c|h)\b|\bline \d+|0x[0-9a-f]{6}")
 DAMAGED = f"{NAME} is damaged and can't be decoded."
 TIFF_BYTES = 6  # of a pixel: three bands of 16 bits
+# The last one is what curl and urllib say of a body unless told otherwise; no form of that type has an image.
+BODY_TYPES = ("multipart/form-data", "application/octet-stream", "application/x-www-form-urlencoded")
 DRAINED = 4  # times the limit
 MAX_PARTS = 16  # of a form
 ROOM_FOR_FORM = 10_000  # bytes around the image in a form
@@ -54,7 +56,7 @@ def content_type(request: Request) -> tuple[str, dict[str, str]]:
     message = Message()
     message["content-type"] = text.replace("\n", " ").replace("\r", " ")
     kind, options = message.get_content_type(), dict(message.get_params(failobj=[])[1:])
-    if not (kind.startswith("image/") or kind in ("multipart/form-data", "application/octet-stream")):
+    if not (kind.startswith("image/") or kind in BODY_TYPES):
         raise Refused(415, "Expected an image as the body, or a form (multipart/form-data) with one file.")
     return kind, options
 

@@ -97,8 +97,8 @@ const molded = {
 const anchors = {
   title: "Anchors: boxes to start from",
   text: ({ data }) =>
-    `On every cell of every level lie boxes of fixed shapes, ${number(data.anchors.total)} in all. Small cells carry small ` +
-    "anchors, large cells large ones. Tap the photo, or use the arrow keys on it, to see those of another cell.",
+    `Every cell of every level has boxes of fixed shapes, ${number(data.anchors.total)} in all. Levels with small cells have ` +
+    "small anchors. Tap the photo, or use the arrow keys on it, to see those of another cell.",
   controls(state) {
     const level = state.data.levels[state.step.level];
     return [levelChoice(state), facts([
@@ -181,7 +181,7 @@ function countOf(state) {
 const proposals = {
   title: "NMS leaves the proposals",
   text: ({ data }) =>
-    "Many boxes lie on the same thing. Non-maximum suppression keeps the best of those that overlap (blue) and drops the " +
+    "Many boxes show the same thing. Non-maximum suppression keeps the best of those that overlap (blue) and drops the " +
     `rest (red): of ${number(data.anchors.before_nms)} boxes, ${number(data.proposals.total)} proposals are left.`,
   controls: (state) => [
     choices("kept", "Show", ["kept", "dropped", "both"], state.step.kept, (kept) => state.set({ kept })),

@@ -116,6 +116,21 @@ def test_own_classes_leave_out_the_layers_of_the_classes(path):
     assert model.get_layer("mrcnn_class_logits").get_weights()[0].shape == (FEATURES, 2)
 
 
+def test_a_resnet_without_a_detector_is_loaded_by_name(model, state, path, tmp_path, capsys):
+    alone = {
+        key.removeprefix("backbone.body."): array for key, array in state.items() if key.startswith("backbone.body")
+    }
+    alone |= {"conv1.weight": 2 * alone["conv1.weight"], "fc.weight": np.zeros((1000, 2048), "float32")}
+    weights.write_state_dict(tmp_path / "resnet50.pth", alone)
+    report = model.load_weights(tmp_path / "resnet50.pth", by_name=True)
+    assert {"conv1", "bn_conv1", "res5c_branch2c"} <= set(report.loaded) and "mrcnn_mask" in report.missing
+    kernel = model.get_layer("conv1").get_weights()[0]
+    model.load_weights(path)
+    np.testing.assert_array_equal(kernel, 2 * model.get_layer("conv1").get_weights()[0])
+    assert verify.main([str(tmp_path / "resnet50.pth")]) == 0
+    assert "a backbone alone" in capsys.readouterr().out
+
+
 def test_diverged_weights_warn(model, state, tmp_path):
     weights.write_state_dict(tmp_path / "nan.pth", {**state, "rpn.head.cls_logits.bias": np.full(3, np.nan, "float32")})
     with pytest.warns(UserWarning, match=r"1 layers have NaN.*rpn_model/rpn_class_raw"):

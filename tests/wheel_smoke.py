@@ -17,6 +17,7 @@ import numpy as np
 
 import mrcnn
 from mrcnn import Config, Dataset, MaskRCNN
+from mrcnn.weights.golden.records import GOLDEN, golden_record
 
 
 def drawn_shapes() -> np.ndarray:
@@ -77,6 +78,7 @@ def train_two_steps() -> None:
 
 
 print(f"{mrcnn.__file__}, Keras {keras.__version__} on {keras.backend.backend()}, NumPy {np.__version__}")
+assert all(len(golden_record(name)["scores"]) for name in GOLDEN)  # what `python -m mrcnn.verify` compares with
 detect_shapes()
 detect_by_the_command()
 train_two_steps()

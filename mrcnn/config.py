@@ -33,6 +33,7 @@ from mrcnn.config_checks import (
 )  # fmt: skip
 from mrcnn.config_derived import DERIVED, DerivedSettings
 from mrcnn.config_networks import NetworkSettings
+from mrcnn.config_training import TrainingSettings
 from mrcnn.conventions import CONVENTIONS, MATTERPORT
 from mrcnn.ops.resize_modes import RESIZE_MODES
 from mrcnn.settings import (
@@ -64,7 +65,7 @@ from mrcnn.settings import (
 
 
 @collect_settings
-class Config(NetworkSettings, DerivedSettings):
+class Config(TrainingSettings, NetworkSettings, DerivedSettings):
     """The settings of a model and its training.
 
     Override them in a subclass, pass them by keyword, or set them on the instance:

@@ -25,6 +25,10 @@ LOSS_WEIGHTS = Values(
     f"a dict of numbers with keys among {', '.join(LOSS_NAMES)}",
     lambda value: isinstance(value, dict) and set(value) <= set(LOSS_NAMES) and all(map(is_number, value.values())),
 )
+CLASS_WEIGHTS = Values(
+    "None, or a list of numbers >= 0, not all 0",
+    lambda value: value is None or (count_numbers(value) > 0 and np.min(value) >= 0 and np.max(value) > 0),
+)
 BACKBONE = Values(
     f"{one_of(*BACKBONES).text}, or a callable that returns [C1, C2, C3, C4, C5]",
     lambda value: callable(value) or value in BACKBONES,
@@ -64,6 +68,8 @@ def check(config) -> None:
     groups = [] if isinstance(config.DETECTION_NMS, str) else config.DETECTION_NMS
     known = all(isinstance(c, str) or c < config.NUM_CLASSES for group in groups for c in group)
     require("DETECTION_NMS", known, f"class ids below NUM_CLASSES = {config.NUM_CLASSES}")
+    weights = config.CLASS_WEIGHTS is None or np.shape(config.CLASS_WEIGHTS) == (config.NUM_CLASSES,)
+    require("CLASS_WEIGHTS", weights, f"NUM_CLASSES = {config.NUM_CLASSES} numbers, the background first")
     mini = not config.USE_MINI_MASK or count_numbers(config.MINI_MASK_SHAPE, above=0) == 2
     require("MINI_MASK_SHAPE", mini, "(height, width) in pixels")
     require("RPN_NEGATIVE_IOU", config.RPN_NEGATIVE_IOU <= config.RPN_POSITIVE_IOU,

@@ -26,6 +26,7 @@ LEVELS = {
     "config_checks": 1,
     "config_derived": 1,
     "config_networks": 1,
+    "config_training": 1,
     "nn": 2,
     "data": 2,
     "drawing": 2,

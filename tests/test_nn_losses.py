@@ -122,6 +122,25 @@ def test_rpn_bbox_loss_takes_the_targets_in_the_order_of_the_positive_anchors():
     assert value(rpn_bbox_loss, target, match, deltas) == pytest.approx((0 + 1.5 / 4 + 0.125 / 4) / 3, rel=1e-6)
 
 
+@pytest.mark.parametrize("class_weights", [None, [0.5, 1.0, 4.0], [0.0, 1.0, 0.0]])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_class_weights_and_focal_loss_follow_their_formula(class_weights, gamma):
+    """Lin et al. 2017, equation 4, as a mean weighted by class. The third RoI is classified with certainty."""
+    class_ids, real = np.array([[1, 0, 2, 1]], "int32"), np.array([[1, 1, 1, 0]], "float32")
+    logits = np.array([[[0, 1, 2], [3, 0, 1], [0, 0, 99], [5, 5, 5]]], "float32")
+    active = np.ones((1, 3), "float32")
+
+    def loss(logits):
+        return mrcnn_class_loss_graph(class_ids, logits, active, real, class_weights, gamma)
+
+    odds = np.exp(logits.astype("float64"))
+    true = (odds / odds.sum(axis=-1, keepdims=True))[0, range(4), class_ids[0]]
+    weights = real[0] * (np.ones(3) if class_weights is None else np.array(class_weights))[class_ids[0]]
+    expected = np.sum(weights * (1 - true) ** gamma * -np.log(true)) / weights.sum()
+    assert float(numpy(loss(ops.convert_to_tensor(logits)))) == pytest.approx(expected, rel=1e-5)
+    assert np.isfinite(gradients(loss, logits)[0]).all()
+
+
 def test_mrcnn_class_loss_counts_only_predictions_of_the_images_own_classes():
     # The first image's data set has no class 2. Its second RoI is taken for a 2 and does not count.
     active = np.array([[1, 1, 0], [1, 1, 1]])

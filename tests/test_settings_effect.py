@@ -87,7 +87,6 @@ def of_two_classes(model):
 
 def losses_of(model):
     batch = make_batch(model.config, TWO_IMAGES)
-    model.get_layer("proposal_targets").random.state.assign([1, 2])  # the same RoIs are sampled each time
     return {"losses": np.array(model.test_on_batch(batch))}
 
 
@@ -124,6 +123,7 @@ NEW = {
         "WEIGHT_DECAY": (3.0, losses_of), "LOSS_WEIGHTS": ({"rpn_class_loss": 7.0}, losses_of),
         "WEIGHT_DECAY_PER_SIZE": (False, losses_of), "PADDED_ROIS_IN_CLASS_LOSS": (True, losses_of),
         "SMOOTH_L1_BETA": (0.0, losses_of), "BOX_LOSS_AVERAGE": ("samples", losses_of),
+        "CLASS_WEIGHTS": ([1, 5, 20], losses_of), "FOCAL_LOSS_GAMMA": (2.0, losses_of),
     },
     COMPILE: {
         "LEARNING_RATE": (0.5, optimizer_of), "LEARNING_MOMENTUM": (0.5, optimizer_of),

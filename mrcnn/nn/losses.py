@@ -14,6 +14,8 @@ Reference: He et al., "Mask R-CNN", section 3; Ren et al., "Faster R-CNN", secti
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from keras import ops
 
 from mrcnn.config import Config
@@ -83,22 +85,40 @@ def rpn_bbox_loss_graph(
 
 
 def mrcnn_class_loss_graph(
-    target_class_ids: Tensor, pred_class_logits: Tensor, active_class_ids: Tensor, weights: Tensor | None = None
+    target_class_ids: Tensor,
+    pred_class_logits: Tensor,
+    active_class_ids: Tensor,
+    weights: Tensor | None = None,
+    class_weights: Sequence[float] | None = None,
+    gamma: float = 0.0,
 ) -> Tensor:
     """Classification: cross entropy, averaged over the RoIs whose predicted class belongs to the image's data set.
+
+    With p the predicted probability of a RoI's true class and w the weight of that class, the loss is
+    `sum(w * (1 - p) ** gamma * -log(p)) / sum(w)` over these RoIs.
 
     Args:
         target_class_ids: [B, T] int.
         pred_class_logits: [B, T, C].
         active_class_ids: [B, C], 1 for the classes of the image's data set, 0 for the others.
         weights: [B, T] of 0 and 1: which RoIs count. None counts all.
+        class_weights: C numbers >= 0, the background first; None: 1 each.
+        gamma: number >= 0; above 0, RoIs that are classified well count less (Lin et al., "Focal Loss for Dense Object
+            Detection", equation 4).
     """
-    loss = _cross_entropy(ops.cast(target_class_ids, "int32"), pred_class_logits)  # [B, T]
+    class_ids = ops.cast(target_class_ids, "int32")
+    loss = _cross_entropy(class_ids, pred_class_logits)  # [B, T]
+    if gamma:
+        missing = ops.maximum(-ops.expm1(-loss), EPSILON)  # 1 - p; its power has no finite gradient at 0
+        loss = missing**gamma * loss
     predicted = ops.argmax(pred_class_logits, axis=-1)  # [B, T]
     counts = ops.take_along_axis(ops.cast(active_class_ids, "float32"), predicted, axis=1)  # [B, T]
     if weights is not None:
         counts = counts * ops.cast(weights, "float32")
-    return _mean(loss, counts)
+    if class_weights is None:
+        return _mean(loss, counts)
+    counts = counts * ops.take(ops.convert_to_tensor(class_weights, "float32"), class_ids)
+    return ops.sum(loss * counts) / ops.maximum(replicas.total(ops.sum(counts)), EPSILON)
 
 
 def mrcnn_bbox_loss_graph(

@@ -71,7 +71,8 @@ class DetectionTargetLayer(keras.layers.Layer):
         fill_negatives: True takes as many negatives as fit into T; False as many as keep `positive_ratio`. In both
             cases an image without positive RoIs gets T negatives.
         box_offset: How boxes are normalized, see `mrcnn.ops.boxes.norm_boxes`.
-        seed: int or None, for the sampling.
+        seed: int or None, for the sampling. With `training=False`, as in `evaluate`, every call samples with the same
+            random numbers, so that the losses of an unchanged model are the same each time.
 
     Call arguments: `[proposals, gt_class_ids, gt_boxes, gt_masks]`, and `image` if `aligned`
         proposals: [B, N, 4], zero rows are padding.
@@ -144,7 +145,7 @@ class DetectionTargetLayer(keras.layers.Layer):
         """P, at least one."""
         return max(1, int(self.rois_per_image * self.positive_ratio))
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs, training=None):
         rows = (inputs[0].shape[0], self.rois_per_image)
         return (
             keras.KerasTensor((*rows, 4), "float32"),
@@ -153,7 +154,7 @@ class DetectionTargetLayer(keras.layers.Layer):
             keras.KerasTensor((*rows, *self.mask_shape), "float32"),
         )
 
-    def call(self, inputs):
+    def call(self, inputs, training=None):
         proposals, gt_class_ids, gt_boxes, gt_masks, *image = inputs
         gt_class_ids = ops.cast(gt_class_ids, "int32")
         # T zero rows at the end, so that there are always enough rows to take.
@@ -165,7 +166,7 @@ class DetectionTargetLayer(keras.layers.Layer):
         proposals = ops.concatenate([*true_boxes, proposals, filler], axis=1)
 
         match, positive, negative = match_rois(proposals, gt_class_ids, gt_boxes, self.positive_iou)  # [B, N] each
-        rows, is_positive, is_sampled = self._sample(positive, negative)  # [B, T] each
+        rows, is_positive, is_sampled = self._sample(positive, negative, training)  # [B, T] each
         rois = ops.where(is_sampled[..., None], _gather_rows(proposals, rows), 0.0)
         match = _gather_rows(match, rows)  # [B, T] into G
         class_ids, deltas = targets_of_rois(rois, match, is_positive, gt_class_ids, gt_boxes, self.bbox_std_dev)
@@ -174,9 +175,10 @@ class DetectionTargetLayer(keras.layers.Layer):
         masks = self._masks(ops.stop_gradient(rois), boxes, match, is_positive, gt_masks, image_size)
         return rois, class_ids, deltas, ops.stop_gradient(masks)
 
-    def _sample(self, positive, negative):
+    def _sample(self, positive, negative, training):
         """Samples at random: [B, N] flags -> rows [B, T] into N, is_positive [B, T], is_sampled [B, T]."""
-        order = replicas.uniform(ops.shape(positive), seed=self.random)
+        seed = int(self.seed or 0) if training is False else self.random
+        order = replicas.uniform(ops.shape(positive), seed)
         positive_rows = ops.top_k(ops.where(positive, order, -1.0), self.max_positives)[1]  # [B, P]
         negative_rows = ops.top_k(ops.where(negative, order, -1.0), self.rois_per_image)[1]  # [B, T]
         positives = ops.minimum(_count_true(positive), self.max_positives)  # [B, 1]

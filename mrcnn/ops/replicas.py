@@ -38,7 +38,7 @@ def scaled_total(share: Tensor) -> Tensor:
     return share if _replica() is None else share + ops.stop_gradient(total(share) / count() - share)
 
 
-def uniform(shape: Sequence[int], seed: keras.random.SeedGenerator) -> Tensor:
+def uniform(shape: Sequence[int], seed: keras.random.SeedGenerator | int) -> Tensor:
     """`keras.random.uniform([b, ...])`: each image gets the numbers it would get if one device had the whole batch."""
     replica = _replica()
     if replica is None:

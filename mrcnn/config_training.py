@@ -1,0 +1,24 @@
+"""The settings of `Config` for training that matterport's code doesn't have."""
+
+from __future__ import annotations
+
+from mrcnn.config_checks import CLASS_WEIGHTS
+from mrcnn.settings import LOSS, Group, Setting, number
+
+
+class TrainingSettings:
+    """Declares them; `Config` collects them with its own."""
+
+    _class_loss = Group("Class loss of the RoIs")
+    CLASS_WEIGHTS = Setting(
+        None,
+        "Weight of each class, the background first; the loss is a weighted mean over the RoIs. None: 1 each.",
+        CLASS_WEIGHTS,
+        effect=LOSS,
+    )
+    FOCAL_LOSS_GAMMA = Setting(
+        0.0,
+        "Above 0, RoIs that are classified well count less: focal loss (Lin et al. 2017, equation 4, which has 2).",
+        number(0),
+        effect=LOSS,
+    )

@@ -26,6 +26,12 @@ def forget_compiled_steps(model) -> None:
     model.train_function = model.test_function = None
 
 
+def flush_tensorboard(callback: keras.callbacks.TensorBoard) -> None:
+    """Writes the events of the callback `TensorBoard` to its files now."""
+    for writer in callback._writers.values():
+        writer.flush()
+
+
 @functools.cache
 def let_checkpoints_end_in_h5() -> None:
     """Lets `ModelCheckpoint("x.h5", save_weights_only=True)` be made: Keras 3 wants ".weights.h5" for its own models.

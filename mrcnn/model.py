@@ -88,7 +88,7 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel):
                 graph = training_graph if mode == "training" else detection_graph
                 inputs, outputs = graph(stages, config)
             super().__init__(inputs=inputs, outputs=outputs, **{"name": "mask_rcnn", **kwargs})
-            means = [keras.metrics.Mean(name=name) for name in training.LOSS_NAMES] if mode == "training" else []
+            means = training.loss_means() if mode == "training" else []
         unwrap_build(self)
         self.mode, self.config, self.model_dir = mode, config, str(model_dir)
         self.devices = devices
@@ -133,7 +133,8 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel):
     @eagerly
     def train(self, train_dataset, val_dataset, learning_rate, epochs, layers, augmentation=None,
               custom_callbacks=None, no_augmentation_sources=None, *, optimizer=None, workers=1,
-              use_multiprocessing=False) -> keras.callbacks.History:  # fmt: skip
+              use_multiprocessing=False, restart_schedule=False, save_every_steps=None, keep_checkpoints="all",
+              best_metric="val_loss") -> keras.callbacks.History:  # fmt: skip
         """Trains until `epochs` epochs have been done in all, and saves a checkpoint after each.
 
         Args:
@@ -147,9 +148,13 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel):
             optimizer: Keras optimizer to use instead of SGD; `learning_rate` is then not read.
             workers: int, threads or processes that prepare batches.
             use_multiprocessing: bool, processes instead of threads.
+            restart_schedule: bool; False: schedule, optimizer and callbacks of this run go on where they stopped.
+            save_every_steps: int, writes `last.train.h5` also inside an epoch; None: only after each epoch.
+            keep_checkpoints: "all", the last n, or "best": that of the best `best_metric`, and the last one.
+            best_metric: a name in losses.csv, e.g. "val_loss", or "val_mask_ap" of `evaluation.EvaluateDataset`.
 
         Returns:
-            `history` has `loss` (with weight decay), the five losses, and the same as `val_...`.
+            `history` has `loss`, the sum that is minimized, its parts (five losses and `weight_decay`), and `val_...`.
 
         Raises:
             ValueError: the model is for inference, a data set has other classes, or `layers` matches nothing.
@@ -158,6 +163,8 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel):
         return run_training(
             self, train_dataset, val_dataset, learning_rate, epochs, layers, augmentation, custom_callbacks,
             no_augmentation_sources, optimizer=optimizer, workers=workers, use_multiprocessing=use_multiprocessing,
+            restart_schedule=restart_schedule, save_every_steps=save_every_steps, keep_checkpoints=keep_checkpoints,
+            best_metric=best_metric,
         )  # fmt: skip
 
     # ---- Detection ---------------------------------------------------------------------------------------------------

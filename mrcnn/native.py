@@ -71,7 +71,7 @@ class NativeModel(keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The weighted sum of the five losses, plus weight decay. Called by `fit` and `evaluate`."""
-        return total_loss(self, x, y_pred, self._loss_means)
+        return total_loss(self, x, y_pred, self._loss_means, sample_weight)
 
     def build_optimizer(self) -> None:
         """Creates the optimizer's variables, if the model is compiled and they don't exist yet."""

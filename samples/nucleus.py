@@ -237,6 +237,7 @@ def train(model, dataset_dir, subset: str = "train") -> None:
     """Trains on one subset, computes the loss on the validation subset, then draws detections and evaluates."""
     config = model.config
     validation = nucleus_dataset(dataset_dir, "val", config)
+    last, _ = config.STAGES[-1]
     for epochs, layers in config.STAGES:
         if epochs <= model.epoch:
             continue  # epochs already trained in the run that `--weights` continues
@@ -244,7 +245,7 @@ def train(model, dataset_dir, subset: str = "train") -> None:
         model.train(
             nucleus_dataset(dataset_dir, subset, config),
             validation,
-            learning_rate=warm_up_and_cosine(rate, epochs - model.epoch, config) if config.COSINE else rate,
+            learning_rate=warm_up_and_cosine(rate, last, config) if config.COSINE else rate,
             epochs=epochs,
             layers=layers,
             augmentation=augmentation(),

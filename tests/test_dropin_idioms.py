@@ -13,6 +13,7 @@ import random
 from pathlib import Path
 
 import cv2
+import h5py
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
@@ -80,7 +81,7 @@ def test_model_dir_of_any_form_is_not_touched_by_building(model_dir, tmp_path, m
 
 
 def test_row_3_checkpoints_are_named_and_placed_as_scripts_expect(trainer):
-    (path,) = glob.glob(os.path.join(trainer.model_dir, "**/*.h5"), recursive=True)
+    (path,) = glob.glob(os.path.join(trainer.model_dir, "**/mask*.h5"), recursive=True)
     folder, name = os.path.split(path)
     assert name == "mask_rcnn_tiny_0001.h5" and int(name.split(".")[0].split("_")[-1]) == 1
     run = os.path.basename(folder)
@@ -98,7 +99,7 @@ def test_find_last_among_other_runs_and_beyond_epoch_9999(tmp_path):
     for name in ("tiny20240101T0000/mask_rcnn_tiny_9999.h5", "tiny20240101T0000/mask_rcnn_tiny_10000.h5",
                  "tiny_two20250101T0000/mask_rcnn_tiny_two_0003.h5", "tiny20250101T0000/events.out.h5"):  # fmt: skip
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
+        h5py.File(tmp_path / name, "w").close()
     model = MaskRCNN("inference", tiny_config(), str(tmp_path))
     assert model.find_last().endswith("tiny20240101T0000/mask_rcnn_tiny_10000.h5")
     model.set_log_dir(model.find_last())
@@ -156,7 +157,7 @@ def test_train_twice_is_a_no_op_and_a_larger_total_goes_on(toys, tmp_path, step_
         np.testing.assert_array_equal(before, after)
     model.train(toys, toys, learning_rate=0.001, epochs=3, layers="4+")
     assert model.epoch == 3 and model.keras_model.history.epoch == [1, 2]
-    assert sorted(p.name[-7:] for p in Path(model.log_dir).glob("*.h5")) == ["0001.h5", "0002.h5", "0003.h5"]
+    assert sorted(p.name[-7:] for p in Path(model.log_dir).glob("mask*.h5")) == ["0001.h5", "0002.h5", "0003.h5"]
 
 
 def test_losses_are_not_doubled_by_a_second_train(trainer, toys, tmp_path, step_by_step):

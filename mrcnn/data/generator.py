@@ -67,6 +67,7 @@ class DataGenerator(keras.utils.PyDataset):
 
     Attributes:
         epoch: int, counted up by Keras after each epoch. Set it to resume an earlier training.
+        repeats: bool, whether each epoch has the batches of the first one, see `repeated`.
 
     Raises:
         ValueError, TypeError: an argument doesn't fit the dataset, the config or the batch size.
@@ -121,7 +122,7 @@ class DataGenerator(keras.utils.PyDataset):
         self.seed = int(np.random.randint(2**31)) if seed is None else seed
         augmentations = [] if augmentation is None else [augmentation]
         self.stream = SampleStream(dataset, config, shuffle, self.seed, augmentations, no_augmentation_sources)
-        self.steps, self.epoch = steps, 0
+        self.steps, self.epoch, self.repeats, self.first = steps, 0, False, 0
         self.shard = _check_shard(shard, self.batch_size, self.last_batch_size)
         self._pool = _start_processes(self.stream, workers) if use_multiprocessing else None
         if self._pool is not None:
@@ -129,7 +130,7 @@ class DataGenerator(keras.utils.PyDataset):
 
     def __len__(self) -> int:
         """Batches per epoch."""
-        return self.steps or math.ceil(len(self.stream) / self.batch_size)
+        return (self.steps or math.ceil(len(self.stream) / self.batch_size)) - self.first
 
     @property
     def last_batch_size(self) -> int:
@@ -146,7 +147,7 @@ class DataGenerator(keras.utils.PyDataset):
         """
         if not 0 <= index < len(self):
             raise IndexError(f"There is no batch {index}; an epoch has {len(self)}.")
-        places, (part, parts) = self._places(index), self.shard
+        places, (part, parts) = self._places(self.first + index), self.shard
         size = len(places) // parts
         places = places[part * size : (part + 1) * size]
         samples = (
@@ -156,7 +157,30 @@ class DataGenerator(keras.utils.PyDataset):
 
     def on_epoch_end(self) -> None:
         """Called by Keras after each epoch; moves on to the next one."""
-        self.epoch += 1
+        if not self.repeats:
+            self.epoch += 1
+
+    def view(self) -> DataGenerator:
+        """The same batches, with an epoch of its own."""
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__)
+        view._owner = self  # which ends the worker processes when it is deleted
+        return view
+
+    def repeated(self) -> DataGenerator:
+        """A view of this generator whose epochs all have the batches of its present epoch.
+
+        `fit` and `evaluate` take this view of what they validate on, so that validation losses can be compared.
+        """
+        view = self.view()
+        view.repeats = True
+        return view
+
+    def rest_of_epoch(self, first: int) -> DataGenerator:
+        """A view with the batches of the present epoch from number `first` on, for a training that was interrupted."""
+        view = self.repeated()
+        view.first = first
+        return view
 
     def _places(self, index: int) -> range:
         """Places of batch `index` in the stream, over all shards."""

@@ -41,10 +41,11 @@ def stream_of(batches, devices):
         return tf.TensorSpec(sizes, array.dtype)
 
     def endless():
+        ahead = batches.view()  # its epoch is that of the batches prepared ahead
         while True:
-            for i in range(len(batches)):
-                yield batches[i]
-            batches.on_epoch_end()
+            for i in range(len(ahead)):
+                yield ahead[i]
+            ahead.on_epoch_end()
 
     signature = ({name: open_shape(name, array) for name, array in batches[0][0].items()},)
     return tf.data.Dataset.from_generator(endless, output_signature=signature).prefetch(2), len(batches)
@@ -52,6 +53,7 @@ def stream_of(batches, devices):
 
 def fit_arguments(x, kwargs: dict, devices):
     """Completes the arguments of `fit` for a `DataGenerator` or a generator; returns what `fit` trains on."""
+    refuse_weights(**kwargs)
     old = [name for name in OLD_FIT_ARGUMENTS if kwargs.pop(name, None)]
     if old:
         warnings.warn(
@@ -60,6 +62,7 @@ def fit_arguments(x, kwargs: dict, devices):
             stacklevel=5,
         )
     x, kwargs["validation_data"] = (without_empty_targets(data) for data in (x, kwargs.get("validation_data")))
+    kwargs["validation_data"] = same_each_time(kwargs["validation_data"])
     if isinstance(x, DataGenerator):
         kwargs.setdefault("shuffle", False)  # it has an order of its own; Keras would mix up each epoch's batches
     x, steps = stream_of(x, devices)
@@ -71,6 +74,30 @@ def fit_arguments(x, kwargs: dict, devices):
     return x
 
 
+def same_each_time(batches):
+    """The batches of validation, the same ones whenever they are read if a `DataGenerator` makes them."""
+    return batches.repeated() if isinstance(batches, DataGenerator) else batches
+
+
+def refuse_weights(class_weight=None, sample_weight=None, **others) -> None:
+    """Refuses the weights that `fit` takes in Keras: an image has objects of several classes, and five losses.
+
+    Raises:
+        ValueError: with the settings that do what was probably meant.
+    """
+    if class_weight is not None:
+        raise ValueError(
+            "class_weight has no effect on the losses of Mask R-CNN. Set Config.CLASS_WEIGHTS, a weight for each class"
+            " with the background first, or Config.FOCAL_LOSS_GAMMA."
+        )
+    if sample_weight is not None:
+        raise ValueError(
+            "sample_weight has no effect on the losses of Mask R-CNN, which are means over anchors and RoIs. To show"
+            " images more often, add them to the dataset several times; Config.CLASS_WEIGHTS weighs classes, and"
+            " Config.LOSS_WEIGHTS the five losses."
+        )
+
+
 def without_empty_targets(batches):
     """Generators of matterport's kind yield `[inputs], []`; Keras 3 wants `((inputs),)`. Other data stay as given."""
     if not isinstance(batches, Iterator):
@@ -80,7 +107,8 @@ def without_empty_targets(batches):
 
 def evaluate_arguments(x, kwargs: dict, devices):
     """Completes the arguments of `evaluate` for a `DataGenerator`; returns what `evaluate` runs on."""
-    x, steps = stream_of(x, devices)
+    refuse_weights(**kwargs)
+    x, steps = stream_of(same_each_time(x), devices)
     if steps is not None:
         kwargs.setdefault("steps", steps)
     return x

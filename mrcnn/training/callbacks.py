@@ -1,14 +1,34 @@
-"""Callbacks of a training run: a checkpoint per epoch, and losses for CSV and TensorBoard."""
+"""Callbacks of a training run: a checkpoint per epoch, losses for CSV and TensorBoard."""
 
 from __future__ import annotations
 
+import logging
+import re
 from pathlib import Path
 
 import keras
+import numpy as np
+
+from mrcnn.training.run_files import LOSSES, LossesCsv
+
+logger = logging.getLogger(__name__)
+
+
+def layers_not_finite(model) -> list[str]:
+    """Names of the layers with a weight that is NaN or infinite."""
+    found = {}
+    for weight in model.weights:
+        value = np.asarray(keras.ops.convert_to_numpy(weight.value))
+        if value.dtype.kind not in "biu" and not np.isfinite(value.astype("float32", copy=False)).all():
+            found[weight.path.split("/")[0]] = None
+    return list(found)
 
 
 class Checkpoint(keras.callbacks.Callback):
     """Saves the weights in matterport's layout after each epoch.
+
+    Weights that are not finite are not written. If the disk is full or the folder can't be written to, a message says
+    so and training goes on.
 
     Args:
         path: Path that contains `{epoch:04d}`.
@@ -19,7 +39,64 @@ class Checkpoint(keras.callbacks.Callback):
         self.path = path
 
     def on_epoch_end(self, epoch, logs=None):
-        self.model.save_weights(self.path.format(epoch=epoch + 1))
+        path = self.path.format(epoch=epoch + 1)
+        broken = layers_not_finite(self.model)
+        if broken:
+            logger.warning("%s is not written: the weights of %s are NaN or infinite.", path, ", ".join(broken[:5]))
+            return
+        try:
+            self.model.save_weights(path)
+        except OSError as error:
+            logger.warning("%s is not written: %s. Training goes on.", path, error)
+
+
+class KeptCheckpoints:
+    """Which checkpoints of a run stay.
+
+    Args:
+        path: Path that contains `{epoch:04d}`.
+        keep: "all"; int n >= 1, the last n; or "best", that of the best `metric`, and the last one.
+        metric: a name in the logs, e.g. "val_loss" or "val_mask_ap"; of a name with "_ap", "acc" or "f1" higher is
+            better, of others lower.
+
+    Attributes:
+        values: the metric (None if it isn't known) of each epoch whose checkpoint is there, by the epoch's number.
+    """
+
+    def __init__(self, path: str, keep: str | int = "all", metric: str = "val_loss"):
+        count = isinstance(keep, int) and not isinstance(keep, bool) and keep >= 1
+        if not count and keep not in ("all", "best"):
+            raise ValueError(f'keep_checkpoints is {keep!r}; expected "all", "best", or a number of checkpoints >= 1.')
+        self.path, self.keep, self.metric = path, keep, metric
+        self.sign = 1 if re.search("_ap|acc|f1", metric) else -1
+        self.values: dict[int, float | None] = {}
+
+    def add(self, epoch: int, logs: dict) -> None:
+        """Counts the checkpoint after `epoch` epochs, and deletes those that don't stay.
+
+        Raises:
+            ValueError: "best", and the logs don't have the metric.
+        """
+        if self.keep == "all":
+            return
+        value = logs.get(self.metric)
+        if self.keep == "best" and value is None:
+            raise ValueError(
+                f'keep_checkpoints="best" compares {self.metric!r}, which the logs don\'t have; expected one of'
+                f" {', '.join(sorted(logs))}. val_mask_ap needs the callback mrcnn.evaluation.EvaluateDataset."
+            )
+        self.values[epoch] = value
+        for old in set(self.values) - self._stay():
+            Path(self.path.format(epoch=old)).unlink(missing_ok=True)
+            del self.values[old]
+
+    def _stay(self) -> set[int]:
+        epochs = sorted(self.values)
+        if self.keep != "best":
+            return set(epochs[-self.keep :])
+        finite = [epoch for epoch in epochs if np.isfinite(self.values[epoch])]
+        best = max(finite, key=lambda epoch: (self.sign * self.values[epoch], epoch), default=epochs[-1])
+        return {best, epochs[-1]}
 
 
 def run_callbacks(log_dir: str, checkpoint_path: str, custom=(), writes=True) -> list:
@@ -28,12 +105,14 @@ def run_callbacks(log_dir: str, checkpoint_path: str, custom=(), writes=True) ->
     The user's callbacks run after the checkpoint is written and before the losses are, so values that they add to the
     logs, such as `val_mask_ap` of `evaluation.EvaluateDataset`, are recorded. With several training processes, only one
     `writes`; the others have just the user's callbacks.
+
+    Raises:
+        OSError: the folder can't be made.
     """
     if not writes:
         return list(custom)
     Path(log_dir).mkdir(parents=True, exist_ok=True)
-    losses_csv = keras.callbacks.CSVLogger(str(Path(log_dir) / "losses.csv"), append=True)
-    callbacks = [Checkpoint(checkpoint_path), *custom, losses_csv]
+    callbacks = [Checkpoint(checkpoint_path), *custom, LossesCsv(Path(log_dir) / LOSSES)]
     if keras.backend.backend() == "tensorflow":  # Keras writes TensorBoard files through TensorFlow
         callbacks.append(keras.callbacks.TensorBoard(log_dir, write_graph=False))
     return callbacks

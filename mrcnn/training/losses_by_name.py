@@ -5,12 +5,14 @@ Shapes: see `nn.losses`.
 
 from __future__ import annotations
 
+import keras
 from keras import ops
 
 from mrcnn.config import LOSS_NAMES
 from mrcnn.nn import losses
 from mrcnn.ops import replicas
 from mrcnn.ops.meta import parse_image_meta_graph
+from mrcnn.training.batches import refuse_weights
 
 
 def compute_losses(inputs: dict, outputs: dict, config) -> dict:
@@ -27,6 +29,7 @@ def compute_losses(inputs: dict, outputs: dict, config) -> dict:
     """
     active = parse_image_meta_graph(inputs["input_image_meta"])["active_class_ids"]
     match, box = inputs["input_rpn_match"], {"beta": config.SMOOTH_L1_BETA, "average": config.BOX_LOSS_AVERAGE}
+    focus = {"class_weights": config.CLASS_WEIGHTS, "gamma": config.FOCAL_LOSS_GAMMA}
     masks = outputs["mrcnn_mask"]  # [B, P, 28, 28, C], of the rows that can be positive
     first = masks.shape[1]
     class_losses, bbox_losses = [], []
@@ -35,7 +38,7 @@ def compute_losses(inputs: dict, outputs: dict, config) -> dict:
         class_ids, logits = outputs["target_class_ids" + stage], outputs[logits_name + stage]  # [B, T(, C)]
         real = ops.any(outputs["output_rois" + stage] != 0, axis=-1)
         counted = None if config.PADDED_ROIS_IN_CLASS_LOSS else real
-        class_losses.append(losses.mrcnn_class_loss_graph(class_ids, logits, active, weights=counted))
+        class_losses.append(losses.mrcnn_class_loss_graph(class_ids, logits, active, weights=counted, **focus))
         deltas = outputs["target_bbox" + stage], class_ids, outputs["mrcnn_bbox" + stage]
         bbox_losses.append(losses.mrcnn_bbox_loss_graph(*deltas, **box, weights=real))
     return {
@@ -71,21 +74,29 @@ def weight_decay(variables, config):
     return config.WEIGHT_DECAY * sum(terms)
 
 
-def total_loss(model, x, outputs: dict, means):
+def loss_means() -> list[keras.metrics.Mean]:
+    """The means that `fit` and `evaluate` show beside `loss`: of each loss, and of the weight decay."""
+    return [keras.metrics.Mean(name=name) for name in (*LOSS_NAMES, "weight_decay")]
+
+
+def total_loss(model, x, outputs: dict, means, sample_weight=None):
     """Scalar: the loss that `fit` minimizes, the weighted sum of the five losses plus the weight decay.
 
     Args:
         model: `MaskRCNN` for training.
         x: The batch: a dict, or a list in the order of the model's inputs.
         outputs: Outputs of the training graph.
-        means: A `keras.metrics.Mean` for each loss, with its name; they are updated.
+        means: Of `loss_means`; they are updated.
+        sample_weight: None; anything else is refused.
     """
+    refuse_weights(sample_weight=sample_weight)
     if model.mode != "training":
         raise ValueError('This model is for "inference"; training needs MaskRCNN(mode="training", ...).')
     if not isinstance(x, dict):
         x = dict(zip((tensor.name for tensor in model.inputs), x, strict=True))
     values = compute_losses(x, outputs, model.config)
-    for mean in means:
-        mean.update_state(replicas.total(values[mean.name]))
     decay = weight_decay(model.trainable_variables, model.config) / replicas.count()
+    shown = {**values, "weight_decay": decay}
+    for mean in means:
+        mean.update_state(replicas.total(ops.convert_to_tensor(shown[mean.name], "float32")))
     return replicas.scaled_total(weighted_sum(values, model.config) + decay)

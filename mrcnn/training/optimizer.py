@@ -25,6 +25,30 @@ def default_optimizer(config, learning_rate=None, momentum=None):
     )
 
 
+def set_step(optimizer, step: int) -> None:
+    """Makes a new optimizer go on at `step` of its learning rate schedule. Without a schedule nothing changes.
+
+    An optimizer that has trained before keeps its own count.
+    """
+    count = step_variable(optimizer)
+    if has_schedule(optimizer) and int(keras.ops.convert_to_numpy(count)) == 0:
+        count.assign(step)
+
+
+def step_variable(optimizer) -> keras.Variable:
+    """The number of steps done; `iterations` counts updates, which with gradient accumulation are fewer."""
+    return _without_loss_scaling(optimizer).variables[0]
+
+
+def has_schedule(optimizer) -> bool:
+    """Whether the learning rate is a schedule."""
+    return isinstance(_without_loss_scaling(optimizer).get_config().get("learning_rate"), dict)
+
+
+def _without_loss_scaling(optimizer):
+    return getattr(optimizer, "inner_optimizer", optimizer)  # mixed precision wraps the optimizer
+
+
 def is_learning_rate(value) -> bool:
     """Whether the first argument of `compile` is a rate or a schedule, as in matterport's `compile(rate, momentum)`."""
     return isinstance(value, (numbers.Real, keras.optimizers.schedules.LearningRateSchedule))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 import re
 import warnings
@@ -12,39 +13,84 @@ import numpy as np
 
 from mrcnn.data.class_names import check_same_classes
 from mrcnn.data.generator import DataGenerator
-from mrcnn.training.callbacks import run_callbacks
+from mrcnn.training.callbacks import KeptCheckpoints, run_callbacks
+from mrcnn.training.interrupts import Interrupts
+from mrcnn.training.optimizer import set_step
+from mrcnn.training.rest_of_epoch import fit_from_step
+from mrcnn.training.resume import SaveTraining, find_state, restore
 from mrcnn.training.trainable_layers import LAYER_REGEX, STAGES, layers_from_stage
+
+logger = logging.getLogger(__name__)
 
 
 def train(model, train_dataset, val_dataset, learning_rate, epochs, layers, augmentation=None,
           custom_callbacks=None, no_augmentation_sources=None, *, optimizer=None, workers=1,
-          use_multiprocessing=False) -> keras.callbacks.History:  # fmt: skip
+          use_multiprocessing=False, restart_schedule=False, save_every_steps=None, keep_checkpoints="all",
+          best_metric="val_loss") -> keras.callbacks.History:  # fmt: skip
     """`MaskRCNN.train`."""
     if model.mode != "training":
         raise ValueError('train() needs a model built with mode="training"; this one is for "inference".')
+    if save_every_steps is not None and save_every_steps < 1:
+        raise ValueError(f"save_every_steps is {save_every_steps}; expected a number of steps >= 1, or None.")
+    kept = KeptCheckpoints(model.checkpoint_path, keep_checkpoints, best_metric)
     if val_dataset is not None:
         check_same_classes(train_dataset.class_names, val_dataset, "the validation set")
     learn_class_names(model, train_dataset)
-    config, writes = model.config, model.devices.writes
-    loading = {
-        "workers": workers,
-        "use_multiprocessing": use_multiprocessing,
-        "seed": model.devices.agree(int(np.random.randint(2**31))) if config.SEED is None else config.SEED,
-        "shard": model.devices.shard,
-    }
+    start = None if restart_schedule else find_state(model)
+    loading = {"workers": workers, "use_multiprocessing": use_multiprocessing, "seed": _seed(model, start)}
+    batches, validation = _batches(
+        model, train_dataset, val_dataset, augmentation, no_augmentation_sources, loading
+    )  # fmt: skip
+    if start is not None and start.step > len(batches):
+        logger.warning("STEPS_PER_EPOCH is %d; step %d of the interrupted epoch doesn't exist. The epoch starts again.",
+                       len(batches), start.step)  # fmt: skip
+        start.step = 0
+    if model.devices.writes:
+        rate = type(learning_rate).__name__ if callable(learning_rate) else learning_rate
+        place = f"{model.epoch}, step {start.step}" if start is not None and start.step else model.epoch
+        print(f"\nStarting at epoch {place}. LR={rate}\n\nCheckpoint path: {model.checkpoint_path}")
+    _select_and_compile(model, layers, learning_rate, optimizer)
+    if model.epoch >= epochs:
+        logger.warning(
+            "Nothing is left to train: epochs=%d is the total, and this model has done %d. Pass epochs=%d or more.",
+            epochs, model.epoch, model.epoch + 1,
+        )  # fmt: skip
+        return keras.callbacks.History()
+    same_stage = start is not None and restore(model, start, learning_rate)
+    if not same_stage and not restart_schedule:
+        set_step(model.optimizer, model.epoch * len(batches) + (start.step if start is not None else 0))
+    with Interrupts() as interrupts:
+        custom = list(custom_callbacks or ())
+        callbacks = run_callbacks(model.log_dir, model.checkpoint_path, custom, model.devices.writes)
+        saving = SaveTraining(model, batches, custom, callbacks, learning_rate, kept, interrupts, save_every_steps,
+                              start, same_stage)  # fmt: skip
+        return _fit(model, batches, validation, epochs, [saving.before_others(), *callbacks, saving], saving)
+
+
+def _seed(model, start) -> int:
+    """The seed of the data: of the settings, of the training that goes on, or a new one."""
+    if model.config.SEED is not None:
+        return model.config.SEED
+    return start.info["seed"] if start is not None else model.devices.agree(int(np.random.randint(2**31)))
+
+
+def _batches(model, train_dataset, val_dataset, augmentation, no_augmentation_sources, loading: dict):
+    """`DataGenerator`s of training and validation; the latter may be None."""
+    config, loading = model.config, {**loading, "shard": model.devices.shard}
     batches = DataGenerator(
         train_dataset, config, shuffle=True, augmentation=augmentation,
         steps=math.ceil(config.STEPS_PER_EPOCH), no_augmentation_sources=no_augmentation_sources, **loading,
     )  # fmt: skip
     batches.epoch = model.epoch
-    val_batches = None
-    if val_dataset is not None and config.VALIDATION_STEPS:
-        steps = math.ceil(config.VALIDATION_STEPS)
-        val_batches = DataGenerator(val_dataset, config, shuffle=True, steps=steps, **loading)
-    if writes:
-        rate = type(learning_rate).__name__ if callable(learning_rate) else learning_rate
-        print(f"\nStarting at epoch {model.epoch}. LR={rate}\n\nCheckpoint path: {model.checkpoint_path}")
-    model.set_trainable(_layer_regex(model, layers), verbose=int(writes))
+    if val_dataset is None or not config.VALIDATION_STEPS:
+        return batches, None
+    return batches, DataGenerator(
+        val_dataset, config, shuffle=True, steps=math.ceil(config.VALIDATION_STEPS), **loading
+    )
+
+
+def _select_and_compile(model, layers: str, learning_rate, optimizer) -> None:
+    model.set_trainable(_layer_regex(model, layers), verbose=int(model.devices.writes))
     if not model.trainable_variables:
         raise ValueError(
             f"layers={layers!r} matches no layer with weights, so nothing would be trained; expected one of"
@@ -53,14 +99,22 @@ def train(model, train_dataset, val_dataset, learning_rate, epochs, layers, augm
     if "optimizer" in inspect.signature(model.compile).parameters:
         model.compile(optimizer, learning_rate=learning_rate)
     else:  # a subclass has matterport's compile(learning_rate, momentum)
-        model.compile(learning_rate, config.LEARNING_MOMENTUM)
-    history = model.fit(
-        batches, initial_epoch=model.epoch, epochs=epochs, validation_data=val_batches,
-        callbacks=run_callbacks(model.log_dir, model.checkpoint_path, custom_callbacks or (), writes),
-        verbose="auto" if writes else 0,
-    )  # fmt: skip
-    model.epoch += len(history.epoch)  # fewer than requested if a callback stopped training
-    return history
+        model.compile(learning_rate, model.config.LEARNING_MOMENTUM)
+
+
+def _fit(model, batches, validation, epochs: int, callbacks: list, saving: SaveTraining) -> keras.callbacks.History:
+    """`fit`, from the step on that `saving` starts from; an exception leaves the state of the last step."""
+    verbose = "auto" if model.devices.writes else 0
+    try:
+        if saving.step:
+            return fit_from_step(model, batches, saving.step, validation, epochs, callbacks, verbose)
+        return model.fit(
+            batches, initial_epoch=model.epoch, epochs=epochs, validation_data=validation, callbacks=callbacks,
+            verbose=verbose,
+        )  # fmt: skip
+    except BaseException:
+        saving.save_interrupted()
+        raise
 
 
 def _layer_regex(model, layers: str) -> str:

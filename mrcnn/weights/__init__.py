@@ -10,6 +10,7 @@ presets         networks of torchvision and detectron2: addresses, settings, lic
 downloads       "coco", "torchvision_v2", ...: downloads and verifies files
 from_preset     builds the network of a word, and loads its weights
 golden          outputs of the original networks, stage by stage, to compare with
+train_state     `last.train.h5`: weights and all that training needs to go on exactly
 checkpoints     names of run folders and checkpoints; finds the newest
 """
 
@@ -24,27 +25,33 @@ from .matterport_h5 import save_matterport_h5
 from .metadata import read_class_names, read_settings
 from .readers import read_state_dict, read_weights
 from .torch_zip import save_checkpoint, state_dict_of, write_state_dict
+from .train_state import STATE_FILE, TrainState, is_intact, read_state, write_state
 
 __all__ = [
     "PRETRAINED",
+    "STATE_FILE",
     "WORDS",
     "CheckpointPath",
     "LoadReport",
+    "TrainState",
     "checkpoint_name",
     "download",
     "find_last",
     "find_pretrained",
     "from_preset",
+    "is_intact",
     "load_weights_by_name",
     "parse_checkpoint",
     "pretrained",
     "read_class_names",
     "read_settings",
+    "read_state",
     "read_state_dict",
     "read_weights",
     "run_folder",
     "save_checkpoint",
     "save_matterport_h5",
     "state_dict_of",
+    "write_state",
     "write_state_dict",
 ]

@@ -1,6 +1,7 @@
 """Names of run folders and checkpoints, and which checkpoint is the newest.
 
     <model_dir>/<name><yyyymmddThhmm>/mask_rcnn_<name>_<epoch, four digits or more>.h5
+    <model_dir>/<name><yyyymmddThhmm>/last.train.h5        the latest moment of the training, see `train_state`
 
 `name` is `config.NAME`; in file names it is lower case.
 """
@@ -8,8 +9,15 @@
 from __future__ import annotations
 
 import datetime
+import logging
 import os
 import re
+
+import h5py
+
+from .train_state import STATE_FILE, is_intact, read_position
+
+logger = logging.getLogger(__name__)
 
 EPOCH = "{epoch:04d}"  # filled by Keras's callback; epochs after 9999 get five digits
 
@@ -39,7 +47,9 @@ def checkpoint_name(name: str, epoch: int | None = None) -> str:
 def find_last(model_dir: str | os.PathLike, name: str) -> str:
     """The last checkpoint of the newest run that has one.
 
-    Runs of other names are not looked at, and epochs are counted, not spelled: 10000 comes after 9999.
+    Runs of other names are not looked at, and epochs are counted, not spelled: 10000 comes after 9999. Broken files are
+    left out with a message. The result is `last.train.h5` if that training was interrupted: inside an epoch, or after a
+    checkpoint was written and before the epoch was complete.
 
     Raises:
         FileNotFoundError: no run of this name, or none with a checkpoint; the message says what was looked for, where.
@@ -51,9 +61,9 @@ def find_last(model_dir: str | os.PathLike, name: str) -> str:
     with os.scandir(model_dir or ".") as entries:
         folders = sorted(e.name for e in entries if e.is_dir() and _run_pattern(name).fullmatch(e.name))
     for folder in reversed(folders):
-        epochs = _epochs(os.path.join(model_dir, folder), name)
-        if epochs:
-            return os.path.join(model_dir, folder, epochs[max(epochs)])
+        last = _last_of_run(os.path.join(model_dir, folder), name)
+        if last is not None:
+            return last
     if folders:
         raise FileNotFoundError(
             f"No checkpoint: {len(folders)} run(s) of {name!r} in {model_dir or '.'}, the newest is {folders[-1]}, but"
@@ -74,9 +84,35 @@ def parse_checkpoint(path: str | os.PathLike, name: str) -> tuple[str, int] | No
     """
     folder, file = os.path.split(os.fspath(path))
     match = _checkpoint_pattern(name).fullmatch(file)
-    if match is None or not _run_pattern(name).fullmatch(os.path.basename(os.path.abspath(folder))):
+    known = match is not None or (file == STATE_FILE and os.path.isfile(path))
+    if not known or not _run_pattern(name).fullmatch(os.path.basename(os.path.abspath(folder))):
         return None
-    return folder or os.getcwd(), int(match[1])
+    return folder or os.getcwd(), int(match[1]) if match else read_position(path)[0]
+
+
+def _last_of_run(folder: str, name: str) -> str | None:
+    """The last checkpoint of a run that can be read, or None."""
+    epochs = _epochs(folder, name)
+    newest_first = sorted(epochs, reverse=True)
+    newest = next((epoch for epoch in newest_first if _opens(os.path.join(folder, epochs[epoch]))), None)
+    state = os.path.join(folder, STATE_FILE)
+    if os.path.isfile(state):
+        if is_intact(state):
+            epoch, step = read_position(state)
+            if newest is None or epoch == newest - 1 or (epoch == newest and step):
+                return state
+        else:
+            logger.warning("%s is broken and left out.", state)
+    return None if newest is None else os.path.join(folder, epochs[newest])
+
+
+def _opens(path: str) -> bool:
+    try:
+        with h5py.File(path, "r", locking=False):
+            return True
+    except OSError as error:
+        logger.warning("%s is broken and left out: %s", path, error)
+        return False
 
 
 def _epochs(folder: str, name: str) -> dict[int, str]:

@@ -42,13 +42,18 @@ def save_matterport_h5(model: keras.Model, path: str | os.PathLike) -> None:
         >>> [array.shape for array in stored["fc"]]
         [(2, 3), (3,)]
     """
-    with replacing(path) as unfinished, h5py.File(unfinished, "w") as file:
-        file.attrs["backend"] = np.bytes_(keras.backend.backend())
-        file.attrs["keras_version"] = np.bytes_(keras.__version__)
-        write_metadata(file, model)
-        _write_names(file, "layer_names", [layer.name for layer in model.layers])
-        for layer in model.layers:
-            _write_layer(file.create_group(layer.name), layer)
+    with replacing(path, durable=True) as unfinished, h5py.File(unfinished, "w") as file:
+        write_matterport_h5(file, model)
+
+
+def write_matterport_h5(file: h5py.File, model: keras.Model) -> None:
+    """Writes the weights of `model` to an open, empty file."""
+    file.attrs["backend"] = np.bytes_(keras.backend.backend())
+    file.attrs["keras_version"] = np.bytes_(keras.__version__)
+    write_metadata(file, model)
+    _write_names(file, "layer_names", [layer.name for layer in model.layers])
+    for layer in model.layers:
+        _write_layer(file.create_group(layer.name), layer)
 
 
 def _write_layer(group: h5py.Group, layer: keras.Layer) -> None:

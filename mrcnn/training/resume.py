@@ -1,0 +1,232 @@
+"""Saving and continuing a training exactly: weights, optimizer, schedule, random numbers, metrics, callbacks, files.
+
+The order of images, augmentation and the anchors of a sample follow from the seed and the sample's place
+(`data.sample_stream`), so of the data only the seed, the epoch and the step are stored. RoIs are sampled in the
+network, with a seed generator whose state is stored. Validation draws no random numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from mrcnn.io import remove_orphans
+from mrcnn.keras_private import flush_tensorboard
+from mrcnn.training import run_files
+from mrcnn.training.callback_state import CallbackState
+from mrcnn.training.callbacks import KeptCheckpoints, layers_not_finite
+from mrcnn.training.interrupts import Interrupts
+from mrcnn.training.optimizer import has_schedule, step_variable
+from mrcnn.weights.train_state import STATE_FILE, TrainState, read_state, write_state
+
+logger = logging.getLogger(__name__)
+
+
+def find_state(model) -> TrainState | None:
+    """The state of a training that `model` can continue: of its run, at its epoch, and with exactly its weights."""
+    path = Path(model.log_dir) / STATE_FILE
+    if model.devices.processes > 1 or not path.is_file():
+        return None
+    state = read_state(path)
+    if state is None:
+        logger.warning("%s is broken: the optimizer and the schedule start from the epoch's number alone.", path)
+    elif state.epoch == model.epoch and state.info["weights"] == digest(model):
+        return state
+    return None
+
+
+def digest(model) -> str:
+    """SHA-256 of the weights."""
+    found = hashlib.sha256()
+    for weight in model.weights:
+        found.update(np.ascontiguousarray(_numpy(weight)).view(np.uint8))
+    return found.hexdigest()
+
+
+def restore(model, state: TrainState, learning_rate) -> bool:
+    """Gives the compiled model the random numbers of the state, and the optimizer if it fits; whether it fitted.
+
+    An optimizer fits if it is of the same class and trains the same weights. A new `learning_rate` stays.
+    """
+    for variable, key in zip(_random_variables(model), _keys(state, "random"), strict=False):
+        variable.assign(state.arrays[key])
+    model.build_optimizer()
+    optimizer, keys = model.optimizer, _keys(state, "optimizer")
+    if state.info["optimizer"] != _describe_optimizer(model) or len(keys) != len(optimizer.variables):
+        return False
+    same_rate = state.info["rate"] == _rate(learning_rate)
+    rate = None if same_rate or has_schedule(optimizer) else _numpy(optimizer.learning_rate)
+    for variable, key in zip(optimizer.variables, keys, strict=True):
+        variable.assign(state.arrays[key])
+    if rate is not None:
+        optimizer.learning_rate = rate
+    return True
+
+
+class SaveTraining(keras.callbacks.Callback):
+    """Writes `last.train.h5` after each epoch, and continues what it holds. The last callback of a training.
+
+    Args:
+        model: compiled `MaskRCNN`.
+        batches: `DataGenerator` of the training; its epoch is set.
+        callbacks: the other callbacks; `custom` of them are the user's, whose state is saved.
+        learning_rate: the argument of `train`.
+        kept: `KeptCheckpoints`.
+        interrupts: `Interrupts`.
+        every: int, also save each time this many steps are done; None: only after epochs.
+        start: `TrainState` that training starts from, or None.
+        same_stage: whether callbacks go on as well.
+    """
+
+    def __init__(self, model, batches, custom, callbacks, learning_rate, kept: KeptCheckpoints,
+                 interrupts: Interrupts, every: int | None = None, start: TrainState | None = None,
+                 same_stage: bool = True):  # fmt: skip
+        super().__init__()
+        self.set_model(model)
+        self.batches, self.custom, self.every, self.start = batches, list(custom), every, start
+        self.tensorboards = [c for c in callbacks if isinstance(c, keras.callbacks.TensorBoard)]
+        self.rate, self.kept, self.interrupts, self.same_stage = _rate(learning_rate), kept, interrupts, same_stage
+        self.folder = Path(model.log_dir)
+        self.writes = model.devices.writes and model.devices.processes == 1
+        self.steps = len(batches)
+        self.epoch, self.step = model.epoch, start.step if start else 0
+        self._saved_step = self.step
+        self._end_of_steps = None  # what `_changing` was when the last step of the epoch was done
+        if self.writes:
+            remove_orphans(self.folder)
+        if start is not None:
+            run_files.truncate(self.folder, start.info["files"], start.info["time"])
+            kept.values |= {int(epoch): value for epoch, value in start.info["kept"].items()}
+
+    # ---- Called by Keras ---------------------------------------------------------------------------------------------
+    def on_train_begin(self, logs=None):
+        self.callback_state = CallbackState(self.custom)
+        start = self.start
+        if start is not None and self.same_stage and start.info["callbacks"] is not None:
+            self.callback_state.restore(start.info["callbacks"], start.arrays)
+        self._remember_files()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch, self.batches.epoch, self._end_of_steps = epoch, epoch, None
+        if self.start is not None and self.start.step:
+            for variable, key in zip(self.model.metrics_variables, _keys(self.start, "metrics"), strict=True):
+                variable.assign(self.start.arrays[key])
+        self.step = self.start.step if self.start is not None else 0
+        self.start, self._saved_step = None, self.step
+        self._first_iteration = self._iterations() - self.step
+        self.interrupts.waits = True
+
+    def on_train_batch_begin(self, batch, logs=None):  # where the steps before are done, on all backends
+        self.step = batch
+        if self.every is not None and batch - self._saved_step >= self.every:
+            self.save()
+        self.interrupts.check()
+
+    def on_test_begin(self, logs=None):
+        self.steps_are_done()
+        if self.every is not None:
+            self.save()
+
+    def before_others(self) -> keras.callbacks.Callback:
+        """A callback for the first place, which sees the end of an epoch before the others do."""
+        return keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: self.steps_are_done())
+
+    def steps_are_done(self) -> None:
+        """Called before validation and the callbacks that end an epoch, which may change optimizer and metrics."""
+        if self._end_of_steps is None:
+            self.step, self._end_of_steps = self.steps, self._changing()
+            self.interrupts.waits = False
+
+    def on_epoch_end(self, epoch, logs=None):
+        with self.interrupts.waiting():
+            self.epoch, self.step, self._end_of_steps = epoch + 1, 0, None
+            self.model.epoch = self.epoch
+            self.kept.add(self.epoch, logs or {})
+            self._remember_files()
+            self.save()
+        self.interrupts.check()
+
+    # ---- Saving ------------------------------------------------------------------------------------------------------
+    def save_interrupted(self) -> None:
+        """Saves after an exception, unless it came in the middle of a step. Never raises, not to hide it."""
+        if self.step < self.steps:
+            done = self._iterations() - self._first_iteration if hasattr(self, "_first_iteration") else -1
+            if not self.step <= done <= self.step + 1:
+                return
+            self.step = done
+        try:
+            if self.epoch or self.step:
+                self.save()
+        except Exception as error:  # on JAX, the weights may be gone with the step that failed
+            logger.warning("The state of the training could not be saved: %s", error)
+
+    def save(self) -> None:
+        """Writes the state as it is now. If that fails, a message says so and training goes on."""
+        if not self.writes:
+            return
+        path, self._saved_step = self.folder / STATE_FILE, self.step
+        broken = layers_not_finite(self.model)
+        if broken:
+            logger.warning("%s is not written: the weights of %s are NaN or infinite.", path, ", ".join(broken[:5]))
+            return
+        try:
+            write_state(path, self.model, self._state())
+        except OSError as error:
+            logger.warning("%s is not written: %s. Training goes on.", path, error)
+
+    def _state(self) -> TrainState:
+        optimizer = {f"optimizer/{i:05d}": _numpy(v) for i, v in enumerate(self.model.optimizer.variables)}
+        states, arrays = self._end_of_steps or self._changing()
+        random = {f"random/{i:05d}": _numpy(v) for i, v in enumerate(_random_variables(self.model))}
+        info = {
+            "weights": digest(self.model), "optimizer": _describe_optimizer(self.model), "rate": self.rate,
+            "seed": self.batches.seed, "steps": self.steps, "time": time.time(), "files": self._files,
+            "callbacks": None if self.model.stop_training else states, "kept": self.kept.values,
+        }  # fmt: skip
+        return TrainState(self.epoch, self.step, info, {**optimizer, **random, **arrays})
+
+    def _changing(self) -> tuple[list, dict[str, np.ndarray]]:
+        """The state of callbacks, and metrics and the optimizer's numbers (iterations, rate), which they may change."""
+        states, arrays = self.callback_state.read()
+        arrays |= {f"metrics/{i:05d}": _numpy(v) for i, v in enumerate(self.model.metrics_variables)}
+        numbers = {f"optimizer/{i:05d}": v for i, v in enumerate(self.model.optimizer.variables) if not v.shape}
+        return states, arrays | {name: _numpy(variable) for name, variable in numbers.items()}
+
+    def _remember_files(self) -> None:
+        for tensorboard in self.tensorboards:
+            flush_tensorboard(tensorboard)
+        self._files = run_files.sizes(self.folder)
+
+    def _iterations(self) -> int:
+        return int(_numpy(step_variable(self.model.optimizer)))
+
+
+def _numpy(variable) -> np.ndarray:
+    return np.asarray(keras.ops.convert_to_numpy(getattr(variable, "value", variable)))
+
+
+def _rate(learning_rate) -> float | None:
+    """A number, or None for a schedule, which is part of the program."""
+    return None if callable(learning_rate) else float(learning_rate)
+
+
+def _describe_optimizer(model) -> list:
+    """Class, and layer, name and shape of each weight that it trains. (Keras numbers the layers inside of wrappers.)"""
+    trained = [[v.path.split("/")[0], v.name, list(v.shape)] for v in model.trainable_variables]
+    return [type(model.optimizer).__name__, trained]
+
+
+def _random_variables(model) -> list:
+    """The states of seed generators."""
+    known = {id(variable) for variable in [*model.weights, *model.metrics_variables]}
+    others = [variable for variable in model.non_trainable_variables if id(variable) not in known]
+    return [variable for variable in others if variable.shape == (2,) and "int" in variable.dtype]
+
+
+def _keys(state: TrainState, kind: str) -> list[str]:
+    return sorted(name for name in state.arrays if name.startswith(kind + "/"))

@@ -1,0 +1,74 @@
+"""The files of a run that grow: losses.csv and TensorBoard's events."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+from pathlib import Path
+
+import keras
+
+from mrcnn.io import replacing
+
+LOSSES, EVENTS = "losses.csv", "*/events.out.tfevents.*"
+logger = logging.getLogger(__name__)
+
+
+class LossesCsv(keras.callbacks.Callback):
+    """Appends a line with the values of the logs to a CSV file after each epoch.
+
+    The file has the columns of its first line; a value that appears later gets a new column, "NA" in earlier lines.
+    If the file can't be written, a message says so and training goes on.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        super().__init__()
+        self.path = Path(path)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        row = {"epoch": epoch, **dict(sorted((logs or {}).items()))}
+        try:
+            self._append(row)
+        except OSError as error:
+            logger.warning("%s is not written: %s. Training goes on.", self.path, error)
+
+    def _append(self, row: dict) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        rows = []
+        if self.path.is_file() and self.path.stat().st_size:
+            with self.path.open(newline="") as file:
+                reader = csv.DictReader(file)
+                columns = list(reader.fieldnames or ())
+                missing = [name for name in row if name not in columns]
+                rows = list(reader) if missing else []
+        else:
+            columns, missing = [], list(row)
+        options = {"fieldnames": columns + missing, "restval": "NA"}
+        if not missing:
+            with self.path.open("a", newline="") as file:
+                csv.DictWriter(file, **options).writerow(row)
+            return
+        with replacing(self.path) as unfinished, unfinished.open("w", newline="") as file:
+            writer = csv.DictWriter(file, **options)
+            writer.writeheader()
+            writer.writerows([*rows, row])
+
+
+def sizes(folder: str | os.PathLike) -> dict[str, int]:
+    """Bytes of the files of a run that grow, by their path in the run's folder."""
+    folder = Path(folder)
+    files = [folder / LOSSES, *folder.glob(EVENTS)]
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files if path.is_file()}
+
+
+def truncate(folder: str | os.PathLike, known: dict[str, int], since: float) -> None:
+    """Removes what was written to these files after `sizes` gave `known`, at the time `since`."""
+    folder = Path(folder)
+    for name, size in sizes(folder).items():
+        path = folder / name
+        if name in known or name == LOSSES:
+            if size > known.get(name, 0):
+                os.truncate(path, known.get(name, 0))
+        elif path.stat().st_mtime >= since:
+            path.unlink()

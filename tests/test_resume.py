@@ -1,0 +1,404 @@
+"""A training that is interrupted at any moment and resumed ends exactly as one that was not; no file is torn.
+
+`resume_run` has the training, which draws random numbers for images, augmentation, anchors and RoIs, and whose
+callbacks change the learning rate.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from kit import Squares, numpy, tiny_model
+from resume_run import callbacks, everything, train
+
+from mrcnn import weights
+from mrcnn.data.generator import DataGenerator
+from mrcnn.io import remove_orphans
+from mrcnn.training.callback_state import CallbackState
+from mrcnn.training.callbacks import KeptCheckpoints
+from mrcnn.training.run_files import LossesCsv
+from mrcnn.weights.train_state import STATE_FILE, TrainState, is_intact, read_state, write_state
+
+EPOCHS = 3
+HERE = Path(__file__).parent
+pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="test_backends has the other backends")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def eagerly():
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A training without interruption, and its run folder."""
+    folder = tmp_path_factory.mktemp("whole")
+    model, history = train(folder, EPOCHS)
+    assert len(set(history.history["learning_rate"])) > 1  # the callbacks do something
+    return model, Path(model.log_dir)
+
+
+def assert_same(found: dict, expected: dict):
+    assert found.keys() == expected.keys()
+    for name in expected:
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+
+
+def events(run: Path) -> list:
+    """(epoch, name, value) of the scalars that TensorBoard shows of a run's epochs."""
+    import tensorflow as tf
+
+    files = sorted(run.glob("*/events.out.tfevents.*"))
+    found = [e for file in files for e in tf.compat.v1.train.summary_iterator(str(file))]
+    scalars = [(e.step, value.tag, float(tf.make_ndarray(value.tensor))) for e in found for value in e.summary.value]
+    return sorted(scalar for scalar in scalars if scalar[1].startswith("epoch"))
+
+
+class Fail(keras.callbacks.Callback):
+    """Raises an error at the given call of a method."""
+
+    def __init__(self, method, call):
+        super().__init__()
+        self.left = call
+        setattr(self, method, self.count)
+
+    def count(self, *_, **__):
+        self.left -= 1
+        if self.left == 0:
+            raise RuntimeError("interrupted")
+
+
+# ---- Exactly the same ------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("method", "call", "epoch", "step"),
+    [
+        (None, 0, 2, 0),
+        ("on_train_batch_begin", 4, 1, 1),
+        ("on_test_batch_begin", 1, 0, 2),
+        ("on_epoch_end", 2, 1, 2),
+    ],
+)
+def test_an_interrupted_training_ends_as_one_that_was_not(method, call, epoch, step, whole, tmp_path):
+    """Weights, optimizer, schedule, callbacks, losses.csv and TensorBoard."""
+    expected, run = whole
+    if method is None:
+        train(tmp_path, 2)
+    else:
+        with pytest.raises(RuntimeError, match="interrupted"):
+            train(tmp_path, EPOCHS, [Fail(method, call)])
+    (folder,) = tmp_path.iterdir()
+    state = read_state(folder / STATE_FILE)
+    assert (state.epoch, state.step) == (epoch, step)
+    found, history = train(tmp_path, EPOCHS, [Fail("unused", 0)] if method else [], seed=8)
+    assert found.epoch == EPOCHS and history.epoch == list(range(epoch, EPOCHS))
+    assert_same(everything(found), everything(expected))
+    assert (folder / "losses.csv").read_text() == (run / "losses.csv").read_text()
+    assert events(folder) == events(run)
+    assert not list(folder.glob(".*.part"))
+
+
+def test_model_epoch_is_right_after_an_exception(tmp_path):
+    model = tiny_model("training", tmp_path, STEPS_PER_EPOCH=1)
+    with pytest.raises(RuntimeError, match="interrupted"):
+        model.train(Squares(), None, 0.01, 5, "fpn_p2", custom_callbacks=[Fail("on_train_batch_begin", 3)])
+    assert model.epoch == 2
+    model.train(Squares(), None, 0.01, 3, "fpn_p2")  # in the same process
+    assert model.epoch == 3
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
+@pytest.mark.parametrize("method", ["on_train_batch_end", "on_epoch_end"])
+def test_signals_save_between_two_steps(number, error, method, tmp_path):
+    handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    model = tiny_model("training", tmp_path, STEPS_PER_EPOCH=2)
+    sender = keras.callbacks.LambdaCallback(**{method: lambda at, logs: os.kill(os.getpid(), number)})
+    with pytest.raises(error):
+        model.train(Squares(), None, 0.01, 5, "fpn_p2", custom_callbacks=[sender])
+    state = read_state(Path(model.log_dir) / STATE_FILE)
+    assert (state.epoch, state.step) == ((0, 1) if method == "on_train_batch_end" else (0, 2)) and model.epoch == 0
+    assert model.find_last().endswith(STATE_FILE)
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
+
+
+def test_averaged_weights_go_on_inside_an_epoch(tmp_path):
+    """`fit` ends with the averages as weights, which must not happen between two parts of an epoch."""
+    found = []
+    for part in ("whole", "parts"):
+        for fails in [0] if part == "whole" else [2, 0]:
+            model = tiny_model("training", tmp_path / part, STEPS_PER_EPOCH=2)
+            if (tmp_path / part).exists():
+                model.load_weights(model.find_last())
+            optimizer = keras.optimizers.SGD(0.01, use_ema=True, ema_momentum=0.5)
+            try:
+                failing = Fail("on_train_batch_begin", fails)
+                model.train(Squares(), None, 0, 2, "fpn_p2", optimizer=optimizer, custom_callbacks=[failing])
+            except RuntimeError:
+                assert fails
+        found.append(everything(model))
+    assert_same(*found)
+
+
+@pytest.mark.parametrize("settings", [{}, {"IMAGE_RESIZE_MODE": "pad64", "IMAGE_MIN_DIM": 64, "IMAGES_PER_GPU": 1}])
+def test_the_rest_of_an_epoch_has_the_batches_that_were_missing(settings, tmp_path):
+    generator = DataGenerator(Squares(5), tiny_model("training", tmp_path, **settings).config, steps=4, seed=3)
+    generator.epoch = 2
+    rest = generator.rest_of_epoch(3)
+    assert len(rest) == 1 and len(generator) == 4
+    for name, array in rest[0][0].items():
+        np.testing.assert_array_equal(array, generator[3][0][name])
+
+
+def test_another_stage_starts_with_a_new_optimizer_and_the_schedule_goes_on(whole, tmp_path, monkeypatch):
+    train(tmp_path, 1)
+    model = tiny_model("training", tmp_path, seed=9, STEPS_PER_EPOCH=1)
+    model.load_weights(model.find_last())
+    monkeypatch.setattr(keras.optimizers.SGD, "momentum", 0.9, raising=False)
+    model.train(Squares(5), None, 0.02, 2, "fpn_p2")
+    assert float(numpy(model.optimizer.learning_rate)) == pytest.approx(0.02)
+    assert len(model.optimizer.variables) < len(whole[0].optimizer.variables)
+
+
+def test_the_state_is_not_used_with_other_weights(tmp_path):
+    train(tmp_path, 1)
+    model = tiny_model("training", tmp_path, STEPS_PER_EPOCH=2)
+    model.load_weights(model.find_last())
+    model.get_layer("fpn_p2").kernel.assign_add(1 + 0 * model.get_layer("fpn_p2").kernel)
+    model.train(Squares(5), None, 0.01, 2, "heads")
+    assert int(numpy(model.optimizer.iterations)) == 2  # not 4: a new optimizer
+
+
+# ---- Callbacks and files ---------------------------------------------------------------------------------------------
+def test_the_state_of_callbacks_is_what_changed_since_training_began():
+    class Counting(keras.callbacks.Callback):
+        def __init__(self, patience):
+            super().__init__()
+            self.patience, self.best, self.seen, self.weights, self.report = patience, np.float32(np.inf), (), None, max
+
+    first = Counting(3)
+    before = CallbackState([first])
+    first.best, first.seen, first.weights = np.float32(0.5), (1, {"a": [2.5]}), [np.eye(2), np.zeros(0, "int32")]
+    states, arrays = before.read()
+    second = Counting(7)
+    assert CallbackState([second]).restore(states, arrays)
+    assert second.patience == 7 and second.best == 0.5 and type(second.best) is np.float32
+    assert second.seen == (1, {"a": [2.5]}) and second.report is max
+    np.testing.assert_array_equal(second.weights[0], np.eye(2))
+    assert second.weights[1].dtype == "int32" and second.weights[1].shape == (0,)
+    assert not CallbackState([keras.callbacks.Callback()]).restore(states, arrays)
+    assert CallbackState(callbacks()).read()[0] == [["ReduceLROnPlateau", {}], ["EarlyStopping", {}]]
+
+
+def test_losses_csv_gets_a_column_for_a_value_that_comes_later(tmp_path):
+    log = LossesCsv(tmp_path / "run" / "losses.csv")
+    log.on_epoch_end(0, {"loss": 1.5, "a": 2})
+    log.on_epoch_end(1, {"loss": 1.25, "a": 3})
+    log.on_epoch_end(2, {"val_ap": 0.5, "a": 4})
+    assert log.path.read_text().splitlines() == ["epoch,a,loss,val_ap", "0,2,1.5,NA", "1,3,1.25,NA", "2,4,NA,0.5"]
+
+
+@pytest.mark.parametrize(
+    ("keep", "metric", "values", "stay"),
+    [
+        ("all", "val_loss", [3, 1, 2], [1, 2, 3]),
+        (2, "val_loss", [3, 1, 2, 4], [3, 4]),
+        (1, "val_loss", [3, 1], [2]),
+        ("best", "val_loss", [3, 1, 2], [2, 3]),
+        ("best", "val_loss", [3, 1, 1], [3]),
+        ("best", "val_mask_ap", [0.1, 0.5, 0.2, 0.3], [2, 4]),
+        ("best", "val_loss", [np.nan, 2, np.nan], [2, 3]),
+    ],
+)
+def test_which_checkpoints_stay(keep, metric, values, stay, tmp_path):
+    kept = KeptCheckpoints(str(tmp_path / "{epoch:04d}.h5"), keep, metric)
+    for epoch, value in enumerate(values, 1):
+        (tmp_path / f"{epoch:04d}.h5").touch()
+        kept.add(epoch, {metric: value})
+    assert sorted(int(path.stem) for path in tmp_path.iterdir()) == stay
+
+
+def test_wrong_wishes_for_checkpoints_are_refused(tmp_path):
+    with pytest.raises(ValueError, match='keep_checkpoints is 0; expected "all", "best"'):
+        KeptCheckpoints("x", 0)
+    with pytest.raises(ValueError, match="val_mask_ap.*expected one of loss.*EvaluateDataset"):
+        KeptCheckpoints("x", "best", "val_mask_ap").add(1, {"loss": 1})
+    with pytest.raises(ValueError, match="save_every_steps is 0"):
+        tiny_model("training", tmp_path).train(Squares(), None, 0, 1, "heads", save_every_steps=0)
+
+
+@pytest.fixture
+def dense():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="fc")])
+    model.build()
+    return model
+
+
+def test_a_state_file_holds_what_was_written_and_every_broken_byte_is_noticed(dense, tmp_path):
+    path = tmp_path / STATE_FILE
+    arrays = {"optimizer/00000": np.arange(6.0).reshape(2, 3), "metrics/00000": np.float32(1.5)}
+    write_state(path, dense, TrainState(4, 7, {"seed": 3, "inf": float("inf")}, arrays))
+    state = read_state(path)
+    assert (state.epoch, state.step, state.info) == (4, 7, {"seed": 3, "inf": float("inf")})
+    assert_same(state.arrays, arrays)
+    assert weights.read_weights(path)["fc"][0].shape == (3, 2)
+    content = path.read_bytes()
+    for at in (0, len(content) // 3, len(content) - 50, len(content) - 1):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        assert not is_intact(path) and read_state(path) is None
+    for size in (0, 10, len(content) - 1):
+        path.write_bytes(content[:size])
+        assert not is_intact(path)
+    assert not is_intact(tmp_path / "missing")
+
+
+def test_find_last_skips_broken_files_and_says_so(dense, tmp_path, caplog):
+    run = tmp_path / "tiny20260101T0000"
+    for epoch in (1, 2, 3):
+        weights.save_matterport_h5(dense, run / f"mask_rcnn_tiny_{epoch:04d}.h5")
+    newest = run / "mask_rcnn_tiny_0003.h5"
+    newest.write_bytes(newest.read_bytes()[:-100])
+    assert weights.find_last(tmp_path, "tiny") == str(run / "mask_rcnn_tiny_0002.h5")
+    assert "0003.h5 is broken" in caplog.text
+    expected = {(2, 0): False, (2, 5): True, (1, 0): True, (1, 4): True, (0, 5): False, (3, 1): False}
+    for (epoch, step), is_last in expected.items():
+        write_state(run / STATE_FILE, dense, TrainState(epoch, step))
+        assert weights.find_last(tmp_path, "tiny").endswith(STATE_FILE) == is_last, (epoch, step)
+        assert weights.parse_checkpoint(run / STATE_FILE, "tiny") == (str(run), epoch)
+    (run / STATE_FILE).write_bytes(b"torn")
+    assert weights.find_last(tmp_path, "tiny") == str(run / "mask_rcnn_tiny_0002.h5")
+    assert f"{STATE_FILE} is broken" in caplog.text
+
+
+def test_temporary_files_of_dead_processes_are_removed(tmp_path):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    ours = tmp_path / f".a.h5.{os.getpid()}.part"
+    for path in (ours, tmp_path / f".a.h5.{dead.pid}.part", tmp_path / "a.part", tmp_path / ".mine.part"):
+        path.touch()
+    assert remove_orphans(tmp_path) == [f".a.h5.{dead.pid}.part"]
+    assert len(list(tmp_path.iterdir())) == 3 and remove_orphans(tmp_path / "missing") == []
+
+
+def test_a_full_disk_gives_one_line_a_file_and_training_goes_on(tmp_path, caplog):
+    """A limit on the size of files makes writing fail as a full disk does."""
+    model = tiny_model("training", tmp_path, STEPS_PER_EPOCH=1, WEIGHT_DECAY=0.0)
+    Path(model.log_dir).mkdir()
+    (Path(model.log_dir) / "losses.csv").symlink_to("/dev/full")
+    model.train(Squares(), None, 0.01, 1, "fpn_p2")
+    assert [record.message for record in caplog.records if "losses.csv is not written" in record.message]
+    before = {path.name: path.read_bytes() for path in Path(model.log_dir).glob("*.h5")}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    caplog.clear()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, limits[1]))
+    try:
+        model.train(Squares(), None, 0.01, 2, "fpn_p2")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    failed = [record.message for record in caplog.records if "h5 is not written" in record.message]
+    assert len(failed) == 2 and all("\n" not in line and "Training goes on" in line for line in failed)
+    assert {path.name: path.read_bytes() for path in Path(model.log_dir).glob("*.h5")} == before
+    assert not list(Path(model.log_dir).glob(".*.part")) and model.epoch == 2
+    for path in Path(model.log_dir).glob("*"):
+        if path.is_file():
+            path.unlink()
+    model.train(Squares(), None, 0.01, 3, "fpn_p2")  # the files are gone, and written again
+    assert (Path(model.log_dir) / "mask_rcnn_tiny_0003.h5").is_file()
+
+
+def test_weights_that_are_not_finite_are_not_written(tmp_path, caplog):
+    model = tiny_model("training", tmp_path, STEPS_PER_EPOCH=1)
+    model.train(Squares(), None, 0.01, 1, "fpn_p2")
+    model.get_layer("fpn_p2").bias.assign(np.full(16, np.nan))
+    model.train(Squares(), None, 0.01, 2, "fpn_p3")
+    assert model.find_last().endswith("mask_rcnn_tiny_0001.h5")
+    assert "0002.h5 is not written: the weights of fpn_p2 are NaN" in caplog.text
+    assert read_state(Path(model.log_dir) / STATE_FILE).epoch == 1
+
+
+# ---- Real processes --------------------------------------------------------------------------------------------------
+def start(folder: Path, *options) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, str(HERE / "resume_run.py"), str(folder), str(EPOCHS), *options],
+        stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+
+
+def kill_when(process: subprocess.Popen, moment) -> bool:
+    """Kills the process at once when `moment()` is true; False if it ended by itself before."""
+    while process.poll() is None:
+        if moment():
+            process.kill()
+            process.wait()
+            return True
+        time.sleep(0.0005)
+    assert process.returncode == 0
+    return False
+
+
+def assert_no_torso(folder: Path):
+    for path in folder.glob("*/*.h5"):
+        if path.name == STATE_FILE:
+            assert is_intact(path)
+        else:
+            with h5py.File(path) as file:
+                assert len(file.attrs["layer_names"])
+
+
+def test_a_process_killed_inside_the_writing_of_a_checkpoint_goes_on_exactly(whole, tmp_path):
+    expected, run = whole
+    states = set()
+
+    def third_state_is_being_written():
+        states.update(path.stat().st_ino for path in tmp_path.glob(f"*/.{STATE_FILE}.*.part"))
+        return len(states) >= 3
+
+    assert kill_when(start(tmp_path), third_state_is_being_written)
+    assert_no_torso(tmp_path)
+    assert not kill_when(start(tmp_path), lambda: False)
+    assert_same(dict(np.load(tmp_path / "end.npz")), everything(expected))
+    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    assert (folder / "losses.csv").read_text() == (run / "losses.csv").read_text()
+    assert events(folder) == events(run) and not list(folder.glob(".*.part"))
+
+
+@pytest.mark.slow
+def test_30_kills_at_random_moments_leave_the_result_as_it_is(whole, tmp_path):
+    """Each training is killed until it ends; in every second attempt, inside the writing of a file."""
+    expected, run = whole
+    rng, kills, training = np.random.default_rng(0), 0, 0
+    while kills < 30:
+        folder, training = tmp_path / str(training), training + 1
+        folder.mkdir()
+        while kill_when(start(folder), late_enough(folder, rng.uniform(0, 4), writing=kills % 2 == 1)):
+            kills += 1
+            assert_no_torso(folder)
+        assert_same(dict(np.load(folder / "end.npz")), everything(expected))
+        (found,) = (path for path in folder.iterdir() if path.is_dir())
+        assert (found / "losses.csv").read_text() == (run / "losses.csv").read_text()
+        assert events(found) == events(run)
+
+
+def late_enough(folder: Path, seconds: float, writing: bool):
+    """A function that is true some seconds after training began and, if `writing`, while a file is being written."""
+    known, begun = set(folder.glob("*/train/*")), []
+
+    def moment() -> bool:
+        if not begun and set(folder.glob("*/train/*")) - known:
+            begun.append(time.monotonic())
+        late = bool(begun) and time.monotonic() - begun[0] > seconds
+        return late and (not writing or bool(list(folder.glob("*/.*.part"))))
+
+    return moment

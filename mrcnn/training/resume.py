@@ -207,7 +207,7 @@ class SaveTraining(keras.callbacks.Callback):
 
 
 def _numpy(variable) -> np.ndarray:
-    return np.asarray(keras.ops.convert_to_numpy(getattr(variable, "value", variable)))
+    return np.array(keras.ops.convert_to_numpy(getattr(variable, "value", variable)))  # not a view: it will change
 
 
 def _rate(learning_rate) -> float | None:

@@ -194,7 +194,7 @@ class SaveTraining(keras.callbacks.Callback):
         """The state of callbacks, and metrics and the optimizer's numbers (iterations, rate), which they may change."""
         states, arrays = self.callback_state.read()
         arrays |= {f"metrics/{i:05d}": _numpy(v) for i, v in enumerate(self.model.metrics_variables)}
-        numbers = {f"optimizer/{i:05d}": v for i, v in enumerate(self.model.optimizer.variables) if not v.shape}
+        numbers = {f"optimizer/{i:05d}": v for i, v in enumerate(self.model.optimizer.variables) if len(v.shape) == 0}
         return states, arrays | {name: _numpy(variable) for name, variable in numbers.items()}
 
     def _remember_files(self) -> None:
@@ -225,7 +225,7 @@ def _random_variables(model) -> list:
     """The states of seed generators."""
     known = {id(variable) for variable in [*model.weights, *model.metrics_variables]}
     others = [variable for variable in model.non_trainable_variables if id(variable) not in known]
-    return [variable for variable in others if variable.shape == (2,) and "int" in variable.dtype]
+    return [variable for variable in others if tuple(variable.shape) == (2,) and "int" in variable.dtype]
 
 
 def _keys(state: TrainState, kind: str) -> list[str]:

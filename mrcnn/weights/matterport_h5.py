@@ -10,6 +10,8 @@ The layer in a wrapper (TimeDistributed) is stored under the wrapper's name.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import h5py
 import keras
@@ -42,8 +44,20 @@ def save_matterport_h5(model: keras.Model, path: str | os.PathLike) -> None:
         >>> [array.shape for array in stored["fc"]]
         [(2, 3), (3,)]
     """
-    with replacing(path, durable=True) as unfinished, h5py.File(unfinished, "w") as file:
+    with replacing(path, durable=True) as unfinished, new_h5(unfinished) as file:
         write_matterport_h5(file, model)
+
+
+@contextmanager
+def new_h5(path: str | os.PathLike) -> Iterator[h5py.File]:
+    """Opens a new HDF5 file. Raises OSError if it can't be written, e.g. because the disk is full."""
+    try:
+        with h5py.File(path, "w") as file:
+            yield file
+    except RuntimeError as error:
+        if "ref count" not in str(error):  # h5py's error if the last bytes can't be written
+            raise
+        raise OSError(str(error)) from error
 
 
 def write_matterport_h5(file: h5py.File, model: keras.Model) -> None:

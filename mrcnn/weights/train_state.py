@@ -21,7 +21,7 @@ import numpy as np
 
 from mrcnn.io import replacing
 
-from .matterport_h5 import write_matterport_h5
+from .matterport_h5 import new_h5, write_matterport_h5
 
 STATE_FILE = "last.train.h5"
 MARK = b"mrcnn-sha256:"
@@ -53,7 +53,7 @@ def write_state(path: str | os.PathLike, model: keras.Model, state: TrainState) 
         OSError: the file can't be written.
     """
     with replacing(path, durable=True) as unfinished:
-        with h5py.File(unfinished, "w") as file:
+        with new_h5(unfinished) as file:
             write_matterport_h5(file, model)
             file.attrs[EPOCH], file.attrs[STEP] = state.epoch, state.step
             group = file.create_group(GROUP)

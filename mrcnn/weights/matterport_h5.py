@@ -9,6 +9,7 @@ The layer in a wrapper (TimeDistributed) is stored under the wrapper's name.
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,14 +51,18 @@ def save_matterport_h5(model: keras.Model, path: str | os.PathLike) -> None:
 
 @contextmanager
 def new_h5(path: str | os.PathLike) -> Iterator[h5py.File]:
-    """Opens a new HDF5 file. Raises OSError if it can't be written, e.g. because the disk is full."""
-    try:
-        with h5py.File(path, "w") as file:
-            yield file
-    except RuntimeError as error:
-        if "ref count" not in str(error):  # h5py's error if the last bytes can't be written
-            raise
-        raise OSError(str(error)) from error
+    """Opens a new HDF5 file, which is written to the disk at the end.
+
+    It is made in memory: when the disk is full, the HDF5 library ends the process instead of raising an error.
+
+    Raises:
+        OSError: the file can't be written.
+    """
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        yield file
+    with open(path, "wb") as target:
+        target.write(content.getbuffer())
 
 
 def write_matterport_h5(file: h5py.File, model: keras.Model) -> None:

@@ -92,7 +92,7 @@ class NativeModel(keras.Model):
             filepath: the file to write, or the folder for a SavedModel.
             format: "onnx", "litert", "tf_saved_model" or "openvino".
             verbose: whether to print what was written; None: yes.
-            **options: of `mrcnn.export.export_model`: `images`, `dataset`, `image_size`, `batch_size`.
+            **options: of `mrcnn.export.export_model`: `images`, `dataset`, `image_size`, `batch_size`, `int8`.
 
         Returns:
             The largest errors, as in `parity.json` beside the file.
@@ -103,5 +103,7 @@ class NativeModel(keras.Model):
         record = export_model(self, filepath, format, **options)
         if verbose is not False:
             errors = ", ".join(f"{name} {error:.1e}" for name, error in record["errors"].items())
-            print(f"Saved {filepath}. Largest differences from Keras on {record['images']} images: {errors}")
+            print(
+                f"Saved {filepath}. Largest differences from Keras on {record['images']} images: {errors or 'see AP'}"
+            )
         return record

@@ -137,6 +137,8 @@ def test_an_export_that_is_wrong_is_refused_with_the_stage(model, tmp_path, monk
     "options, message",
     [
         ({"format": "coreml"}, "format is 'coreml'; expected one of 'onnx', 'litert'"),
+        ({"format": "litert", "int8": True}, "pass a dataset"),
+        ({"format": "onnx", "int8": True}, "int8 is for"),
         ({"format": "saved_model", "image_size": (64, 100)}, r"image_size is \(64, 100\); .* multiples of 64"),
         ({"format": "saved_model", "images": []}, "images is empty"),
     ],
@@ -156,6 +158,7 @@ def test_photos_without_a_largest_size_need_an_image_size(model, tmp_path, monke
 @pytest.mark.parametrize(
     "arguments, message",
     [
+        (["--int8", "--format", "litert"], "needs"),
         (["--size", "800"], "such as"),
         (["--format", "coreml"], "coreml"),
     ],

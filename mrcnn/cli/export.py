@@ -24,6 +24,7 @@ def export(
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Annotated images: AP is measured before and after.")] = None,
     split: Annotated[str | None, typer.Option(help="The split of --data to use, such as val.")] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="LiteRT: 8-bit; needs --images and --data.")] = False,
     batch: Annotated[int | None, typer.Option(min=1, help="Images at once; without it any, or 1 for LiteRT.")] = None,
     size: Annotated[str | None, typer.Option(metavar="HxW", help="Size of the input, such as 800x1344.")] = None,
     settings: options.SettingsOption = None,
@@ -35,6 +36,8 @@ def export(
     folder also gets parity.json with the largest differences, and mrcnn_runtime.py, which runs the model on photos.
     """
     image_size = parse_size(size)
+    if int8 and (to is not Format.litert or data is None or photos is None):
+        raise typer.BadParameter("--int8 is for --format litert; it needs --images, for ranges, and --data, for AP.")
     output.start_backend()
     from mrcnn.cli.evaluate import open_for
     from mrcnn.cli.inputs import find_sources
@@ -47,7 +50,7 @@ def export(
     with output.prints_to_stderr():
         record = opened.export(
             folder / name, to.value, verbose=False, images=images, dataset=dataset, image_size=image_size,
-            batch_size=batch,
+            batch_size=batch, int8=int8,
         )  # fmt: skip
     if as_json:
         output.print_json(record)

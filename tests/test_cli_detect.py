@@ -136,6 +136,20 @@ def test_settings_and_the_lowest_score_take_effect(run, photos, tmp_path):
     assert json.loads(run(*arguments, "--set", "DETECTION_MIN_CONFIDENCE=1").stdout)["objects"] == 0
 
 
+def test_a_folder_with_the_name_of_a_word_is_not_the_weights(run, tmp_path, monkeypatch):
+    """A dataset in the folder "shapes" was taken for a run, and for an exported model."""
+    from mrcnn.cli.models import weights_path
+
+    (tmp_path / "shapes").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert weights_path("shapes") is None
+    assert json.loads(run("info", "shapes", "--json").stdout)["class_count"] == 4
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mask_rcnn_cells_0009.h5").touch()
+    (tmp_path / "run" / "mask_rcnn_cells_0010.h5").touch()
+    assert weights_path("run").name == "mask_rcnn_cells_0010.h5"
+
+
 class DislikesBlack:
     """A model that refuses a batch with a black photo, as ours refuses photos with the wrong number of bands."""
 

@@ -90,10 +90,13 @@ def test_small_objects_keep_their_pixels(side, on_gpu, size):
 @pytest.mark.parametrize("side", [5, 20, 40, 200])
 def test_anchors_fit_the_objects(side):
     settings = planned(side).settings
-    scaled = side * settings["IMAGE_MAX_DIM"] / 640
+    scaled = max(side * settings["IMAGE_MAX_DIM"] / 640, 8)  # twice the finest stride
     scales = settings["RPN_ANCHOR_SCALES"]
     assert len(scales) == 5 and all(a < b for a, b in itertools.pairwise(scales))
     assert min(abs(math.log2(scale / scaled)) for scale in scales) < 0.5
+    assert all(scale >= 2 * stride for scale, stride in zip(scales, (4, 8, 16, 32, 64))), (
+        "no object between two anchors"
+    )
     Config(NAME="x", NUM_CLASSES=2, **settings).validate()
 
 

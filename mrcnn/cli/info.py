@@ -49,9 +49,9 @@ def describe(file: str) -> dict[str, Any]:
     from mrcnn.weights.downloads import SHIPPED, WORDS, pretrained
 
     path = Path(file)
-    if not path.exists() and file in SHIPPED:
+    if file in SHIPPED and not path.is_file():
         return {"word": file} | describe_weights(Path(pretrained(file)))
-    if not path.exists() and file in WORDS:
+    if file in WORDS and not path.is_file():
         return describe_word(file)
     if not path.exists():
         raise FileNotFoundError(f"{file}: no such file; expected a path or one of the words {', '.join(WORDS)}.")

@@ -66,9 +66,9 @@ def open_model(weights: str, mode: str = "inference", **settings: Any) -> MaskRC
 
     settings = {"IMAGES_PER_GPU": 1, "GPU_COUNT": 1, **settings}
     with output.prints_to_stderr():
-        path = last_checkpoint(Path(weights)) if Path(weights).is_dir() else Path(weights)
-        if not path.exists():
-            if path.suffix in (".h5", ".keras", ".pth", ".pkl", ".safetensors"):
+        path = weights_path(weights)
+        if path is None or not path.exists():
+            if path is not None and path.suffix in (".h5", ".keras", ".pth", ".pkl", ".safetensors"):
                 raise FileNotFoundError(f"{weights}: no such file.")
             model = MaskRCNN.from_preset(weights, mode, **settings)
         else:
@@ -83,6 +83,19 @@ def open_model(weights: str, mode: str = "inference", **settings: Any) -> MaskRC
     if not model.class_names:
         model.class_names = ["BG", *(f"class {i}" for i in range(1, model.config.NUM_CLASSES))]
     return model
+
+
+def weights_path(weights: str) -> Path | None:
+    """The file that `--weights` names: of a run's folder, its last checkpoint. None for a word such as "shapes".
+
+    A folder that has the name of a word, such as a dataset's folder "shapes", is not meant.
+    """
+    from mrcnn.weights import WORDS
+
+    path = Path(weights)
+    if weights in WORDS and not path.is_file():
+        return None
+    return last_checkpoint(path) if path.is_dir() else path
 
 
 def last_checkpoint(folder: Path) -> Path:

@@ -23,7 +23,13 @@ SMALLEST_SIZE, LARGEST_ON_CPU, LARGEST_ON_GPU = 128, 512, 1024  # pixels
 LARGEST_ENLARGEMENT = 2  # of the images; enlarging adds no detail
 SMALLEST_SIDE = 16  # pixels that small objects should have for the network: 4 cells of its finest feature map
 SMALL, LARGE = 5, 95  # percentiles of sides that the anchors span
-LEVELS = 5  # anchor scales, one for each of P2..P6
+LEAST_ANCHORS = (
+    8,
+    16,
+    32,
+    64,
+    128,
+)  # pixels, of P2..P6: twice the strides; between smaller ones objects would be missed
 USUAL_RATIOS = [0.5, 1, 2]
 WIDE_OBJECT = 28  # pixels; masks of larger objects get 28 x 28 cells instead of 14 x 14
 IMAGE_VIEWS = 4000  # images that a training from "shapes" sees, with repetitions
@@ -135,8 +141,8 @@ def choose_anchors(plan: Plan, summary: DatasetSummary, start: Start) -> None:
         )
         return
     middle = math.sqrt(low * high)
-    scales = np.geomspace(max(4, min(low, middle / 2)), max(high, middle * 2), LEVELS)
-    scales = [int(scale) for scale in np.rint(scales)]
+    scales = np.geomspace(min(low, middle / 2), max(high, middle * 2), len(LEAST_ANCHORS))
+    scales = [int(scale) for scale in np.rint(np.maximum(scales, LEAST_ANCHORS))]
     ratios = USUAL_RATIOS
     thin, wide = np.percentile(summary.aspect_ratios, (10, 90))
     if thin < 0.3 or wide > 3:

@@ -30,8 +30,8 @@ def choose_start(weights: str | None, on_gpu: bool) -> Start:
     Raises:
         FileNotFoundError, ValueError: There are no such weights.
     """
-    from mrcnn.weights import pretrained, read_settings
-    from mrcnn.weights.downloads import PRETRAINED, WORDS
+    from mrcnn.cli.models import weights_path
+    from mrcnn.weights import PRETRAINED, WORDS, pretrained, read_settings
     from mrcnn.weights.readers import open_weights
 
     if weights is None:
@@ -41,21 +41,17 @@ def choose_start(weights: str | None, on_gpu: bool) -> Start:
         reason = "as given"
     if weights == NO_WEIGHTS:
         return Start(None, read_settings(pretrained(SMALL)), "as given; the network is that of shapes", "small")
-    path = Path(weights)
-    if path.is_dir():
-        from mrcnn.cli.models import last_checkpoint
-
-        path = last_checkpoint(path)
-    if not path.exists():
+    path = weights_path(weights)
+    if path is None:
         if weights == SMALL:
             return Start(weights, read_settings(pretrained(weights)), reason, "small")
-        if weights not in WORDS:
-            raise FileNotFoundError(
-                f"--weights {weights}: no such file; expected a path, none, or one of {', '.join(WORDS)}."
-            )
         if weights not in PRETRAINED:
             return Start(weights, {}, reason, "trained")
         path = Path(pretrained(weights))
+    if not path.exists():
+        raise FileNotFoundError(
+            f"--weights {weights}: no such file; expected a path, none, or one of {', '.join(WORDS)}."
+        )
     with open_weights(path) as file:
         layers, network = set(file.layers), file.network
     if network is not None:
@@ -76,7 +72,7 @@ def build(start: Start, settings: dict[str, Any], class_names: Sequence[str], mo
     from mrcnn.config import Config
     from mrcnn.model import MaskRCNN
     from mrcnn.nn.heads import CLASS_DEPENDENT_LAYERS
-    from mrcnn.weights import find_pretrained, read_class_names
+    from mrcnn.weights import pretrained, read_class_names
     from mrcnn.weights.presets import PRESETS
 
     settings = {**settings, "NUM_CLASSES": len(class_names)}
@@ -86,7 +82,7 @@ def build(start: Start, settings: dict[str, Any], class_names: Sequence[str], mo
         )
     model = MaskRCNN("training", Config.from_json({**start.base, **settings}), str(model_dir))
     if start.weights is not None:
-        path = find_pretrained(start.weights)
+        path = pretrained(start.weights) if start.weights == SMALL else start.weights
         same = list(class_names) == read_class_names(path)
         model.load_weights(path, by_name=True, exclude=None if same else list(CLASS_DEPENDENT_LAYERS))
     model.class_names = list(class_names)

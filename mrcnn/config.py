@@ -107,7 +107,11 @@ class Config(TrainingSettings, NetworkSettings, DerivedSettings):
         effect=GRAPH,
     )
     BACKBONE = Setting(
-        "resnet101", "The backbone: a name, or a function like `mrcnn.model.resnet_graph`.", BACKBONE, effect=GRAPH
+        "resnet101",
+        "The backbone: a name, a function like `mrcnn.model.resnet_graph`, or a Keras model with `pyramid_outputs`,"
+        " such as a KerasHub backbone.",
+        BACKBONE,
+        effect=GRAPH,
     )
     COMPUTE_BACKBONE_SHAPE = Setting(
         None,

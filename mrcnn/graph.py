@@ -24,9 +24,11 @@ from mrcnn.nn.detections import DetectedBoxes, DetectionLayer, FilledRows
 from mrcnn.nn.fpn import fpn_graph
 from mrcnn.nn.heads import ClassHead, MaskHead
 from mrcnn.nn.level_proposals import LevelProposalLayer
+from mrcnn.nn.native_inputs import MoldedImages, NamedDetections, TrainingInputs
 from mrcnn.nn.precision import computing_in
 from mrcnn.nn.proposals import ProposalLayer
 from mrcnn.nn.rpn import rpn_over_pyramid
+from mrcnn.nn.rpn_targets import RPNTargetLayer
 from mrcnn.nn.targets import DetectionTargetLayer, FirstRows, NormBoxes
 from mrcnn.ops.anchors import backbone_shapes
 from mrcnn.ops.nms import suppression_groups
@@ -222,6 +224,31 @@ def class_heads_in_training(stages: Stages, config, sampled: tuple, truth: list)
             )
             sampled = match([refined, *truth])
     return outputs
+
+
+def training_inputs(config) -> TrainingInputs:
+    """Images and their objects, as `fit` takes them -> the inputs of `training_graph` by name."""
+    mini_mask_shape = config.MINI_MASK_SHAPE if config.USE_MINI_MASK else None
+    rpn_targets = RPNTargetLayer(config, name="rpn_targets")
+    return TrainingInputs(molded_images(config), rpn_targets, mini_mask_shape, name="training_inputs")
+
+
+def photo_graph(detector: keras.Model, config) -> tuple[keras.KerasTensor, dict]:
+    """Images in the size of the network -> detections by name; `detector` is the network of `detector_graph`."""
+    images = keras.Input((None, None, config.IMAGE_CHANNEL_COUNT), name="images")
+    molded, meta = molded_images(config)(images)
+    rules = config.convention
+    name = NamedDetections(config.DETECTION_MAX_INSTANCES, rules.box_offset, rules.whole_pixels, name="detections")
+    return images, name([*detector([molded, meta]), molded])
+
+
+def molded_images(config) -> MoldedImages:
+    """The layer that subtracts the mean, and refuses images that `detect` would resize."""
+    fixed = config.IMAGE_RESIZE_MODE in ("square", "crop")
+    return MoldedImages(
+        config.MEAN_PIXEL, config.NUM_CLASSES, config.IMAGE_RANGE, config.IMAGE_SHAPE[:2] if fixed else None,
+        1 if config.BOX_HEAD == "c4" else config.convention.size_multiple, name="molded_images",
+    )  # fmt: skip
 
 
 def build_model(mode: str, config) -> keras.Model:

@@ -23,7 +23,7 @@ from mrcnn.config import Config
 from mrcnn.config_checks import warn_of_contradictions
 from mrcnn.data.class_names import check_same_classes
 from mrcnn.distribution import find_devices
-from mrcnn.graph import build_stages, detection_graph, set_thresholds, training_graph
+from mrcnn.graph import build_stages, detection_graph, set_thresholds, training_graph, training_inputs
 from mrcnn.inference import activations, molding
 from mrcnn.inference.detector import Detector
 from mrcnn.inference.results import Detections
@@ -89,11 +89,13 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel):
                 inputs, outputs = graph(stages, config)
             super().__init__(inputs=inputs, outputs=outputs, **{"name": "mask_rcnn", **kwargs})
             means = training.loss_means() if mode == "training" else []
+            self.training_inputs = training_inputs(config) if mode == "training" else None
         unwrap_build(self)
         self.mode, self.config, self.model_dir = mode, config, str(model_dir)
         self.devices = devices
         self.process_id = os.getpid()
         self.stages = stages
+        self.input_spec = None  # photos are inputs, too
         self._detector = Detector(stages, devices, config.IMAGE_SHAPE)
         of_mode = TRAINING_GRAPH if mode == "training" else DETECT
         in_graph = ["MEAN_PIXEL"] if config.BACKBONE == "mobilenet_v2" else []  # it has a normalization of its own
@@ -253,6 +255,7 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel):
 
     # ---- Weights -----------------------------------------------------------------------------------------------------
     from_preset = classmethod(weights.from_preset)
+    save_to_preset = eagerly(weights.save_to_preset)
 
     @eagerly
     def load_weights(self, filepath, by_name=False, exclude=None, **kwargs) -> weights.LoadReport:

@@ -1,9 +1,21 @@
-"""`NativeModel`: what `MaskRCNN` does as a Keras model: `compile`, `fit`, `evaluate`, `predict`."""
+"""`NativeModel`: what `MaskRCNN` does as a Keras model: `compile`, `fit`, `evaluate`, `predict`, `model(photos)`.
+
+Keras's methods take two kinds of data:
+
+    photos     an array [B, H, W, channels] or a list of photos; for training (photos, {"boxes", "labels", "masks"})
+    molded     matterport's inputs by position or name, as from `DataGenerator`: molded images, metas, RPN targets...
+
+What is done where: photos with values are resized and padded in NumPy, exactly as by `detect`, so `predict(photos)`,
+`model(photos)` and `detect(photos)` give the same numbers. Training, and a symbolic `model(photos)` (in `tf.function`,
+`jax.jit` or a functional model), are graphs from the first layer on: `nn.native_inputs` subtracts the mean and chooses
+the RPN's targets on the device. They don't resize, and refuse images of another size than the network sees.
+"""
 
 from __future__ import annotations
 
 from functools import wraps
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -11,14 +23,72 @@ import keras
 from mrcnn import training
 from mrcnn.compat import methods as scripts
 from mrcnn.compat.methods import eagerly, follows_settings
+from mrcnn.evaluation.evaluate import min_confidence
+from mrcnn.evaluation.metric import MeanAveragePrecision
 from mrcnn.export import export_model
+from mrcnn.graph import photo_graph
+from mrcnn.inference import photos
 from mrcnn.keras_private import symbolic_build
+from mrcnn.ops.kernels import is_symbolic
+from mrcnn.settings import FOLLOWED_BY_DETECT
 from mrcnn.training.losses_by_name import total_loss
+
+FROM_SAMPLE = ("input_image_meta", "input_rpn_match", "input_rpn_bbox")  # inputs that the losses need
+
+
+def is_sample(x) -> bool:
+    """Whether x is a dict of images, boxes, labels and masks."""
+    return isinstance(x, dict) and "images" in x
+
+
+def as_sample(data):
+    """Moves the truth of `(images, {"boxes", "labels", "masks"})` to the inputs, as the heads train on it."""
+    x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
+    return ({"images": x, **y}, None, weight) if isinstance(y, dict) and "boxes" in y else data
 
 
 class NativeModel(keras.Model):
     """Keras's methods of `MaskRCNN`."""
 
+    _measured = SimpleNamespace(metrics=[])  # of `compile`
+
+    # ---- Calling -----------------------------------------------------------------------------------------------------
+    def __call__(self, inputs, *args, **kwargs):
+        """Detects on photos (see `predict`); or runs the graph of the model's mode on molded inputs.
+
+        Args:
+            inputs: [B, H, W, channels] array or tensor, or a list of photos of any sizes. A symbolic tensor must have
+                the size that the network sees. Other inputs: as for any Keras model.
+
+        Returns:
+            For photos, the dict of `predict`, of tensors.
+        """
+        if not photos.are_photos(inputs):
+            return super().__call__(inputs, *args, **kwargs)
+        if is_symbolic(inputs):
+            return self._photo_network()(inputs)
+        return {name: keras.ops.convert_to_tensor(x) for name, x in self.predict_on_batch(inputs).items()}
+
+    def call(self, inputs, training=None, mask=None, **kwargs):
+        if is_sample(inputs):
+            if self.mode != "training":
+                raise ValueError('This model is for "inference"; training needs MaskRCNN(mode="training", ...).')
+            inputs = self.training_inputs(inputs)
+            outputs = super().call(inputs, training=training, **kwargs)
+            return outputs | {name: inputs[name] for name in FROM_SAMPLE}
+        if photos.are_photos(inputs):
+            return self._photo_network()(inputs)
+        return super().call(inputs, training=training, mask=mask, **kwargs)
+
+    def _photo_network(self) -> keras.Model:
+        """The graph from photos to named detections; it shares the layers of `detector()`."""
+        network = self.detector()
+        holder = self.__dict__.setdefault("_photo_networks", SimpleNamespace(of=None, network=None))
+        if holder.of is not network:  # hidden from Keras, which would track the layers twice
+            holder.of, holder.network = network, keras.Model(*photo_graph(network, self.config), name="photos")
+        return holder.network
+
+    # ---- Training ----------------------------------------------------------------------------------------------------
     @eagerly
     def compile(self, optimizer=None, loss=None, loss_weights=None, *args, learning_rate=None, momentum=None, **kwargs):
         """Keras's `compile(optimizer, ...)`, or matterport's `compile(learning_rate, momentum)`.
@@ -28,50 +98,77 @@ class NativeModel(keras.Model):
             loss, loss_weights: not accepted, as the model has its own losses; weigh them with `LOSS_WEIGHTS`. Lists
                 of None, as in copies of matterport's `compile`, mean "none".
             learning_rate, momentum: of the default optimizer; None: those of the Config.
-            *args, **kwargs: of `keras.Model.compile`.
+            *args, **kwargs: of `keras.Model.compile`. `metrics=[MeanAveragePrecision()]` adds AP to `evaluate`.
         """
         if training.is_learning_rate(optimizer):
             learning_rate, momentum, optimizer, loss = optimizer, loss if momentum is None else momentum, None, None
         training.refuse_losses(loss=loss, loss_weights=loss_weights)
         if keras.backend.backend() == "tensorflow":
             kwargs.setdefault("jit_compile", False)
+        given = kwargs.get("metrics")
+        given = list(given) if isinstance(given, (list, tuple)) else [] if given is None else [given]
+        kwargs["metrics"] = [m for m in given if not isinstance(m, MeanAveragePrecision)] or None
+        # In a namespace, because Keras would run a metric that is an attribute inside the compiled step.
+        self._measured = SimpleNamespace(metrics=[m for m in given if isinstance(m, MeanAveragePrecision)])
+        if args:
+            del kwargs["metrics"]
         with self.devices.scope():
             if optimizer is None:
                 optimizer = training.default_optimizer(self.config, learning_rate, momentum)
             super().compile(self.devices.adopt(keras.optimizers.get(optimizer)), None, None, *args, **kwargs)
             self.devices.add_before_clipping(self.optimizer)
 
-    @follows_settings
-    @wraps(keras.Model.fit)
-    def fit(self, x=None, *args, **kwargs):
-        x = training.fit_arguments(x, kwargs, self.devices)
-        self.build_optimizer()  # TensorFlow traces a step twice if the first trace creates variables
-        with self.devices.scope():
-            return super().fit(x, *args, **kwargs)
-
-    @follows_settings
-    @wraps(keras.Model.evaluate)
-    def evaluate(self, x=None, *args, **kwargs):
-        x = training.evaluate_arguments(x, kwargs, self.devices)
-        with self.devices.scope():
-            return super().evaluate(x, *args, **kwargs)
-
-    @follows_settings
-    @wraps(keras.Model.predict)
-    def predict(self, x, *args, **kwargs):
-        return super().predict(scripts.without_anchors(self, x), *args, **kwargs)
-
-    predict_on_batch = follows_settings(keras.Model.predict_on_batch)
-    train_on_batch = follows_settings(keras.Model.train_on_batch)
-    test_on_batch = follows_settings(keras.Model.test_on_batch)
+    def get_compile_config(self) -> dict | None:
+        config = super().get_compile_config()
+        if config and self._measured.metrics:
+            metrics = [keras.saving.serialize_keras_object(metric) for metric in self._measured.metrics]
+            config["metrics"] = [*(config.get("metrics") or []), *metrics]
+        return config
 
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.build_optimizer()
 
+    @follows_settings
+    def fit(self, x=None, y=None, batch_size=None, *args, **kwargs) -> keras.callbacks.History:
+        """Trains the layers that are trainable, as any Keras model; `train` is matterport's form.
+
+        Args:
+            x: Images [N, H, W, channels] in the size that the network sees, values 0..255; or a `tf.data.Dataset`,
+                `keras.utils.PyDataset` or generator of batches `(images, truth)`; or a `DataGenerator`.
+            y: For an array x, the truth, a dict:
+                `boxes` [N, G, (y1, x1, y2, x2)] pixels, y2 and x2 exclusive;
+                `labels` [N, G], 1 to C - 1; 0 or -1 is padding;
+                `masks` [N, H, W, G], not 0 where the object is, or mini masks (`ops.masks.minimize_mask`);
+                `is_crowd` [N, G], optional, not 0 for regions of many objects.
+            batch_size: For arrays; None: `Config.BATCH_SIZE`.
+            *args, **kwargs: Of `keras.Model.fit`.
+
+        Raises:
+            ValueError: The model is for inference, or images or masks have another size.
+        """
+        x = training.fit_arguments(x, kwargs, self.devices)
+        self.build_optimizer()  # TensorFlow traces a step twice if the first trace creates variables
+        with self.devices.scope():
+            return super().fit(x, y, self._batch_size(x, batch_size), *args, **kwargs)
+
+    def _batch_size(self, x, batch_size: int | None) -> int | None:
+        return self.config.BATCH_SIZE if batch_size is None and photos.are_photos(x) else batch_size
+
+    def train_step(self, *args):
+        *state, data = args  # on JAX, the state comes first
+        return super().train_step(*state, as_sample(data))
+
+    def test_step(self, *args):
+        *state, data = args
+        return super().test_step(*state, as_sample(data))
+
+    train_on_batch = follows_settings(keras.Model.train_on_batch)
+    test_on_batch = follows_settings(keras.Model.test_on_batch)
+
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The weighted sum of the five losses, plus weight decay. Called by `fit` and `evaluate`."""
-        return total_loss(self, x, y_pred, self._loss_means, sample_weight)
+        return total_loss(self, y_pred if is_sample(x) else x, y_pred, self._loss_means, sample_weight)
 
     def build_optimizer(self) -> None:
         """Creates the optimizer's variables, if the model is compiled and they don't exist yet."""
@@ -82,6 +179,77 @@ class NativeModel(keras.Model):
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         symbolic_build(self)
 
+    # ---- Evaluating and predicting -----------------------------------------------------------------------------------
+    @follows_settings
+    def evaluate(self, x=None, y=None, batch_size=None, *args, **kwargs):
+        """Computes the losses, and AP if the model was compiled with `metrics=[MeanAveragePrecision()]`.
+
+        Args: as of `fit`; the others are those of `keras.Model.evaluate`. For AP, the data are read twice, and masks
+            are those of the whole image.
+
+        Returns:
+            As of `keras.Model.evaluate`; AP comes last.
+        """
+        data, size, steps = (x, y), self._batch_size(x, batch_size), kwargs.get("steps")
+        return_dict = kwargs.pop("return_dict", False)
+        x = training.evaluate_arguments(x, kwargs, self.devices)
+        with self.devices.scope():
+            logs = super().evaluate(
+                x, y, size, *args, return_dict=return_dict or bool(self._measured.metrics), **kwargs
+            )
+        for metric in self._measured.metrics:
+            metric.reset_state()
+            with min_confidence(self, metric.min_score):
+                for images, truth in photos.batches_with_truth(*data, size, steps):
+                    found = self.predict_on_batch(images)
+                    metric.update_state(truth, found, mask_paste=self.config.convention.mask_paste)
+            logs |= metric.result()
+        return list(logs.values()) if self._measured.metrics and not return_dict else logs
+
+    @eagerly
+    def predict(self, x, batch_size=None, verbose="auto", steps=None, callbacks=None):
+        """Detects on photos; or runs the graph of the model's mode on molded inputs, as matterport's `predict`.
+
+        Args:
+            x: Photos of any sizes: [N, H, W, channels], or a list (also of paths); or a `tf.data.Dataset`,
+                `keras.utils.PyDataset` or other iterable of batches of photos, or of `(photos, truth)`. Or
+                `[molded_images, image_metas]`.
+            batch_size: For arrays and lists; None: `Config.BATCH_SIZE`.
+            verbose, steps, callbacks: Of `keras.Model.predict`; photos take no callbacks.
+
+        Returns:
+            For photos a dict, the same numbers as of `detect`; D is `DETECTION_MAX_INSTANCES`:
+                `boxes` [N, D, (y1, x1, y2, x2)] float32, pixels of the photo as given;
+                `classes` [N, D] int32; `scores` [N, D] float32, best first;
+                `masks` [N, D, 28, 28] float32, the probability of the object inside its box, for
+                `ops.masks.paste_masks(masks[i][valid[i]], boxes[i][valid[i]].astype(int), shape)`;
+                `valid` [N, D] bool: the rows that are detections; the others are 0.
+        """
+        batches, x = photos.batches_of_photos(x, batch_size or self.config.BATCH_SIZE, steps)
+        if batches is None:
+            self._follow_settings("predict")
+            x = scripts.without_anchors(self, x)
+            return super().predict(x, batch_size=batch_size, verbose=verbose, steps=steps, callbacks=callbacks)
+        if callbacks:
+            raise ValueError("predict takes no callbacks for photos; call it for each batch instead.")
+        bar = keras.utils.Progbar(steps, unit_name="batch", verbose=int(verbose in ("auto", 1, True)))
+        found = []
+        for batch in batches:
+            found.append(self.predict_on_batch(batch))
+            bar.update(len(found), finalize=False)
+        bar.update(len(found), finalize=True)
+        return photos.concatenate(found)
+
+    @eagerly
+    @wraps(keras.Model.predict_on_batch)
+    def predict_on_batch(self, x):
+        if photos.are_photos(x):
+            self._follow_settings("predict", FOLLOWED_BY_DETECT)
+            return photos.detect_by_name(self._detector, x, self.config, self.class_names)
+        self._follow_settings("predict_on_batch")
+        return super().predict_on_batch(x)
+
+    # ---- Exporting ---------------------------------------------------------------------------------------------------
     @follows_settings
     def export(
         self, filepath: str | Path, format: str = "tf_saved_model", verbose: bool | None = None, **options: Any

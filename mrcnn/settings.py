@@ -185,7 +185,7 @@ class FixedSettings:
     def __init__(self, config, *effects: str, also: Iterable[str] = ()):
         names = [name for name, setting in config.settings_table.items() if setting.effect in effects]
         names += also
-        self.values = {name: copy.copy(getattr(config, name)) for name in names}
+        self.values = {name: _kept(getattr(config, name)) for name in names}
 
     def changed(self, config) -> list[str]:
         """Names of the settings that have another value in `config` now."""
@@ -203,6 +203,11 @@ class FixedSettings:
                 f" {getattr(config, name)!r} now. It is part of the graph that {method} runs and cannot change{hint}."
                 " Set it back, or build a new MaskRCNN and load the weights into it."
             )
+
+
+def _kept(value: Any) -> Any:
+    """A copy of what can change in place; others, such as a backbone, are only the same if they are the same object."""
+    return copy.copy(value) if isinstance(value, (list, dict, set, np.ndarray)) else value
 
 
 def near_miss(name: str, known: Iterable[str]) -> str | None:

@@ -160,8 +160,9 @@ class ScriptModel(keras.Model):
         return self
 
     def __dir__(self):
-        # Keras finds what to save through `dir`, and would follow `keras_model` round and round.
-        return [name for name in super().__dir__() if name != "keras_model"]
+        # Keras finds what to save through `dir`: it would follow `keras_model` round and round, and other versions of
+        # this package don't have `training_inputs`, which has no weights.
+        return [name for name in super().__dir__() if name not in ("keras_model", "training_inputs")]
 
     def save(self, filepath, *args, **kwargs):
         """Keras's `save`, to a `.keras` file."""

@@ -4,11 +4,14 @@
     report = evaluate_predictions(dataset, "results.json")  or results in COCO's form
     print(report.mask_ap)
     fit(..., callbacks=[EvaluateDataset(dataset_val)])      and while training
+    compile(metrics=[MeanAveragePrecision()])               or as a metric of `evaluate` and `fit`
 
 `coco_protocol` is COCO's protocol; `matterport_metrics` has matterport's measures of one image (`compute_ap`...).
 """
 
 from __future__ import annotations
+
+from importlib import import_module
 
 from mrcnn.evaluation.compare import Comparison, compare
 from mrcnn.evaluation.evaluate import evaluate_dataset, evaluate_predictions
@@ -16,10 +19,10 @@ from mrcnn.evaluation.matterport_metrics import *  # noqa: F403
 from mrcnn.evaluation.report import Report
 from mrcnn.evaluation.semantic import semantic_map, semantic_scores
 
+KERAS_NAMES = {"EvaluateDataset": "callback", "MeanAveragePrecision": "metric"}  # their modules import Keras
+
 
 def __getattr__(name: str) -> type:
-    if name == "EvaluateDataset":  # imports Keras, so only on first use
-        from mrcnn.evaluation.callback import EvaluateDataset
-
-        return EvaluateDataset
+    if name in KERAS_NAMES:
+        return getattr(import_module(f"mrcnn.evaluation.{KERAS_NAMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -92,7 +92,7 @@ def evaluate_dataset(
     batch_size = batch_size or getattr(getattr(model, "config", None), "BATCH_SIZE", 1)
     batches = [image_ids[first : first + batch_size] for first in range(0, len(image_ids), batch_size)]
     collector, unannotated = Collector(boundary, settings=Settings(area_ranges, max_detections)), 0
-    with ResultsWriter(save, names) as writer, _bar(len(image_ids), progress) as bar, _min_confidence(model, min_score):
+    with ResultsWriter(save, names) as writer, _bar(len(image_ids), progress) as bar, min_confidence(model, min_score):
         for batch in batches:
             for image_id, found in _detect(model, dataset, batch, detection_area, min_score):
                 kept = _of_annotated_classes(found, names, image_id)
@@ -172,7 +172,7 @@ def _check_model(model, dataset, min_score: float | None) -> None:
 
 
 @contextmanager
-def _min_confidence(model, min_score: float | None) -> Iterator[None]:
+def min_confidence(model, min_score: float | None) -> Iterator[None]:
     """Sets `model.config.DETECTION_MIN_CONFIDENCE` for the block and restores it, also after an exception."""
     config, name = getattr(model, "config", None), "DETECTION_MIN_CONFIDENCE"
     if min_score is None or not hasattr(config, name):

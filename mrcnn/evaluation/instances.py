@@ -91,6 +91,11 @@ def truth_of(dataset: Dataset, image_id: int) -> Instances:
     stated = (info.get("height"), info.get("width"))
     masks, class_ids = load_masks(dataset, image_id, size=stated if all(stated) else None)
     check_class_ids(class_ids, dataset, image_id)
+    return truth_of_masks(masks, class_ids)
+
+
+def truth_of_masks(masks: np.ndarray, class_ids: np.ndarray) -> Instances:
+    """Ground-truth instances from masks [H, W, n] and class ids [n], negative for crowds. Empty masks are left out."""
     if not len(class_ids):
         return empty(masks.shape[:2])
     rles = encode_masks(masks)

@@ -47,7 +47,11 @@ class Detector:
         """`MaskRCNN.detect`. `report` is called with a text, then with the name and array of each input."""
         images = molding.list_photos(images)
         paths = [image if isinstance(image, (str, Path)) else None for image in images]
-        images = molding.read_photos(images)
+        found = self.detect_arrays(molding.read_photos(images), config, report, class_names)
+        return [Detections(*arrays, class_names=class_names, path=path) for arrays, path in zip(found, paths)]
+
+    def detect_arrays(self, images, config, report=None, class_names=None) -> list[tuple]:
+        """`detect` of photos that are read already: boxes, class_ids, scores and `SoftMasks` of each."""
         if not images:
             return []
         resized, metas, windows = molding.resize_inputs(images, config)
@@ -64,8 +68,8 @@ class Detector:
             detections, masks = self.predict(molded, metas[part], config, class_names)
             for i, image in enumerate(images[part]):
                 shapes = np.shape(image), resized[part.start].shape
-                found = molding.place_on_photo(detections[i], masks[i], *shapes, windows[part][i], config.convention)
-                results.append(Detections(*found, class_names=class_names, path=paths[part][i]))
+                places = *shapes, windows[part][i], config.convention
+                results.append(molding.place_on_photo(detections[i], masks[i], *places))
         return results
 
     def detect_molded(self, molded_images, image_metas, config, report=None, class_names=None) -> list[Detections]:

@@ -69,3 +69,19 @@ def has_accelerator() -> bool:
     import torch
 
     return torch.cuda.is_available() or torch.backends.mps.is_available()
+
+
+def is_symbolic(tensor: object) -> bool:
+    """Whether a tensor has no values yet: a `keras.KerasTensor`, or one inside `tf.function` or `jax.jit`."""
+    if isinstance(tensor, keras.KerasTensor):
+        return True
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return tf.is_tensor(tensor) and tf.is_symbolic_tensor(tensor)
+    if backend == "jax":
+        import jax
+
+        return isinstance(tensor, jax.core.Tracer)
+    return False

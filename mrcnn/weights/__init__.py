@@ -8,7 +8,8 @@ torch_zip       writes `.pth` files that torchvision and detectron2 load
 metadata        class names and settings stored with the weights
 presets         networks of torchvision and detectron2: addresses, settings, licences
 downloads       "coco", "torchvision_v2", ...: downloads and verifies files
-from_preset     builds the network of a word, and loads its weights
+from_preset     builds the network of a word or folder, and loads its weights
+preset_folder   writes and reads such a folder
 golden          outputs of the original networks, stage by stage, to compare with
 train_state     `last.train.h5`: weights and all that training needs to go on exactly
 checkpoints     names of run folders and checkpoints; finds the newest
@@ -23,6 +24,7 @@ from .load_by_name import load_weights_by_name
 from .load_report import LoadReport
 from .matterport_h5 import save_matterport_h5
 from .metadata import read_class_names, read_settings
+from .preset_folder import save_to_preset
 from .readers import read_state_dict, read_weights
 from .torch_zip import save_checkpoint, state_dict_of, write_state_dict
 from .train_state import STATE_FILE, TrainState, is_intact, read_state, write_state
@@ -51,6 +53,7 @@ __all__ = [
     "run_folder",
     "save_checkpoint",
     "save_matterport_h5",
+    "save_to_preset",
     "state_dict_of",
     "write_state",
     "write_state_dict",

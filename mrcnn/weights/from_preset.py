@@ -14,6 +14,7 @@ from mrcnn.nn.heads import CLASS_DEPENDENT_LAYERS
 from .coco_classes import COCO_80
 from .downloads import PRETRAINED, SHIPPED, WORDS, pretrained
 from .metadata import read_class_names, read_settings
+from .preset_folder import read_preset
 from .presets import PRESETS
 from .readers import open_weights
 
@@ -38,7 +39,8 @@ def from_preset(
 
     Args:
         model_class: `MaskRCNN`; `MaskRCNN.from_preset` passes it.
-        word: "torchvision_v2", "detectron2/mask_rcnn_R_50_FPN_3x", "coco", "shapes", ...
+        word: "torchvision_v2", "detectron2/mask_rcnn_R_50_FPN_3x", "coco", "shapes", ...; or a folder that
+            `save_to_preset` wrote.
         mode: "inference" or "training".
         num_classes: With the background, for other classes. Layers that depend on the classes get new weights then.
         classes: Names of other classes, without the background.
@@ -58,13 +60,19 @@ def from_preset(
         >>> MaskRCNN.from_preset("shapes").class_names
         ['BG', 'square', 'circle', 'triangle']
     """
-    if word not in (*PRESETS, *MATTERPORT, *SHIPPED):
+    folder = None
+    if os.path.isdir(word):
+        folder = os.fspath(word)
+        known_settings, names, path = read_preset(folder)
+    elif word not in (*PRESETS, *MATTERPORT, *SHIPPED):
         near = difflib.get_close_matches(str(word), WORDS, 1, 0.5)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         known = ", ".join((*MATTERPORT, *SHIPPED, *PRESETS))
-        raise ValueError(f"There is no preset {word!r}.{hint} Expected one of {known}.")
-    path = os.fspath(weights) if weights is not None else pretrained(word)
-    known_settings, names = _network(word, path)
+        raise ValueError(f"There is no preset or folder {word!r}.{hint} Expected one of {known}.")
+    if weights is not None or folder is None:
+        path = os.fspath(weights) if weights is not None else pretrained(word)
+    if folder is None:
+        known_settings, names = _network(word, path)
     trained_on = known_settings["NUM_CLASSES"]
     config_settings = {**known_settings, **settings}
     if classes is not None:
@@ -75,7 +83,7 @@ def from_preset(
     if num_classes is not None:
         config_settings["NUM_CLASSES"] = num_classes
     count = config_settings["NUM_CLASSES"]
-    config_settings.setdefault("NAME", word.split("/")[-1].lower())
+    config_settings.setdefault("NAME", os.path.basename(word).lower())
     names = names if names is not None and len(names) == count else None
     model = model_class(mode, Config(**config_settings), model_dir, class_names=names)
     exclude = [] if count == trained_on and classes is None else _of_classes(known_settings)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import runpy
+from pathlib import Path
+
+import cv2
 import keras
 import numpy as np
 import pytest
@@ -15,6 +19,7 @@ from mrcnn.evaluation import MeanAveragePrecision
 from mrcnn.model import MaskRCNN
 from mrcnn.ops.masks import minimize_mask, minimize_mask_graph, paste_masks
 
+GUIDES = Path(__file__).resolve().parent.parent / "docs" / "guides"
 NAMES = ("boxes", "classes", "scores", "masks", "valid")
 LOSSES = ("rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss")
 # No anchor is left out at random, and there are positive RoIs.
@@ -218,6 +223,17 @@ def test_ap_of_the_truth_is_one_and_mini_masks_are_refused(batches):
     with pytest.raises(ValueError, match="outside of the true masks of 12 x 12 pixels"):
         metric.update_state(dict(truth, masks=truth["masks"][:, :12, :12]), perfect)
     assert MeanAveragePrecision.from_config(MeanAveragePrecision(0.3).get_config()).min_score == 0.3
+
+
+# ---- The guide -------------------------------------------------------------------------------------------------------
+def test_the_guide_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MRCNN_GUIDE_IMAGES", "4")
+    monkeypatch.setenv("MRCNN_GUIDE_EPOCHS", "1")
+    names = runpy.run_path(str(GUIDES / "instance_segmentation.py"))
+    assert np.isfinite(names["history"].history["loss"]).all() and 0 <= names["after"]["mask_ap"] <= 1
+    picture, committed = (cv2.imread(str(folder / "instance_segmentation.png")) for folder in (tmp_path, GUIDES))
+    assert committed.shape[1] == 2 * picture.shape[1] and committed.std() > 10  # four images, here two
 
 
 # ---- Backbones, presets, precision -----------------------------------------------------------------------------------

@@ -145,6 +145,13 @@ def test_json_refuses_arrays_as_for_a_plain_dict():
         json.dumps(make())
 
 
+def test_json_and_npz_files_hold_the_pasted_masks(tmp_path):
+    text = json.dumps(make(), default=lambda array: array.tolist())
+    assert json.loads(text) == {key: value.tolist() for key, value in plain(make()).items()}
+    np.savez(tmp_path / "found.npz", **make())
+    assert_same(dict(np.load(tmp_path / "found.npz")), plain(make()))
+
+
 def test_pickling_does_not_paste():
     found = make(shape=(4000, 4000))
     text = pickle.dumps(found)

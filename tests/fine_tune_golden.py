@@ -31,7 +31,7 @@ SMALL = {
     "RPN_TRAIN_ANCHORS_PER_IMAGE": 32, "PRE_NMS_LIMIT_TRAINING": 100, "POST_NMS_ROIS_TRAINING": 40,
     "TRAIN_ROIS_PER_IMAGE": 16, "MAX_GT_INSTANCES": 5, "SEED": 0, "STEPS_PER_EPOCH": 4, "VALIDATION_STEPS": 1,
 }  # fmt: skip
-LEARNING_RATE = 0.0005  # weights by formula give large gradients
+LEARNING_RATE = 0.0001  # weights by formula give large gradients
 
 
 def fine_tune(name: str, folder: str, epochs: int = 3) -> tuple[list[float], list[float]]:

@@ -107,12 +107,9 @@ class Config(TrainingSettings, NetworkSettings, DerivedSettings):
         effect=GRAPH,
     )
     BACKBONE = Setting(
-        "resnet101",
-        "The backbone: a name, a function like `mrcnn.model.resnet_graph`, or a Keras model with `pyramid_outputs`,"
-        " such as a KerasHub backbone.",
-        BACKBONE,
-        effect=GRAPH,
-    )
+        "resnet101", "A name, a function like `mrcnn.model.resnet_graph`, or a Keras model with `pyramid_outputs`,"
+        " such as a KerasHub backbone.", BACKBONE, effect=GRAPH,
+    )  # fmt: skip
     COMPUTE_BACKBONE_SHAPE = Setting(
         None,
         "With a callable backbone: a function of the image shape that returns [height, width] of P2..P6; None: by"

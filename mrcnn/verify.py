@@ -35,7 +35,7 @@ from mrcnn.weights.golden.records import GOLDEN, golden_of, golden_picture, gold
 from mrcnn.weights.golden.stages import StagedNetwork
 from mrcnn.weights.golden.torchvision_run import run_torchvision
 from mrcnn.weights.layouts import LAYOUTS, Network
-from mrcnn.weights.presets import PRESETS
+from mrcnn.weights.presets import PRESETS, preset_of
 from mrcnn.weights.readers import open_weights
 
 
@@ -175,10 +175,7 @@ def _model(path: str, network: Network, **settings: Any) -> Any:
     """The network in a file, with its weights."""
     from mrcnn.model import MaskRCNN
 
-    word = "torchvision_v2" if network.head_norm else "torchvision"
-    if network.convention == "detectron2":
-        word = f"detectron2/mask_rcnn_R_50_{'C4' if network.box_head == 'c4' else 'FPN'}_3x"
-    return MaskRCNN.from_preset(word, weights=path, **settings)
+    return MaskRCNN.from_preset(preset_of(network), weights=path, **settings)
 
 
 def _print_errors(errors: list, title: str) -> bool:

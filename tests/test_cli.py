@@ -17,7 +17,8 @@ from formats_kit import photo
 from mrcnn.weights import pretrained
 
 CLI = Path(__file__).resolve().parent.parent / "mrcnn" / "cli"
-COMMAND_FILES = [path for path in sorted(CLI.glob("*.py")) if f"\ndef {path.stem}(" in path.read_text(encoding="utf-8")]
+TEXTS = {path: path.read_text(encoding="utf-8") for path in sorted(CLI.glob("*.py"))}
+COMMAND_FILES = [path for path, text in TEXTS.items() if f"\ndef {path.stem}(" in text and "import typer" in text]
 SLOW_IMPORTS = ("tensorflow", "keras", "cv2", "numpy", "rich")
 MOST_SECONDS = 0.3  # of processor time, to show the help
 

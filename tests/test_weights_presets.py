@@ -141,8 +141,8 @@ def test_diverged_weights_warn(model, state, tmp_path):
 @pytest.mark.parametrize(
     ("word", "arguments", "says"),
     [
-        ("torchvison_v2", {}, "no preset 'torchvison_v2'. Did you mean 'torchvision_v2'?"),
-        ("imagenet", {}, "no preset 'imagenet'"),
+        ("torchvison_v2", {}, "no preset or folder 'torchvison_v2'. Did you mean 'torchvision_v2'?"),
+        ("imagenet", {}, "no preset or folder 'imagenet'. Expected"),
         ("torchvision", {"classes": ["cat"], "num_classes": 3}, "num_classes is 3, and classes has 2"),
         ("detectron2/mask_rcnn_R_50_FPN_3x", {}, "has weights of torchvision, which 'detectron2"),
     ],

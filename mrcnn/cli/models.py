@@ -16,7 +16,6 @@ from mrcnn.cli import output
 if TYPE_CHECKING:
     from mrcnn.inference.results import Detections
     from mrcnn.model import MaskRCNN
-    from mrcnn.weights.layouts import Network
 
 CHECKPOINT = re.compile(r"mask_rcnn_.+_(\d{4,})\.h5")
 MATTERPORT_COCO_CLASSES = 81
@@ -62,6 +61,7 @@ def open_model(weights: str, mode: str = "inference", **settings: Any) -> MaskRC
     output.start_backend()
     from mrcnn.model import MaskRCNN
     from mrcnn.weights import read_settings
+    from mrcnn.weights.presets import preset_of
     from mrcnn.weights.readers import open_weights
 
     settings = {"IMAGES_PER_GPU": 1, "GPU_COUNT": 1, **settings}
@@ -134,13 +134,6 @@ def open_old_file(path: Path, mode: str, shapes: dict[str, tuple[int, ...]], set
 
         model.class_names = list(COCO_80)
     return model
-
-
-def preset_of(network: Network) -> str:
-    """The word of `MaskRCNN.from_preset` for a checkpoint of torchvision or detectron2."""
-    if network.convention == "torchvision":
-        return "torchvision_v2" if network.head_norm else "torchvision"
-    return f"detectron2/mask_rcnn_R_50_{'C4' if network.box_head == 'c4' else 'FPN'}_3x"
 
 
 class ChosenClasses:

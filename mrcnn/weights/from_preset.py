@@ -12,7 +12,7 @@ from mrcnn.data.class_names import class_list
 from mrcnn.nn.heads import CLASS_DEPENDENT_LAYERS
 
 from .coco_classes import COCO_80
-from .downloads import PRETRAINED, SHIPPED, WORDS, pretrained
+from .downloads import PRETRAINED, SHIPPED, pretrained
 from .metadata import read_class_names, read_settings
 from .preset_folder import read_preset
 from .presets import PRESETS
@@ -60,15 +60,14 @@ def from_preset(
         >>> MaskRCNN.from_preset("shapes").class_names
         ['BG', 'square', 'circle', 'triangle']
     """
-    folder = None
-    if os.path.isdir(word):
-        folder = os.fspath(word)
-        known_settings, names, path = read_preset(folder)
-    elif word not in (*PRESETS, *MATTERPORT, *SHIPPED):
-        near = difflib.get_close_matches(str(word), WORDS, 1, 0.5)
+    known = (*MATTERPORT, *SHIPPED, *PRESETS)
+    folder = None if word in known else os.fspath(word)  # a folder with the name of a word needs its path: "./coco"
+    if folder is not None and not os.path.isdir(folder):
+        near = difflib.get_close_matches(str(word), known, 1, 0.5)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        known = ", ".join((*MATTERPORT, *SHIPPED, *PRESETS))
-        raise ValueError(f"There is no preset or folder {word!r}.{hint} Expected one of {known}.")
+        raise ValueError(f"There is no preset or folder {word!r}.{hint} Expected one of {', '.join(known)}.")
+    if folder is not None:
+        known_settings, names, path = read_preset(folder)
     if weights is not None or folder is None:
         path = os.fspath(weights) if weights is not None else pretrained(word)
     if folder is None:

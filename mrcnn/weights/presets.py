@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .coco_classes import COCO_80, COCO_91
-from .layouts.network import CASCADE_STD_DEVS
+from .layouts.network import CASCADE_STD_DEVS, Network
 
 CC_BY_SA = "CC BY-SA 3.0 (detectron2's MODEL_ZOO.md): name the source, and share changed weights under the same licence"
 UNLICENSED = "no licence of the weights themselves; torchvision's code is BSD-3, and they were trained on COCO"
@@ -116,3 +116,10 @@ PRESETS: dict[str, Preset] = {
     ),
     **{f"detectron2/{row[0]}": _detectron2(*row) for row in _ZOO},
 }  # fmt: skip
+
+
+def preset_of(network: Network) -> str:
+    """The word of `PRESETS` whose family a checkpoint belongs to; `from_preset` reads the rest from the file."""
+    if network.convention == "torchvision":
+        return "torchvision_v2" if network.head_norm else "torchvision"
+    return f"detectron2/mask_rcnn_R_50_{'C4' if network.box_head == 'c4' else 'FPN'}_3x"

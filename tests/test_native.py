@@ -17,7 +17,8 @@ from mrcnn.data.image_batches import ImageBatches
 from mrcnn.data.sample_stream import SampleStream
 from mrcnn.evaluation import MeanAveragePrecision
 from mrcnn.model import MaskRCNN
-from mrcnn.ops.masks import minimize_mask, minimize_mask_graph, paste_masks
+from mrcnn.ops.masks import minimize_mask, paste_masks
+from mrcnn.ops.mini_mask_graph import minimize_mask_graph
 
 GUIDES = Path(__file__).resolve().parent.parent / "docs" / "guides"
 NAMES = ("boxes", "classes", "scores", "masks", "valid")

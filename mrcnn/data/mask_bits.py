@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mrcnn.ops.boxes import any_column, extract_bboxes
+from mrcnn.ops.mask_boxes import any_column, extract_bboxes
 from mrcnn.ops.masks import minimize_mask
 
 BITS = 8

@@ -27,7 +27,7 @@ from mrcnn.data.ground_truth import check_class_ids, load_masks
 from mrcnn.data.training_sample import resize_for_training
 from mrcnn.io import replacing
 from mrcnn.ops.anchors import anchors_of_image
-from mrcnn.ops.boxes import extract_bboxes
+from mrcnn.ops.mask_boxes import extract_bboxes
 from mrcnn.ops.masks import minimize_resized
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from mrcnn.data.augment import augment_sample
 from mrcnn.data.dataset import Dataset, describe_image
 from mrcnn.data.ground_truth import check_class_ids, load_masks
 from mrcnn.ops import images
-from mrcnn.ops.boxes import extract_bboxes
+from mrcnn.ops.mask_boxes import extract_bboxes
 from mrcnn.ops.masks import minimize_resized
 from mrcnn.ops.meta import compose_image_meta
 from mrcnn.ops.pixel_values import to_channels

@@ -27,7 +27,7 @@ from skimage.measure import find_contours
 
 from mrcnn.drawing.instances import fill_mask
 from mrcnn.io import replacing
-from mrcnn.ops.boxes import extract_bboxes
+from mrcnn.ops.mask_boxes import extract_bboxes
 from mrcnn.ops.pixel_values import to_rgb_uint8
 from mrcnn.text import PLAIN_TEXT, printable
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from mrcnn.ops.boxes import extract_bboxes
+from mrcnn.ops.mask_boxes import extract_bboxes
 from mrcnn.ops.masks import draw_regions, mask_regions
 from mrcnn.ops.rle import check_rles, decode_crops, draw_rles, encode_crop, encode_masks
 

@@ -16,7 +16,7 @@ from keras import ops
 
 from mrcnn.nn.rpn_targets import RPNTargetLayer
 from mrcnn.ops.boxes import denorm_boxes_graph
-from mrcnn.ops.masks import minimize_mask_graph
+from mrcnn.ops.mini_mask_graph import minimize_mask_graph
 from mrcnn.ops.pixel_values import WHITE16
 from mrcnn.ops.types import Tensor
 

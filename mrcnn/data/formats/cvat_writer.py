@@ -11,6 +11,7 @@ import numpy as np
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.formats import writers
 from mrcnn.io import replacing
+from mrcnn.ops.mask_boxes import extract_bboxes
 
 
 def save_cvat(
@@ -52,8 +53,6 @@ def save_cvat(
         >>> tree.find("image/mask").get("label"), tree.find("image/mask").get("rle")[:11]
         ('line', '0, 1, 6, 1,')
     """
-    from mrcnn.ops.boxes import extract_bboxes  # imports Keras, which the other converters don't need
-
     path, taken = Path(path), set()
     base = path.parent if images_dir is None else Path(images_dir)
     root = ElementTree.Element("annotations")

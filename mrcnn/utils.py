@@ -32,9 +32,9 @@ from mrcnn.ops.boxes import (
     box_refinement_graph,
     compute_iou,
     compute_overlaps,
-    extract_bboxes,
 )
 from mrcnn.ops.images import resize, resize_mask
+from mrcnn.ops.mask_boxes import extract_bboxes
 from mrcnn.ops.masks import expand_mask, minimize_mask, unmold_mask
 from mrcnn.ops.nms import non_max_suppression
 from mrcnn.weights import PRETRAINED as _PRETRAINED

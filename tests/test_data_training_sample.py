@@ -9,7 +9,7 @@ from data_kit import Blocks, TinyConfig
 from mrcnn.data import mask_bits
 from mrcnn.data.training_sample import load_image_gt
 from mrcnn.inference.molding import mold_image
-from mrcnn.ops.boxes import extract_bboxes
+from mrcnn.ops.mask_boxes import extract_bboxes
 from mrcnn.ops.masks import minimize_mask
 
 

@@ -15,7 +15,7 @@ MUST_HAVE_ONE = (
     "ops.anchors.anchors_of_image",
     "ops.boxes.apply_box_deltas",
     "ops.boxes.compute_overlaps",
-    "ops.boxes.extract_bboxes",
+    "ops.mask_boxes.extract_bboxes",
     "ops.boxes.norm_boxes",
     "ops.images.resize_image",
     "ops.pixel_values.to_rgb_uint8",

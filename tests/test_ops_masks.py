@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mrcnn.ops import images
-from mrcnn.ops.boxes import extract_bboxes
+from mrcnn.ops.mask_boxes import extract_bboxes
 from mrcnn.ops.masks import expand_mask, minimize_mask, minimize_resized, paste_masks, unmold_mask
 
 

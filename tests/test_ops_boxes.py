@@ -10,6 +10,7 @@ import pytest
 from keras import ops
 
 from mrcnn.ops import boxes as B
+from mrcnn.ops.mask_boxes import extract_bboxes
 
 EMPTY = np.zeros((0, 4))
 UNIT, HALF, LINE = [0, 0, 2, 2], [0, 0, 2, 1], [1, 0, 1, 2]  # LINE has no area
@@ -33,16 +34,16 @@ def numbers(tensor):
 
 # ---- extract_bboxes --------------------------------------------------------------------------------------------------
 def test_boxes_of_no_masks_and_of_empty_masks():
-    assert B.extract_bboxes(np.zeros((5, 5, 0), bool)).shape == (0, 4)
-    assert B.extract_bboxes(np.zeros((0, 5, 2), bool)).tolist() == [[0, 0, 0, 0]] * 2
-    assert B.extract_bboxes(np.zeros((5, 5, 2), bool)).tolist() == [[0, 0, 0, 0]] * 2
+    assert extract_bboxes(np.zeros((5, 5, 0), bool)).shape == (0, 4)
+    assert extract_bboxes(np.zeros((0, 5, 2), bool)).tolist() == [[0, 0, 0, 0]] * 2
+    assert extract_bboxes(np.zeros((5, 5, 2), bool)).tolist() == [[0, 0, 0, 0]] * 2
 
 
 @pytest.mark.parametrize("y, x", [(0, 0), (4, 6), (2, 3), (0, 6)])
 def test_box_of_one_pixel_ends_behind_it(y, x):
     mask = np.zeros((5, 7, 1), bool)
     mask[y, x] = True
-    assert B.extract_bboxes(mask).tolist() == [[y, x, y + 1, x + 1]]
+    assert extract_bboxes(mask).tolist() == [[y, x, y + 1, x + 1]]
 
 
 @pytest.mark.parametrize("layout", ["in one piece", "by layers", "flipped"])
@@ -54,7 +55,7 @@ def test_box_of_scattered_pixels_in_any_memory_layout(layout):
     if layout == "flipped":
         mask = mask[::-1, ::-1]
     expected = [1, 1, 7, 7] if layout == "flipped" else [2, 1, 8, 7]
-    boxes = B.extract_bboxes(mask)
+    boxes = extract_bboxes(mask)
     assert boxes.tolist() == [[0] * 4, expected, [0] * 4] and boxes.dtype == np.int32
 
 
@@ -62,12 +63,12 @@ def test_box_of_scattered_pixels_in_any_memory_layout(layout):
 def test_whatever_is_not_zero_belongs_to_the_object(dtype, value):
     mask = np.zeros((4, 4, 1), dtype)
     mask[1:3, 2] = value
-    assert B.extract_bboxes(mask).tolist() == [[1, 2, 3, 3]]
+    assert extract_bboxes(mask).tolist() == [[1, 2, 3, 3]]
 
 
 def test_boxes_of_masks_without_an_axis_of_instances_are_refused():
     with pytest.raises(ValueError, match=r"\(4, 4\); expected \[height, width, instances\]"):
-        B.extract_bboxes(np.zeros((4, 4)))
+        extract_bboxes(np.zeros((4, 4)))
 
 
 # ---- Overlaps --------------------------------------------------------------------------------------------------------
@@ -223,7 +224,7 @@ def test_trim_zeros_graph_keeps_what_is_not_padding(rows):
 # ---- The reference ---------------------------------------------------------------------------------------------------
 def test_equal_to_the_reference(golden):
     data = golden("utils_golden.npz")
-    np.testing.assert_array_equal(B.extract_bboxes(data["masks1"]), data["extract_bboxes_out"])
+    np.testing.assert_array_equal(extract_bboxes(data["masks1"]), data["extract_bboxes_out"])
     np.testing.assert_array_equal(B.compute_overlaps(data["ov_b1"], data["ov_b2"]), data["ov_out"])
     np.testing.assert_array_equal(B.compute_overlaps(data["ovi_b1"], data["ovi_b2"]), data["ovi_out"])
     moved = B.apply_box_deltas(data["deltas_boxes"], data["deltas_in"])

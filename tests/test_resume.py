@@ -120,9 +120,20 @@ def test_model_epoch_is_right_after_an_exception(tmp_path):
     assert model.epoch == 3
 
 
+@pytest.fixture
+def default_handlers():
+    """A shell starts its background jobs, such as these tests under nohup, with SIGINT ignored."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize(("number", "error"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
 @pytest.mark.parametrize("method", ["on_train_batch_end", pytest.param("on_epoch_end", marks=pytest.mark.slow)])
-def test_signals_save_between_two_steps(number, error, method, tmp_path):
+def test_signals_save_between_two_steps(number, error, method, tmp_path, default_handlers):
     handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     model = tiny_model("training", tmp_path, STEPS_PER_EPOCH=2)
     sender = keras.callbacks.LambdaCallback(**{method: lambda at, logs: os.kill(os.getpid(), number)})

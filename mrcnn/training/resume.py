@@ -207,7 +207,9 @@ class SaveTraining(keras.callbacks.Callback):
 
 
 def _numpy(variable) -> np.ndarray:
-    return np.array(keras.ops.convert_to_numpy(getattr(variable, "value", variable)))  # not a view: it will change
+    value = getattr(variable, "value", variable)
+    value = value.read_value() if hasattr(value, "read_value") else value  # of several replicas of TensorFlow
+    return np.array(keras.ops.convert_to_numpy(value))  # not a view: it will change
 
 
 def _rate(learning_rate) -> float | None:

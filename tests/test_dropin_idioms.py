@@ -166,12 +166,13 @@ def test_losses_are_not_doubled_by_a_second_train(trainer, toys, tmp_path, step_
         model.train(toys, None, learning_rate=0.0, epochs=epochs, layers="heads")
         logs = {name: values[0] for name, values in model.keras_model.history.history.items()}
         assert logs["loss"] == pytest.approx(sum(logs[name] for name in LOSSES), rel=1e-4)
-    assert set(logs) == {"loss", *LOSSES}
+    assert set(logs) == {"loss", "weight_decay", *LOSSES}
 
 
 def test_row_9_history_is_on_keras_model(trainer):
     history = trainer.keras_model.history.history
-    assert set(history) == {"loss", "val_loss", *LOSSES, *("val_" + name for name in LOSSES)}
+    names = ("loss", "weight_decay", *LOSSES)
+    assert set(history) == {*names, *("val_" + name for name in names)}
     assert all(len(values) == 1 and np.isfinite(values).all() for values in history.values())
 
 

@@ -388,7 +388,7 @@ def test_last_is_the_newest_of_all_samples(tmp_path):
         run = tmp_path / f"{name}20260101T0000"
         run.mkdir()
         checkpoint = run / f"mask_rcnn_{name}_0001.h5"
-        checkpoint.touch()
+        h5py.File(checkpoint, "w").close()
         os.utime(checkpoint, (1000 - age, 1000 - age))
     sample, path = video.sample_of("last", tmp_path)
     assert sample == "balloon" and path.endswith("mask_rcnn_balloon_0001.h5")

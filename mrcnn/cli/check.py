@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -43,7 +42,7 @@ def check(
         crowds_as_objects=crowds_as_objects,
         root=root,
         download=download,
-        progress=sys.stderr.isatty(),
+        progress=output.is_terminal(),
     )
     if as_json:
         output.print_json(findings.to_dict())

@@ -14,7 +14,6 @@ from mrcnn.cli import options, output
 
 PARITY = "parity.json"  # beside an exported model
 PARITY_ENDINGS = (".onnx", ".tflite", ".xml", ".pb")
-CHUNK = 1 << 20  # bytes
 
 
 def info(
@@ -148,11 +147,8 @@ def changed_settings(stored: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as opened:
-        while chunk := opened.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def readable(value: Any) -> str:

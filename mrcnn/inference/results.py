@@ -182,9 +182,8 @@ class Detections(dict):
 
     # ---- As a dict ---------------------------------------------------------------------------------------------------
     def __iter__(self) -> Iterator[str]:
-        return (
-            super().__iter__()
-        )  # with an __iter__ of its own, Python reads the values through __getitem__ in {**found}
+        # With an __iter__ of its own, Python reads the values of {**found} through __getitem__.
+        return super().__iter__()
 
     def get(self, key: str, default: Any = None) -> Any:
         return self[key] if key in self else default  # noqa: SIM401 (dict.get would not paste the masks)

@@ -357,11 +357,8 @@ def _check_is_whole(file: str, path: str) -> None:
 
 
 def _checksum(file: str, algorithm: str) -> str:
-    digest = hashlib.new(algorithm, usedforsecurity=False)
     with open(file, "rb") as opened:
-        while chunk := opened.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(opened, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
 
 
 def _size(file: str) -> int:

@@ -45,7 +45,7 @@ def reference(tmp_path_factory):
 
 
 @pytest.mark.parametrize("backend", OTHERS)
-def test_layers_golden_data_and_results_agree_on(backend, reference, request):
+def test_layers_golden_data_and_results_agree_on_every_backend(backend, reference, request):
     """The layers' own tests, the golden data, and detections, losses, gradients and files against this backend.
 
     Of the golden networks the smaller ones, and without `SLOW_FILES`; all with --slow.

@@ -18,7 +18,7 @@ def run(*arguments):
     return subprocess.run(command, capture_output=True, text=True)
 
 
-def test_one_row_with_its_file(tmp_path):
+def test_a_single_row_is_written_to_its_file(tmp_path):
     done = run("--quick", "--rows", 7, "--json", tmp_path / "figures.json")
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "figures.json").read_text())
@@ -34,7 +34,7 @@ def test_an_unknown_row_is_an_error():
     assert done.returncode == 2 and "no row 12" in done.stderr
 
 
-def test_a_missing_peer_is_named(tmp_path):
+def test_a_missing_peer_package_is_named(tmp_path):
     done = run("--quick", "--peer", tmp_path)
     assert done.returncode and "no mrcnn/model.py" in done.stderr
 
@@ -44,7 +44,7 @@ def test_a_missing_peer_is_named(tmp_path):
     ("value", "target", "ok"),
     [(1.1, "<= 1.1x", True), (1.2, "<= 1.1x", False), (2, ">= 1.6x", True), (1.5, ">= 1.6x", False), (9, "", None)],
 )
-def test_targets(value, target, ok):
+def test_results_are_compared_with_their_targets(value, target, ok):
     from benchmarks.timing import meets
 
     assert meets(value, target) is ok
@@ -69,7 +69,7 @@ def test_calls_take_turns():
     assert [len(seconds.real[name]) for name in "ab"] == [2, 2]
 
 
-def test_growth_is_the_steepest_part_of_a_curve():
+def test_growth_is_the_steepest_segment_of_the_curve():
     from benchmarks.rows.sizes import growth
     from benchmarks.timing import Seconds
 
@@ -89,7 +89,7 @@ def test_plots_are_small(tmp_path):
     assert all(0 < path.stat().st_size < 200_000 for path in written)
 
 
-def test_the_plain_network_has_the_networks_convolutions():
+def test_the_plain_network_has_the_same_convolutions():
     """Row 2 compares networks with the same number of kernels of each shape."""
     from collections import Counter
 

@@ -24,7 +24,7 @@ MOST_SECONDS = 0.3  # of processor time, to show the help
 
 
 # ---- Start -----------------------------------------------------------------------------------------------------------
-def test_help_starts_at_once():
+def test_help_starts_without_heavy_imports():
     """A command imported at the start brings NumPy or TensorFlow along, and help takes seconds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     arguments = [sys.executable, "-X", "importtime", "-m", "mrcnn", "--help"]
@@ -47,7 +47,7 @@ def test_command_files_import_only_typer_at_the_top(path):
     assert wrong == []
 
 
-def test_each_command_has_a_file_and_the_same_first_sentence(run):
+def test_each_command_has_a_file_and_its_summary_matches(run):
     """The list of commands and a command's own help said different things."""
     from mrcnn import cli
 
@@ -64,7 +64,7 @@ def test_python_m_mrcnn_is_the_same_command():
 
 
 # ---- Errors ----------------------------------------------------------------------------------------------------------
-def test_no_command_shows_the_help(run):
+def test_without_a_command_the_help_is_shown(run):
     result = run()
     assert result.exit_code == 2 and "Usage: mrcnn" in result.output
 
@@ -95,7 +95,7 @@ def test_bad_options_are_usage_errors(run, tmp_path):
     assert result.exit_code == 2 and "pdf" in result.stderr
 
 
-def test_warnings_are_lines_on_stderr(run, tmp_path):
+def test_warnings_are_single_lines_on_stderr(run, tmp_path):
     """Warnings came as two lines with the path of a Python file."""
     for name, x in (("a", "0.5"), ("b", "7.5")):
         photo(tmp_path / f"{name}.png")
@@ -136,7 +136,7 @@ def test_info_names_the_run_of_a_checkpoint(run, tmp_path):
     assert json.loads(run("info", file, "--json").stdout)["run"] == {"folder": str(folder), "epoch": 12}
 
 
-def test_info_of_a_word_downloads_nothing(run, tmp_path, monkeypatch):
+def test_info_of_a_preset_downloads_nothing(run, tmp_path, monkeypatch):
     monkeypatch.setenv("MRCNN_CACHE", str(tmp_path))
     found = json.loads(run("info", "torchvision_v2", "--json").stdout)
     assert found["mask AP on COCO, percent"] == 41.8 and found["classes"][1] == "person"

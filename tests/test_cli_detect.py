@@ -122,7 +122,7 @@ def test_a_video_gives_a_video_and_the_objects_of_each_frame(run, tmp_path):
         (["photos", "--weights", "shape"], 1, "Did you mean 'shapes'?"),
     ],
 )
-def test_what_cannot_work_is_said_in_one_line(run, photos, monkeypatch, arguments, code, says):
+def test_invalid_input_gives_a_one_line_error(run, photos, monkeypatch, arguments, code, says):
     monkeypatch.chdir(photos.parent)
     weights = [] if "--weights" in arguments else ["--weights", "shapes"]
     result = run("detect", *arguments, *weights)
@@ -136,7 +136,7 @@ def test_settings_and_the_lowest_score_take_effect(run, photos, tmp_path):
     assert json.loads(run(*arguments, "--set", "DETECTION_MIN_CONFIDENCE=1").stdout)["objects"] == 0
 
 
-def test_a_folder_with_the_name_of_a_word_is_not_the_weights(run, tmp_path, monkeypatch):
+def test_a_folder_named_like_a_preset_is_not_the_weights(run, tmp_path, monkeypatch):
     """A dataset in the folder "shapes" was taken for a run, and for an exported model."""
     from mrcnn.cli.models import weights_path
 
@@ -159,7 +159,7 @@ class DislikesBlack:
         return [int(image[0, 0, 0]) for image in images]
 
 
-def test_one_refused_photo_does_not_lose_its_batch(tmp_path):
+def test_one_unreadable_photo_does_not_lose_the_rest_of_its_batch(tmp_path):
     from mrcnn.cli.detect import detect_photos
     from mrcnn.cli.inputs import find_sources
 
@@ -176,7 +176,7 @@ def test_one_refused_photo_does_not_lose_its_batch(tmp_path):
     ("to", "file"),
     [("labelme", ""), ("cvat", "annotations.xml"), ("coco", "annotations.json"), ("yolo", "data.yaml")],
 )
-def test_labels_are_read_again_by_our_own_readers(run, photos, tmp_path, to, file):
+def test_exported_labels_can_be_read_back(run, photos, tmp_path, to, file):
     result = run("label", photos / "a.png", "-w", "shapes", "--format", to, "-o", tmp_path / "out", "--json")
     assert result.exit_code == 0, result.stderr
     dataset = open_dataset(tmp_path / "out" / file, root=photos)
@@ -188,7 +188,7 @@ def test_labels_are_read_again_by_our_own_readers(run, photos, tmp_path, to, fil
     assert again.exit_code == 1 and "--overwrite" in again.stderr
 
 
-def test_evaluate_against_the_models_own_labels(run, photos, tmp_path):
+def test_evaluate_matches_classes_by_name(run, photos, tmp_path):
     """The classes of the file have other ids than those of the model."""
     run("label", photos, "-w", "shapes", "--format", "coco", "-o", photos)
     labels = json.loads((photos / "annotations.json").read_text())
@@ -214,7 +214,7 @@ def test_evaluate_refuses_classes_that_the_model_lacks(run, photos, tmp_path):
     assert result.exit_code == 1 and "house" in result.stderr and result.stderr.startswith("error: ")
 
 
-def test_written_files_appear_only_when_they_are_whole(tmp_path):
+def test_output_files_appear_only_when_complete(tmp_path):
     from mrcnn.cli.detections_file import detections_file
 
     path = tmp_path / "detections.json"

@@ -21,7 +21,7 @@ SMALL = planning.Start("shapes", {"BACKBONE": "small_resnet"}, "for the test", "
 
 # ---- Split -----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_part_of_a_dataset_has_the_masks_of_the_whole(tmp_path, form):
+def test_a_subset_has_the_masks_of_the_full_dataset(tmp_path, form):
     """Some formats look masks up by the image's place in the whole set."""
     split = open_split(write_scenes(tmp_path, form, 5), None, seed=0)
     assert split.kind == "hash" and (split.train.num_images, split.val.num_images) == (4, 1)
@@ -41,7 +41,7 @@ def test_a_part_of_a_dataset_has_the_masks_of_the_whole(tmp_path, form):
     assert sorted(seen) == list(range(5)), "no image is in both parts, and none in neither"
 
 
-def test_the_split_depends_on_the_seed_and_not_on_the_run(tmp_path):
+def test_the_split_depends_only_on_the_seed(tmp_path):
     path = write_scenes(tmp_path, "coco", 20)
     ids = [[info["id"] for info in open_split(path, None, seed).val.image_info] for seed in (0, 0, 1)]
     assert ids[0] == ids[1] != ids[2] and len(ids[0]) == 4
@@ -56,7 +56,7 @@ def test_splits_of_the_dataset_are_used(tmp_path):
     assert split.kind == "given" and split.train.class_names == split.val.class_names == ["BG", *NAMES]
 
 
-def test_a_single_image_is_named_as_no_measure(tmp_path):
+def test_validation_on_the_single_training_image_is_flagged(tmp_path):
     split = open_split(write_scenes(tmp_path, "coco", 1), None, seed=0)
     assert split.kind == "one" and "says nothing" in split.reason
 
@@ -100,7 +100,7 @@ def test_anchors_fit_the_objects(side):
     Config(NAME="x", NUM_CLASSES=2, **settings).validate()
 
 
-def test_options_replace_choices_and_weights_keep_their_anchors():
+def test_options_override_the_plan_and_weights_keep_their_anchors():
     trained = planning.Start("torchvision_v2", {}, "", "trained")
     settings = planned(40, trained, image_size=320, batch=3).settings
     assert (settings["IMAGE_MAX_DIM"], settings["IMAGES_PER_GPU"]) == (320, 3)
@@ -142,7 +142,7 @@ def test_train_without_a_python_file(run, tmp_path):
     assert shown["classes"] == ["BG", *NAMES] and shown["run"]["epoch"] == 1
 
 
-def test_a_dry_run_only_shows_the_choices(run, tmp_path):
+def test_a_dry_run_only_prints_the_plan(run, tmp_path):
     path = write_scenes(tmp_path / "scenes", "coco", 5)
     result = run("train", path, "-o", tmp_path / "runs", "--dry-run", "--set", "DETECTION_MIN_CONFIDENCE=0.3", "--json")
     record = json.loads(result.stdout)
@@ -159,7 +159,7 @@ def test_a_dry_run_only_shows_the_choices(run, tmp_path):
         (["scenes", "--set", "STEPS=3"], 2, "STEPS=3"),
     ],
 )
-def test_what_cannot_work_is_said_before_training(run, tmp_path, monkeypatch, arguments, code, says):
+def test_invalid_settings_are_reported_before_training(run, tmp_path, monkeypatch, arguments, code, says):
     write_scenes(tmp_path / "scenes", "labelme", 3)
     monkeypatch.chdir(tmp_path)
     result = run("train", *arguments)
@@ -177,7 +177,7 @@ def test_training_learns_on_each_format(run, tmp_path, form):
 
 
 @pytest.mark.slow
-def test_resume_goes_on_where_the_run_ended(run, tmp_path):
+def test_resume_continues_where_the_run_ended(run, tmp_path):
     """A resumed run took other images for validation, or began with epoch 1."""
     path = write_scenes(tmp_path / "scenes", "coco", 6)
     arguments = ["train", path, "-o", tmp_path / "runs", "--batch", 1, "--json"]

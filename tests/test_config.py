@@ -53,13 +53,13 @@ def test_derived_values_follow_settings_of_the_class_and_of_the_instance():
     assert list(c.IMAGE_SHAPE) == [512, 512, 1]
 
 
-def test_derived_values_set_on_a_class_are_computed_all_the_same():
+def test_derived_values_set_on_a_class_are_still_computed():
     c = config(BATCH_SIZE=9, IMAGE_SHAPE=[64, 64, 3], IMAGE_META_SIZE=1)
     assert (c.BATCH_SIZE, list(c.IMAGE_SHAPE), c.IMAGE_META_SIZE) == (2, [1024, 1024, 3], 13)
 
 
 @pytest.mark.parametrize(("gpus", "batch", "expected"), [(1, 4, (1, 4)), (2, 4, (2, 2)), (2, 3, (1, 3))])
-def test_setting_the_batch_size_sets_what_it_follows_from(gpus, batch, expected):
+def test_setting_the_batch_size_sets_images_per_gpu(gpus, batch, expected):
     c = config(GPU_COUNT=gpus)
     c.BATCH_SIZE = batch
     assert (c.GPU_COUNT, c.IMAGES_PER_GPU) == expected and c.BATCH_SIZE == batch
@@ -76,14 +76,14 @@ def test_setting_the_image_shape_sets_the_dimensions():
         c.IMAGE_SHAPE = [64, 128, 3]
 
 
-def test_the_meta_size_can_only_be_set_to_what_it_is():
+def test_a_wrong_meta_size_is_refused():
     c = Config()
     c.IMAGE_META_SIZE = 13
     with pytest.raises(ValueError, match="NUM_CLASSES"):
         c.IMAGE_META_SIZE = 14
 
 
-def test_a_subclass_that_sets_a_value_before_super_init_is_heard():
+def test_values_set_before_super_init_are_kept():
     class Mine(Config):
         def __init__(self, classes):
             self.NUM_CLASSES = classes
@@ -92,7 +92,7 @@ def test_a_subclass_that_sets_a_value_before_super_init_is_heard():
     assert Mine(7).IMAGE_META_SIZE == 19
 
 
-def test_a_config_derived_from_an_instances_class():
+def test_a_config_can_be_derived_from_the_class_of_an_instance():
     training = config(NAME="a", NUM_CLASSES=3)
 
     class Inference(training.__class__):
@@ -103,7 +103,7 @@ def test_a_config_derived_from_an_instances_class():
     assert (c.NAME, c.NUM_CLASSES, c.BATCH_SIZE) == ("a", 3, 1)
 
 
-def test_lists_dicts_and_arrays_belong_to_the_instance():
+def test_lists_dicts_and_arrays_are_copied_per_instance():
     first, second = Config(), Config()
     first.LOSS_WEIGHTS["rpn_class_loss"] = 9.0
     first.MEAN_PIXEL[0] = 9.0
@@ -174,7 +174,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("name", "value", "why"), WRONG, ids=[f"{name}-{why}" for name, _, why in WRONG])
-def test_a_setting_that_cannot_work_is_refused_with_its_name_and_value(name, value, why):
+def test_invalid_settings_are_refused_with_name_and_value(name, value, why):
     with pytest.raises(ValueError) as error:
         config(**{name: value})
     assert f"MyConfig.{name} is {value!r}; expected " in str(error.value)
@@ -184,7 +184,7 @@ def test_a_setting_that_cannot_work_is_refused_with_its_name_and_value(name, val
         c.validate()
 
 
-def test_the_refusal_of_a_size_names_the_nearest_that_works():
+def test_an_invalid_size_error_suggests_the_nearest_valid_size():
     with pytest.raises(ValueError, match="nearest is 832"):
         config(IMAGE_MAX_DIM=850, IMAGE_MIN_DIM=800)
 
@@ -214,7 +214,7 @@ RIGHT = [
 
 
 @pytest.mark.parametrize("settings", RIGHT, ids=str)
-def test_settings_that_work_are_accepted(settings):
+def test_valid_settings_are_accepted(settings):
     config(**settings)
 
 
@@ -235,7 +235,7 @@ def test_to_dict_has_settings_and_derived_values_but_no_methods():
     assert not {"validate", "display", "to_dict", "to_json", "from_json"} & set(settings)
 
 
-def test_json_and_back():
+def test_json_round_trip():
     c = config(NAME="a", ZOOM=(1, 2), NUM_CLASSES=5)
     c.MEAN_PIXEL = np.array([1.0, 2.0, 3.0])
     again = Config.from_json(json.loads(json.dumps(c.to_json())))
@@ -245,7 +245,7 @@ def test_json_and_back():
         assert np.array_equal(ours[name], theirs[name]), name
 
 
-def test_json_refuses_what_it_cannot_hold():
+def test_values_json_cannot_hold_are_refused():
     with pytest.raises(ValueError, match=r"BACKBONE .*weights\.h5"):
         config(BACKBONE=a_backbone).to_json()
 
@@ -264,7 +264,7 @@ def test_names_that_scripts_add_do_not_warn(recwarn):
     assert not recwarn.list
 
 
-def test_settings_by_keyword_and_what_is_no_setting():
+def test_settings_are_keywords_and_unknown_ones_are_refused():
     c = Config(NUM_CLASSES=3, MEAN_PIXEL=[1, 2, 3])
     assert c.IMAGE_META_SIZE == 15 and Config.NUM_CLASSES == 1
     with pytest.raises(TypeError, match="has no setting NUM_CLASES; did you mean NUM_CLASSES"):
@@ -281,7 +281,7 @@ def test_repr_shows_what_differs_from_the_defaults():
     assert repr(c).endswith("ZOOM=3)")
 
 
-def test_every_setting_is_explained_in_help_and_in_the_page_that_ships():
+def test_every_setting_is_explained_in_help_and_in_the_docs():
     declared = Config.settings_table
     public = {name for name in vars(Config) if name.isupper()} - set(DERIVED)
     assert set(declared) == public
@@ -300,7 +300,7 @@ CONTRADICTIONS = [
 
 
 @pytest.mark.parametrize(("settings", "message"), CONTRADICTIONS)
-def test_settings_that_contradict_each_other_are_named(settings, message):
+def test_contradictory_settings_are_named(settings, message):
     (sentence,) = config(**settings).contradictions()
     assert message in sentence
     assert not Config().contradictions()

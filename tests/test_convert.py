@@ -42,7 +42,7 @@ def assert_same(dataset, other):
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("case", CASES)
-def test_real_exports(shared, tmp_path, case):
+def test_real_exports_are_converted(shared, tmp_path, case):
     dataset = open_dataset(shared / "cases" / case)
     for to in ("coco", "yolo", "labelme", "cvat"):
         (written,) = convert(shared / "cases" / case, tmp_path / to, to)

@@ -101,7 +101,7 @@ def check(found, expected, lengths):
 @on_tensorflow
 @pytest.mark.parametrize("known", (True, False), ids=("size known", "size unknown"))
 @pytest.mark.parametrize("case", CASES)
-def test_gradients_are_true_with_and_without_onednn(case, known):
+def test_gradients_are_correct_with_and_without_onednn(case, known):
     import tensorflow as tf
 
     _, _, strides, padding = CASES[case]
@@ -118,7 +118,7 @@ def test_gradients_are_true_with_and_without_onednn(case, known):
 
 @on_tensorflow
 @pytest.mark.parametrize("case", CASES)
-def test_the_reference_agrees_with_kerass_convolution(case):
+def test_the_reference_agrees_with_keras_conv2d(case):
     _, size, strides, padding = CASES[case]
     (x, kernel, bias, upstream), expected, lengths = problem(case)
 
@@ -152,7 +152,7 @@ def test_a_projection_has_the_gradients_of_a_matrix_product():
 
 
 @on_tensorflow
-def test_each_kind_of_gradient_is_taken_where_it_is_fast():
+def test_each_gradient_uses_its_fast_kernel():
     """The wrong choice would give the same numbers, but more slowly."""
 
     def taken(side, onednn, filters=4, size=3):
@@ -178,7 +178,7 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-def test_the_layer_is_kerass_layer(settings):
+def test_the_layer_matches_keras_conv2d(settings):
     x = np.random.default_rng(0).normal(size=(2, 9, 8, 3)).astype("float32")
     theirs = layers.Conv2D(6, 3, name="a", **settings)
     ours = Conv2D.from_config(theirs.get_config())

@@ -142,14 +142,14 @@ def test_a_custom_augmenter_that_moves_only_the_image_is_refused(move):
     np.testing.assert_array_equal(masks, move(picture()[1]))
 
 
-def test_a_custom_augmenter_of_colors_is_used():
+def test_a_custom_color_augmenter_is_used():
     _, masks = augment(iaa.Sequential([Own(brighten), iaa.Flipud(1.0)]))
     np.testing.assert_array_equal(masks, picture()[1][::-1])
     image, _ = augment(Own(lambda image: 255 - image))
     np.testing.assert_array_equal(image, 255 - picture()[0])
 
 
-def test_a_custom_augmenter_that_can_not_be_tried_gives_a_warning():
+def test_an_augmenter_that_cannot_be_probed_gives_a_warning():
     def only_of_this_size(image):
         if image.shape != (H, W, 3):
             raise RuntimeError("too small")
@@ -202,7 +202,7 @@ def test_a_callable_that_returns_something_else_is_refused(wrong, message):
         augment(wrong)
 
 
-def test_something_that_is_no_augmentation_is_refused():
+def test_an_object_that_is_not_an_augmentation_is_refused():
     with pytest.raises(TypeError, match="expected an imgaug augmenter"):
         check_augmentation("flip")
 
@@ -264,7 +264,7 @@ def flip_by_seed(seed, image, masks):
     return {"image": image[:, ::-1], "masks": [mask[:, ::-1] for mask in masks]}
 
 
-def test_a_pipeline_called_by_names_is_taken_as_it_is():
+def test_a_pipeline_with_keyword_arguments_is_used_unchanged():
     # "cannot load image": Compose was called with an image and masks by position.
     image, masks = picture()
     pipeline, flipped = Pipeline(flip_by_seed), 0
@@ -289,12 +289,12 @@ def test_a_pipeline_called_by_names_is_taken_as_it_is():
     ],
     ids=["normalized", "lost masks", "no image", "another size"],
 )
-def test_what_a_pipeline_may_not_return(move, message):
+def test_invalid_results_of_a_pipeline_are_refused(move, message):
     with pytest.raises(AugmentationError, match=rf"(?i)Pipeline returned.*{message}"):
         augment(Pipeline(move))
 
 
-def test_albumentations_itself():
+def test_albumentations_pipelines_work():
     albumentations = pytest.importorskip("albumentations")
     boxes = albumentations.BboxParams(format="coco", label_fields=["labels"])
     flip = albumentations.Compose([albumentations.HorizontalFlip(p=1)], bbox_params=boxes)
@@ -326,7 +326,7 @@ def fails_by_names(**data):
     ids=["callable", "by names", "imgaug"],
 )
 @pytest.mark.filterwarnings("ignore:The augmenter Lambda")
-def test_an_error_inside_an_augmentation_is_called_that(augmentation, message):
+def test_errors_inside_an_augmentation_are_attributed_to_it(augmentation, message):
     # "Can't load image 3" sent people to look for a broken image.
     with pytest.raises(AugmentationError, match=message):
         augment(augmentation)

@@ -43,7 +43,7 @@ class Pets(Dataset):
         (["BG", "object"], ["balloon"]),  # the formats' name for objects without one
     ],
 )
-def test_classes_that_are_the_same_or_unknown_pass(expected, found):
+def test_matching_or_unknown_class_names_pass(expected, found):
     check_same_classes(expected, Pets(*found), "the validation set")
 
 
@@ -57,7 +57,7 @@ def test_classes_that_are_the_same_or_unknown_pass(expected, found):
         (["BG", "1", "2"], ["0", "1"], "Class id 1 is '0'"),  # digits
     ],
 )
-def test_an_id_that_means_another_class_is_refused_with_both_lists_and_the_solution(expected, found, fault):
+def test_mismatched_class_ids_are_refused_with_both_lists(expected, found, fault):
     with pytest.raises(ValueError) as caught:
         check_same_classes(expected, Pets(*found), "the validation set")
     message = str(caught.value)
@@ -78,7 +78,7 @@ def test_expected_names_without_the_background_are_refused():
 
 # ---- Numbering -------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("prepared", [False, True])
-def test_a_data_set_is_numbered_like_another(prepared):
+def test_a_dataset_can_take_the_class_ids_of_another(prepared):
     train, val = Pets("cat", "dog", "horse"), Pets("horse", "cat", prepared=prepared)
     number_classes(val, train)
     assert val.class_names == train.class_names and val.names_of_objects() == ["horse", "cat"]
@@ -98,14 +98,14 @@ def test_classes_of_one_name_in_two_sources_become_one():
     assert val.source_class_ids == {"": [0], "pets": [0, 1, 2], "zoo": [0, 2]}  # zoo doesn't annotate cats
 
 
-def test_images_without_any_class_are_numbered_too():
+def test_images_without_classes_are_renumbered_too():
     val = Dataset()
     val.add_image("pets", 0, path=None, height=4, width=4)
     number_classes(val, Pets("cat"))
     assert val.class_names == ["BG", "cat"] and val.source_class_ids["pets"] == [0, 1]
 
 
-def test_a_class_that_the_other_does_not_have_is_refused():
+def test_a_class_missing_from_the_other_dataset_is_refused():
     with pytest.raises(ValueError, match=r"class 'bird', which isn't in classes=\['cat'\]"):
         number_classes(Pets("cat", "bird"), ["cat"])
 
@@ -115,12 +115,12 @@ def test_a_class_that_the_other_does_not_have_is_refused():
     [("cat", r"\['cat'\]"), (["BG"], "at least one"), ([], "at least one"), (["a", "b", "a"], "'a' more than once"),
      (Dataset(), "isn't prepared")],
 )  # fmt: skip
-def test_lists_of_classes_that_can_not_be_used(classes, message):
+def test_invalid_class_lists_are_refused(classes, message):
     with pytest.raises(ValueError, match=message):
         class_list(classes)
 
 
-def test_a_class_of_almost_the_same_name_is_pointed_out():
+def test_a_similar_class_name_is_suggested():
     val = Dataset()
     val.add_class("pets", 1, "Cat")
     with pytest.raises(ValueError, match=r"'Cat', which isn't in classes=\['cat'\]. Write 'cat' and 'Cat' alike"):

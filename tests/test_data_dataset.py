@@ -36,7 +36,7 @@ def test_base_load_mask_returns_no_objects():
     assert class_ids.shape == (0,) and class_ids.dtype == np.int32
 
 
-def test_base_load_mask_takes_the_size_from_the_image_when_it_is_not_given():
+def test_base_load_mask_reads_a_missing_size_from_the_image():
     class Drawn(Dataset):
         def load_image(self, image_id):
             return np.zeros((4, 6, 3), np.uint8)
@@ -63,7 +63,7 @@ def test_ids_names_and_sources_after_prepare():
     assert dataset.map_source_class_id("coco.44") == 2 and dataset.get_source_class_id(2, "coco") == 44
 
 
-def test_failed_lookups_list_what_is_registered():
+def test_failed_lookups_list_the_registered_entries():
     with pytest.raises(KeyError, match=r"coco\.45.*coco\.44"):
         make().map_source_class_id("coco.45")
     with pytest.raises(ValueError, match="'coco', not of 'via'"):
@@ -100,7 +100,7 @@ def test_the_constructor_accepts_what_scripts_pass():
     assert joined.class_names == ["BG", "x"]
 
 
-def test_a_class_registered_twice_is_one_and_a_different_name_gives_a_warning():
+def test_registering_a_class_twice_keeps_one_and_warns_if_names_differ():
     dataset = Dataset()
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -36,7 +36,7 @@ def write(folder, content, name="x.json"):
 
 # ---- Drawing ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("whole", [True, False])
-def test_polygons_are_those_of_scikit_image(whole):
+def test_polygons_match_scikit_image(whole):
     rng = np.random.default_rng(0)
     for _ in range(150):
         ys, xs = (rng.uniform(-8, 38, rng.integers(1, 9)) for _ in range(2))
@@ -55,7 +55,7 @@ def test_polygons_that_cross_themselves_or_lie_outside():
     assert not rasterize.polygon(10, 10, [], []).any()
 
 
-def test_other_shapes_by_hand():
+def test_hand_computed_shapes():
     assert np.argwhere(rasterize.point(5, 5, 1, 2)).tolist() == [[1, 2]]
     assert np.argwhere(rasterize.rectangle(5, 5, 1, 2, 2, 1)).tolist() == [[1, 2], [2, 2]]
     assert not rasterize.rectangle(5, 5, -4, -4, 2, 2).any()
@@ -99,7 +99,7 @@ def as_version_1(e):
 
 
 @pytest.mark.parametrize("form", ["1.x", "2.x", "project", "list"])
-def test_via_forms(folder, form):
+def test_via_file_layouts(folder, form):
     entries = [entry(region(), region(SHAPES[3])), entry(filename="b.png")]
     named = {f"{e['filename']}123": e for e in entries}
     content = {
@@ -180,13 +180,13 @@ def test_via_folder_and_images_elsewhere(folder, tmp_path_factory):
         ({"project": {}, "view": {}, "file": {}}, "expected a VIA 1.x or 2.x file, got 'a VIA 3 project'"),
     ],
 )
-def test_via_broken_files_say_where(folder, content, message):
+def test_via_errors_name_file_and_entry(folder, content, message):
     with pytest.raises(BrokenAnnotation, match=message) as caught:
         load_via(folder, content)
     assert str(folder / "x.json") in str(caught.value)
 
 
-def test_broken_images_are_skipped_by_choice_and_said(folder):
+def test_broken_images_can_be_skipped_with_a_warning(folder):
     content = [entry(region()), entry(region({"name": "star"}), filename="b.png")]
     with pytest.warns(UserWarning, match=r"1 images are left out.*\n.*star"):
         assert load_via(folder, content, skip_broken=True).num_images == 1
@@ -276,7 +276,7 @@ def test_coco_parts_crowds_and_any_category_ids(folder):
     assert dataset.load_mask(1)[1].tolist() == [1]
 
 
-def test_coco_categories_wanted(folder):
+def test_coco_categories_can_be_selected(folder):
     content = coco_file(annotation(POLYGON), annotation(POLYGON, category_id=3), annotation(POLYGON, 2, 3))
     dataset = load_coco(folder, content, category_ids=[7])
     assert dataset.class_names == ["BG", "cat"] and dataset.num_images == 1
@@ -334,7 +334,7 @@ def test_coco_returns_an_object_for_pycocotools(folder):
         (lambda c: c["annotations"][0].update(segmentation={"size": [H, W], "counts": ""}), r"counts: .*or a string"),
     ],
 )  # fmt: skip
-def test_coco_broken_files_say_where(folder, change, message):
+def test_coco_errors_name_file_and_entry(folder, change, message):
     content = copy.deepcopy(coco_file(annotation(POLYGON)))
     change(content)
     with pytest.raises(BrokenAnnotation, match=message) as caught:
@@ -343,19 +343,19 @@ def test_coco_broken_files_say_where(folder, change, message):
 
 
 @pytest.mark.parametrize("counts", ["04L", "zzzz", "\x01", "ab`"])
-def test_coco_broken_strings_are_told_when_they_are_read(folder, counts):
+def test_broken_coco_run_lengths_are_reported_when_read(folder, counts):
     dataset = load_coco(folder, coco_file(annotation({"size": [H, W], "counts": counts})))
     with pytest.raises(BrokenAnnotation, match=r"annotation 5: segmentation.counts: expected run lengths"):
         dataset.load_mask(0)
 
 
-def test_coco_broken_images_are_skipped_by_choice_and_said(folder):
+def test_broken_coco_images_can_be_skipped_with_a_warning(folder):
     content = coco_file(annotation(POLYGON), annotation([[1, 2, 3]], image_id=2))
     with pytest.warns(UserWarning, match=r"1 images are left out.*\n.*annotations\[1\]"):
         assert load_coco(folder, content, skip_broken=True).num_images == 1
 
 
-def test_coco_download_is_the_samples_matter(folder):
+def test_coco_auto_download_is_refused_outside_the_sample(folder):
     with pytest.raises(ValueError, match=r"samples/coco\.py"):
         CocoDataset().load_coco(folder, "val", "2017", auto_download=True)
     with pytest.raises(FileNotFoundError, match=r"instances_minival2014\.json"):
@@ -382,14 +382,14 @@ def test_coco_real_images(shared):
 
 
 # ---- Errors ----------------------------------------------------------------------------------------------------------
-def test_broken_annotation_has_its_parts_and_comes_back_from_processes():
+def test_broken_annotation_keeps_its_fields_when_pickled():
     error = BrokenAnnotation("f.json", "image 3", "id", "a number", "x" * 200)
     assert (error.file, error.entry, error.field, error.expected) == ("f.json", "image 3", "id", "a number")
     assert len(str(error)) < 130
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
-def test_read_json_of_what_is_no_text(tmp_path):
+def test_read_json_refuses_binary_files(tmp_path):
     (tmp_path / "x.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(BrokenAnnotation, match="byte 0: text: expected JSON in UTF-8"):
         read_json(tmp_path / "x.json")

@@ -58,7 +58,7 @@ def test_shapes_types_and_names():
     }
 
 
-def test_a_batch_holds_what_load_image_gt_and_build_rpn_targets_give():
+def test_batches_equal_load_image_gt_and_build_rpn_targets():
     dataset, config = Blocks(), TinyConfig()
     config.USE_MINI_MASK = False
     (batch,) = DataGenerator(dataset, config, shuffle=False, batch_size=3, seed=0)[0]
@@ -82,7 +82,7 @@ def test_a_batch_holds_what_load_image_gt_and_build_rpn_targets_give():
         np.testing.assert_allclose(batch["input_rpn_bbox"][i], deltas, rtol=1e-6)
 
 
-def test_of_more_objects_than_fit_a_random_part_is_used():
+def test_excess_objects_are_sampled_at_random():
     dataset = Blocks(counts=(9,))
     generator = DataGenerator(dataset, TinyConfig(), seed=0, batch_size=1)
     seen = set()
@@ -140,7 +140,7 @@ def test_the_seed_determines_order_and_augmentation():
     assert DataGenerator(dataset, config).seed == drawn != DataGenerator(dataset, config).seed
 
 
-def test_setting_the_epoch_equals_reaching_it():
+def test_setting_the_epoch_equals_running_up_to_it():
     a, b = (DataGenerator(Blocks(), TinyConfig(), seed=0, augmentation=jitter) for _ in range(2))
     a.on_epoch_end()
     a.on_epoch_end()
@@ -183,7 +183,7 @@ def test_an_image_with_only_a_crowd_is_replaced():
 
 
 @pytest.mark.filterwarnings("ignore:image")
-def test_a_dataset_without_objects_is_an_error_instead_of_an_endless_loop():
+def test_a_dataset_without_objects_is_an_error():
     with pytest.raises(ValueError, match=r"None of the 3 images of Blocks has an object"):
         DataGenerator(Blocks(counts=(0, 0, 0)), TinyConfig(), seed=0)[0]
 
@@ -197,7 +197,7 @@ class BrokenImage(Blocks):
         return super().load_image(image_id)
 
 
-def test_one_image_that_can_not_be_loaded_does_not_end_the_training():
+def test_one_unreadable_image_does_not_stop_training():
     dataset = BrokenImage(counts=(1, 1, 1, 1, 1))
     generator = DataGenerator(dataset, TinyConfig(), shuffle=False, seed=0)
     generator[0]
@@ -209,7 +209,7 @@ def test_one_image_that_can_not_be_loaded_does_not_end_the_training():
 
 
 @pytest.mark.parametrize("share", [0, 0.15])
-def test_too_many_images_that_can_not_be_loaded_are_an_error(share):
+def test_too_many_unreadable_images_are_an_error(share):
     dataset = BrokenImage(counts=(1, 1, 1, 1, 1))
     generator = DataGenerator(dataset, TinyConfig(MAX_BROKEN_IMAGES=share), shuffle=False, seed=0)
     with pytest.raises(ValueError, match=r"Can't load image 3 .*\n1 of 5 images .*MAX_BROKEN_IMAGES"):
@@ -245,7 +245,7 @@ def test_a_crop_that_misses_all_objects_is_drawn_again():
 
 
 @pytest.mark.filterwarnings("ignore:image")
-def test_objects_that_are_always_lost_are_an_error_with_the_cure():
+def test_objects_always_lost_to_augmentation_are_an_error():
     generator = DataGenerator(
         Blocks(counts=(1, 1)), TinyConfig(), shuffle=False, seed=0, augmentation=lambda i, m: (i, np.zeros_like(m))
     )
@@ -260,7 +260,7 @@ def test_objects_that_are_always_lost_are_an_error_with_the_cure():
         (lambda d, c: d.image_info.clear() or d.prepare(), "Blocks has no images"),
     ],
 )
-def test_datasets_that_can_not_be_used(change, message):
+def test_unusable_datasets_are_refused(change, message):
     dataset, config = Blocks(), TinyConfig()
     change(dataset, config)
     with pytest.raises(ValueError, match=message):
@@ -343,7 +343,7 @@ def test_issue_287_worker_processes_give_the_same_batches_and_end(tmp_path):
     assert done.stdout.strip().endswith("the same"), done.stderr[-3000:]
 
 
-def test_a_dataset_that_can_not_be_pickled_is_refused_for_processes():
+def test_a_dataset_that_cannot_be_pickled_is_refused_for_processes():
     dataset = Blocks()
     dataset.reader = lambda: None
     with pytest.raises(ValueError, match=r"picklable: .*use_multiprocessing=False"):

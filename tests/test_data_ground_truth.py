@@ -53,7 +53,7 @@ class Returns(Dataset):
         ((ONE, [0]), "class id 0 (object 0)"),
     ],
 )
-def test_all_callers_refuse_it_with_the_same_message(caller, loaded, message):
+def test_every_caller_raises_the_same_error(caller, loaded, message):
     assert message_of(caller, loaded).startswith(f"Returns.load_mask returned {message} for image 0 (toys.7, photos/7")
 
 

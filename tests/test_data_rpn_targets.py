@@ -79,13 +79,13 @@ def test_thresholds_positive_neutral_negative():
     assert rpn_targets(anchors, [A])[0].tolist() == [1, 1, 0, -1]
 
 
-def test_the_best_anchor_of_an_object_is_positive_at_any_overlap():
+def test_the_best_anchor_of_an_object_is_positive_whatever_its_iou():
     match, bbox = rpn_targets([[0, 0, 10, 10], [20, 20, 30, 30]], [[8, 8, 18, 18]])
     assert match.tolist() == [1, -1]
     np.testing.assert_allclose(bbox[0], [8, 8, 0, 0])  # 0.8 of the anchor's side, over a std dev of 0.1
 
 
-def test_deltas_by_hand():
+def test_hand_computed_deltas():
     _, bbox = rpn_targets([[0, 0, 10, 20]], [[2, 1, 12, 11]])
     # center (5, 10) -> (7, 6); size (10, 20) -> (10, 10)
     np.testing.assert_allclose(bbox[0], [0.2 / 0.1, -0.2 / 0.1, 0, np.log(0.5) / 0.2])
@@ -100,7 +100,7 @@ def test_issue_2014_forced_match_takes_its_own_object():
     np.testing.assert_allclose(bbox[0], [0, (7.4 - 5) / 10 / 0.1, 0, np.log(0.28) / 0.2])
 
 
-def test_where_the_best_anchors_choose_they_take_the_object_they_overlap_most():
+def test_best_anchors_take_the_object_they_overlap_most():
     # As above, but under a convention in which the anchor belongs to the large object (IoU 0.72).
     anchor, large, small, other = [0, 0, 10, 10], [0, 0, 10, 7.2], [0, 6, 10, 8.8], [0, 0, 10, 7.3]
     match, bbox = rpn_targets([anchor, other], [large, small], CONVENTION="torchvision")
@@ -136,7 +136,7 @@ def test_the_index_finds_the_anchors_of_every_convention(convention):
         np.testing.assert_array_equal(found, overlaps >= iou)
 
 
-def test_an_anchor_that_is_best_for_two_objects_gets_the_one_it_overlaps_more():
+def test_an_anchor_best_for_two_objects_takes_the_larger_iou():
     match, bbox = rpn_targets([[0, 0, 10, 10]], [[0, 0, 10, 2], [0, 0, 10, 5]])
     assert match.tolist() == [1]
     np.testing.assert_allclose(bbox[0], [0, -2.5, 0, np.log(0.5) / 0.2])
@@ -157,13 +157,13 @@ def test_no_more_than_half_positive_and_the_rest_negative():
     assert (again == match).all() and (other != match).any()
 
 
-def test_rows_of_rpn_bbox_follow_the_order_of_the_anchors():
+def test_rpn_bbox_rows_are_in_anchor_order():
     _, bbox = rpn_targets([[0, 0, 10, 10], [50, 50, 60, 60], [20, 20, 30, 30]], [[50, 50, 61, 60], [1, 0, 11, 10]])
     np.testing.assert_allclose(bbox[:2], [[1, 0, 0, 0], [0.5, 0, np.log(1.1) / 0.2, 0]])
 
 
 @pytest.mark.parametrize("taken", [[], [0, 5, 999], list(range(0, 90, 3))])
-def test_negatives_are_drawn_uniformly_without_repetition(taken):
+def test_negatives_are_drawn_uniformly_without_replacement(taken):
     times, free = np.zeros(1000), np.ones(1000, bool)
     free[taken] = False
     for seed in range(200):
@@ -209,7 +209,7 @@ def random_boxes(rng, count, side):
 
 
 @pytest.mark.parametrize("kind", ["pyramid", "stride 2", "a part", "shuffled", "random", "none"])
-def test_the_anchor_index_equals_all_overlaps(kind):
+def test_the_anchor_index_equals_the_dense_ious(kind):
     rng = np.random.default_rng(0)
     config = Config()
     config.RPN_ANCHOR_STRIDE = 2 if kind == "stride 2" else 1
@@ -240,7 +240,7 @@ def test_the_anchor_index_equals_all_overlaps(kind):
         np.testing.assert_array_equal(index.best_iou(boxes), plain.max(axis=0, initial=0))
 
 
-def test_rpn_targets_equal_those_from_all_overlaps_at_full_size():
+def test_full_size_rpn_targets_equal_the_dense_computation():
     anchors, rng = pyramid(512, 640), np.random.default_rng(1)
     index, config = AnchorIndex(anchors), Config()
     config.RPN_TRAIN_ANCHORS_PER_IMAGE = 10_000_000

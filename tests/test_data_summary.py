@@ -44,7 +44,7 @@ IMAGES = [
 ]
 
 
-def test_counted_by_hand(capsys):
+def test_hand_counted_summary(capsys):
     summary = Boxes(IMAGES).summary(progress=False)
     assert capsys.readouterr().out == f"{summary}\n"
     assert summary.instances_per_class == {"a": 3, "b": 1} and summary.images_per_class == {"a": 2, "b": 1}
@@ -168,7 +168,7 @@ def test_figure_and_numbers_of_any_set(config, image_ids, tmp_path):
         assert titles[2] == "Objects per image (1 image without objects)"
 
 
-def test_names_that_no_font_or_terminal_takes_can_be_drawn_and_printed(tmp_path):
+def test_unprintable_names_can_be_drawn_and_printed(tmp_path):
     names = [r"$\frac$", "half \ud800 pair\x00", r"a long name with a $\frac$"]
     summary = Boxes([((8, 8), [(1, 1, 1, 5, 5), (2, 0, 0, 4, 4)])], names).summary(progress=False)
     summary.name = r"photos of $\frac$ \ud800"
@@ -198,7 +198,7 @@ def test_many_classes_and_objects(capsys):
 
 
 # ---- Input -----------------------------------------------------------------------------------------------------------
-def test_bad_input():
+def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="Dataset isn't prepared; call its prepare"):
         Dataset().summary()
     with pytest.raises(ValueError, match="image_ids has 7; expected numbers from 0 to 2"):
@@ -216,7 +216,7 @@ def test_bad_input():
         Wrong([((9, 9), [])]).summary(progress=False)
 
 
-def test_masks_as_users_give_them():
+def test_masks_of_any_type_are_counted():
     class Loose(Boxes):
         def load_mask(self, image_id):
             masks, class_ids = super().load_mask(image_id)

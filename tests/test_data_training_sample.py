@@ -85,7 +85,7 @@ def test_masks_and_class_ids_of_any_type(dtype, value, ids):
         (np.full((40, 50, 1), "x"), [1], "masks of type <U1"),
     ],
 )
-def test_masks_and_class_ids_that_do_not_fit_are_refused_by_name(masks, ids, message):
+def test_mismatched_masks_and_class_ids_are_refused(masks, ids, message):
     with pytest.raises(ValueError, match=message) as caught:
         load(masks, ids)
     assert "Given.load_mask returned" in str(caught.value) and "image 0 (blocks.0)" in str(caught.value)
@@ -109,7 +109,7 @@ def test_an_image_of_a_source_without_classes_is_refused():
 
 
 # ---- What comes out --------------------------------------------------------------------------------------------------
-def test_square_by_hand():
+def test_hand_computed_square_mode():
     # 40 x 50 -> scaled by 128 / 50 = 2.56 -> 102 x 128, padded by 13 above and below
     image, meta, class_ids, bbox, mask = load(block(), [2])
     assert image.shape == (128, 128, 3) and image.dtype == np.uint8
@@ -189,7 +189,7 @@ def test_images_of_any_kind(image, channels):
     assert got.shape == (128, 128, channels) and got[64, 64].tolist() == [7] * channels
 
 
-def test_int16_images_with_their_own_mean_reach_the_network_as_they_are():
+def test_int16_images_with_their_own_mean_are_not_rescaled():
     """A script for telescopes: int16 -300..29998 and a MEAN_PIXEL of -200. It was refused."""
     image, config = np.full((64, 64, 3), -300, np.int16), TinyConfig()
     image[32:] = 29998

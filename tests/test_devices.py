@@ -22,7 +22,7 @@ only_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", re
 
 # ---- The same training -----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=pytest.mark.slow)])
-def test_two_devices_train_and_detect_as_one(backend, tmp_path_factory):
+def test_two_devices_train_and_detect_like_one(backend, tmp_path_factory):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
     one, two = on_one_and_two_devices(backend, tmp_path_factory.getbasetemp() / f"devices_{backend}")
@@ -31,7 +31,7 @@ def test_two_devices_train_and_detect_as_one(backend, tmp_path_factory):
 
 
 # ---- Which devices ---------------------------------------------------------------------------------------------------
-def test_more_gpus_than_there_are_is_no_error_and_keeps_the_batch(tmp_path):
+def test_more_gpus_than_available_keep_the_batch_size(tmp_path):
     model = tiny_model("training", tmp_path, GPU_COUNT=4, IMAGES_PER_GPU=1)
     assert (model.devices.count, model.devices.strategy, model.config.BATCH_SIZE) == (1, None, 4)
     assert model.devices.shard == (0, 1) and model.devices.writes and model.devices.agree(7) == 7
@@ -48,12 +48,12 @@ def test_more_gpus_than_there_are_is_no_error_and_keeps_the_batch(tmp_path):
         (6, 1, 4, 3, "four don't divide a batch of six"),
     ],
 )
-def test_devices_divide_the_batch(gpus, images, available, expected, why):
+def test_the_batch_is_divided_among_devices(gpus, images, available, expected, why):
     assert _largest_divisor(tiny_config(GPU_COUNT=gpus, IMAGES_PER_GPU=images), available) == expected, why
 
 
 @only_tensorflow
-def test_a_strategy_is_taken_as_given_or_refused_by_name(tmp_path):
+def test_a_given_strategy_is_used_or_refused_by_name(tmp_path):
     import tensorflow as tf
 
     strategy = tf.distribute.MirroredStrategy(["CPU:0"])
@@ -73,14 +73,14 @@ def test_only_the_first_process_writes(tmp_path):
     assert Devices(None, 2, 0, 2).writes and not Devices(None, 2, 1, 2).writes
 
 
-def test_without_other_replicas_a_share_is_the_whole():
+def test_with_one_replica_totals_equal_the_values():
     assert replicas.count() == 1
     assert replicas.total(3.0) == 3.0 and replicas.scaled_total(3.0) == 3.0
 
 
 # ---- Shards of batches -----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("steps", [None, 3])
-def test_shards_are_the_parts_of_the_batches(steps):
+def test_shards_add_up_to_the_batches(steps):
     dataset, config = Blocks((1, 2, 3, 1, 2, 1)), BlocksConfig()
     settings = {"batch_size": 4 if steps else 2, "steps": steps, "seed": 5}
     whole = DataGenerator(dataset, config, **settings)
@@ -117,7 +117,7 @@ def test_batches_without_equal_shards_are_refused(settings, message):
         ("tensorflow", {"batch_size": 4, "steps": 1, "shard": (0, 2)}, r"shard=\(0, 2\); this is process 0 of 1"),
     ],
 )
-def test_batches_that_devices_cannot_share_are_refused(backend, settings, message, monkeypatch):
+def test_batches_not_divisible_by_the_devices_are_refused(backend, settings, message, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: backend)
     batches = DataGenerator(Blocks(), BlocksConfig(), **settings)
     if message is None:

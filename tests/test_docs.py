@@ -15,7 +15,7 @@ PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: str(document.relative_to(ROOT)))
-def test_links_lead_to_files_that_exist(document):
+def test_links_point_to_existing_files(document):
     """A file was renamed, and a document still links to its old name."""
     targets = [link.split("#")[0] for link in LINK.findall(document.read_text()) if "://" not in link]
     assert [target for target in targets if target and not (document.parent / target).exists()] == []
@@ -27,7 +27,7 @@ def test_python_blocks_can_be_parsed(document):
         ast.parse(block)
 
 
-def test_the_architecture_names_all_modules_and_no_others():
+def test_the_architecture_page_names_exactly_the_modules():
     """A module was added, renamed or removed, and docs/architecture.md still has the old layout."""
     text = (ROOT / "docs" / "architecture.md").read_text()
     package = ROOT / "mrcnn"
@@ -47,7 +47,7 @@ def test_imports_in_the_readme_name_what_exists():
     exec(compile(ast.Module(imports, type_ignores=[]), "README.md", "exec"), {})
 
 
-def test_the_page_on_checks_lists_all_findings():
+def test_the_check_page_lists_all_findings():
     """A kind of finding was added or reworded, and docs/check.md has the old one."""
     from mrcnn.data.doctor.findings import KINDS
 

@@ -68,6 +68,6 @@ def test_examples_print_what_they_show(path):
 
 
 @pytest.mark.parametrize("name", MUST_HAVE_ONE)
-def test_what_users_call_has_an_example(name):
+def test_every_public_name_has_an_example(name):
     module, attribute = name.rsplit(".", 1)
     assert ">>>" in inspect.getdoc(getattr(importlib.import_module(f"mrcnn.{module}"), attribute))

@@ -106,7 +106,7 @@ def planted(request, tmp_path_factory):
     return folder, expected, check(folder, config=CONFIG, fix=clean), clean
 
 
-def test_each_planted_fault_is_found_and_nothing_else(planted):
+def test_only_the_planted_faults_are_found(planted):
     _, expected, findings, _ = planted
     found = [(one.code, stem_of(one)) for one in [*findings.errors, *findings.warnings]]
     assert sorted(found) == sorted(expected)
@@ -139,7 +139,7 @@ def test_no_alarm_on_a_clean_set(tmp_path, name):
     assert not alarms(findings) and findings.images == {"train": 5} and findings.objects == {"train": 10}
 
 
-def test_a_box_at_odds_with_the_outline_is_found_in_voc_too(tmp_path):
+def test_a_box_that_contradicts_its_outline_is_found_in_voc(tmp_path):
     photos = kit.clean_set(3)
     photos["a1"].objects[1].box = [2, 3, 20, 10]
     findings = check(kit.write_voc(photos, tmp_path), config=CONFIG)
@@ -179,7 +179,7 @@ def test_faults_of_classes(tmp_path, name, train_names, val_names, code, says):
 
 
 @pytest.mark.parametrize("name", ["coco", "labelme"])
-def test_crowds_where_objects_are_meant_become_objects(tmp_path, name):
+def test_crowds_meant_as_objects_become_objects(tmp_path, name):
     photos = kit.clean_set(4)
     for photo in list(photos.values())[:2]:
         for one in photo.objects:
@@ -214,7 +214,7 @@ def test_advice_on_images(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["coco", "yolo"])
-def test_advice_on_sizes_and_anchors_is_computed(tmp_path, name):
+def test_advice_on_sizes_and_anchors_follows_the_data(tmp_path, name):
     photos = kit.clean_set(2)
     for photo in photos.values():
         corners = [(y, x) for y in range(4, 20, 8) for x in range(4, 124, 8)]
@@ -229,7 +229,7 @@ def test_advice_on_sizes_and_anchors_is_computed(tmp_path, name):
     assert anchors.what.startswith("3% of the objects") and "IMAGE_MAX_DIM = 256, 256 and RPN_ANCHOR" in anchors.cure
 
 
-def test_what_the_advice_on_anchors_proposes_raises_their_recall(tmp_path):
+def test_suggested_anchors_raise_recall(tmp_path):
     photos = kit.clean_set(2)
     for photo in photos.values():
         photo.objects = [kit.Object("disc", kit.rectangle(y, 10, y + 9, 19)) for y in (5, 25, 45, 65)]
@@ -263,7 +263,7 @@ def test_objects_of_blank_images_count_for_their_class(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["coco", "labelme"])
-def test_entries_that_no_mask_can_be_made_of_are_found(tmp_path, name):
+def test_entries_that_give_no_mask_are_found(tmp_path, name):
     """A coordinate far away (a named error of the reader), and two points (a warning of the reader)."""
     photos = kit.clean_set(4)
     photos["a1"].objects[0].points[0][0] = 1e9
@@ -314,14 +314,14 @@ def test_objects_that_training_would_lose_and_dark_images(tmp_path, name, darker
     ],
     ids=["resized", "compressed", "darker", "gamma", "16 bit"],
 )
-def test_copies_are_found_however_they_were_changed(change):
+def test_modified_copies_are_found(change):
     photos = [kit.shapes_photo(seed).pixels for seed in range(40)]
     thumbnails = np.stack([thumbnail(photo) for photo in [*photos, change(photos[7]), change(photos[8][:, ::-1])]])
     copies = find_copies(thumbnails, [bytes([i]) for i in range(42)])
     assert copies == [(7, 40, "similar"), (8, 41, "mirrored")]
 
 
-def test_photos_without_texture_are_copies_only_if_identical():
+def test_plain_photos_are_duplicates_only_if_identical():
     flat = np.full((4, 32, 32, 3), 200, np.uint8)
     flat[1, 5, 5] = 201
     flat[2, 9, 9] = 202
@@ -341,7 +341,7 @@ def test_findings_as_text_and_json(planted):
     assert all(code in text for code in findings.by_code()) and f"{len(findings.errors)} errors" in text
 
 
-def test_a_split_of_which_nothing_can_be_read_is_reported(tmp_path):
+def test_an_unreadable_split_is_reported(tmp_path):
     kit.write_coco(kit.clean_set(2), tmp_path)
     kit.write_coco(kit.clean_set(1, seed=9), tmp_path, "val")
     for file in (tmp_path / "train").iterdir():
@@ -358,7 +358,7 @@ def test_a_folder_with_files_is_not_overwritten(tmp_path):
 
 
 # ---- The command -----------------------------------------------------------------------------------------------------
-def test_the_command_prints_a_table_writes_the_copy_and_exits_with_1(tmp_path):
+def test_the_command_prints_a_table_and_exits_with_1(tmp_path):
     from typer.testing import CliRunner
 
     from mrcnn import cli

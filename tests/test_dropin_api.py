@@ -169,7 +169,7 @@ def test_every_name_is_called_as_in_the_contract(owner, name):
     assert not misfits(getattr(place, name), names[name])
 
 
-def test_a_changed_signature_is_seen():
+def test_a_changed_signature_is_detected():
     def ours(image, mode="square", *, ax): ...
 
     assert len(misfits(ours, "image, cols=4, mode='pad64'")) == 2
@@ -178,7 +178,7 @@ def test_a_changed_signature_is_seen():
     ]  # fmt: skip
 
 
-def test_config_has_every_setting_and_no_other_default():
+def test_config_has_every_setting_with_its_default():
     config = Config()
     for name, value in CONFIG.items():
         np.testing.assert_equal(getattr(config, name), np.array(value) if isinstance(value, list) else value, name)
@@ -201,7 +201,7 @@ def test_coco_model_url_and_batch_norm():
 
 
 @pytest.mark.parametrize("name", ["ProposalLayer", "PyramidROIAlign", "DetectionTargetLayer", "DetectionLayer"])
-def test_layers_take_what_any_keras_layer_takes(name):
+def test_layers_accept_the_keras_base_arguments(name):
     arguments = {"ProposalLayer": (5, 0.7), "PyramidROIAlign": ([7, 7],), "DetectionTargetLayer": (Config(),)}
     assert getattr(modellib, name)(*arguments.get(name, ()), name="mine").name == "mine"
 
@@ -237,7 +237,7 @@ def test_the_import_forms_of_scripts_work_in_a_fresh_interpreter():
     assert run.stdout.strip() == "all imported", run.stderr[-2000:]
 
 
-def test_parallel_model_shares_what_it_wraps(tmp_path):
+def test_parallel_model_shares_the_wrapped_layers(tmp_path):
     x = keras.Input((4,), name="x")
     inner = keras.Model(x, keras.layers.Dense(2, name="dense")(x), name="inner")
     wrapped = parallel_model.ParallelModel(inner, 2)

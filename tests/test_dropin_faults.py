@@ -33,9 +33,9 @@ HELD_BY = {
         2783,
         3059,
     ): "test_dropin_api::test_the_import_forms_of_scripts_work_in_a_fresh_interpreter",
-    (1754, 1759, 2416): "test_dropin_idioms::test_row_7_what_keras_model_had_under_tf1",
+    (1754, 1759, 2416): "test_dropin_idioms::test_row_7_keras_model_keeps_its_tf1_attributes",
     (566, 694, 703, 2252): "test_dropin_idioms::test_row_2_keras_model_saves_and_loads_h5",
-    (1930, 2304): "test_nn_anchors::test_it_has_no_weights_that_would_go_into_a_file",
+    (1930, 2304): "test_nn_anchors::test_anchors_add_no_weights",
     (2243,): "test_ops_masks::test_issue_2243_masks_of_any_type_are_minimized",
     # 3.2 training
     (36, 420, 423, 574, 985): "test_dropin_idioms::test_row_11_more_gpus_than_there_are_keep_the_batch",
@@ -46,15 +46,15 @@ HELD_BY = {
         1288,
         1614,
         1997,
-    ): "test_nn_losses::test_where_nothing_counts_the_loss_is_zero_and_so_is_its_gradient",
+    ): "test_nn_losses::test_without_samples_loss_and_gradient_are_zero",
     (2846, 2868, 2933): "test_weights::test_issue_2846_nan_weights_of_a_diverged_training_warn",
     (7,): "test_ops_boxes::test_issue_7_boxes_without_area_have_deltas_zero",
-    (2780, 315, 1561): "test_training::test_issue_2780_frozen_batchnorm_is_really_frozen",
+    (2780, 315, 1561): "test_training::test_issue_2780_frozen_batchnorm_does_not_change",
     (972,): "test_nn_losses::test_issue_972_padded_rois_are_not_background",
     (2014,): "test_data_rpn_targets::test_issue_2014_forced_match_takes_its_own_object",
-    (362,): "test_weights::test_issue_362_find_last_is_not_led_astray",
+    (362,): "test_weights::test_issue_362_find_last_ignores_other_files",
     (886,): "test_weights::test_issue_886_find_last_counts_epochs_also_after_9999",
-    (907,): "test_weights::test_issue_907_what_is_no_checkpoint_of_this_name_starts_at_epoch_0",
+    (907,): "test_weights::test_issue_907_other_files_start_at_epoch_0",
     # 3.3 masks
     (80, 367, 2038): "test_ops_masks::test_issue_80_a_full_mask_stays_full",
     # 3.4 detecting
@@ -65,18 +65,18 @@ HELD_BY = {
     (1178, 1629): "test_ops_images::test_issue_1178_grey_images_are_handled",
     (591, 2121): "test_dropin_idioms::test_row_14_every_resize_mode_trains_and_detects",
     (134, 895, 2199): "test_visualize::test_issue_134_figures_are_saved_whole_and_closed",
-    (858, 1282): "test_visualize::test_issue_858_colours_stay_from_call_to_call",
+    (858, 1282): "test_visualize::test_issue_858_colours_are_the_same_in_every_call",
     # 3.5 measures
-    (532,): "test_evaluation_matching::test_issue_532_masks_of_nothing_overlap_nothing",
-    (960,): "test_evaluation_matching::test_issue_960_masks_without_a_pixel_have_iou_0_not_nan",
+    (532,): "test_evaluation_matching::test_issue_532_no_masks_give_empty_overlaps",
+    (960,): "test_evaluation_matching::test_issue_960_empty_masks_have_iou_0_not_nan",
     (252, 551): "test_evaluation_matching::test_issue_252_551_ap_never_exceeds_1",
     (2165, 2178, 2189, 2474, 2513): "test_evaluation_matching::test_issue_2165_recall_counts_each_true_box_once",
-    (1476, 2438, 2787): "test_evaluation_matching::test_issue_1476_ap_is_defined_without_truth_or_predictions",
+    (1476, 2438, 2787): "test_evaluation_matching::test_issue_1476_ap_is_defined_without_ground_truth_or_predictions",
 }
 
 
 @pytest.mark.parametrize("issues", HELD_BY, ids=lambda issues: f"{issues[0]}")
-def test_the_tests_that_hold_the_other_faults_are_there(issues):
+def test_every_other_fault_has_its_test(issues):
     file, name = HELD_BY[issues].split("::")
     tree = ast.parse((HERE / f"{file}.py").read_text())
     assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
@@ -106,7 +106,7 @@ def shown(generator, batches):
 
 
 # ---- 3.2 Training data ----------------------------------------------------------------------------------------------
-def test_issue_287_worker_processes_end_and_give_the_batches_that_one_thread_gives():
+def test_issue_287_worker_processes_end_and_give_the_same_batches():
     arguments = {"dataset": Squares(4), "config": TinyConfig(), "steps": 2, "seed": 5}
     alone = DataGenerator(**arguments)
     shared = DataGenerator(**arguments, workers=2, use_multiprocessing=True)
@@ -133,7 +133,7 @@ class OneWithout(Some):
     full = (0, 1, 2, 4, 5)
 
 
-def test_issue_330_images_without_objects_are_negatives_when_asked_for():
+def test_issue_330_images_without_objects_can_be_negatives():
     generator = DataGenerator(OneWithout(), tiny_config(TRAIN_ON_EMPTY_IMAGES=True), shuffle=False)
     assert shown(generator, 3) == [0, 1, 2, 3, 4, 5]
     batch = generator[1][0]
@@ -141,7 +141,7 @@ def test_issue_330_images_without_objects_are_negatives_when_asked_for():
     assert set(np.unique(batch["input_rpn_match"][1])) == {-1, 0} and (batch["input_rpn_match"][1] == -1).sum() == 32
 
 
-def test_issue_330_else_the_next_image_takes_their_place_and_it_is_said():
+def test_issue_330_by_default_they_are_replaced_with_a_warning():
     generator = DataGenerator(OneWithout(), tiny_config(), shuffle=False)
     with pytest.warns(UserWarning, match=r"image 3 .*TRAIN_ON_EMPTY_IMAGES"):
         ids = shown(generator, 3)
@@ -152,7 +152,7 @@ class NoneAtAll(Some):
     full = ()
 
 
-def test_issue_892_a_data_set_without_any_object_is_an_error_not_an_endless_loop():
+def test_issue_892_a_dataset_without_objects_is_an_error():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with pytest.raises(ValueError, match="None of the 6 images of NoneAtAll has an object"):
@@ -166,7 +166,7 @@ class Broken(Some):
         return super().load_image(image_id)
 
 
-def test_section_3_2_a_broken_image_is_named_at_once_and_not_swallowed(tmp_path):
+def test_section_3_2_a_broken_image_is_reported(tmp_path):
     with pytest.warns(UserWarning, match=r"image 4 \(toys\.4.*the disk said no"):
         shown(DataGenerator(Broken(), tiny_config(), shuffle=False), 3)
     with pytest.raises(ValueError, match=r"image 4 \(toys\.4.*the disk said no"):
@@ -183,7 +183,7 @@ class OneFlat(Squares):
 
 
 @pytest.mark.parametrize("mini", [False, True])
-def test_issue_47_objects_without_a_pixel_are_left_out_of_the_truth(mini):
+def test_issue_47_empty_masks_are_dropped(mini):
     _, _, class_ids, boxes, masks = modellib.load_image_gt(OneFlat(), tiny_config(), 0, use_mini_mask=mini)
     assert class_ids.tolist() == [1] and len(boxes) == 1 == masks.shape[-1]
     assert (boxes[:, 2:] > boxes[:, :2]).all()
@@ -201,7 +201,7 @@ def test_issue_2379_rotations_move_the_masks_too():
 
 
 # ---- 3.2 Losses -----------------------------------------------------------------------------------------------------
-def test_issue_2138_box_and_mask_losses_are_not_zero_once_a_proposal_meets_an_object(tmp_path):
+def test_issue_2138_box_and_mask_losses_become_nonzero(tmp_path):
     from mrcnn.training import compute_losses
 
     config = {"ADD_GT_TO_PROPOSALS": True}  # an untrained network proposes nothing that fits
@@ -241,7 +241,7 @@ def test_issue_801_detect_molded_finds_what_detect_finds(finder, shape):
     assert inside["masks"].shape[:2] == (64, 64) and outside["masks"].shape[:2] == shape
 
 
-def test_issue_1981_nothing_grows_from_image_to_image(finder):
+def test_issue_1981_detect_does_not_grow_memory_or_graphs(finder):
     finder.config.IMAGE_RESIZE_MODE, finder.config.IMAGE_MIN_DIM = "pad64", None
     try:
         for height in (64, 128, 192):
@@ -258,7 +258,7 @@ def test_issue_1981_nothing_grows_from_image_to_image(finder):
     assert len(gc.get_objects()) - before < 300  # ten an image would be a leak
 
 
-def test_issue_2177_mode_none_says_which_sizes_it_takes(finder):
+def test_issue_2177_mode_none_names_the_allowed_sizes(finder):
     finder.config.IMAGE_RESIZE_MODE = "none"
     try:
         with pytest.raises(ValueError, match=r'100 x 64 pixels .*"none"; both sides must be multiples of 64'):
@@ -267,20 +267,20 @@ def test_issue_2177_mode_none_says_which_sizes_it_takes(finder):
         finder.config.IMAGE_RESIZE_MODE = "square"
 
 
-def test_issue_515_integers_divide_as_numbers(finder):
+def test_issue_515_windows_are_not_truncated_to_zero(finder):
     """In Python 2 the windows of a photo became 0 and nothing was found."""
     for image in (photo(33, 64), photo(64, 33), photo(7, 64)):
         r = finder.detect([image])[0]
         assert len(r["rois"]) and (r["rois"] <= np.array([*image.shape[:2]] * 2)).all()
 
 
-def test_section_3_4_stale_anchors_do_not_stay_behind(finder):
+def test_section_3_4_anchors_follow_the_image_shape(finder):
     small, large = finder.get_anchors((64, 64, 3)), finder.get_anchors((128, 64, 3))
     assert len(large) == 2 * len(small) == len(finder.anchors)
     finder.get_anchors((64, 64, 3))
     assert len(finder.anchors) == len(small)
 
 
-def test_section_1_6_anchors_are_no_weight_in_the_file(finder, tmp_path):
+def test_section_1_6_anchors_are_not_saved_as_weights(finder, tmp_path):
     finder.save_weights(tmp_path / "x.h5")
     assert "anchors" not in {name for name, arrays in read_weights(tmp_path / "x.h5").items() if len(arrays)}

@@ -89,7 +89,7 @@ def test_row_3_checkpoints_are_named_and_placed_as_scripts_expect(trainer):
     assert trainer.checkpoint_path.format(epoch=1) == path == trainer.find_last()
 
 
-def test_row_10_find_last_as_the_pair_of_matterport_2_0(trainer, finder):
+def test_row_10_find_last_returns_a_pair_as_in_matterport_2_0(trainer, finder):
     path = trainer.find_last()
     assert isinstance(path, str) and path[1] == path and path[-3:] == ".h5" and os.path.isfile(path[1])
     finder.load_weights(finder.find_last()[1], by_name=True)
@@ -127,7 +127,7 @@ def test_load_weights_by_name_with_the_excludes_of_scripts(mode, exclude, traine
     assert expected - set(exclude or ()) <= changed
 
 
-def test_heads_of_another_number_of_classes_are_excluded(trainer, tmp_path):
+def test_heads_for_another_class_count_can_be_excluded(trainer, tmp_path):
     model = tiny_model("training", tmp_path, seed=7, NUM_CLASSES=1 + 7)
     with pytest.raises(ValueError, match="mrcnn_class_logits"):
         model.load_weights(trainer.find_last(), by_name=True)
@@ -137,7 +137,7 @@ def test_heads_of_another_number_of_classes_are_excluded(trainer, tmp_path):
     )
 
 
-def test_a_checkpoint_of_the_run_takes_its_epoch_along_and_another_file_does_not(trainer, tmp_path):
+def test_only_a_checkpoint_of_the_run_sets_the_epoch(trainer, tmp_path):
     model = tiny_model("training", trainer.model_dir)
     model.load_weights(trainer.find_last(), by_name=True)
     assert model.epoch == 1 and model.log_dir == trainer.log_dir
@@ -147,7 +147,7 @@ def test_a_checkpoint_of_the_run_takes_its_epoch_along_and_another_file_does_not
 
 
 # ---- train ---------------------------------------------------------------------------------------------------------
-def test_train_twice_is_a_no_op_and_a_larger_total_goes_on(toys, tmp_path, step_by_step):
+def test_training_again_needs_a_larger_total_of_epochs(toys, tmp_path, step_by_step):
     model = tiny_model("training", tmp_path)
     model.train(toys, toys, learning_rate=0.001, epochs=1, layers="heads")
     first = [w.copy() for w in model.get_weights()]
@@ -195,12 +195,12 @@ def names_trained(model, layers, toys, step=0.0, **kwargs):
     (r"(res1.*)|(res2.*)|(res3.*)", {"res2a_branch2a", "res3a_branch2a"}, {"res4a_branch2a", "fpn_p2", "mrcnn_mask"}),
     (r"rpn_model", {"rpn_conv_shared", "rpn_class_raw", "rpn_bbox_pred"}, {"fpn_p2", "mrcnn_mask"}),
 ])  # fmt: skip
-def test_words_and_regexes_choose_the_layers(layers, inside, outside, trainer, toys):
+def test_layers_are_chosen_by_name_or_regex(layers, inside, outside, trainer, toys):
     trained = names_trained(trainer, layers, toys)
     assert inside <= trained and not outside & trained
 
 
-def test_custom_callbacks_run_after_our_own_and_all_keywords_work(toys, tmp_path, step_by_step):
+def test_custom_callbacks_run_after_the_built_in_ones(toys, tmp_path, step_by_step):
     seen = []
 
     class Looks(keras.callbacks.Callback):
@@ -217,7 +217,7 @@ def test_custom_callbacks_run_after_our_own_and_all_keywords_work(toys, tmp_path
 
 
 @pytest.mark.parametrize("kind", ["imgaug", "own imgaug augmenter", "callable", "keras layer"])
-def test_row_4_augmentation_takes_what_scripts_have(kind, toys, trainer):
+def test_row_4_augmentation_accepts_what_scripts_pass(kind, toys, trainer):
     import imgaug.augmenters as iaa  # NumPy 2: works, as mrcnn was imported before
 
     class AddNothing(iaa.meta.Augmenter):
@@ -242,7 +242,7 @@ def test_row_4_augmentation_takes_what_scripts_have(kind, toys, trainer):
     names_trained(trainer, "heads", toys, augmentation=augmentation)  # accepted by train as well
 
 
-def test_row_4_imgaug_moves_image_and_masks_alike(toys, trainer):
+def test_row_4_imgaug_transforms_image_and_masks_together(toys, trainer):
     import imgaug.augmenters as iaa
 
     plain = modellib.load_image_gt(toys, trainer.config, 0)
@@ -287,7 +287,7 @@ def test_detected_masks_index_images_and_rois_go_to_opencv(finder):
     r["note"] = "kept"
 
 
-def test_molded_arrays_go_into_detect_as_in_the_kangaroo_tutorial(finder):
+def test_detect_accepts_molded_arrays_as_in_the_kangaroo_tutorial(finder):
     """With matterport the mean was then subtracted twice, and so it is here: the scores printed there come out."""
     image = photo()
     sample = np.expand_dims(modellib.mold_image(image, finder.config), 0)
@@ -350,7 +350,7 @@ class WildConfig(Config):
     ZOOM = 3
 
 
-def test_settings_of_scripts_are_accepted_and_shown(capsys):
+def test_custom_settings_are_accepted_and_displayed(capsys):
     config = WildConfig()
     config.display()
     shown = capsys.readouterr().out
@@ -358,7 +358,7 @@ def test_settings_of_scripts_are_accepted_and_shown(capsys):
     assert "IMAGE_PADDING" in shown and "ZOOM" in shown and "BATCH_SIZE" in shown
 
 
-def test_overridden_init_counts_its_classes():
+def test_an_overridden_init_can_set_the_number_of_classes():
     class Counting(Config):
         NAME = "counting"
 
@@ -376,7 +376,7 @@ def test_six_strides_and_fractional_steps_train(toys, tmp_path, step_by_step):
     assert len(model.get_anchors((64, 64, 3))) == len(model.anchors) == 3 * (16**2 + 8**2 + 4**2 + 2**2 + 1)
 
 
-def test_settings_written_after_the_model_exists_count(trainer, tmp_path):
+def test_settings_changed_after_building_take_effect(trainer, tmp_path):
     model = tiny_model("inference", tmp_path)
     model.load_weights(trainer.find_last(), by_name=True)
     everything = model.detect([photo()])[0]["scores"]
@@ -494,7 +494,7 @@ class WildDataset(utils.Dataset):
 
 @pytest.mark.parametrize("mask_type", ["bool", "uint8", "0/255", "float32", "float64", "int64"])
 @pytest.mark.parametrize("id_type", ["int32", "int64", "uint8", "float64"])
-def test_row_5_masks_and_ids_of_any_type_load_alike(mask_type, id_type, trainer):
+def test_row_5_masks_and_ids_of_any_type_load_the_same(mask_type, id_type, trainer):
     dataset = WildDataset()
     dataset.load_wild(mask_type, id_type)
     dataset.prepare()
@@ -506,7 +506,7 @@ def test_row_5_masks_and_ids_of_any_type_load_alike(mask_type, id_type, trainer)
     assert mini.shape == (*config.MINI_MASK_SHAPE, 2) and mini.all()
 
 
-def test_base_load_mask_through_super_of_own_class_is_empty():
+def test_calling_super_load_mask_gives_no_objects():
     dataset = WildDataset()
     dataset.load_wild("bool", "int32")
     dataset.prepare()
@@ -528,7 +528,7 @@ def test_row_2_keras_model_saves_and_loads_h5(trainer, tmp_path):
         np.testing.assert_array_equal(model.get_layer(name).get_weights()[0], trainer.get_layer(name).get_weights()[0])
 
 
-def test_row_7_what_keras_model_had_under_tf1(finder, trainer, capsys):
+def test_row_7_keras_model_keeps_its_tf1_attributes(finder, trainer, capsys):
     finder.keras_model._make_predict_function()
     trainer.keras_model.metrics_tensors = []
     trainer.keras_model.summary()
@@ -541,7 +541,7 @@ def test_row_7_what_keras_model_had_under_tf1(finder, trainer, capsys):
 LAYERS = ["ROI", "mrcnn_detection", "mrcnn_mask", "mrcnn_bbox", "mrcnn_class", "rpn_class", "rpn_bbox", "input_image"]
 
 
-def test_run_graph_and_ancestor_with_the_notebooks_names(finder):
+def test_run_graph_and_ancestor_accept_the_notebooks_names(finder):
     image = photo(48, 64)
     pillar = finder.keras_model.get_layer("ROI").output
     nms = finder.ancestor(pillar, "ROI/rpn_non_max_suppression:0")
@@ -584,7 +584,7 @@ def test_run_graph_takes_tf_identity_of_a_layers_output(finder):
 
 
 # ---- What scripts do with the truth and the detections -------------------------------------------------------------
-def test_truth_and_detections_go_into_the_measures(finder, toys):
+def test_metrics_accept_ground_truth_and_detections(finder, toys):
     config = finder.config
     image, image_meta, gt_class_id, gt_bbox, gt_mask = modellib.load_image_gt(toys, config, 0, use_mini_mask=False)
     modellib.log("image", image)
@@ -606,14 +606,14 @@ def test_truth_and_detections_go_into_the_measures(finder, toys):
     assert set(np.unique(rpn_match)) <= {-1, 0, 1} and len(rpn_bbox) == config.RPN_TRAIN_ANCHORS_PER_IMAGE
 
 
-def test_detect_molded_takes_what_load_image_gt_gives(finder, toys):
+def test_detect_molded_accepts_the_output_of_load_image_gt(finder, toys):
     image, meta, *_ = modellib.load_image_gt(toys, finder.config, 0)
     molded = np.expand_dims(modellib.mold_image(image, finder.config), 0)
     r = finder.detect_molded(molded, np.expand_dims(meta, 0), verbose=1)[0]
     check(r, (64, 64))
 
 
-def test_data_generator_as_notebooks_call_it(toys, trainer):
+def test_data_generator_accepts_the_notebooks_calls(toys, trainer):
     generator = modellib.data_generator(
         toys, trainer.config, shuffle=True, random_rois=20, batch_size=2, detection_targets=True
     )

@@ -24,19 +24,19 @@ def test_imgaug_may_be_imported_before_mrcnn():
     assert run.stdout.strip() == "Fliplr", run.stderr[-2000:]
 
 
-def test_no_file_of_ours_runs_at_the_start_of_python():
+def test_nothing_is_installed_into_python_startup():
     """An import hook in every interpreter of an environment passes no security review."""
     site = Path(np.__file__).parents[1]
     assert not list(site.glob("mrcnn*.pth"))
 
 
-def test_imgaug_0_4_0_finds_the_table_that_numpy_2_dropped():
+def test_imgaug_0_4_0_finds_the_sctypes_that_numpy_2_removed():
     run = python("import mrcnn.utils, numpy; print(numpy.sctypes['int'][0].__name__)")
     assert run.stdout.strip() == "int8", run.stderr[-2000:]
 
 
 @pytest.mark.parametrize("name", ["Crop", "CropAndPad", "RandAugment"])
-def test_augmenters_that_numpy_2_broke_work(name):
+def test_augmenters_broken_by_numpy_2_work(name):
     iaa = pytest.importorskip("imgaug.augmenters")
     arguments = {
         "Crop": {"px": (4, 9)},

@@ -97,7 +97,7 @@ VOC_OBJECT = """<object><name>kangaroo</name><bndbox><xmin>{0}</xmin><ymin>{1}</
 
 
 @pytest.mark.slow
-def test_kangaroo_with_voc_boxes_in_its_own_process(folder):
+def test_kangaroo_with_voc_boxes_in_a_subprocess(folder):
     for part in ("images", "annots"):
         (folder / "kangaroo" / part).mkdir(parents=True)
     for i in range(1, 7):

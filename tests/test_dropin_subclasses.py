@@ -139,7 +139,7 @@ def test_predict_takes_the_anchors_that_scripts_pass(inference):
         inference.predict([molded, metas, anchors * 0.5], verbose=0)
 
 
-def test_saving_a_whole_model_to_hdf5_is_refused_with_the_cure(inference, tmp_path):
+def test_saving_a_whole_model_to_hdf5_is_refused_with_advice(inference, tmp_path):
     with pytest.raises(ValueError, match=r"\.keras file, or its weights"):
         inference.save(tmp_path / "x.h5")
     assert not list(tmp_path.iterdir())
@@ -152,7 +152,7 @@ def test_clone_model_says_how_to_copy(inference):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning", "ignore:os.fork:RuntimeWarning")
-def test_a_forked_child_raises_instead_of_hanging(inference):
+def test_a_forked_process_raises_instead_of_hanging(inference):
     child = os.fork()
     if child == 0:
         signal.alarm(60)  # a hanging child is killed and fails the test
@@ -166,7 +166,7 @@ def test_a_forked_child_raises_instead_of_hanging(inference):
 
 # ---- Layers of a backbone of the user's ------------------------------------------------------------------------------
 @pytest.mark.parametrize(("layers", "trains"), [("heads", ""), ("5+", "5"), ("4+", "45"), ("3+", "345")])
-def test_stages_of_a_callable_backbone_are_counted_by_their_place(layers, trains, tmp_path):
+def test_stages_of_a_callable_backbone_are_numbered_in_order(layers, trains, tmp_path):
     def backbone(image, architecture, stage5=True, train_bn=None):
         stages = [image]
         for i in range(1, 6):

@@ -84,7 +84,7 @@ def test_issue_2690_a_web_server_answers_requests_in_threads(model, expected, tf
     assert answers == [r["rois"].tolist() for r in expected] * 2
 
 
-def test_settings_may_change_while_others_detect(model, expected):
+def test_settings_may_change_while_other_threads_detect(model, expected):
     def detect(i):
         model.config.DETECTION_MAX_INSTANCES = 6 - i % 2
         return model.detect([PHOTOS[0]])[0]
@@ -96,7 +96,7 @@ def test_settings_may_change_while_others_detect(model, expected):
 
 
 # ---- Graphs and sessions of TF1 -------------------------------------------------------------------------------------
-def test_row_8_all_of_a_script_inside_a_graph(tf, tmp_path):
+def test_row_8_a_whole_script_runs_inside_a_graph(tf, tmp_path):
     toys = Squares(2)
     with tf.Graph().as_default():
         model = tiny_model("training", tmp_path)
@@ -134,7 +134,7 @@ def test_row_8_graphs_in_threads(model, expected, tf):
 
 
 # ---- clear_session --------------------------------------------------------------------------------------------------
-def test_clear_session_leaves_a_model_usable_and_the_next_one_with_its_names(model, expected, tmp_path):
+def test_clear_session_keeps_models_usable_and_layer_names_stable(model, expected, tmp_path):
     keras.backend.clear_session()
     assert_same(model.detect([PHOTOS[0]])[0], expected[0])
     again = tiny_model("inference", tmp_path)
@@ -143,7 +143,7 @@ def test_clear_session_leaves_a_model_usable_and_the_next_one_with_its_names(mod
 
 
 @pytest.mark.parametrize("memory", ["set_memory_growth", "Session with GPUOptions"])
-def test_memory_settings_of_scripts_change_nothing(memory, model, expected, tf):
+def test_session_memory_settings_have_no_effect(memory, model, expected, tf):
     if memory == "set_memory_growth":
         for device in tf.config.list_physical_devices("GPU"):
             tf.config.experimental.set_memory_growth(device, True)

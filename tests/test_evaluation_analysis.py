@@ -37,7 +37,7 @@ def columns(report, kind="mask"):
 
 
 # ---- Boundaries ----------------------------------------------------------------------------------------------------
-def test_the_band_of_a_square():
+def test_the_boundary_band_of_a_square():
     square = rectangle(20, 20, (5, 5, 15, 15)).astype(bool)
     assert band(square, 1).sum() == 100 - 64
     assert band(square, 5).sum() == 100  # nothing is further inside
@@ -64,7 +64,7 @@ def slow_boundary_iou(a, b, distance):
     return (a & b).sum() / (a | b).sum()
 
 
-def test_boundary_iou_is_the_papers():
+def test_boundary_iou_matches_the_paper():
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:60, :70]
     discs = [(y - cy) ** 2 + (x - cx) ** 2 < r**2 for cy, cx, r in rng.uniform([20, 20, 8], [40, 50, 25], (8, 3))]
@@ -79,7 +79,7 @@ def test_boundary_iou_is_the_papers():
             assert ious[i, j] == pytest.approx(expected, abs=1e-12)
 
 
-def test_a_ring_does_not_pass_for_a_square():
+def test_a_ring_and_a_square_have_a_low_boundary_iou():
     square, ring = rectangle(SIZE, SIZE, (20, 20, 80, 80)), rectangle(SIZE, SIZE, (20, 20, 80, 80))
     ring[30:70, 30:70] = 0
     square, ring = encode_masks(np.stack([square, ring], axis=-1))
@@ -89,7 +89,7 @@ def test_a_ring_does_not_pass_for_a_square():
     assert ious[0, 0] == mask_iou[0, 0]
 
 
-def test_boundary_ap_depends_on_the_contour_more_than_mask_ap():
+def test_boundary_ap_is_more_sensitive_to_contours_than_mask_ap():
     report = evaluation([((10, 10, 90, 90), 1)], [((13, 13, 87, 87), 1, 0.9)])  # 3 pixels short: IoU 0.86
     assert report.mask_ap == pytest.approx(0.8)
     assert report.boundary_ap == pytest.approx(0.0)  # the bands, 3 pixels wide, only touch
@@ -110,7 +110,7 @@ OFF = (0, 20, 40, 60)  # IoU 1/3 with BIG
         ([(FAR, 1, 0.9)], "background"),
     ],
 )
-def test_each_kind_of_error(found, kind):
+def test_each_error_type_is_counted(found, kind):
     report = evaluation([(BIG, 1)], found)
     errors = break_down(*columns(report))
     wrong = {name: n for name, n in errors.counts.items() if n and name != "missed"}
@@ -123,7 +123,7 @@ def test_nothing_at_all_has_no_errors():
     assert set(errors.counts.values()) == {0} and set(errors.costs.values()) == {0.0}
 
 
-def test_what_errors_cost():
+def test_the_cost_of_each_error_type():
     # Class 1: one of two found, and before it a duplicate-free background error; the other is misnamed as class 2.
     true = [(BIG, 1), (FAR, 1), ((0, 60, 30, 90), 2)]
     found = [((60, 0, 90, 30), 1, 0.9), (BIG, 1, 0.8), (FAR, 2, 0.7), ((0, 60, 30, 90), 2, 0.6)]
@@ -140,13 +140,13 @@ def test_what_errors_cost():
     assert errors.costs["false negatives"] == pytest.approx((0.5 + 0.5) / 2 - base)
 
 
-def test_fixing_an_error_gives_no_instance_two_hits():
+def test_fixing_an_error_never_matches_an_instance_twice():
     # The badly placed one refers to BIG, which the second has matched: an oracle can only remove it.
     errors = break_down(*columns(evaluation([(BIG, 1), (FAR, 1)], [(OFF, 1, 0.95), (BIG, 1, 0.9)])))
     assert errors.costs["localisation"] == pytest.approx(51 / 101 - 0.5 * 51 / 101)
 
 
-def test_of_two_errors_about_one_instance_the_better_scored_is_fixed():
+def test_the_higher_scored_of_two_errors_on_an_instance_is_fixed():
     errors = break_down(*columns(evaluation([(BIG, 1), ((0, 60, 30, 90), 2)], [(BIG, 2, 0.9), (OFF, 1, 0.8)])))
     assert errors.counts["class"] == errors.counts["localisation"] == 1
     assert errors.costs["class"] == pytest.approx(0.5)  # a hit of class 1 before a false one
@@ -162,7 +162,7 @@ def test_an_error_refers_to_the_instance_it_overlaps_most():
         assert errors.missed.tolist() == [box is near for box in true]
 
 
-def test_missed_instances_are_those_that_no_error_refers_to():
+def test_missed_instances_are_those_without_an_error():
     errors = break_down(*columns(evaluation([(BIG, 1), (FAR, 1)], [(BIG, 1, 0.9)])))
     assert errors.counts["missed"] == 1
     assert errors.costs["missed"] == pytest.approx(1 - 51 / 101)
@@ -176,7 +176,7 @@ def test_missed_instances_are_those_that_no_error_refers_to():
         (6, (7, 25, 9, 15, 38, 18), (5.316, 13.349, 1.517, 0.438, 5.555, 10.391, 21.395, 26.310)),
     ],
 )
-def test_errors_are_those_of_tidecv(seed, counts, costs):
+def test_errors_match_tidecv(seed, counts, costs):
     rng = np.random.default_rng(seed)
     truth = made_up_truth(rng, images=30, crowds=False)
     report = evaluate_predictions(AnnotationSet(truth), made_up_detections(truth, rng, per_truth=3), progress=False)
@@ -245,7 +245,7 @@ def test_best_threshold():
     assert best_threshold(np.zeros(0), np.zeros(0, bool), 3).score is None
 
 
-def test_equal_scores_are_not_separated():
+def test_thresholds_do_not_split_equal_scores():
     assert best_threshold(np.array([0.9, 0.9]), np.array([True, False]), 1).f1 == pytest.approx(2 / 3)
 
 
@@ -257,7 +257,7 @@ def test_a_class_without_a_threshold_has_the_common_one():
 
 # ---- Intervals -------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("seed", range(4))
-def test_weights_are_repeated_images(seed):
+def test_a_weight_equals_repeating_the_image(seed):
     rng = np.random.default_rng(seed)
     truth = made_up_truth(rng, images=5)
     results = made_up_detections(truth, rng, per_truth=3)
@@ -292,12 +292,12 @@ def repeat_images(truth, results, times):
 
 
 @pytest.mark.parametrize("count", [1, 3, 7, 29, 100, 101, 997])
-def test_recall_levels_by_arithmetic_are_those_of_a_search(count):
+def test_recall_levels_equal_a_binary_search(count):
     recall = np.arange(count + 1) / count
     np.testing.assert_array_equal(_levels_reached(recall), np.searchsorted(RECALLS, recall, side="right"))
 
 
-def test_the_interval_mirrors_the_samples_about_the_value():
+def test_the_interval_is_the_reversed_percentile_interval():
     assert interval(60.0, np.arange(101.0), 0.9) == pytest.approx((25, 115))
     assert interval(99.0, np.arange(101.0), 0.9) == pytest.approx((99, 193))  # the value itself is always inside
     assert interval(0.5, np.full(3, np.nan)) == (0.5, 0.5)
@@ -316,7 +316,7 @@ def test_semantic_map_gives_overlaps_to_the_higher_score():
     np.testing.assert_array_equal(without_scores, np.tile(row, (4, 1)))  # the smaller one lies in front
 
 
-def test_semantic_map_of_nothing_and_of_crowds():
+def test_semantic_map_without_objects_and_with_crowds():
     assert not semantic_map({"masks": np.zeros((3, 3, 0)), "class_ids": [], "scores": []}).any()
     masks = np.stack([rectangle(2, 2, (0, 0, 2, 2)), rectangle(2, 2, (0, 0, 1, 2))], axis=-1)
     np.testing.assert_array_equal(semantic_map({"masks": masks, "class_ids": [-2, 1]}), [[1, 1], [-1, -1]])
@@ -335,7 +335,7 @@ def test_semantic_scores_by_hand():
 
 
 # ---- Run lengths ------------------------------------------------------------------------------------------------
-def test_damaged_counts_are_found():
+def test_invalid_counts_are_refused():
     rng = np.random.default_rng(0)
     for _ in range(300):
         height, width = rng.integers(1, 40, 2)
@@ -347,7 +347,7 @@ def test_damaged_counts_are_found():
                 assert check_rles(bad) == 1, damaged
 
 
-def test_every_form_of_a_mask():
+def test_every_mask_encoding_is_read():
     mask = rectangle(6, 8, (1, 2, 4, 7))
     (expected,) = encode_masks(mask[..., None].astype(bool))
     plain = {"size": [6, 8], "counts": [13, 3, 3, 3, 3, 3, 3, 3, 3, 3, 8]}

@@ -123,7 +123,7 @@ def test_files_are_read_in_pieces_of_any_size(chunk, tmp_path, monkeypatch):
     assert evaluate(dataset, tmp_path / "none.json").mask_ap == 0
 
 
-def test_numpy_numbers_and_ids_with_their_source_are_fine(dataset):
+def test_numpy_numbers_and_ids_with_a_source_are_accepted(dataset):
     entry = good(
         image_id="toys.100", category_id=np.int64(1), score=np.float32(0.5), bbox=np.array([5, 5, 30, 20]).tolist()
     )
@@ -156,7 +156,7 @@ def test_a_bad_detection_is_named_by_image_and_index(dataset, changes, message):
         detect(dataset, found)
 
 
-def test_a_result_without_masks_or_too_few_results(dataset):
+def test_missing_masks_or_results_are_refused(dataset):
     found = result(MASK[..., None], [1], [0.9])
     del found["masks"]
     with pytest.raises(ValueError, match="has no 'masks'"):
@@ -165,7 +165,7 @@ def test_a_result_without_masks_or_too_few_results(dataset):
         evaluate_dataset(FakeModel([found]), dataset, batch_size=2, progress=False)
 
 
-def test_after_an_error_no_file_remains(dataset, tmp_path):
+def test_no_file_is_left_after_an_error(dataset, tmp_path):
     found = {**result(MASK[..., None], [1], [0.9]), "scores": np.array([np.nan])}
     with pytest.raises(ValueError, match="nan"):
         detect(dataset, found, save=tmp_path / "results.json")
@@ -181,13 +181,13 @@ def test_after_an_error_no_file_remains(dataset, tmp_path):
         (np.ones((20, 20, 1)), [1], r"masks of \(20, 20\) pixels, image of \(30, 40\)"),
     ],
 )
-def test_bad_truth_is_named(dataset, masks, class_ids, message):
+def test_bad_ground_truth_is_named(dataset, masks, class_ids, message):
     dataset.load_mask = lambda image_id: (masks, np.array(class_ids))
     with pytest.raises(ValueError, match=message):
         detect(dataset, result(MASK[..., None], [1], [0.9]))
 
 
-def test_settings_that_cannot_work(dataset):
+def test_invalid_settings_are_refused(dataset):
     with pytest.raises(ValueError, match="detection_area is 'ellipse'"):
         evaluate(dataset, [], detection_area="ellipse")
     with pytest.raises(ValueError, match="image_ids has 2; the data set's images are 0 to 1"):
@@ -200,7 +200,7 @@ def test_settings_that_cannot_work(dataset):
         evaluate(unprepared, [])
 
 
-def test_a_model_of_other_classes(dataset):
+def test_a_model_with_other_classes_is_refused(dataset):
     class Config:
         NUM_CLASSES, DETECTION_MIN_CONFIDENCE, BATCH_SIZE = 81, 0.7, 1
 
@@ -210,7 +210,7 @@ def test_a_model_of_other_classes(dataset):
         evaluate_dataset(model, dataset, progress=False)
 
 
-def test_an_image_whose_source_has_no_class(dataset):
+def test_an_image_from_a_source_without_classes(dataset):
     dataset.add_image("elsewhere", image_id=1, path=None)
     dataset.prepare()
     with pytest.raises(ValueError, match=r"image 2 \(elsewhere\.1\): its source has no class"):

@@ -62,7 +62,7 @@ def test_every_third_epoch_and_the_first_and_last(dataset):
 
 
 @pytest.mark.parametrize(("images", "count"), [(None, 3), (2, 2), ([1], 1), (np.array([0, 2]), 2)])
-def test_some_images_only(dataset, images, count):
+def test_a_subset_of_the_images(dataset, images, count):
     model = Learner()
     fit(model, [EvaluateDataset(dataset, images=images)], epochs=1)
     assert sum(n for _, n in model.asked) == count
@@ -117,6 +117,6 @@ def test_without_tensorflow_pictures_are_files(dataset, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("keywords", [{"every": 0}, {"every": 1.5}, {"images": 0}])
-def test_settings_that_cannot_work_are_refused(dataset, keywords):
+def test_invalid_settings_are_refused(dataset, keywords):
     with pytest.raises(ValueError, match=next(iter(keywords))):
         EvaluateDataset(dataset, **keywords)

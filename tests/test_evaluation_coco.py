@@ -37,7 +37,7 @@ def evaluate(truth, results, **keywords):
     return evaluate_predictions(AnnotationSet(truth), results, progress=False, **keywords)
 
 
-def test_thresholds_are_those_of_pycocotools():
+def test_thresholds_match_pycocotools():
     parameters = pycoco(made_up_truth(np.random.default_rng(0)), [], "bbox").params
     np.testing.assert_array_equal(THRESHOLDS, parameters.iouThrs)
     np.testing.assert_array_equal(RECALLS, parameters.recThrs)
@@ -51,7 +51,7 @@ def test_no_detection():
     assert_same_as_pycocotools(truth, [], report)
 
 
-def test_no_truth():
+def test_no_ground_truth():
     truth = made_up_truth(np.random.default_rng(2))
     results = made_up_detections(truth, np.random.default_rng(2))
     truth["annotations"] = []
@@ -60,7 +60,7 @@ def test_no_truth():
     assert_same_as_pycocotools(truth, results, report)
 
 
-def test_neither_truth_nor_detection():
+def test_neither_ground_truth_nor_detection():
     truth = {**made_up_truth(np.random.default_rng(3)), "annotations": []}
     report = evaluate(truth, [])
     assert report.mask_ap == report.boundary_ap == -1
@@ -68,7 +68,7 @@ def test_neither_truth_nor_detection():
 
 # ---- Generated cases -----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("seed", range(12))
-def test_generated(seed):
+def test_generated_sets_match_pycocotools(seed):
     rng = np.random.default_rng(seed)
     truth = made_up_truth(rng)
     results = made_up_detections(truth, rng)
@@ -79,7 +79,7 @@ def test_generated(seed):
     "why",
     ["ties", "one class only", "one image", "no crowds", "more than 100 of a class", "results without boxes"],
 )
-def test_generated_corners(why):
+def test_generated_edge_cases_match_pycocotools(why):
     rng = np.random.default_rng(len(why))
     truth = made_up_truth(
         rng,
@@ -97,7 +97,7 @@ def test_generated_corners(why):
     assert_same_as_pycocotools(truth, results, evaluate(truth, results))
 
 
-def test_a_class_without_truth_and_one_without_detections():
+def test_a_class_without_ground_truth_and_one_without_detections():
     rng = np.random.default_rng(4)
     truth = made_up_truth(rng, categories=(1, 2))
     results = made_up_detections(truth, rng)
@@ -163,7 +163,7 @@ def test_nothing_to_match():
     assert settle(np.zeros((2, 0))) == ([0, 0], [0, 0], [-1, -1])
 
 
-def test_iou_072_is_a_hit_up_to_070():
+def test_iou_0_72_matches_up_to_threshold_0_70():
     assert settle([[0.72]]) == ([0b11111], [0], [0])
 
 
@@ -173,11 +173,11 @@ def test_the_higher_score_is_matched_first_even_if_the_other_fits_better():
     assert hits == [0b111, 0b111111000]  # from 0.65 on the first doesn't reach it, and the second may have it
 
 
-def test_of_equal_ious_the_last_is_taken():
+def test_equal_ious_match_the_last_instance():
     assert settle([[0.8, 0.8]])[2] == [1]
 
 
-def test_a_crowd_excuses_any_number_and_comes_last():
+def test_a_crowd_absorbs_any_number_of_detections_but_is_matched_last():
     hits, ignored, taken = settle([[0.5, 0.9], [0.0, 0.9], [0.0, 0.9]], crowd=[False, True])
     assert hits == [1, 0, 0]
     assert taken == [0, -1, -1]
@@ -197,7 +197,7 @@ def perfect_results(images):
     return [result(m[..., c > 0], c[c > 0], np.linspace(0.9, 0.8, (c > 0).sum())) for m, c in images]
 
 
-def test_a_model_that_finds_everything():
+def test_perfect_detections_have_ap_1():
     images = toy_images()
     model = FakeModel(perfect_results(images))
     report = evaluate_dataset(model, MaskSet(images), batch_size=2, progress=False)
@@ -215,7 +215,7 @@ def test_masks_of_any_type_count_the_same(kind):
     assert report.mask_ap == pytest.approx(1)
 
 
-def test_images_without_objects_may_have_masks_of_no_size():
+def test_images_without_objects_may_have_zero_size_masks():
     images = toy_images()
     dataset = MaskSet(images)
     original = dataset.load_mask
@@ -224,7 +224,7 @@ def test_images_without_objects_may_have_masks_of_no_size():
     assert report.mask_ap == pytest.approx(1)
 
 
-def test_detections_written_down_give_the_same_report(tmp_path):
+def test_saved_detections_give_the_same_report(tmp_path):
     images = toy_images()
     results = perfect_results(images)
     results[0]["scores"][1] = 0.1
@@ -243,7 +243,7 @@ def test_detections_written_down_give_the_same_report(tmp_path):
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["results.json"]
 
 
-def test_some_images_only():
+def test_a_subset_of_the_images():
     images = toy_images()
     results = perfect_results(images)
     report = evaluate_dataset(FakeModel([results[2]]), MaskSet(images), image_ids=[2], progress=False)
@@ -261,7 +261,7 @@ def test_area_by_mask_or_by_box():
         assert report.mask_ap_medium == pytest.approx(medium), area
 
 
-def test_two_sources_each_counts_for_its_own_classes():
+def test_each_source_counts_only_its_own_classes():
     images = toy_images()[2:]
     dataset = MaskSet(images)
     dataset.add_class("other", 1, "cat")
@@ -284,7 +284,7 @@ def many_squares(count: int = 150) -> dict:
     return result(masks, np.ones(count, int), np.linspace(0.99, 0.5, count))
 
 
-def test_only_ap_has_a_limit_on_detections():
+def test_without_a_limit_all_detections_count():
     found = many_squares()
     dataset = MaskSet([(found["masks"], found["class_ids"])])
     report = evaluate_dataset(FakeModel([found]), dataset, boundary=False, progress=False)
@@ -321,6 +321,6 @@ def test_other_limits_and_ranges(tmp_path):
         ({"area_ranges": {f"r{i}": (0, 10) for i in range(9)}}, r"area_ranges has 9 ranges; expected at most 5"),
     ],
 )
-def test_impossible_limits_and_ranges_are_named(settings, message):
+def test_invalid_limits_and_ranges_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         evaluate_dataset(FakeModel([]), MaskSet([]), progress=False, **settings)

@@ -48,7 +48,7 @@ NO_TRUTH, NO_PREDICTION = truth([], []), predicted([], [], [])
         (truth([LEFT], [1]), predicted([LEFT], [1], [0.9]), 1.0),
     ],
 )
-def test_issue_1476_ap_is_defined_without_truth_or_predictions(true, found, expected):
+def test_issue_1476_ap_is_defined_without_ground_truth_or_predictions(true, found, expected):
     average, precisions, recalls, overlaps = compute_ap(*true, *found)
     assert average == expected
     assert np.isfinite(precisions).all() and np.isfinite(recalls).all()
@@ -56,12 +56,12 @@ def test_issue_1476_ap_is_defined_without_truth_or_predictions(true, found, expe
     assert overlaps.shape == (len(found[0]), len(true[0]))
 
 
-def test_issue_532_masks_of_nothing_overlap_nothing():
+def test_issue_532_no_masks_give_empty_overlaps():
     assert compute_overlaps_masks(np.zeros((0, 0, 0)), np.ones((5, 5, 2))).shape == (0, 2)
     assert compute_overlaps_masks(np.ones((5, 5, 2)), np.zeros((5, 5, 0))).shape == (2, 0)
 
 
-def test_issue_960_masks_without_a_pixel_have_iou_0_not_nan():
+def test_issue_960_empty_masks_have_iou_0_not_nan():
     overlaps = compute_overlaps_masks(np.zeros((5, 5, 2)), np.dstack([np.zeros((5, 5)), np.ones((5, 5))]))
     np.testing.assert_array_equal(overlaps, np.zeros((2, 2)))
 
@@ -110,7 +110,7 @@ def test_issue_252_551_ap_never_exceeds_1(issue):
     assert recalls.max() == 1.0
 
 
-def test_range_takes_arrays_lists_and_nothing(capsys):
+def test_compute_ap_range_accepts_arrays_lists_and_no_objects(capsys):
     arguments = (*truth([LEFT], [1]), *predicted([(0, 0, 10, 5)], [1], [0.9]))  # IoU 0.8
     assert compute_ap_range(*arguments, iou_thresholds=np.array([0.5, 0.9]), verbose=0) == 0.5
     assert compute_ap_range(*arguments, iou_thresholds=[0.5], verbose=0) == 1.0
@@ -139,7 +139,7 @@ def test_a_nan_score_is_named_by_its_index():
         compute_matches(*truth([LEFT], [1]), *predicted([LEFT, RIGHT], [1, 1], [0.5, np.nan]))
 
 
-def test_trim_zeros_wants_rows():
+def test_trim_zeros_refuses_1d_arrays():
     with pytest.raises(ValueError, match=r"shape \(3,\)"):
         trim_zeros(np.zeros(3))
 

@@ -60,7 +60,7 @@ def test_the_threshold_is_restored_after_an_exception(dataset):
     assert vars(model.config) == {"DETECTION_MIN_CONFIDENCE": 0.9}
 
 
-def test_other_thresholds(dataset):
+def test_other_min_scores_are_used(dataset):
     assert len(evaluate(Model(), dataset, min_score=0).detections.score) == 2
     report = evaluate(Model(), dataset, min_score=0.5)
     assert report.mask_ap == 0 and "below 0.5" in report.notes[0] and "min_score=0.05" in str(report)
@@ -70,7 +70,7 @@ def test_other_thresholds(dataset):
         evaluate(Model(), dataset, min_score=5)
 
 
-def test_a_model_without_a_threshold_is_filtered_as_well(dataset):
+def test_a_model_without_a_threshold_is_filtered_too(dataset):
     class Plain:
         def detect(self, images, verbose=0):
             return [result(np.stack([MASK, MASK, WRONG], -1), [1] * 3, np.array([0.3, 0.05, 0.049], np.float32))]

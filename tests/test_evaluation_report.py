@@ -36,7 +36,7 @@ def nothing():
     return evaluate_dataset(FakeModel([result(np.zeros((20, 20, 0)), [], [])]), dataset, progress=False)
 
 
-def test_a_report_of_nothing_can_be_printed_drawn_and_written(nothing, tmp_path):
+def test_an_empty_report_can_be_printed_drawn_and_saved(nothing, tmp_path):
     assert "0 true instances, 0 detections" in str(nothing) and "–" in str(nothing)
     json.dumps(nothing.to_dict(), allow_nan=False)
     for what in ("overview", "curves", "classes", "confusion", "errors", "calibration", "cuts"):
@@ -103,7 +103,7 @@ def test_names_in_the_html_report_are_escaped(tmp_path):
     assert "&lt;b&gt;bold&lt;/b&gt;" in text and "<b>bold</b>" not in text
 
 
-def test_names_that_cannot_be_drawn_or_encoded(tmp_path):
+def test_unprintable_names_are_drawn_and_written(tmp_path):
     name = "$\\frac$ \ud800 \x0b <i>"
     mask = rectangle(20, 20, (0, 0, 9, 9))[..., None]
     dataset = MaskSet([(mask, np.array([1]))], classes=(name,))
@@ -117,7 +117,7 @@ def test_names_that_cannot_be_drawn_or_encoded(tmp_path):
     str(compare(report, report)).encode()
 
 
-def test_an_unreadable_image_is_drawn_grey_with_a_remark(truth, tmp_path):
+def test_an_unreadable_image_is_drawn_grey_with_a_note(truth, tmp_path):
     report = make_report(truth, 2)
 
     def load_image(image_id):
@@ -192,7 +192,7 @@ def test_a_better_model_is_certainly_better(truth):
     assert first["difference"] == pytest.approx(better.image_scores[position] - worse.image_scores[position])
 
 
-def test_reports_of_other_images_or_truth_are_not_compared(truth, report):
+def test_reports_on_different_images_are_not_compared(truth, report):
     with pytest.raises(ValueError, match="12 and 11 images"):
         compare(report, make_report({**truth, "images": truth["images"][1:], "annotations": []}, 1))
     fewer = {**truth, "annotations": truth["annotations"][1:]}

@@ -67,7 +67,7 @@ FORMATS = [
 
 # ---- Whole exports -----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name, packages", FORMATS)
-def test_an_export_is_equal_on_images_with_no_object_and_with_the_most(exported, name, packages):
+def test_exports_agree_on_images_with_no_and_many_objects(exported, name, packages):
     for package in packages:
         pytest.importorskip(package)
     folder, path, record = exported(name)
@@ -78,7 +78,7 @@ def test_an_export_is_equal_on_images_with_no_object_and_with_the_most(exported,
 
 
 @pytest.mark.parametrize("name, packages", FORMATS)
-def test_photos_of_odd_sizes_give_what_detect_gives(model, exported, name, packages):
+def test_photos_of_odd_sizes_give_the_results_of_detect(model, exported, name, packages):
     for package in packages:
         pytest.importorskip(package)
     photos = [photo(97, 61, seed=1), photo(33, 129, seed=2), photo(64, 64, seed=3)]
@@ -94,7 +94,7 @@ def test_photos_of_odd_sizes_give_what_detect_gives(model, exported, name, packa
     assert [len(x["scores"]) for x in runtime.detect(photos, min_confidence=1.0)] == [0, 0, 0]
 
 
-def test_a_litert_file_has_built_in_operations_only(exported):
+def test_a_litert_file_uses_only_built_in_operations(exported):
     """Flex and custom operations need an interpreter that was built for them."""
     from tensorflow.lite.python import schema_py_generated as schema
 
@@ -104,7 +104,7 @@ def test_a_litert_file_has_built_in_operations_only(exported):
     assert not [code.CustomCode() for code in codes if code.BuiltinCode() == schema.BuiltinOperator.CUSTOM]
 
 
-def test_an_onnx_file_has_operations_of_onnx_only(exported):
+def test_an_onnx_file_uses_only_standard_operations(exported):
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("tf2onnx")
     file = onnx.load(exported("onnx")[1])
@@ -117,7 +117,7 @@ def test_an_onnx_file_has_operations_of_onnx_only(exported):
     onnx.checker.check_model(file)
 
 
-def test_an_export_that_is_wrong_is_refused_with_the_stage(model, tmp_path, monkeypatch):
+def test_a_wrong_export_is_refused_with_the_first_wrong_stage(model, tmp_path, monkeypatch):
     def write(network, path):
         """Faulty on purpose: changes the scores by more than a hundredth."""
         bias = model.get_layer("mrcnn_class_logits").weights[1]
@@ -143,13 +143,13 @@ def test_an_export_that_is_wrong_is_refused_with_the_stage(model, tmp_path, monk
         ({"format": "saved_model", "images": []}, "images is empty"),
     ],
 )
-def test_what_cannot_be_exported_is_refused_before_the_conversion(model, tmp_path, options, message):
+def test_unsupported_models_are_refused_before_the_conversion(model, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         export_model(model, tmp_path / "model", **options)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_photos_without_a_largest_size_need_an_image_size(model, tmp_path, monkeypatch):
+def test_pad64_models_need_an_image_size(model, tmp_path, monkeypatch):
     monkeypatch.setattr(model.config, "IMAGE_RESIZE_MODE", "pad64")
     with pytest.raises(ValueError, match='"pad64", which has no largest image; pass image_size'):
         export_model(model, tmp_path / "model", "saved_model")
@@ -163,7 +163,7 @@ def test_photos_without_a_largest_size_need_an_image_size(model, tmp_path, monke
         (["--format", "coreml"], "coreml"),
     ],
 )
-def test_a_wrong_command_line_is_refused_before_the_model_is_loaded(arguments, message):
+def test_wrong_options_are_refused_before_the_model_is_loaded(arguments, message):
     result = CliRunner().invoke(cli.app, ["export", "shapes", *arguments])
     assert result.exit_code == 2 and message in result.output
 
@@ -185,7 +185,7 @@ def errors_of(expected: dict, found: dict) -> dict[str, float]:
     return parity.compare([sample], lambda *inputs: found)["errors"]
 
 
-def test_equal_outputs_have_no_error_whatever_is_in_the_rows_after_the_last_object():
+def test_rows_after_the_last_object_are_not_compared():
     found = outputs()
     found["masks"][0, 3:] = 0.123
     assert errors_of(outputs(), found) == {"boxes": 0, "scores": 0, "masks": 0}
@@ -194,14 +194,14 @@ def test_equal_outputs_have_no_error_whatever_is_in_the_rows_after_the_last_obje
 
 @pytest.mark.parametrize("name", ["boxes", "scores", "masks"])
 @pytest.mark.parametrize("number", [0.01, math.nan])
-def test_an_error_in_one_output_of_one_object_is_found(name, number):
+def test_an_error_in_a_single_value_is_found(name, number):
     found = outputs()
     found[name][0, 2, ...] += np.float32(number)
     errors = errors_of(outputs(), found)
     assert [text.split()[0] for text in parity.failures(errors)] == [name]
 
 
-def test_another_number_of_objects_or_another_class_is_an_infinite_error():
+def test_a_different_count_or_class_is_an_infinite_error():
     assert errors_of(outputs(3), outputs(2))["boxes"] == math.inf
     other_class = outputs()
     other_class["class_ids"][0, 1] = 1
@@ -215,7 +215,7 @@ def test_two_objects_with_nearly_the_same_score_may_swap_places():
     assert max(errors_of(expected, found).values()) == 0
 
 
-def test_the_first_wrong_stage_is_the_one_that_is_named():
+def test_the_first_wrong_stage_is_named():
     expected = {"pyramid_2": np.full((1, 2), 100.0), "proposals": np.ones((1, 4)), "masks": np.ones((1, 2))}
     within = {"pyramid_2": expected["pyramid_2"] + 0.005, "proposals": np.ones((1, 4)), "masks": np.ones((1, 2))}
     assert parity.first_wrong_stage(expected, within) is None
@@ -265,7 +265,7 @@ def test_the_runtime_pastes_masks_as_the_package_does(method):
 
 
 @pytest.mark.parametrize("bad", [np.zeros((4, 4, 2), np.uint8), np.zeros((0, 4, 3), np.uint8), np.zeros((4, 4, 3))])
-def test_the_runtime_refuses_what_is_no_photo(bad):
+def test_the_runtime_refuses_invalid_photos(bad):
     with pytest.raises(ValueError, match="The photo has"):
         mrcnn_runtime.to_channels(bad, 3)
 
@@ -278,7 +278,7 @@ def test_the_runtime_says_which_file_is_missing(tmp_path):
         mrcnn_runtime.Model(tmp_path / "model.onnx")
 
 
-def test_the_runtime_fits_what_molding_fits(model):
+def test_the_runtime_resizes_like_molding(model):
     settings = runtime_settings(model, (64, 64), None)
     resized, _, windows = molding.resize_inputs([photo(97, 61)], model.config)
     fitted, window = mrcnn_runtime.fit(photo(97, 61), settings)

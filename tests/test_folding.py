@@ -37,7 +37,7 @@ def kinds(model) -> list:
     return [type(layer) for layer in model.layers]
 
 
-def test_a_convolution_by_hand():
+def test_a_hand_computed_convolution():
     # One pixel, one channel: conv gives 3 * 2 + 1 = 7; BatchNorm (7 - 5) / sqrt(4) * 10 + 0.5 = 10.5.
     conv, norm = layers.Conv2D(1, 1), BatchNorm(epsilon=0)
     conv.build((None, 1, 1, 1))
@@ -76,13 +76,13 @@ def test_the_same_numbers_without_batchnorm(build, why):
         (lambda x: BatchNorm()(layers.DepthwiseConv2D(3, depth_multiplier=2)(x)), "another layout of the kernel"),
     ],
 )
-def test_what_cant_be_folded_stays(build, why):
+def test_batchnorms_that_cannot_be_folded_are_kept(build, why):
     plain, folded, twin = folded_and_not(build)
     np.testing.assert_allclose(folded, plain, rtol=1e-5, atol=1e-5)
     assert FoldedConv2D not in kinds(twin), why
 
 
-def test_a_convolution_that_others_use_too_still_gives_what_it_gave():
+def test_a_shared_convolution_keeps_its_output():
     def build(x):
         x = layers.Conv2D(5, 3)(x)
         return layers.Concatenate()([x, BatchNorm()(x)])
@@ -91,7 +91,7 @@ def test_a_convolution_that_others_use_too_still_gives_what_it_gave():
     np.testing.assert_allclose(folded, plain, rtol=1e-4, atol=1e-4)
 
 
-def test_layers_of_rois_are_folded():
+def test_layers_applied_per_roi_are_folded():
     rois = keras.Input((4, 7, 7, 3))
     x = TimeDistributed(layers.Conv2D(5, 7), name="conv")(rois)
     model = keras.Model(rois, TimeDistributed(BatchNorm(), name="norm")(x))
@@ -102,7 +102,7 @@ def test_layers_of_rois_are_folded():
     assert "norm_folded" in [layer.name for layer in twin.layers]
 
 
-def test_the_detector_has_no_weights_of_its_own_and_follows_the_models(tmp_path):
+def test_the_detector_shares_the_models_weights(tmp_path):
     model = tiny_model("inference", tmp_path)
     images, metas, _ = model.mold_inputs([photo()])
     arrays = [images, metas.astype("float32")]

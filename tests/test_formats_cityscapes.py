@@ -41,7 +41,7 @@ def test_later_polygons_cover_earlier_ones_of_any_label(tmp_path):
     assert found["person"].sum() == 5 * 13
 
 
-def test_groups_are_crowds_and_deleted_polygons_nothing(tmp_path):
+def test_groups_are_crowds_and_deleted_polygons_are_ignored(tmp_path):
     gone = box("car", 0, 0, 39, 29, deleted=1)
     found = objects_of(open_dataset(write(tmp_path, box("cargroup", 2, 3, 5, 6), box("trailer", 9, 9, 12, 12), gone)))
     assert list(found) == ["crowd of car"] and found["crowd of car"].sum() == 16
@@ -51,7 +51,7 @@ def test_groups_are_crowds_and_deleted_polygons_nothing(tmp_path):
 
 @pytest.mark.parametrize("kind", ["gtFine", "gtCoarse"])
 @pytest.mark.parametrize("inner", ["", "{}", "{}/train", "{}/train/ulm"])
-def test_places_to_open(tmp_path, kind, inner):
+def test_any_folder_or_file_of_the_dataset_can_be_opened(tmp_path, kind, inner):
     write(tmp_path, box("car", 2, 3, 5, 6), kind=kind)
     dataset = open_dataset(tmp_path / inner.format(kind))
     assert dataset.num_images == 1 and dataset.load_mask(0)[0].sum() == 16

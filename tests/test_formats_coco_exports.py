@@ -71,7 +71,7 @@ def test_a_box_that_cvat_rotated_is_drawn_rotated(folder):
     np.testing.assert_allclose([ys.min(), ys.max() + 1, xs.min(), xs.max() + 1], [4, 24, 18, 22], atol=1)
 
 
-def test_an_empty_instance_is_left_out_but_its_image_is_kept(folder):
+def test_an_empty_instance_is_dropped_but_its_image_kept(folder):
     empty = [annotation([]), annotation(None, bbox=[]), annotation([], bbox=[3, 4, 0, 5])]
     with pytest.warns(UserWarning, match=r"3 annotations have no mask and no box and are left out: annotations\[0\]"):
         dataset = open_dataset(write(folder, *empty, annotation(category_id=3)))
@@ -79,13 +79,13 @@ def test_an_empty_instance_is_left_out_but_its_image_is_kept(folder):
 
 
 @pytest.mark.parametrize("box", [[1, 2, 3], ["1", 2, 3, 4], [1, 2, float("nan"), 4], [1, 2, 10**400, 4], {"x": 1}])
-def test_a_box_that_is_no_box_is_named(folder, box):
+def test_an_invalid_box_is_named(folder, box):
     with pytest.raises(BrokenAnnotation, match=r"annotations\[0\] \(id 5\): segmentation: expected .*or a bbox"):
         open_dataset(write(folder, annotation([], bbox=box)))
 
 
 # ---- Ids and categories ----------------------------------------------------------------------------------------------
-def test_files_of_via_have_ids_as_texts_flat_polygons_and_repeated_categories(folder):
+def test_via_exports_with_text_ids_and_repeated_categories(folder):
     flat = {**annotation(POLYGON[0], image_id="1"), "category_id": "7"}
     dataset = load_quietly(write(folder, flat, annotation(category_id=3), categories=CATEGORIES * 3))
     assert dataset.class_names == ["BG", "dog", "cat"] and dataset.load_mask(0)[1].tolist() == [2, 1]
@@ -96,7 +96,7 @@ def test_names_that_are_numbers(folder):
     assert load_quietly(write(folder, annotation(), categories=[{"id": 7, "name": 7}])).class_names == ["BG", "7"]
 
 
-def test_annotations_of_unknown_images_are_left_out_by_choice(folder):
+def test_annotations_of_unknown_images_can_be_skipped(folder):
     path = write(folder, annotation(), annotation(image_id=9))
     with pytest.raises(BrokenAnnotation, match=r"the id of one of images, got 9\. skip_broken=True leaves"):
         open_dataset(path)
@@ -104,7 +104,7 @@ def test_annotations_of_unknown_images_are_left_out_by_choice(folder):
         assert len(area(open_dataset(path, skip_broken=True))) == 1
 
 
-def test_the_project_that_roboflow_lists_as_category_0_is_no_class(folder):
+def test_roboflows_project_category_is_not_a_class(folder):
     categories = [{"id": 0, "name": "pets", "supercategory": "none"}]
     categories += [{"id": i, "name": name, "supercategory": "pets"} for i, name in ((1, "cat"), (2, "pets"))]
     path = write(folder, annotation(category_id=2), categories=categories)
@@ -120,7 +120,7 @@ def test_an_ordinary_category_without_objects_stays_a_class(folder):
     assert load_quietly(write(folder, annotation(category_id=1), categories=categories)).num_classes == 3
 
 
-def test_the_background_of_labelme2coco_is_no_class(folder):
+def test_the_background_of_labelme2coco_is_not_a_class(folder):
     categories = [{"id": 0, "name": "_background_"}, *CATEGORIES]
     assert load_quietly(write(folder, annotation(), categories=categories)).class_names == ["BG", "dog", "cat"]
     with pytest.warns(UserWarning, match="1 annotations of _background_ or __ignore__ are left out"):
@@ -128,7 +128,7 @@ def test_the_background_of_labelme2coco_is_no_class(folder):
     assert dataset.class_names == ["BG", "dog", "cat"] and len(area(dataset)) == 1
 
 
-def test_names_that_differ_little_are_warned_of(folder):
+def test_similar_class_names_give_a_warning(folder):
     names = ["cat", "Cat ", "traffic light", "traffic_light", "dog"]
     categories = [{"id": i, "name": name} for i, name in enumerate(names)]
     with pytest.warns(UserWarning, match="'cat' and 'Cat'; 'traffic light' and 'traffic_light'") as caught:
@@ -146,7 +146,7 @@ def test_brush_masks_of_cvat_are_crowds_and_can_be_read_as_objects(folder, crowd
     assert load_quietly(path, crowds_as_objects=True).load_mask(0)[1].tolist() == [2, 2, 2]
 
 
-def test_a_file_of_mostly_crowds_is_warned_of_and_one_with_few_is_not(folder):
+def test_a_file_of_mostly_crowds_gives_a_warning(folder):
     with pytest.warns(UserWarning, match="2 of 3 annotations have iscrowd=1"):
         open_dataset(write(folder, annotation(RUNS, iscrowd=1), annotation(RUNS, iscrowd=1), annotation()))
     load_quietly(write(folder, annotation(RUNS, iscrowd=1), annotation(iscrowd="0")))
@@ -156,24 +156,24 @@ def test_a_file_of_mostly_crowds_is_warned_of_and_one_with_few_is_not(folder):
 @pytest.mark.parametrize(
     "name", ["sub\\a.png", "C:\\Users\\me\\set\\sub\\a.png", "/home/me/set/sub/a.png", "sub/A.PNG", "s%75b/a.png"]
 )
-def test_paths_of_another_machine(tmp_path, name):
+def test_absolute_paths_from_another_machine_are_found(tmp_path, name):
     photo(tmp_path / "images" / "sub" / "a.png")
     dataset = load_quietly(write(tmp_path, annotation(), names=[name]))
     assert dataset.load_image(0).shape == (H, W, 3)
 
 
-def test_an_image_file_in_upper_case(tmp_path):
+def test_upper_case_file_names_are_found(tmp_path):
     photo(tmp_path / "A.PNG")
     assert load_quietly(write(tmp_path, annotation())).image_info[0]["path"] == str(tmp_path / "A.PNG")
 
 
-def test_two_names_that_end_at_one_file_are_refused(folder):
+def test_two_names_for_one_file_are_refused(folder):
     path = write(folder, names=["C:\\train\\a.png", "C:\\val\\a.png"])
     with pytest.raises(BrokenAnnotation, match=r"image 2: image file: expected a file of its own for C:\\val\\a\.png"):
         open_dataset(path)
 
 
-def test_all_missing_images_are_named_at_opening(folder):
+def test_all_missing_images_are_named_when_opening(folder):
     names = ["a.png", *(f"lost{i}.png" for i in range(120))]
     path = write(folder, annotation(), names=names)
     with pytest.raises(MissingPhoto, match=r"120 of 121 images have no image file: lost0\.png, ") as caught:
@@ -187,7 +187,7 @@ def test_all_missing_images_are_named_at_opening(folder):
     assert warned[0].filename == __file__
 
 
-def test_broken_images_never_give_an_empty_set(folder):
+def test_skipping_broken_images_never_gives_an_empty_dataset(folder):
     path = write(folder, annotation([[1, 2, 3]]))
     with pytest.raises(BrokenAnnotation, match=r"got \[1, 2, 3\]\.$"):
         open_dataset(path)  # skip_broken would not help
@@ -212,7 +212,7 @@ def test_a_progress_bar_is_shown_above_1000_images(folder, capsys, monkeypatch):
     assert "1001/1001" in capsys.readouterr().err
 
 
-def test_warnings_of_threads_point_at_the_users_line(tmp_path):
+def test_warnings_from_threads_point_to_the_users_line(tmp_path):
     names = [f"{i}.jpg" for i in range(200)]  # more than one thread
     for name in names:
         photo(tmp_path / name, height=W, orientation=3)
@@ -224,7 +224,7 @@ def test_warnings_of_threads_point_at_the_users_line(tmp_path):
     assert [warning.filename for warning in caught] == [__file__]
 
 
-def test_of_many_warnings_the_first_are_issued():
+def test_only_the_first_of_many_warnings_are_issued():
     from mrcnn.data.formats import parsing
     from mrcnn.data.user_warnings import warn
 

@@ -150,7 +150,7 @@ def test_broken_darknet_lists_are_named(tmp_path):
         ([{"image_id": 1, "category_id": 2, "score": 0.5, "bbox": []}], "results format, not annotations"),
     ],
 )
-def test_what_is_not_read_is_named_with_the_export_to_choose(tmp_path, content, message):
+def test_unsupported_exports_are_named_with_an_alternative(tmp_path, content, message):
     (tmp_path / "x.json").write_text(json.dumps(content))
     for place in (tmp_path, tmp_path / "x.json"):
         with pytest.raises(UnknownFormat, match=rf"x\.json is .*{message}"):
@@ -158,7 +158,7 @@ def test_what_is_not_read_is_named_with_the_export_to_choose(tmp_path, content, 
 
 
 @pytest.mark.parametrize(("name", "message"), [("a.tfrecord", "TFRecord: export it as COCO"), ("a.zip", "unpack it")])
-def test_files_that_are_not_read(tmp_path, name, message):
+def test_unsupported_files_are_named(tmp_path, name, message):
     (tmp_path / name).write_bytes(b"PK\x03\x04")
     with pytest.raises(UnknownFormat, match=message):
         open_dataset(tmp_path)

@@ -25,14 +25,14 @@ def masks_of(path, **options):
     return [masks[..., i] for i in range(masks.shape[-1])], [dataset.class_names[abs(i)] for i in class_ids], class_ids
 
 
-def test_the_case_has_the_values_of_its_note(shared):
+def test_the_example_matches_its_recorded_values(shared):
     dataset = open_dataset(shared / "cases" / "cvat_images_xml")
     assert dataset.num_images == 2 and dataset.class_names == ["BG", "cat", "dog"]
     areas = [dataset.load_mask(i)[0].sum(axis=(0, 1)).tolist() for i in range(2)]
     assert areas[0] == [775] and areas[1][1] == 11 and len(areas[1]) == 2
 
 
-def test_every_shape_by_hand(tmp_path):
+def test_hand_computed_masks_of_every_shape(tmp_path):
     shapes = """<polygon label="cat" points="3,2;9,2;9,8;3,8"><attribute name="age">5</attribute></polygon>
     <box label="dog" xtl="1.0" ytl="2.0" xbr="5.0" ybr="4.0"/>
     <ellipse label="cat" cx="20" cy="15" rx="6" ry="3"/>
@@ -45,7 +45,7 @@ def test_every_shape_by_hand(tmp_path):
     assert mask[20:23, 10:14].astype(int).tolist() == [[0, 0, 1, 1], [1, 0, 0, 0], [1, 1, 1, 1]] and mask.sum() == 7
 
 
-def test_a_box_turned_by_90_degrees_lies_across(tmp_path):
+def test_a_box_rotated_by_90_degrees_swaps_its_sides(tmp_path):
     """A quarter turn around the centre swaps width and height, so the pixels are those of the upright box."""
     turned = '<box label="x" xtl="10" ytl="12" xbr="16" ybr="14" rotation="90.0"/>'
     upright = '<box label="x" xtl="12" ytl="10" xbr="14" ybr="16"/>'
@@ -87,14 +87,14 @@ def test_projects_have_a_folder_for_each_subset(tmp_path):
     assert [info["width"] for info in dataset.image_info] == [W, W - 1]
 
 
-def test_what_has_no_mask_is_named(tmp_path):
+def test_shapes_without_a_mask_are_named(tmp_path):
     shapes = '<points label="a" points="1,2"/><polyline label="b" points="1,2;3,4"/><points label="a" points="1,2"/>'
     path = write(tmp_path, shapes + '<tag label="indoor"/><box label="cat" xtl="1" ytl="2" xbr="5" ybr="4"/>')
     with pytest.warns(UserWarning, match=r"no mask are left out: points \(2\), polyline \(1\)"):
         assert masks_of(path)[1] == ["cat"]
 
 
-def test_class_ids_are_those_of_the_task_also_if_a_label_has_no_shape(tmp_path):
+def test_labels_without_shapes_keep_their_class_ids(tmp_path):
     labels = "".join(f"<label><name>{name}</name></label>" for name in ("zebra", "cat", "ant"))
     path = write(
         tmp_path,

@@ -98,7 +98,7 @@ def opened(form, folder, size):
 
 @pytest.mark.parametrize("form", [*WITH_SIZE, yolo])
 @pytest.mark.parametrize("orientation", [6, 7])
-def test_an_annotation_of_the_upright_photo_is_on_the_upright_photo(tmp_path, form, orientation):
+def test_annotations_of_the_upright_photo_match_it(tmp_path, form, orientation):
     # VIA gave a mask on the stored pixels, or of none; COCO's size was an error that didn't say why.
     file = photo(tmp_path / "a.jpg", H, W, orientation)
     with Image.open(file) as picture:
@@ -111,7 +111,7 @@ def test_an_annotation_of_the_upright_photo_is_on_the_upright_photo(tmp_path, fo
 
 
 @pytest.mark.parametrize("form", WITH_SIZE)
-def test_an_annotation_of_the_stored_pixels_is_on_them(tmp_path, form):
+def test_annotations_of_the_stored_pixels_match_them(tmp_path, form):
     file = photo(tmp_path / "a.jpg", H, W, 6)
     with Image.open(file) as picture:
         expected = np.asarray(picture).astype(int)
@@ -122,7 +122,7 @@ def test_an_annotation_of_the_stored_pixels_is_on_them(tmp_path, form):
 
 
 @pytest.mark.parametrize("form", [coco, labelme, voc])
-def test_another_size_is_an_error_that_says_what_the_orientation_does(tmp_path, form):
+def test_a_size_mismatch_error_explains_the_exif_orientation(tmp_path, form):
     photo(tmp_path / "a.jpg", H, W, 6)
     expected = rf"{W} x {H} \(height x width\), as EXIF orientation 6 turns it, or {H} x {W}, as stored, got '77 x 40'"
     with pytest.raises(BrokenAnnotation, match=expected):
@@ -131,7 +131,7 @@ def test_another_size_is_an_error_that_says_what_the_orientation_does(tmp_path, 
 
 @pytest.mark.parametrize(("height", "width", "orientation"), [(30, 30, 6), (30, 40, 3)])
 @pytest.mark.parametrize("form", [coco, via, mask_png])
-def test_photos_whose_size_does_not_tell_are_upright_with_a_warning(tmp_path, form, height, width, orientation):
+def test_photos_of_ambiguous_size_are_read_upright_with_a_warning(tmp_path, form, height, width, orientation):
     photo(tmp_path / "a.jpg", height, width, orientation)
     with pytest.warns(UserWarning, match="taken as upright"):
         dataset = open_dataset(form(tmp_path, (height, width - 1) if form is via else (height, width)))
@@ -141,14 +141,14 @@ def test_photos_whose_size_does_not_tell_are_upright_with_a_warning(tmp_path, fo
         )
 
 
-def test_tools_that_are_known_to_turn_photos_give_no_warning(tmp_path, recwarn):
+def test_tools_known_to_rotate_photos_give_no_warning(tmp_path, recwarn):
     file = photo(tmp_path / "a.jpg", 30, 30, 6)
     assert upright_size(file, ("a.json", "the image")) == (30, 30)
     assert open_dataset(voc(tmp_path, (30, 30))).num_images == 1
     assert not [warning for warning in recwarn if "EXIF" in str(warning.message)]
 
 
-def test_an_orientation_that_is_no_number_of_1_to_8_changes_nothing(tmp_path):
+def test_invalid_orientations_are_ignored(tmp_path):
     # experiencor/kangaroo, 00103.jpg: Pillow reads the orientation 65537, and the size was refused.
     jpeg_with_orientation(tmp_path / "a.jpg", np.zeros((H, W, 3), np.uint8), 4, 1, b"\x00\x01\x00\x01")
     with pytest.warns(UserWarning, match=r"a\.jpg: the EXIF orientation is 65537.*ignored"):

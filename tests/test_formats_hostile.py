@@ -70,7 +70,7 @@ def via_shapes(number):
 
 # ---- Numbers ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("number", HUGE, ids=lambda number: f"{str(number)[:8]}")
-def test_a_coordinate_that_is_no_place_near_the_image_is_named_in_every_format(tmp_path, number):
+def test_coordinates_far_outside_the_image_are_named_in_every_format(tmp_path, number):
     # NaN, Infinity, 1e300 and 1e9 in a COCO polygon crashed the interpreter, inside pycocotools.
     with pytest.raises(BrokenAnnotation, match=r"a\.json: annotations\[0\].*segmentation: expected numbers within 10"):
         coco.CocoDataset().load_coco_format(write_coco(tmp_path, [CORNERS, [*CORNERS[:-1], number]]))
@@ -87,7 +87,7 @@ def test_a_coordinate_that_is_no_place_near_the_image_is_named_in_every_format(t
         yolo.YoloSegDataset().load_yolo(tmp_path, images_dir=tmp_path)
 
 
-def test_coordinates_somewhat_outside_of_the_image_are_cut_off(tmp_path):
+def test_coordinates_slightly_outside_the_image_are_clipped(tmp_path):
     far = 5 * W
     dataset = open_dataset(write_coco(tmp_path, [[-far, 0, far, 0, far, far, -far, far]]))
     assert dataset.load_mask(0)[0].all()
@@ -96,12 +96,12 @@ def test_coordinates_somewhat_outside_of_the_image_are_cut_off(tmp_path):
 @pytest.mark.parametrize(
     "counts", [[H * W + 1], [-1, H * W + 1], [2**40, 3], [5, 5], [True, "5"], "0" * 9, "\x00", [1e9]]
 )
-def test_run_lengths_that_do_not_fill_the_image_are_named(tmp_path, counts):
+def test_run_lengths_of_the_wrong_total_are_named(tmp_path, counts):
     with pytest.raises(BrokenAnnotation, match=r"segmentation\.counts: expected"):
         open_dataset(write_coco(tmp_path, {"size": [H, W], "counts": counts})).load_mask(0)
 
 
-def test_a_zigzag_whose_drawing_takes_gigabytes_is_named(tmp_path):
+def test_a_polygon_that_would_take_gigabytes_is_named(tmp_path):
     zigzag = [float(value) for i in range(20_000) for value in (-390 if i % 2 else 430, i % H)]
     with pytest.raises(BrokenAnnotation, match=r"segmentation: expected an outline of at most 2000000 pixels, got '16"):
         coco.CocoDataset().load_coco_format(write_coco(tmp_path, [zigzag]))
@@ -109,13 +109,13 @@ def test_a_zigzag_whose_drawing_takes_gigabytes_is_named(tmp_path):
 
 # ---- Sizes -----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("size", [(10**6, 10**6), (1, 10**9), (10**400, 1), (float("inf"), 1), (float("nan"), 1)])
-def test_a_told_size_that_no_image_has_is_named(tmp_path, size):
+def test_an_impossible_image_size_is_named(tmp_path, size):
     path = write_coco(tmp_path, height=size[0], width=size[1])
     with pytest.raises(BrokenAnnotation, match=r"a\.json: image 7: "):
         open_dataset(path)
 
 
-def test_more_objects_than_memory_has_room_for_are_named(tmp_path):
+def test_more_objects_than_fit_in_memory_are_named(tmp_path):
     # 64,000 object numbers in one PNG made masks of 15 GB.
     for folder in ("PNGImages/a.png", "PedMasks/a_mask.png"):
         (tmp_path / folder).parent.mkdir()
@@ -128,7 +128,7 @@ def test_more_objects_than_memory_has_room_for_are_named(tmp_path):
 
 # ---- Errors ----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "[1" + "1" * 5000 + "]", '"\\ud800"', "\ufeff{"])
-def test_json_that_no_parser_takes_is_named(tmp_path, text):
+def test_invalid_json_is_named(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
     for load in (coco.CocoDataset().load_coco_format, via.ViaDataset().load_via, labelme.LabelmeDataset().load_labelme):
         with pytest.raises(BrokenAnnotation, match=r"a\.json"):
@@ -141,7 +141,7 @@ def test_json_that_no_parser_takes_is_named(tmp_path, text):
     "break_it",
     [lambda c: c["images"][0].update(file_name="a\0.png"), lambda c: c["annotations"][0].update(image_id=[])],
 )
-def test_whatever_fails_while_opening_is_a_broken_annotation_and_can_be_skipped(tmp_path, break_it):
+def test_every_error_while_opening_is_a_broken_annotation(tmp_path, break_it):
     path = write_coco(tmp_path, height=None, width=None)
     content = json.loads(path.read_text())
     break_it(content)
@@ -161,7 +161,7 @@ def test_an_error_of_a_library_while_reading_masks_names_the_image(tmp_path):
         dataset.load_mask(0)
 
 
-def test_errors_that_are_not_the_files_stay_what_they_are(tmp_path):
+def test_errors_not_caused_by_the_file_are_not_converted(tmp_path):
     for error in (MemoryError(), NameError("x"), UserWarning("x"), FileNotFoundError("a.json is missing")):
         with pytest.raises(type(error)), naming("a.json"):
             raise error
@@ -176,7 +176,7 @@ def test_errors_that_are_not_the_files_stay_what_they_are(tmp_path):
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
-def test_the_errors_of_a_users_own_load_mask_stay_what_they_are(tmp_path):
+def test_errors_of_a_custom_load_mask_are_not_converted(tmp_path):
     class Own(coco.CocoDataset):
         def load_mask(self, image_id):
             return super().load_mask(image_id)[0].no_such_attribute
@@ -188,14 +188,14 @@ def test_the_errors_of_a_users_own_load_mask_stay_what_they_are(tmp_path):
         dataset.load_mask(0)
 
 
-def test_an_unprepared_dataset_is_no_broken_file(tmp_path):
+def test_an_unprepared_dataset_is_not_a_broken_annotation(tmp_path):
     dataset = coco.CocoDataset()
     dataset.load_coco_format(write_coco(tmp_path))
     with pytest.raises(AttributeError, match="class_from_source_map"):
         dataset.load_mask(0)
 
 
-def test_a_message_shows_the_beginning_of_a_value_of_any_size():
+def test_long_values_are_shortened_in_messages():
     bomb = ["lol"]
     for _ in range(40):
         bomb = [bomb] * 10  # its repr has 10^40 characters
@@ -215,7 +215,7 @@ def seconds(call, *args):
     return time.process_time() - start
 
 
-def test_a_yaml_bomb_is_named_at_once(tmp_path):
+def test_a_yaml_bomb_is_refused(tmp_path):
     # A list of lists of lists, each ten times: its repr, cut to 80 characters for the message, took 60 s to make.
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 30)]
@@ -236,7 +236,7 @@ def test_a_broken_yaml_is_named(tmp_path, text):
         open_splits(tmp_path)
 
 
-def test_a_polygon_with_thousands_of_bridges_takes_a_time_linear_in_its_corners():
+def test_polygons_with_many_bridges_take_linear_time():
     def comb(count):  # squares in a row, each reached from the one before and left at the end
         there = [[(3 * i, 0), (3 * i + 2, 0), (3 * i + 2, 2), (3 * i, 2), (3 * i, 0)] for i in range(count)]
         return np.array(
@@ -247,7 +247,7 @@ def test_a_polygon_with_thousands_of_bridges_takes_a_time_linear_in_its_corners(
     assert seconds(yolo.split_at_bridges, comb(5_000)) < 3  # it took minutes, or a RecursionError
 
 
-def test_a_way_of_several_edges_between_two_outlines_is_taken_out_whole():
+def test_a_bridge_of_several_edges_is_removed_completely():
     polygon = [(0, 0), (8, 0), (9, 0), (9, 5), (12, 5), (12, 9), (9, 9), (9, 5), (9, 0), (8, 0), (8, 8), (0, 8)]
     rings = yolo.split_at_bridges(np.array(polygon, float))
     assert sorted(map(len, rings)) == [4, 5]
@@ -274,7 +274,7 @@ def test_m2nist_with_thousands_of_parts_or_boxes_is_named(tmp_path):
             open_dataset(write_m2nist(tmp_path, labels, ["0" + f"\t{box}" * 2000])).load_mask(0)
 
 
-def test_m2nist_joins_many_boxes_as_it_joins_few():
+def test_m2nist_joins_many_boxes_like_a_few():
     boxes = np.array([[10 * i, 0, 10 * i + 8, 9] for i in range(200)])
     assert m2nist.join_boxes(boxes, 20).tolist() == [[20 * i, 0, 20 * i + 18, 9] for i in range(100)]
 
@@ -308,7 +308,7 @@ def test_a_damaged_zip_is_named(tmp_path, damage):
         open_dataset(tmp_path / "a.zip")
 
 
-def test_a_zip_that_promises_gigabytes_takes_no_memory_for_them(tmp_path):
+def test_a_zip_bomb_is_refused_before_it_is_inflated(tmp_path):
     write_m2nist(tmp_path, np.full((1, 64, 84), 10, np.uint8))
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for name in ("combined.npy", "segmented.npy"):
@@ -325,7 +325,7 @@ def test_a_zip_that_promises_gigabytes_takes_no_memory_for_them(tmp_path):
     tracemalloc.stop()
 
 
-def test_labelme_objects_of_many_shapes_take_little_time_or_are_named(tmp_path):
+def test_labelme_objects_of_many_shapes_are_fast_or_refused(tmp_path):
     def grid(count):
         return [[[i % 5 * 8, i // 5 % 4 * 7], [i % 5 * 8 + 3, i // 5 % 4 * 7 + 3]] for i in range(count)]
 
@@ -347,7 +347,7 @@ def test_labelme_objects_of_many_shapes_take_little_time_or_are_named(tmp_path):
         dataset.load_mask(0)
 
 
-def test_a_coco_object_of_many_polygons_takes_a_time_linear_in_their_number():
+def test_coco_objects_of_many_polygons_take_linear_time():
     parts = [[x, y, x + 1, y, x + 1, y + 1, x, y + 1] for x in range(0, 400, 2) for y in range(0, 400, 2)]  # 40,000
     start = time.process_time()
     drawn = to_rle(parts, 400, 400)
@@ -356,7 +356,7 @@ def test_a_coco_object_of_many_polygons_takes_a_time_linear_in_their_number():
     assert mask[::2, ::2].all() and mask.sum() == 200 * 200
 
 
-def test_the_rasteriser_refuses_what_would_overflow_or_take_gigabytes():
+def test_the_rasteriser_refuses_polygons_that_would_overflow():
     for xs in ([1, 5, float("nan")], [1, 5, float("inf")], [1, 5, 1e9]):
         for draw in (rasterize.polygon, rasterize.line):
             with pytest.raises(ValueError, match="further away than 440 pixels, or no number"):
@@ -365,7 +365,7 @@ def test_the_rasteriser_refuses_what_would_overflow_or_take_gigabytes():
         rasterize.polygon(H, W, [0, 29] * 10_000, [-400, 400] * 10_000)
 
 
-def test_a_hundred_thousand_classes_are_refused_and_two_thousand_are_numbered_quickly(tmp_path):
+def test_too_many_classes_are_refused(tmp_path):
     # Registering takes a time quadratic in the number of classes.
     for count, refused in ((100_000, True), (2_000, False)):
         path = write_coco(tmp_path)
@@ -380,7 +380,7 @@ def test_a_hundred_thousand_classes_are_refused_and_two_thousand_are_numbered_qu
 
 
 @pytest.mark.parametrize("number", ["1e12", "10000", "-1", "0.5", "nan", "1e999"])
-def test_a_class_number_of_yolo_that_would_need_as_many_names_is_refused(tmp_path, number):
+def test_a_huge_yolo_class_number_is_refused(tmp_path, number):
     photo(tmp_path / "a.png")
     (tmp_path / "a.txt").write_text(f"{number} 0.5 0.5 0.1 0.1")
     with pytest.raises(BrokenAnnotation, match=r"a\.txt: line 1: class: expected a whole number of 0 to 10000"):
@@ -425,7 +425,7 @@ FORMS = pytest.mark.parametrize("form", ["coco", "via", "labelme", "yolo"])
 
 @FORMS
 @pytest.mark.parametrize("absolute", [True, False])
-def test_an_image_outside_of_the_dataset_is_opened_only_if_the_caller_allows_its_folder(tmp_path, form, absolute):
+def test_images_outside_the_dataset_need_an_allowed_folder(tmp_path, form, absolute):
     secret = photo(tmp_path / "private" / "secret.png")
     name = str(secret) if absolute else "../private/secret.png"
     opened = write_naming(tmp_path / "set", form, name)
@@ -441,26 +441,26 @@ def test_an_image_outside_of_the_dataset_is_opened_only_if_the_caller_allows_its
 
 
 @FORMS
-def test_names_with_dots_that_stay_in_the_dataset_are_followed(tmp_path, form):
+def test_relative_paths_inside_the_dataset_are_followed(tmp_path, form):
     opened = write_naming(tmp_path / "set", form, "x/../photos/a.png")
     photo(tmp_path / "set" / "photos" / "a.png")
     (tmp_path / "set" / "x").mkdir()
     assert opened().load_image(0).shape == (H, W, 3)
 
 
-def test_the_folder_above_one_of_annotations_belongs_to_the_dataset(tmp_path):
+def test_the_parent_of_the_annotations_folder_is_part_of_the_dataset(tmp_path):
     photo(tmp_path / "set" / "images" / "a.png")
     opened = write_naming(tmp_path / "set" / "labels", "labelme", "../images/a.png")
     assert opened().load_image(0).shape == (H, W, 3)
 
 
-def test_coco_without_looking_at_images_keeps_their_names_inside_as_well(tmp_path):
+def test_coco_file_names_outside_are_refused_without_reading_images(tmp_path):
     path = write_coco(tmp_path / "set", file_name="../../etc/hostname")
     with pytest.raises(BrokenAnnotation, match=r"image 7: file_name: expected a file inside"):
         coco.CocoDataset().load_coco_format(path, check_images=False)
 
 
-def test_a_list_of_images_of_voc_names_files_of_the_dataset_only(tmp_path):
+def test_voc_image_lists_cannot_name_files_outside_the_dataset(tmp_path):
     for folder in ("set/Annotations", "set/ImageSets/Main", "other"):
         (tmp_path / folder).mkdir(parents=True)
     write_voc(tmp_path / "other", 6)
@@ -470,7 +470,7 @@ def test_a_list_of_images_of_voc_names_files_of_the_dataset_only(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["coco", "via"])
-def test_a_url_is_fetched_only_if_the_caller_allows_downloads(tmp_path, form):
+def test_a_url_needs_allowed_downloads(tmp_path, form):
     opened = write_naming(tmp_path / "set", form, "http://127.0.0.1:9/a.png")
     with pytest.raises(BrokenAnnotation, match=r"expected a file; download=True fetches URLs, got 'http://127"):
         opened()
@@ -479,7 +479,7 @@ def test_a_url_is_fetched_only_if_the_caller_allows_downloads(tmp_path, form):
     assert not coco.CocoDataset().download
 
 
-def test_a_script_of_its_own_may_name_any_file(tmp_path):
+def test_a_custom_dataset_may_name_any_file(tmp_path):
     dataset = Dataset()
     dataset.add_image("own", 1, path=tmp_path / "set" / ".." / "a.png")
     photo(tmp_path / "a.png")

@@ -35,7 +35,7 @@ def load(folder, **kwargs):
     return dataset
 
 
-def test_values_become_masks(folder):
+def test_pixel_values_become_masks(folder):
     dataset = load(folder)
     assert dataset.class_names == ["BG", "person"] and [info["id"] for info in dataset.image_info] == ["p1", "p2"]
     masks, class_ids = dataset.load_mask(0)
@@ -46,7 +46,7 @@ def test_values_become_masks(folder):
     assert [info["id"] for info in load(folder, image_names=["p2"]).image_info] == ["p2"]
 
 
-def test_palettes_hold_numbers_and_not_colours(folder):
+def test_palette_indices_are_read_instead_of_colours(folder):
     picture = Image.fromarray(IDS, "P")
     picture.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255, 255, 0, 0])  # 1 and 4 look the same
     picture.save(folder / "PedMasks" / "p1_mask.png")
@@ -55,7 +55,7 @@ def test_palettes_hold_numbers_and_not_colours(folder):
     np.testing.assert_array_equal(load(folder).load_mask(0)[0][..., 1], IDS == 4)
 
 
-def test_other_sets_of_the_form(folder):
+def test_other_datasets_of_this_layout(folder):
     dataset = IdPngDataset()
     dataset.load_id_pngs(folder / "PNGImages", folder / "PedMasks", "_mask", class_name="cell", ignore=[4])
     dataset.prepare()
@@ -66,7 +66,7 @@ def test_other_sets_of_the_form(folder):
     assert dataset.num_images == 2 and dataset.load_mask(0)[0].shape[-1] == 2
 
 
-def test_folder_above(folder):
+def test_the_parent_folder_can_be_opened(folder):
     folder.rename(folder.parent / "PennFudanPed")
     assert load(folder.parent).num_images == 2
 
@@ -80,7 +80,7 @@ def test_nothing_there(tmp_path):
         load(tmp_path)
 
 
-def test_broken_images_are_errors_or_left_out(folder):
+def test_broken_images_are_errors_or_skipped(folder):
     cv2.imwrite(str(folder / "PNGImages" / "alone.png"), IDS)
     with pytest.raises(BrokenAnnotation, match="alone: mask: expected to find alone_mask.png in"):
         load(folder)
@@ -96,7 +96,7 @@ def test_broken_images_are_errors_or_left_out(folder):
         load(folder, image_names=["p1", "p3"])
 
 
-def test_colours_are_no_numbers(folder):
+def test_rgb_images_are_refused_as_object_numbers(folder):
     cv2.imwrite(str(folder / "PedMasks" / "p1_mask.png"), np.dstack([IDS, IDS, IDS * 2]))
     with pytest.raises(BrokenAnnotation, match="p1_mask.png to hold one number a pixel, got 'colours'"):
         load(folder).load_mask(0)

@@ -40,7 +40,7 @@ def load(folder, **kwargs):
     return dataset
 
 
-def test_masks_by_file(tmp_path):
+def test_one_mask_per_file(tmp_path):
     in_parts = square(1, 1) | square(20, 30, value=1)
     with_a_hole = square(5, 5, 9) - square(7, 7, 3)
     write_image(tmp_path, "b", [in_parts, with_a_hole, square(0, 0, 0)])
@@ -56,7 +56,7 @@ def test_masks_by_file(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["grey", "rgb", "rgba", "16 bits", "1 bit", "palette"])
-def test_masks_of_any_png(tmp_path, form):
+def test_masks_of_any_png_type(tmp_path, form):
     from PIL import Image
 
     write_image(tmp_path, "a")
@@ -75,7 +75,7 @@ def test_masks_of_any_png(tmp_path, form):
     np.testing.assert_array_equal(load(tmp_path).load_mask(0)[0][..., 0], mask != 0)
 
 
-def test_images_without_truth(tmp_path):
+def test_images_without_masks(tmp_path):
     for name in ("a", "b"):
         write_image(tmp_path, name, None)
     dataset = load(tmp_path)
@@ -85,7 +85,7 @@ def test_images_without_truth(tmp_path):
         load(tmp_path)
 
 
-def test_chosen_images_and_other_names(tmp_path):
+def test_selected_images_and_custom_names(tmp_path):
     for name in ("a", "b", "c"):
         write_image(tmp_path, name, [square(1, 1)])
     dataset = NucleiDataset()
@@ -109,7 +109,7 @@ def test_nothing_there(tmp_path):
         load(tmp_path)
 
 
-def test_broken_images_are_errors_or_left_out(tmp_path):
+def test_broken_images_are_errors_or_skipped(tmp_path):
     write_image(tmp_path, "a", [square(1, 1)])
     write_image(tmp_path, "b", [np.zeros((H, W + 1), np.uint8)])
     (tmp_path / ".hidden").mkdir()

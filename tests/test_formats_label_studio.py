@@ -64,7 +64,7 @@ def pack(mask, literals):
 
 
 # ---- Shapes ----------------------------------------------------------------------------------------------------------
-def test_every_shape_by_hand(tmp_path):
+def test_hand_computed_masks_of_every_shape(tmp_path):
     x, y = percent(1, 2)
     w, h = percent(4, 2)
     rectangle = region("rectanglelabels", "dog", x=x, y=y, width=w, height=h, rotation=0)
@@ -82,11 +82,11 @@ def test_every_shape_by_hand(tmp_path):
 
 @pytest.mark.parametrize("literals", [False, True])
 @pytest.mark.parametrize("mask", [ring(), parts(), np.random.default_rng(0).random((H, W)) < 0.5], ids=["a", "b", "c"])
-def test_the_bit_stream_of_the_brush(mask, literals):
+def test_the_brush_format_is_decoded(mask, literals):
     assert np.array_equal(decode_alpha(pack(mask, literals), H, W) > 0, mask)
 
 
-def test_rectangles_turn_around_their_upper_left_corner(tmp_path):
+def test_rectangles_rotate_about_their_top_left_corner(tmp_path):
     """A quarter turn of a box that is 6 wide and 2 high, at (20, 10): its 2 now reach to the left, its 6 down."""
     x, y = percent(20, 10)
     w, h = percent(6, 2)
@@ -103,7 +103,7 @@ def test_a_shape_and_its_label_may_be_two_regions(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["choices", "textarea", "rating", "number", "taxonomy"])
-def test_an_answer_about_a_region_is_no_second_object(tmp_path, kind):
+def test_a_per_region_answer_is_not_a_second_object(tmp_path, kind):
     """Each control of a region repeats its shape, and became an object of its own."""
     shape, answer = polygon(), polygon()
     answer["type"] = kind
@@ -112,7 +112,7 @@ def test_an_answer_about_a_region_is_no_second_object(tmp_path, kind):
     assert names == ["cat"] and masks[0].sum() == 49
 
 
-def test_percentages_are_not_a_hair_off_the_pixel(tmp_path):
+def test_percentages_are_rounded_to_whole_pixels(tmp_path):
     """29 pixels of 30 are 96.66666666666667 %, which is 29.000000000000004 pixels, or 28.999999999999996."""
     for i, (right, bottom) in enumerate([(9, 7), (35, 29), (39, 23), (31, 14)]):
         shape = region(
@@ -122,7 +122,7 @@ def test_percentages_are_not_a_hair_off_the_pixel(tmp_path):
         assert mask[2 : bottom + 1, 3 : right + 1].all() and mask.sum() == (bottom - 1) * (right - 2)
 
 
-def test_what_has_no_area_is_named_and_what_is_no_region_ignored(tmp_path):
+def test_regions_without_area_are_named_and_other_results_ignored(tmp_path):
     point = region("keypointlabels", x=5, y=5, width=0.3)
     choice = {"type": "choices", "value": {"choices": ["good"]}}
     relation = {"type": "relation", "from_id": "r1", "to_id": "r2"}
@@ -142,11 +142,11 @@ def test_what_has_no_area_is_named_and_what_is_no_region_ignored(tmp_path):
         ("upload\\1\\0a1b2c3d-a.png", "a.png"),
     ],
 )
-def test_names_of_images(tmp_path, image, name):
+def test_image_names_are_resolved(tmp_path, image, name):
     assert masks_of(write(tmp_path, task(polygon(), image=image), name=name))[1] == ["cat"]
 
 
-def test_which_of_several_annotations(tmp_path):
+def test_one_of_several_annotations_is_chosen(tmp_path):
     many = task(polygon("old"), updated_at="2024-01-01")
     many["annotations"] += [
         {"result": [polygon("new")], "updated_at": "2024-02-01"},

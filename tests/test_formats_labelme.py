@@ -100,7 +100,7 @@ def test_all_shapes_by_hand(folder):
     np.testing.assert_array_equal(masks[10:12, 20:23, 8], small)
 
 
-def test_masks_that_leave_the_image_are_cut(folder):
+def test_masks_reaching_outside_the_image_are_clipped(folder):
     corner = np.ones((4, 6), bool)
     corner[0, 0] = False
     masks, _ = masks_of(
@@ -114,7 +114,7 @@ def test_masks_that_leave_the_image_are_cut(folder):
     assert masks[..., 1].sum() == 5 and not masks[H - 3, W - 2, 1]
 
 
-def test_masks_with_corners_between_pixels(folder):
+def test_masks_with_fractional_corners(folder):
     masks, _ = masks_of(folder, shape([[4.4, 5.6], [7.6, 8.4]], kind="mask", mask=png(np.ones((4, 4), bool))))
     assert np.argwhere(masks[..., 0])[[0, -1]].tolist() == [[6, 4], [9, 7]]
 
@@ -150,7 +150,7 @@ def test_outlines_that_overlap_or_are_equal_are_united(folder):
     assert masks.sum() == 100
 
 
-def test_points_and_lines_never_cut(folder):
+def test_points_and_lines_never_cut_holes(folder):
     inside = shape([[5, 5]], kind="point", group_id=1), shape([[4, 4], [8, 8]], kind="line", group_id=1)
     masks, _ = masks_of(folder, block(2, 2, 11, 11, group_id=1), *inside)
     assert masks.sum() == 100
@@ -179,7 +179,7 @@ def test_a_mask_shape_holds_holes(folder):
     np.testing.assert_array_equal(masks_of(folder, gray)[0][..., 0], ring())
 
 
-def test_crowds_and_what_is_no_object(folder):
+def test_crowds_and_ignored_labels(folder):
     masks, class_ids = masks_of(
         folder, shape(flags={"iscrowd": True}), shape(label="__ignore__"), shape(label="_background_"), shape()
     )
@@ -208,7 +208,7 @@ def test_a_second_folder_keeps_the_classes_of_the_first(folder):
 
 
 # ---- Images ----------------------------------------------------------------------------------------------------------
-def test_the_image_in_the_file(folder):
+def test_an_image_embedded_in_the_file_is_read(folder):
     whole = (folder / "a.png").read_bytes()
     data = base64.b64encode(whole).decode()
     path = write(folder, content(shape(), imagePath="gone.png", imageData=data))
@@ -218,7 +218,7 @@ def test_the_image_in_the_file(folder):
     np.testing.assert_array_equal(load(write(folder, content(imagePath=None, imageData=data))).load_image(0), expected)
 
 
-def test_the_advice_for_a_missing_image_is_two_sentences(folder):
+def test_the_error_for_a_missing_image_gives_advice(folder):
     """It read "Nor is there imageData.skip_broken=True leaves this image out."."""
     write(folder, content(shape()))
     write(folder, content(shape(), imagePath="b.png"), "b.json")
@@ -226,7 +226,7 @@ def test_the_advice_for_a_missing_image_is_two_sentences(folder):
         open_dataset(folder)
 
 
-def test_images_elsewhere(folder, tmp_path_factory):
+def test_images_in_another_folder(folder, tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
     path = write(other, content(shape(), imagePath="C:\\photos\\a.png"))
     assert load(path, images_dir=folder).image_info[0]["path"] == str(folder / "a.png")
@@ -240,7 +240,7 @@ def test_images_elsewhere(folder, tmp_path_factory):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_photos_of_a_camera_held_on_its_side_are_upright(tmp_path, orientation):
+def test_rotated_photos_are_read_upright(tmp_path, orientation):
     path = photo(tmp_path / "a.png", orientation=orientation)
     height, width = (W, H) if orientation > 4 else (H, W)
     dataset = load(write(tmp_path, content(shape(), imageHeight=height, imageWidth=width)))
@@ -274,7 +274,7 @@ def test_shapes_with_too_few_points_are_left_out(folder):
     assert dataset.class_names == ["BG", "dog"] and dataset.load_mask(0)[1].tolist() == [1]
 
 
-def test_an_image_path_that_names_the_json_means_the_image_inside(tmp_path):
+def test_an_image_path_naming_the_json_means_the_embedded_image(tmp_path):
     data = base64.b64encode(photo(tmp_path / "elsewhere" / "a.png").read_bytes()).decode()
     path = write(tmp_path, content(shape(), imagePath="a.json", imageData=data))
     assert load(path).load_image(0).shape == (H, W, 3)
@@ -298,7 +298,7 @@ def test_labels_txt_numbers_the_classes_of_both_splits(folder):
         assert load(folder).class_names == ["BG", "dog"]
 
 
-def test_labels_that_differ_little_are_warned_of(folder):
+def test_similar_labels_give_a_warning(folder):
     write(folder, content(shape(label="cat"), shape(label="Cat ")))
     with pytest.warns(UserWarning, match="'Cat' and 'cat'"):
         assert load(folder).class_names == ["BG", "Cat", "cat"]
@@ -338,14 +338,14 @@ def test_saved_files_keep_classes_without_objects(tmp_path):
          r"shapes\[0\]: mask: expected 2 x 9 pixels \(height x width\), .*got '2 x 2'"),
     ],
 )  # fmt: skip
-def test_broken_files_say_where(folder, file, message):
+def test_errors_name_file_and_entry(folder, file, message):
     path = write(folder, file)
     with pytest.raises(BrokenAnnotation, match=message) as caught:
         load(path)
     assert str(path) in str(caught.value)
 
 
-def test_broken_images_are_skipped_by_choice_and_said(folder):
+def test_broken_images_can_be_skipped_with_a_warning(folder):
     write(folder, content(shape()))
     write(folder, "{", "b.json")
     write(folder, content(shape(kind="star")), "c.json")

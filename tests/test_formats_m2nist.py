@@ -66,7 +66,7 @@ def test_label_maps_and_channels(tmp_path, one_hot, dtype):
     assert masks.shape == (H, W, 0) and len(class_ids) == 0
 
 
-def test_equal_digits_and_broken_ones(tmp_path):
+def test_equal_digits_and_split_digits(tmp_path):
     dataset = load(write(tmp_path))
     masks, class_ids = dataset.load_mask(1)
     assert class_ids.tolist() == [8, 8] and masks.sum(axis=(0, 1)).tolist() == [300, 380]
@@ -86,7 +86,7 @@ def test_channels_may_overlap(tmp_path):
     assert class_ids.tolist() == [1, 4, 9] and masks.sum(axis=(0, 1)).tolist() == [300, 300, 100]
 
 
-def test_boxes_by_hand():
+def test_hand_computed_boxes():
     layer = np.zeros((9, 9), bool)
     assert boxes_of_parts(layer).shape == (0, 4)
     layer[1:3, 2] = layer[3, 3] = layer[6:8, 5:9] = True
@@ -98,7 +98,7 @@ def test_boxes_by_hand():
     assert join_boxes(boxes, 2).tolist() == boxes.tolist() and join_boxes(boxes[:0], 20).shape == (0, 4)
 
 
-def test_parts_of_the_set_from_any_path(tmp_path):
+def test_a_subset_can_be_opened_by_any_path(tmp_path):
     write(tmp_path, one_hot=True)
     with zipfile.ZipFile(tmp_path / "m.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for name in ("combined.npy", "segmented.npy", "bbox.txt"):
@@ -127,7 +127,7 @@ def test_nothing_there(tmp_path):
 
 
 @pytest.mark.parametrize(("start", "stop"), [(2, 2), (-1, 3), (0, 5), (4, None)])
-def test_no_such_images(tmp_path, start, stop):
+def test_image_numbers_out_of_range_are_refused(tmp_path, start, stop):
     with pytest.raises(ValueError, match=r"has images 0 to 3"):
         load(write(tmp_path), start, stop)
 
@@ -146,7 +146,7 @@ def test_no_such_images(tmp_path, start, stop):
         ("bbox.txt", b"0\t1,2,3,4,5\n", r"bbox.txt: the file: lines: expected one an image, 4, got 1"),
     ],
 )
-def test_broken_files(tmp_path, name, content, told):
+def test_broken_files_are_named(tmp_path, name, content, told):
     write(tmp_path)
     if isinstance(content, bytes):
         (tmp_path / name).write_bytes(content)
@@ -156,7 +156,7 @@ def test_broken_files(tmp_path, name, content, told):
         load(tmp_path)
 
 
-def test_cut_files(tmp_path):
+def test_truncated_files_are_named(tmp_path):
     write(tmp_path)
     content = (tmp_path / "segmented.npy").read_bytes()
     (tmp_path / "segmented.npy").write_bytes(content[:-100])
@@ -177,7 +177,7 @@ def test_cut_files(tmp_path):
         ("7\t1,2,3,4,3\t1,1,2,2,0", "number: expected 0"),
     ],
 )
-def test_broken_boxes(tmp_path, line, told):
+def test_broken_boxes_are_named(tmp_path, line, told):
     write(tmp_path)
     (tmp_path / "bbox.txt").write_text("\n".join([line, *lines()[1:]]))
     with pytest.raises(BrokenAnnotation, match=f"image 0: {told}"):

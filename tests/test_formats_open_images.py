@@ -74,7 +74,7 @@ def test_classes_by_name(folder, classes, names, ids):
     assert dataset.class_names == ["BG", *names] and dataset.load_mask(0)[1].tolist() == ids
 
 
-def test_classes_that_arent_there(folder):
+def test_missing_classes_are_named(folder):
     with pytest.raises(
         BrokenAnnotation, match=r"class-descriptions.*DisplayName: expected to find 'Pumpkim', got \['Pumpkin'\]"
     ):
@@ -88,7 +88,7 @@ def test_classes_that_arent_there(folder):
     assert dataset.class_names == ["BG", "Saw", "Dog"] and dataset.load_mask(0)[1].tolist() == [2]
 
 
-def test_masks_of_another_size(folder):
+def test_masks_of_another_size_are_resized(folder):
     """A mask of half or of double size covers the same object."""
     mask = load(folder).load_mask(1)[0][..., 0]
     assert mask.shape == (H, W) and np.count_nonzero(mask ^ ring()) < 0.2 * ring().sum()
@@ -100,7 +100,7 @@ def test_masks_of_another_size(folder):
     np.testing.assert_array_equal(resize(third, 1, 2), [[False, True]])
 
 
-def test_masks_of_another_size_are_of_the_same_place():
+def test_resized_masks_keep_their_position():
     """A straight edge in the middle stays in the middle, whatever the sizes."""
     for height, width in ((8, 8), (12, 20), (30, 40), (100, 60)):
         for target in ((10, 10), (64, 48), (200, 300)):
@@ -110,13 +110,13 @@ def test_masks_of_another_size_are_of_the_same_place():
             assert (abs(edge - target[1] / 2) <= 1).all()
 
 
-def test_a_mask_that_is_empty_is_left_out(folder):
+def test_an_empty_mask_is_dropped(folder):
     write_mask(folder / "train-masks-a" / "a_m05zsy_1.png", np.zeros((H, W)))
     masks, class_ids = load(folder, ["Pumpkin", "Cat"]).load_mask(0)
     assert masks.shape == (H, W, 1) and class_ids.tolist() == [2]
 
 
-def test_limit(folder):
+def test_the_number_of_images_can_be_limited(folder):
     assert [info["id"] for info in load(folder, limit=1).image_info] == ["a"]
     (folder / "train" / "a.jpg").unlink()
     with pytest.warns(UserWarning, match=r"1 images are left out"):
@@ -194,7 +194,7 @@ def test_all_missing_images_are_named(folder):
         assert load(folder, ["Pumpkin", "Dog"], skip_broken=True, limit=1).image_info[0]["id"] == "c"
 
 
-def test_files_that_arent_there(folder):
+def test_missing_files_are_named(folder):
     (folder / "class-descriptions-boxable.csv").unlink()
     with pytest.raises(FileNotFoundError, match=r"class-descriptions-boxable\.csv .*descriptions="):
         load(folder)
@@ -230,13 +230,13 @@ def change(folder, name, text):
          r"photo's proportions, 30 x 40 \(height x width\), got '40 x 30'"),
     ],
 )  # fmt: skip
-def test_broken_files_say_where(folder, damage, message):
+def test_errors_name_file_and_entry(folder, damage, message):
     damage(folder)
     with pytest.raises(BrokenAnnotation, match=message):
         load(folder)
 
 
-def test_broken_images_are_skipped_by_choice_and_said(folder):
+def test_broken_images_can_be_skipped_with_a_warning(folder):
     (folder / "train-masks-b" / "b_m05zsy_3.png").unlink()
     with pytest.warns(UserWarning, match=r"1 images are left out.*\n.*image b: MaskPath"):
         assert [info["id"] for info in load(folder, skip_broken=True).image_info] == ["a"]

@@ -26,13 +26,13 @@ def write(folder, text, *photos, name="train.csv"):
     return path
 
 
-def test_the_case_has_the_values_of_its_note(shared):
+def test_the_example_matches_its_recorded_values(shared):
     dataset = open_dataset(shared / "cases" / "kaggle_rle_csv", classes=["ship"])
     assert dataset.num_images == 2 and dataset.class_names == ["BG", "ship"]
     assert [dataset.load_mask(i)[0].sum() for i in range(2)] == [377, 0]
 
 
-def test_columns_first_as_mostly(tmp_path):
+def test_runs_go_down_the_columns_by_default(tmp_path):
     path = write(
         tmp_path, f"ImageId,EncodedPixels\na.png,{runs(ring())}\na.png,{runs(parts())}\nb.png,\n", "a.png", "b.png"
     )
@@ -44,7 +44,7 @@ def test_columns_first_as_mostly(tmp_path):
         assert dataset.load_mask(1)[0].shape == (H, W, 0)
 
 
-def test_rows_first_in_sartorius(tmp_path):
+def test_sartorius_runs_go_along_the_rows(tmp_path):
     text = "id,annotation,width,height,cell_type,plate_time\n"
     text += f"0030fd,{runs(ring(), True)},{W},{H},cort,11h\n0030fd,{runs(parts(), True)},{W},{H},astro,11h\n"
     dataset = open_dataset(write(tmp_path, text, "0030fd.png"))
@@ -56,7 +56,7 @@ def test_rows_first_in_sartorius(tmp_path):
 
 
 @pytest.mark.parametrize("header", ["ImageId,ClassId,EncodedPixels", "ImageId_ClassId,EncodedPixels"])
-def test_numbers_of_classes_in_severstal(tmp_path, header):
+def test_severstal_class_numbers_become_classes(tmp_path, header):
     joined = "_" if "_" in header else ","
     text = f"{header}\na.png{joined}3,{runs(ring())}\na.png{joined}1,{runs(parts())}\n"
     path = write(tmp_path, text, "a.png")

@@ -50,7 +50,7 @@ def masks_of(path):
     return [masks[..., i] for i in range(masks.shape[-1])], [dataset.class_names[i] for i in class_ids]
 
 
-def test_every_shape_by_hand(tmp_path):
+def test_hand_computed_masks_of_every_shape(tmp_path):
     hole = [[5, 4], [9, 4], [9, 8], [5, 8]]
     rectangle = {"classTitle": "cat", "geometryType": "rectangle", "points": {"exterior": [[20, 15], [22, 18]]}}
     objects = polygon(interior=[hole]), rectangle, bitmap(ring()[3:21, 4:30], [4, 3])
@@ -62,19 +62,19 @@ def test_every_shape_by_hand(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "L", "1", "P"])
-def test_bitmaps_of_every_kind(tmp_path, mode):
+def test_every_kind_of_bitmap_is_decoded(tmp_path, mode):
     (drawn,), _ = masks_of(write(tmp_path, bitmap(ring(), [0, 0], mode)))
     assert np.array_equal(drawn, ring())
 
 
-def test_a_bitmap_that_reaches_beyond_the_image_is_cut(tmp_path):
+def test_a_bitmap_beyond_the_image_is_clipped(tmp_path):
     (drawn,), _ = masks_of(write(tmp_path, bitmap(np.ones((6, 7), bool), [W - 3, H - 2])))
     assert drawn[H - 2 :, W - 3 :].all() and drawn.sum() == 6
 
 
 @pytest.mark.parametrize("ann", ["a.png.json", "a.json"])
 @pytest.mark.parametrize("inner", ["", "ds", "ds/ann", "meta.json"])
-def test_places_to_open(tmp_path, inner, ann):
+def test_any_folder_or_file_of_the_dataset_can_be_opened(tmp_path, inner, ann):
     dataset = open_dataset(write(tmp_path, polygon(), ann=ann) / inner)
     assert dataset.num_images == 1 and dataset.class_names == ["BG", "dog", "cat"]
 
@@ -88,7 +88,7 @@ def test_datasets_are_splits_and_may_be_nested(tmp_path):
     assert train.class_names == val.class_names == ["BG", "dog", "cat"]
 
 
-def test_what_has_no_mask_is_named(tmp_path):
+def test_shapes_without_a_mask_are_named(tmp_path):
     point = {"classTitle": "eye", "geometryType": "point", "points": {"exterior": [[3, 4]], "interior": []}}
     with pytest.warns(UserWarning, match=r"no mask are left out: point \(1\)"):
         assert masks_of(write(tmp_path, point, polygon()))[1] == ["cat"]

@@ -45,7 +45,7 @@ def write_csv(folder, *regions, first="", last=("b.png", 9, "{}", 0, 0, "{}", "{
 
 
 @pytest.mark.parametrize("first", ["", "#", "\ufeff"])  # VIA 2, VIA 1, saved by Excel
-def test_a_csv_file_is_the_same_as_its_json(tmp_path, first):
+def test_a_csv_file_gives_the_same_as_its_json(tmp_path, first):
     long = {"name": "polygon", "all_points_x": [5.0000001] * 12_000 + [9, 9], "all_points_y": [5] * 12_000 + [5, 9]}
     regions = [region(kind="dog"), region({"name": "rect", "x": 1, "y": 2, "width": 3, "height": 4}, kind="cat")]
     regions.append(region(long, kind="cat"))
@@ -77,13 +77,13 @@ def test_a_csv_file_beside_its_json_is_not_a_second_dataset(tmp_path):
         (["b.png", 9, "{}", 1, 0, '{"name": "star"}', "{}"], r"b\.png, region 0: shape_attributes.name: expected one"),
     ],
 )
-def test_broken_csv_files_say_where(tmp_path, last, message):
+def test_csv_errors_name_file_and_row(tmp_path, last, message):
     with pytest.raises(BrokenAnnotation, match=message):
         open_dataset(write_csv(tmp_path, region(), last=last))
 
 
 # ---- Classes ---------------------------------------------------------------------------------------------------------
-def test_of_two_attributes_one_must_be_chosen_unless_they_agree(tmp_path):
+def test_two_attributes_need_a_choice_unless_they_agree(tmp_path):
     path = write(tmp_path, region(insect="kudzu", inseto="kudzu"), region(insect="kudzu", inseto="kudzu"))
     assert open_dataset(path).class_names == ["BG", "kudzu"]
     path = write(tmp_path, region(age="old", kind="dog", note=""), region(age="old", kind="cat", note=""))
@@ -99,7 +99,7 @@ def test_of_two_attributes_one_must_be_chosen_unless_they_agree(tmp_path):
     assert train.class_names == ["BG", "dog"]
 
 
-def test_classes_that_are_numbers(tmp_path):
+def test_numeric_class_names(tmp_path):
     assert open_dataset(write(tmp_path, region(digit=7), region(digit="3"))).load_mask(0)[1].tolist() == [2, 1]
 
 
@@ -112,7 +112,7 @@ def test_an_attribute_is_an_error_for_another_format(tmp_path):
         open_dataset(tmp_path, crowds_as_objects=True)
 
 
-def test_files_loaded_one_after_the_other_number_classes_alike(tmp_path):
+def test_files_loaded_in_sequence_share_class_ids(tmp_path):
     # The second file's first class got the id, and the name, of the first file's.
     dataset = ViaDataset()
     for name in ("dog", "cat", "dog"):
@@ -122,7 +122,7 @@ def test_files_loaded_one_after_the_other_number_classes_alike(tmp_path):
     assert [dataset.class_names[dataset.load_mask(i)[1][0]] for i in range(3)] == ["dog", "cat", "dog"]
 
 
-def test_names_that_differ_little_are_warned_of(tmp_path):
+def test_similar_class_names_give_a_warning(tmp_path):
     with pytest.warns(UserWarning, match="'Cat' and 'cat'") as caught:
         dataset = open_dataset(write(tmp_path, region(kind="cat"), region(kind="cat "), region(kind="Cat")))
     assert dataset.class_names == ["BG", "Cat", "cat"] and caught[0].filename == __file__
@@ -131,7 +131,7 @@ def test_names_that_differ_little_are_warned_of(tmp_path):
 # ---- Regions and images ----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("kind", ["polygon", "polyline"])
 @pytest.mark.parametrize("points", [[], [4], [4, 5]])
-def test_a_polygon_of_less_than_three_points_is_left_out(tmp_path, kind, points):
+def test_a_polygon_with_fewer_than_three_points_is_dropped(tmp_path, kind, points):
     click = {"name": kind, "all_points_x": points, "all_points_y": points}
     path = write(tmp_path, region(kind="dog"), region(click))  # and needs no class
     with pytest.warns(UserWarning, match="1 shapes have too few points and are left out: a, region 1") as caught:
@@ -140,5 +140,5 @@ def test_a_polygon_of_less_than_three_points_is_left_out(tmp_path, kind, points)
 
 
 @pytest.mark.parametrize("name", ["C:\\set\\a.png", "/home/me/set/a.png", "photos\\a.png", "A.png"])
-def test_paths_of_another_machine(tmp_path, name):
+def test_absolute_paths_from_another_machine_are_found(tmp_path, name):
     assert open_dataset(write(tmp_path, region(), filename=name)).load_image(0).shape == (H, W, 3)

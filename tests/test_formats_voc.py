@@ -59,7 +59,7 @@ def test_no_files(folder):
         load(folder, subset="val")
 
 
-def test_boxes_by_hand(folder):
+def test_hand_computed_boxes(folder):
     path = write(folder, xml(thing(), thing("dog", box(1, 1, W, H)), thing("cat", box("0", "-3", "2.4", "1.6"))))
     for place in (folder, folder / "Annotations", path):
         dataset = load(place)
@@ -72,7 +72,7 @@ def test_boxes_by_hand(folder):
     assert dataset.load_image(0).shape == (H, W, 3)
 
 
-def test_parts_of_an_object_are_no_objects(folder):
+def test_parts_of_an_object_are_not_objects(folder):
     write(folder, xml(thing(more=f"<part><name>head</name>{box(5, 4, 6, 5)}</part>")))
     dataset = load(folder)
     assert dataset.class_names == ["BG", "cat"] and dataset.load_mask(0)[0].sum() == 28
@@ -112,7 +112,7 @@ def test_the_outline_beside_a_box_is_the_mask(folder, form):
         load(folder)
 
 
-def test_outlines_without_boxes_as_the_web_tool_labelme_writes_them(folder):
+def test_outlines_without_boxes_of_the_labelme_web_tool(folder):
     triangle = outline((4, 3), (10, 3), (4, 9), form="pt")
     gone = f"<object><name>dog</name><deleted>1</deleted>{triangle}</object>"
     write(folder, xml(thing("\ncat\n", "", f"<deleted>0</deleted>{triangle}"), gone))
@@ -138,14 +138,14 @@ def test_difficult_objects(folder):
     assert dataset.class_names == ["BG", "cat"] and dataset.load_mask(0)[1].tolist() == [1]
 
 
-def test_classes_wanted(folder):
+def test_classes_can_be_selected(folder):
     write(folder, xml(thing("dog"), thing("cat"), thing("owl"), thing("owl")))
     with pytest.warns(UserWarning, match=r"aren't of the classes \['owl', 'cat'\] are left out: 'dog' \(1\)"):
         dataset = load(folder, classes=["owl", "cat"])
     assert dataset.class_names == ["BG", "owl", "cat"] and dataset.load_mask(0)[1].tolist() == [2, 1, 1]
 
 
-def test_subsets(folder):
+def test_subsets_can_be_selected(folder):
     for name in "abc":
         photo(folder / "JPEGImages" / f"{name}.jpg")
         write(folder, xml(thing(), filename=f"{name}.jpg"), f"{name}.xml")
@@ -159,7 +159,7 @@ def test_subsets(folder):
         load(folder, subset="test")
 
 
-def test_photos_beside_the_files_or_renamed(folder, tmp_path_factory):
+def test_images_next_to_the_xml_files_or_renamed(folder, tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
     photo(other / "b.png")
     for name, told in (("b.xml", "b.png"), ("b2.xml", "C:\\photos\\b.png"), ("b3.xml", "b")):
@@ -177,7 +177,7 @@ def test_files_without_sizes(folder):
     assert load(folder).load_mask(0)[0].shape == (H, W, 1)
 
 
-def test_photos_of_a_camera_held_on_its_side_are_upright(folder):
+def test_rotated_photos_are_read_upright(folder):
     photo(folder / "JPEGImages" / "a.jpg", orientation=6)
     write(folder, xml(thing(), width=H, height=W))
     dataset = load(folder)
@@ -202,7 +202,7 @@ def test_photos_of_a_camera_held_on_its_side_are_upright(folder):
         (xml(thing(more="<difficult>2</difficult>")), r"object 0 \(cat\): difficult: expected 0 or 1, got '2'"),
     ],
 )
-def test_broken_files_say_where(folder, text, message):
+def test_errors_name_file_and_entry(folder, text, message):
     path = write(folder, text)
     if message is None:  # the photo is neither called as told nor as the file
         (folder / "JPEGImages" / "a.jpg").rename(folder / "JPEGImages" / "c.jpg")
@@ -212,14 +212,14 @@ def test_broken_files_say_where(folder, text, message):
     assert str(path) in str(caught.value)
 
 
-def test_an_image_that_is_none(folder):
+def test_a_file_that_is_not_an_image_is_named(folder):
     (folder / "JPEGImages" / "a.jpg").write_text("no image")
     write(folder, xml())
     with pytest.raises(BrokenAnnotation, match=r"a\.xml: the image: image file: expected .*a\.jpg to be an image"):
         load(folder)
 
 
-def test_broken_images_are_skipped_by_choice_and_said(folder):
+def test_broken_images_can_be_skipped_with_a_warning(folder):
     write(folder, xml(thing()))
     write(folder, "<annotation>", "b.xml")
     with pytest.raises(BrokenAnnotation, match=r"b\.xml"):

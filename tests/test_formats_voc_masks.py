@@ -101,7 +101,7 @@ def test_older_labelme2voc_has_numpy_files_in_the_usual_folders(tmp_path):
 
 
 # ---- With XML files --------------------------------------------------------------------------------------------------
-def test_boxes_are_not_taken_as_masks_where_masks_are(tmp_path):
+def test_masks_are_preferred_to_boxes(tmp_path):
     write_xml(write(tmp_path), "person", "dog", "cat")
     for path in (tmp_path, tmp_path / "Annotations", tmp_path / "Annotations" / "a.xml"):
         np.testing.assert_array_equal(objects(open_dataset(path))[0][..., 0], NUMBERS == 1)
@@ -109,7 +109,7 @@ def test_boxes_are_not_taken_as_masks_where_masks_are(tmp_path):
     assert names == ["person", "dog", "cat"] and (masks.sum(axis=(0, 1)) == 64).all()
 
 
-def test_without_classes_they_are_those_of_the_xml_file(tmp_path):
+def test_class_names_come_from_the_xml_files(tmp_path):
     write_xml(write(tmp_path, classes=None), "owl", "dog", "bat")
     dataset = open_dataset(tmp_path)
     assert dataset.class_names == ["BG", "bat", "dog", "owl"] and objects(dataset)[1] == ["owl", "bat"]
@@ -123,7 +123,7 @@ def test_difficult_objects(tmp_path):
     assert objects(load(tmp_path, keep_difficult=False))[1] == ["cat"]
 
 
-def test_images_without_a_mask_are_left_out_with_a_warning(tmp_path):
+def test_images_without_a_mask_are_skipped_with_a_warning(tmp_path):
     for stem in "abc":
         photo(tmp_path / "JPEGImages" / f"{stem}.jpg")
         write_xml(tmp_path, "cat", stem=stem)
@@ -149,13 +149,13 @@ def test_subsets_are_those_of_segmentation(tmp_path):
     assert train.class_names == val.class_names
 
 
-def test_classes_wanted(tmp_path):
+def test_classes_can_be_selected(tmp_path):
     dataset = open_dataset(write(tmp_path), classes=["cat"])
     assert dataset.class_names == ["BG", "cat"] and objects(dataset)[1] == ["cat"]
 
 
 # ---- Broken ----------------------------------------------------------------------------------------------------------
-def test_broken_files_say_where(tmp_path):
+def test_errors_name_file_and_entry(tmp_path):
     write(tmp_path)
     save(tmp_path / "SegmentationClass" / "a.png", np.where(NUMBERS == 3, 200, CLASSES).astype(np.uint8), "grey")
     with pytest.raises(BrokenAnnotation, match=r"class of object 3 in .*a\.png: expected one of .*got 200"):

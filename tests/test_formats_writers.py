@@ -50,7 +50,7 @@ WAYS = pytest.mark.parametrize("way", [through_coco, through_labelme])
 
 # ---- Round trips -----------------------------------------------------------------------------------------------------
 @WAYS
-def test_masks_of_every_kind_come_back_as_they_are(tmp_path, way):
+def test_masks_of_every_kind_survive_the_round_trip(tmp_path, way):
     dataset = Drawn(masks_of_every_kind())
     again = way(dataset, tmp_path)
     assert_same(dataset, again)
@@ -58,7 +58,7 @@ def test_masks_of_every_kind_come_back_as_they_are(tmp_path, way):
 
 
 @WAYS
-def test_a_set_without_objects(tmp_path, way):
+def test_a_dataset_without_objects(tmp_path, way):
     dataset = Drawn(np.zeros((H, W, 0), bool))
     assert_same(dataset, way(dataset, tmp_path))
     again = way(Drawn(np.zeros((0, 0, 0), bool)), tmp_path / "old")  # as matterport's base class has it
@@ -66,7 +66,7 @@ def test_a_set_without_objects(tmp_path, way):
 
 
 @WAYS
-def test_a_set_without_images(tmp_path, way):
+def test_a_dataset_without_images(tmp_path, way):
     dataset = Dataset()
     dataset.prepare()
     if way is through_coco:
@@ -136,7 +136,7 @@ def test_nuclei(shared, tmp_path, way):
 
 
 # ---- What is written -------------------------------------------------------------------------------------------------
-def test_coco_files_are_right_for_pycocotools(tmp_path):
+def test_coco_files_are_valid_for_pycocotools(tmp_path):
     masks = masks_of_every_kind()
     path = save_coco(Drawn(masks), tmp_path / "new" / "coco.json")
     coco = COCO(str(path))
@@ -182,7 +182,7 @@ def test_labelme_shapes_are_polygons_if_possible():
     assert [(s["shape_type"], s["points"]) for s in shapes_of(single, 5)] == [("mask", [[5, 4], [5, 4]])]
 
 
-def test_labelme_files_have_what_labelme_reads(tmp_path):
+def test_labelme_files_have_the_fields_labelme_reads(tmp_path):
     path = save_labelme(Drawn(masks_of_every_kind()), tmp_path)[0]
     content = json.loads(path.read_text())
     assert path.name == "drawn_full.json" and (tmp_path / content["imagePath"]).is_file()
@@ -192,7 +192,7 @@ def test_labelme_files_have_what_labelme_reads(tmp_path):
 
 
 @WAYS
-def test_images_wanted(tmp_path, way):
+def test_images_can_be_selected(tmp_path, way):
     dataset = Drawn(masks_of_every_kind())
     write = save_coco if way is through_coco else save_labelme
     write(dataset, tmp_path / "x.json" if way is through_coco else tmp_path, image_ids=[1])
@@ -213,7 +213,7 @@ def via_of(folder, name):
 
 
 @WAYS
-def test_a_rotated_photo_is_written_as_its_reader_had_it(tmp_path, way):
+def test_a_rotated_photo_is_written_as_it_was_read(tmp_path, way):
     """VIA's reader takes the stored pixels, labelme's the upright ones; the copy is the same to both."""
     path = photo(tmp_path / "a.png", orientation=6)
     before = path.read_bytes()
@@ -240,7 +240,7 @@ class Halved(ViaDataset):
 
 
 @WAYS
-def test_an_image_read_in_another_size_is_written_in_that_size(tmp_path, way):
+def test_an_image_read_at_another_size_is_written_at_that_size(tmp_path, way):
     photo(tmp_path / "a.png")
     dataset = Halved()
     (tmp_path / "via.json").write_text(json.dumps([{"filename": "a.png", "regions": []}]))
@@ -249,7 +249,7 @@ def test_an_image_read_in_another_size_is_written_in_that_size(tmp_path, way):
     assert_same(dataset, way(dataset, tmp_path / "out"))
 
 
-def test_an_image_that_lies_in_a_labelme_file(tmp_path):
+def test_an_image_embedded_in_a_labelme_file_is_written(tmp_path):
     dataset = Drawn(masks_of_every_kind())
     path = save_labelme(dataset, tmp_path)[0]
     content = json.loads(path.read_text())
@@ -273,7 +273,7 @@ def test_equal_names_in_several_folders(tmp_path):
     assert json.loads(paths[1].read_text())["imagePath"] == "../two/A.png"
 
 
-def test_images_on_the_network_stay_there(tmp_path):
+def test_image_urls_are_kept(tmp_path):
     dataset = Drawn(masks_of_every_kind())
     dataset.image_info[0]["path"] = "https://example.org/a.png"
     content = json.loads(save_coco(dataset, tmp_path / "coco.json").read_text())
@@ -309,7 +309,7 @@ MASK = np.ones((H, W, 1), bool)
         (Wrong(MASK, [1], kind=np.float32), r"is float32; expected uint8"),
     ],
 )
-def test_what_cannot_be_written_is_named(tmp_path, write, dataset, message):
+def test_unwritable_datasets_are_named(tmp_path, write, dataset, message):
     with pytest.raises(ValueError, match=message):
         write(dataset, tmp_path / "x")
     assert not list(tmp_path.rglob("*.part")) and not list(tmp_path.rglob("*.json"))

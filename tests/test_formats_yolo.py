@@ -58,7 +58,7 @@ def test_images_without_objects(folder):
     assert dataset.class_names == ["BG", "cat", "dog"] and dataset.load_image(0).shape == (H, W, 3)
 
 
-def test_outlines_and_boxes_by_hand(folder):
+def test_hand_computed_outlines_and_boxes(folder):
     box = f"0 {10 / W} {8 / H} {8 / W} {4 / H}"
     write(
         folder,
@@ -71,18 +71,18 @@ def test_outlines_and_boxes_by_hand(folder):
     assert np.argwhere(masks[..., 2]).tolist() == [[3, 3]] and masks[..., 3].all()
 
 
-def test_objects_without_a_pixel_are_left_out_and_lines_count_once(folder):
+def test_empty_objects_are_dropped_and_repeated_lines_count_once(folder):
     one = line(corners(3, 2, 9, 8))
     write(folder, "\n".join([one, line([(3.2, 3.2), (3.4, 3.2), (3.4, 3.4)]), one, "0 0.5 0.5 0 0"]))
     assert load(folder).load_mask(0)[1].tolist() == [1]
 
 
-def test_joined_parts_are_parts(folder):
+def test_joined_parts_are_separated(folder):
     write(folder, line(joined(corners(2, 22, 11, 27), corners(31, 2, 37, 8))))
     np.testing.assert_array_equal(load(folder).load_mask(0)[0][..., 0], parts())
 
 
-def test_joined_holes_are_holes(folder):
+def test_joined_holes_are_cut_out(folder):
     # The outline of a hole goes through the pixels around it, as OpenCV finds it.
     hole = joined(corners(4, 3, 29, 20), corners(9, 5, 22, 16)[::-1])
     island = joined(hole, corners(13, 9, 17, 11))
@@ -160,20 +160,20 @@ def test_splits(folder):
     assert len(load(folder, images_dir=folder / "images" / "train", split="val").image_info) == 2
 
 
-def test_classes_wanted(folder):
+def test_classes_can_be_selected(folder):
     write(folder, "\n".join(line(corners(3, 2, 9, 8), number) for number in (0, 1, 1)))
     with pytest.raises(BrokenAnnotation, match=r"names: class: expected to find 'dgo', got \['cat', 'dog'\]"):
         load(folder, classes=["dgo"])
 
 
-def test_classes_of_which_one_is_wanted(folder):
+def test_one_of_several_classes_can_be_selected(folder):
     write(folder, "\n".join([line(corners(3, 2, 9, 8), 0), line(corners(3, 2, 9, 9), 1), line(corners(3, 2, 8, 8), 1)]))
     with pytest.warns(UserWarning, match=r"aren't of the classes \['dog'\] are left out: 'cat' \(1\)"):
         dataset = load(folder, classes="dog")
     assert dataset.class_names == ["BG", "dog"] and dataset.load_mask(0)[1].tolist() == [1, 1]
 
 
-def test_photos_of_a_camera_held_on_its_side_are_upright(folder):
+def test_rotated_photos_are_read_upright(folder):
     photo(folder / "images" / "train" / "a.png", orientation=8)
     write(folder, "0 0.5 0.5 1 1")
     dataset = load(folder)
@@ -192,7 +192,7 @@ def test_photos_of_a_camera_held_on_its_side_are_upright(folder):
         ("---\n'names': [x, y]\n", ["x", "y"]),
     ],
 )
-def test_names_in_data_yaml_are_as_written(folder, text, names):
+def test_class_names_in_data_yaml_are_not_converted(folder, text, names):
     (folder / "data.yaml").write_text(
         f"train: images/train\n{text}" if "---" not in text else f"{text}train: images/train"
     )
@@ -245,14 +245,14 @@ def test_data_yaml_without_names(folder):
         ("0 -0.1 0.1 0.5 0.5", r"line 1: coordinates: .* got '-0.1'"),
     ],
 )
-def test_broken_files_say_where(folder, text, message):
+def test_errors_name_file_and_entry(folder, text, message):
     path = write(folder, text)
     with pytest.raises(BrokenAnnotation, match=message) as caught:
         load(folder)
     assert str(path) in str(caught.value)
 
 
-def test_files_that_are_no_text_or_no_image_or_have_none(folder):
+def test_binary_labels_and_unreadable_images_are_named(folder):
     path = write(folder, "")
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(BrokenAnnotation, match=r"a\.txt: byte 0: text: expected numbers"):
@@ -263,7 +263,7 @@ def test_files_that_are_no_text_or_no_image_or_have_none(folder):
         load(folder)
 
 
-def test_labels_without_an_image_are_left_out_and_said(folder):
+def test_labels_without_an_image_are_skipped_with_a_warning(folder):
     write(folder, "0 0.5 0.5 0.5 0.5")
     write(folder, "0 0.5 0.5 0.5 0.5", "lost.txt")
     for path in (folder, folder / "labels" / "train"):
@@ -278,20 +278,20 @@ def test_labels_without_an_image_are_left_out_and_said(folder):
         load(folder / "labels" / "train")
 
 
-def test_images_that_differ_only_in_their_ending_both_count(folder):
+def test_images_differing_only_in_extension_both_count(folder):
     photo(folder / "images" / "train" / "a.jpg")
     write(folder, "0 0.5 0.5 0.5 0.5")
     assert [len(load(folder / "labels" / "train").load_mask(i)[1]) for i in range(3)] == [1, 1, 0]
 
 
-def test_all_images_that_a_list_names_and_that_are_missing_are_named(folder):
+def test_all_missing_images_of_a_list_are_named(folder):
     (folder / "train.txt").write_text("images/train/a.png\nimages/train/x.png\nimages/train/y.png\n")
     (folder / "data.yaml").write_text("train: train.txt\nnames: [cat]\n")
     with pytest.raises(BrokenAnnotation, match=r"2 of 3 images have no image file: x\.png, y\.png\.\nskip_broken=True"):
         load(folder)
 
 
-def test_broken_images_are_skipped_by_choice_and_said(folder):
+def test_broken_images_can_be_skipped_with_a_warning(folder):
     write(folder, "0 0.5")
     write(folder, "0 0.5 0.5 0.5 0.5", "b.txt")
     with pytest.warns(UserWarning, match=r"1 images are left out.*\n.*a\.txt: line 1: line"):

@@ -39,7 +39,7 @@ def in_order(dataset):
         yield masks[..., kept], [names[k] for k in kept]
 
 
-def test_masks_of_every_kind_come_back_as_they_are(tmp_path):
+def test_masks_of_every_kind_survive_the_round_trip(tmp_path):
     """Holes, islands, parts, a pixel, a diagonal line, noise, the whole image."""
     masks = masks_of_every_kind()
     with pytest.warns(UserWarning, match="1 crowds are left out"):
@@ -85,7 +85,7 @@ def test_real_images(shared, tmp_path):
     assert_comes_back(coco, tmp_path / "coco")
 
 
-def test_a_rotated_photo_is_written_as_its_reader_has_it(tmp_path):
+def test_a_rotated_photo_is_written_as_it_was_read(tmp_path):
     photo(tmp_path / "a.png", orientation=6)
     dataset = Dataset()
     dataset.add_class("x", 1, "cat")
@@ -107,7 +107,7 @@ def test_splits_share_a_data_yaml(tmp_path):
     assert open_dataset(tmp_path).num_images == 2 and read(tmp_path / "data.yaml", "val")[1].num_images == 2
 
 
-def test_mistakes_are_named(tmp_path):
+def test_invalid_arguments_are_named(tmp_path):
     dataset = Drawn(np.zeros((H, W, 0), bool))
     save_yolo(dataset, tmp_path)
     with pytest.raises(ValueError, match="images/train has files already"):

@@ -51,7 +51,7 @@ def network(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize("i", range(len(IMAGES)))
-def test_every_stage_is_that_of_the_original(network, i, request):
+def test_every_stage_matches_the_original(network, i, request):
     """Detections and masks of the last image only, on JAX of none; with --slow of all: they take most of the time."""
     name, staged = network
     slow = request.config.getoption("--slow")
@@ -65,7 +65,7 @@ def test_every_stage_is_that_of_the_original(network, i, request):
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_the_package_has_a_part_of_the_record(name):
+def test_the_package_ships_part_of_the_record(name):
     whole, part = record_of(name, 0), golden_record(name)
     assert set(part) == set(whole)
     for key, values in part.items():
@@ -73,7 +73,7 @@ def test_the_package_has_a_part_of_the_record(name):
             np.testing.assert_array_equal(values, whole[key][: len(values)] if values.ndim else whole[key], err_msg=key)
 
 
-def test_a_wrong_map_and_a_wrong_box_are_told():
+def test_a_wrong_map_and_a_wrong_box_are_detected():
     theirs = np.linspace(-2, 1, 50).reshape(2, 5, 5)
     assert relative("C2", theirs + 1e-4, theirs).small and not relative("C2", theirs + 3e-4, theirs).small
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10.04, 10], [5, 5, 20, 20]], "float32")

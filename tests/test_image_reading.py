@@ -43,7 +43,7 @@ DEEP = np.arange(6 * 4 * 3, dtype=np.uint16).reshape(6, 4, 3) * 57  # 0..4047: 1
     ],
     ids=["RGB", "gray", "RGBA", "16 bits", "16 bits RGBA", "16 bits gray"],
 )
-def test_a_png_is_read_in_its_own_depth(tmp_path, array, expected):
+def test_a_png_keeps_its_bit_depth(tmp_path, array, expected):
     # Version 1.0 divided 16 bits by 257: 12-bit photos had 17 gray levels.
     path = tmp_path / "ä image.png"
     path.write_bytes(cv2.imencode(".png", array)[1].tobytes())
@@ -53,7 +53,7 @@ def test_a_png_is_read_in_its_own_depth(tmp_path, array, expected):
 
 
 @pytest.mark.parametrize("kind", ["jpg", "bmp", "webp", "gif", "ppm", "tif", "jp2"])
-def test_every_format_that_is_read(tmp_path, kind):
+def test_every_supported_format_is_read(tmp_path, kind):
     picture = Image.fromarray(np.repeat(np.repeat(COLOR * 3, 16, axis=0), 16, axis=1))
     options = {"webp": {"lossless": True}, "gif": {"palette": Image.Palette.ADAPTIVE}}
     picture.save(tmp_path / f"a.{kind}", **options.get(kind, {}))
@@ -73,7 +73,7 @@ def test_one_bit_images_are_black_and_white(tmp_path):
         np.testing.assert_array_equal(read_stored_values(tmp_path / name) != 0, bits)
 
 
-def test_of_an_animation_the_first_frame_is_read_with_a_warning(tmp_path):
+def test_the_first_frame_of_an_animation_is_read_with_a_warning(tmp_path):
     frames = [Image.new("L", (4, 6), 10 * n) for n in (1, 2)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     with pytest.warns(UserWarning, match="first frame"):
@@ -115,13 +115,13 @@ def test_a_tiff_keeps_its_number_type(tmp_path, dtype):
 
 
 @pytest.mark.parametrize("bands", [2, 5, 12])
-def test_many_bands_are_read_as_they_are(tmp_path, bands):
+def test_many_bands_are_read_unchanged(tmp_path, bands):
     values = np.random.default_rng(0).random((6, 4, bands)).astype(np.float32)
     tifffile.imwrite(tmp_path / "a.tif", values, photometric="minisblack", planarconfig="contig")
     np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), values)
 
 
-def test_colors_of_tiff_have_their_meaning(tmp_path):
+def test_tiff_color_spaces_are_converted(tmp_path):
     gray = COLOR[..., 0]
     tifffile.imwrite(tmp_path / "white is 0.tif", 255 - gray, photometric="miniswhite")
     np.testing.assert_array_equal(read_image(tmp_path / "white is 0.tif")[..., 0], gray)
@@ -139,7 +139,7 @@ def test_colors_of_tiff_have_their_meaning(tmp_path):
         read_image(tmp_path / "lab.tif")
 
 
-def test_a_tiff_of_several_pages_is_refused_unless_the_file_says_which_one_is_the_image(tmp_path):
+def test_a_multipage_tiff_is_refused_unless_it_marks_its_image(tmp_path):
     # Three pages were read as gray of the first.
     stack = np.zeros((3, 20, 30), np.uint8)
     tifffile.imwrite(tmp_path / "pages.tif", stack, photometric="minisblack", metadata=None)
@@ -244,7 +244,7 @@ def png_header(height, width):
     return b"\x89PNG\r\n\x1a\n" + body
 
 
-def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+def test_too_many_pixels_are_refused_before_decoding(tmp_path, monkeypatch):
     # 1.2 MB of PNG took 2.3 GB.
     (tmp_path / "bomb.png").write_bytes(png_header(50_000, 50_000))
     Image.new("L", (100, 60)).save(tmp_path / "a.tif")
@@ -306,7 +306,7 @@ def test_a_truncated_file_is_named(tmp_path, kind, left):
 
 
 @pytest.mark.parametrize("kind", ["png", "jpg", "tif", "gif", "webp", "jp2"])
-def test_whatever_a_decoder_raises_names_the_file(tmp_path, kind, monkeypatch):
+def test_decoder_errors_name_the_file(tmp_path, kind, monkeypatch):
     # struct.error, SyntaxError, KeyError, cv2.error, zlib.error ... of damaged files
     file, picture = io.BytesIO(), Image.fromarray(np.repeat(np.repeat(COLOR, 8, axis=0), 8, axis=1))
     picture.save(file, {"tif": "TIFF", "jpg": "JPEG", "jp2": "JPEG2000"}.get(kind, kind))
@@ -365,7 +365,7 @@ def site(tmp_path):
     server.server_close()
 
 
-def test_a_url_is_followed_only_if_downloads_are_allowed(site, monkeypatch):
+def test_a_url_needs_allowed_downloads(site, monkeypatch):
     dataset = Dataset()
     dataset.add_image("web", 1, f"{site}/a.png")
     for read in (read_image, lambda path: dataset.load_image(0)):

@@ -53,12 +53,12 @@ def test_an_unknown_name_gives_none(model, name):
     assert model.ancestor(None, name) is None
 
 
-def test_run_graph_refuses_none_and_says_which(model):
+def test_run_graph_names_an_output_that_is_none(model):
     with pytest.raises(ValueError, match=r"None.* for where;"):
         model.run_graph([photo()], [("p2", model.get_layer("fpn_p2").output), ("where", model.ancestor(None, "x"))])
 
 
-def test_run_graph_molds_photos_and_logs_what_it_gives(model, molded, capsys):
+def test_run_graph_molds_photos_and_logs_its_outputs(model, molded, capsys):
     output = [("p3", model.get_layer("fpn_p3").output), ("image", model.get_layer("input_image").output)]
     capsys.readouterr()
     by_photos = model.run_graph([photo(), photo(40, 64, seed=1)], output)
@@ -76,12 +76,12 @@ def test_run_graph_sets_the_anchors_of_its_images(model):
     assert len(model.anchors) == 1023
 
 
-def test_one_output_alone(model, molded):
+def test_a_single_output(model, molded):
     images, metas = molded
     assert model.run_graph(images, [("c", model.get_layer("mrcnn_class").output)], metas)["c"].shape == (2, 20, 3)
 
 
-def test_a_user_may_go_on_from_a_tensor(model, molded):
+def test_users_can_build_on_a_tensor(model, molded):
     """Feature maps summed over their channels, as notebooks do."""
     images, metas = molded
     p2 = model.get_layer("fpn_p2").output
@@ -90,7 +90,7 @@ def test_a_user_may_go_on_from_a_tensor(model, molded):
 
 
 # ---- Steps -----------------------------------------------------------------------------------------------------------
-def test_steps_of_the_proposals(found):
+def test_the_proposal_steps_are_available(found):
     anchors, refined, clipped = (
         found[f"ROI/{n}"] for n in ("pre_nms_anchors", "refined_anchors", "refined_anchors_clipped")
     )
@@ -104,7 +104,7 @@ def test_steps_of_the_proposals(found):
     np.testing.assert_allclose(found["ROI"][0, : len(keep)], clipped[0, keep], atol=1e-6)
 
 
-def test_steps_of_the_detections(found):
+def test_the_detection_steps_are_available(found):
     class_ids, scores, refined = (found[f"mrcnn_detection/{n}"] for n in ("class_ids", "class_scores", "refined_rois"))
     np.testing.assert_array_equal(class_ids, found["mrcnn_class"].argmax(axis=-1))
     np.testing.assert_allclose(scores, found["mrcnn_class"].max(axis=-1), atol=1e-6)
@@ -118,7 +118,7 @@ def test_steps_of_the_detections(found):
 @pytest.mark.parametrize("name", ["ROI/rpn_non_max_suppression:0",
                                   "ROI/rpn_non_max_suppression/NonMaxSuppressionV2:0",
                                   "ROI/rpn_non_max_suppression/NonMaxSuppressionV3:0"])  # fmt: skip
-def test_the_names_that_notebooks_use_for_nms(model, molded, found, name):
+def test_the_notebooks_names_for_nms_work(model, molded, found, name):
     images, metas = molded
     tensor = model.ancestor(model.get_layer("ROI").output, name)
     np.testing.assert_array_equal(
@@ -126,7 +126,7 @@ def test_the_names_that_notebooks_use_for_nms(model, molded, found, name):
     )
 
 
-def test_every_step_in_the_docstring_exists(model):
+def test_every_step_named_in_the_docstring_exists(model):
     listed = [word for word in activations.__doc__.split() if word.endswith(":0")]
     assert len(listed) >= 7
     for name in listed:
@@ -135,7 +135,7 @@ def test_every_step_in_the_docstring_exists(model):
 
 
 # ---- A model for training --------------------------------------------------------------------------------------------
-def test_a_model_for_training_can_be_looked_into_as_well(tmp_path):
+def test_a_training_model_can_be_inspected_too(tmp_path):
     model = tiny_model("training", tmp_path)
     model.detect([photo()])  # its layers are then in two graphs
     outputs = [("P2", model.get_layer("fpn_p2").output), ("nms", model.ancestor(None, "ROI/rpn_non_max_suppression:0"))]

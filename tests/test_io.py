@@ -18,7 +18,7 @@ def test_the_new_file_replaces_the_old_one(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_after_an_error_only_the_old_file_remains(tmp_path):
+def test_an_error_keeps_the_old_file(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
     with pytest.raises(OSError, match="disk full"), replacing(str(path)) as unfinished:
@@ -27,6 +27,6 @@ def test_after_an_error_only_the_old_file_remains(tmp_path):
     assert list(tmp_path.iterdir()) == [path] and path.read_text() == "old"
 
 
-def test_nothing_written_is_an_error(tmp_path):
+def test_writing_nothing_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError), replacing(tmp_path / "a.txt"):
         pass

@@ -40,7 +40,7 @@ def test_only_convolutions_and_dense_layers_compute_in_16_bits(tmp_path, dtype):
     assert {str(w.dtype) for w in model.trainable_variables} == {"float32"}
 
 
-def test_keras_own_policy_is_left_as_it_was(tmp_path):
+def test_the_global_policy_is_unchanged(tmp_path):
     before = keras.config.dtype_policy()
     tiny_model("inference", tmp_path, COMPUTE_DTYPE="mixed_bfloat16")
     assert keras.config.dtype_policy() == before
@@ -104,7 +104,7 @@ def test_huge_activations_keep_the_losses_finite(tmp_path):
     assert np.isfinite(list(history.values())).all()
 
 
-def test_files_hold_float32_and_fit_both(tmp_path):
+def test_weight_files_hold_float32_and_load_with_either_policy(tmp_path):
     half = tiny_model("inference", tmp_path, seed=1, COMPUTE_DTYPE="mixed_bfloat16")
     exact = tiny_model("inference", tmp_path, seed=2)
     path = str(tmp_path / "weights.h5")

@@ -109,11 +109,11 @@ def check(result, height, width):
 
 
 # ---- Nothing there ---------------------------------------------------------------------------------------------------
-def test_no_photos(inference):
+def test_detect_without_photos(inference):
     assert inference.detect([]) == []
 
 
-def test_no_objects(inference, settings):
+def test_detect_finds_no_objects(inference, settings):
     settings.DETECTION_MIN_CONFIDENCE = 1.0
     for result in inference.detect([photo(), photo(30, 90)]):
         assert len(result["rois"]) == 0
@@ -130,13 +130,13 @@ def test_a_black_and_a_white_photo(inference):
         check(inference.detect([np.full((64, 64, 3), value, np.uint8)])[0], 64, 64)
 
 
-def test_something_is_found_at_all(inference):
+def test_objects_are_found(inference):
     """Otherwise the tests below would compare empty results."""
     assert min(check(r, 64, 64) for r in inference.detect([photo(seed=i) for i in range(4)])) > 0
 
 
 # ---- Photos of every kind --------------------------------------------------------------------------------------------
-def test_a_list_of_photos_of_different_sizes_each_as_if_alone(inference):
+def test_photos_of_different_sizes_do_not_affect_each_other(inference):
     photos = [
         photo(64, 64),
         photo(40, 90, seed=1),
@@ -151,7 +151,7 @@ def test_a_list_of_photos_of_different_sizes_each_as_if_alone(inference):
         same(result, inference.detect([image])[0])
 
 
-def test_images_do_not_share_their_results(inference):
+def test_images_do_not_share_results(inference):
     """matterport #31, #96: the same result for all images of a batch."""
     first, second = inference.detect([photo(seed=0), photo(64, 64, seed=1)])
     assert not np.array_equal(first["scores"], second["scores"])
@@ -192,14 +192,14 @@ def test_paths_are_read_upright(inference, tmp_path):
         inference.detect([None])
 
 
-def test_standardized_floats_are_detected_by_the_rule_of_training(inference, settings):
+def test_standardized_floats_are_molded_as_in_training(inference, settings):
     # Training took floats 0..1 with a MEAN_PIXEL below 1, detect refused them.
     settings.MEAN_PIXEL = np.array([0.5, 0.5, 0.5])
     (found,) = inference.detect([photo() / 255])
     check(found, 64, 64)
 
 
-def test_a_range_of_values_is_that_of_the_photo(inference, settings):
+def test_a_value_range_applies_to_the_photo(inference, settings):
     (expected,) = inference.detect([photo()])
     settings.IMAGE_RANGE = (0, 1)
     same(inference.detect([photo() / 255])[0], expected, atol=1e-4)
@@ -223,7 +223,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_photos_of_another_type_give_what_their_rgb_gives(inference, kind):
+def test_photos_of_other_types_give_the_results_of_their_rgb(inference, kind):
     given, rgb = KINDS[kind]
     before = given.copy()
     same(inference.detect([given])[0], inference.detect([rgb])[0], atol=1e-4)
@@ -241,12 +241,12 @@ def test_photos_of_another_type_give_what_their_rgb_gives(inference, kind):
         (None, "expected"),
     ],
 )
-def test_what_is_no_photo_is_refused_by_its_place_in_the_list(inference, image, message):
+def test_an_invalid_photo_is_refused_with_its_index(inference, image, message):
     with pytest.raises(ValueError, match=rf"images\[1\].*{message}"):
         inference.detect([photo(), image])
 
 
-def test_a_molded_image_is_taken_as_matterport_took_it(inference):
+def test_a_molded_image_is_accepted_as_in_matterport(inference):
     """The idiom `detect(np.expand_dims(mold_image(image, config), 0))`: floats below 0 are no error."""
     molded = modellib.mold_image(photo(), inference.config)
     check(inference.detect(np.expand_dims(molded, 0))[0], 64, 64)
@@ -265,7 +265,7 @@ def test_a_molded_image_is_taken_as_matterport_took_it(inference):
         ("crop", 64, (100, 50), (128, 64)),
     ],
 )
-def test_resize_modes(inference, settings, mode, min_dim, shape, molded):
+def test_every_resize_mode_detects(inference, settings, mode, min_dim, shape, molded):
     settings.IMAGE_RESIZE_MODE, settings.IMAGE_MIN_DIM = mode, min_dim
     images, metas, windows = inference.mold_inputs([photo(*shape)])
     assert images.shape == (1, *molded, 3) and images.dtype == np.float32
@@ -274,7 +274,7 @@ def test_resize_modes(inference, settings, mode, min_dim, shape, molded):
     check(inference.detect([photo(*shape)])[0], *shape)
 
 
-def test_mode_crop_sees_the_whole_photo_each_time_alike(inference, settings):
+def test_mode_crop_detects_the_whole_photo_repeatably(inference, settings):
     """matterport detected on a random crop and stretched the result over the photo."""
     settings.IMAGE_RESIZE_MODE = "crop"
     first, second = (inference.detect([photo(300, 200)])[0] for _ in range(2))
@@ -326,7 +326,7 @@ def test_a_model_for_training_detects_as_one_for_inference(inference, training):
         same(ours, theirs)
 
 
-def test_verbose_says_what_goes_in_and_changes_nothing(inference, capsys):
+def test_verbose_logs_the_inputs_and_changes_no_result(inference, capsys):
     quiet = inference.detect([photo()])[0]
     assert capsys.readouterr().out == ""
     same(inference.detect([photo()], verbose=1)[0], quiet)
@@ -336,7 +336,7 @@ def test_verbose_says_what_goes_in_and_changes_nothing(inference, capsys):
     assert "molded_images" in capsys.readouterr().out
 
 
-def test_from_several_threads(inference):
+def test_detect_from_several_threads(inference):
     expected, found = inference.detect([photo()])[0], []
 
     def work():
@@ -389,7 +389,7 @@ def test_nms_settings_changed_later_take_effect(inference, settings):
     assert overlaps() < some
 
 
-def test_batch_and_image_size_changed_later(inference, settings):
+def test_batch_and_image_size_can_be_changed_later(inference, settings):
     expected = inference.detect([photo()] * 3)
     settings.BATCH_SIZE = 1
     for ours, theirs in zip(inference.detect([photo()] * 3), expected):
@@ -399,7 +399,7 @@ def test_batch_and_image_size_changed_later(inference, settings):
     check(inference.detect([photo(90, 90)])[0], 90, 90)
 
 
-def test_a_setting_that_became_wrong_is_refused(inference, settings):
+def test_a_setting_made_invalid_later_is_refused(inference, settings):
     settings.IMAGE_MAX_DIM = 100
     with pytest.raises(ValueError, match="IMAGE_MAX_DIM is 100"):
         inference.detect([photo()])
@@ -417,7 +417,7 @@ def test_new_weights_take_effect_at_once(tmp_path):
         same(model.detect([photo()])[0], first)
 
 
-def test_detecting_while_training_sees_the_weights_of_the_moment(tmp_path):
+def test_detecting_while_training_uses_the_current_weights(tmp_path):
     model = shake(tiny_model("training", tmp_path))
     seen = []
 
@@ -448,7 +448,7 @@ def test_weights_round_trip_between_modes_is_exact(tmp_path, ending, mode, other
         same(again.detect([photo()])[0], model.detect([photo()])[0], atol=0)
 
 
-def test_a_checkpoint_of_matterports_name_sets_the_epoch(tmp_path, training):
+def test_a_checkpoint_with_matterports_name_sets_the_epoch(tmp_path, training):
     folder = tmp_path / "tiny20200102T0304"
     folder.mkdir()
     path = folder / "mask_rcnn_tiny_0007.h5"
@@ -487,7 +487,7 @@ def test_keras_file_round_trip_is_exact(saved):
     same(again.detect([photo()])[0], model.detect([photo()])[0], atol=0)
 
 
-def test_keras_file_keeps_the_optimiser_and_what_is_frozen(saved):
+def test_keras_file_keeps_the_optimizer_and_frozen_layers(saved):
     model, path, batch = saved
     again = keras.saving.load_model(path)
     assert frozen_layers(again) == frozen_layers(model) and "block_3_expand" in frozen_layers(again)
@@ -505,7 +505,7 @@ def test_weights_of_a_keras_file_load_into_the_other_mode(saved, tmp_path):
     same(other.detect([photo()])[0], model.detect([photo()])[0])
 
 
-def test_a_callable_backbone_cannot_go_into_a_keras_file_and_says_so(inference, tmp_path):
+def test_saving_a_callable_backbone_to_keras_is_refused(inference, tmp_path):
     with pytest.raises(ValueError, match=r"BACKBONE .*weights\.h5"):
         inference.save(tmp_path / "x.keras")
 
@@ -526,7 +526,7 @@ def test_outputs_of_training_by_name(training):
     assert training.output["mrcnn_mask"].shape == (None, 5, 8, 8, 3)  # int(16 * 0.33) rows can be positive
 
 
-def test_layers_of_the_contract(inference, training):
+def test_layer_names_match_the_contract(inference, training):
     names = {layer.name for layer in inference.layers}
     assert {
         "ROI", "mrcnn_detection", "mrcnn_mask", "mrcnn_bbox", "mrcnn_class", "rpn_class", "rpn_bbox", "input_image",
@@ -554,7 +554,7 @@ def test_the_constructor_takes_positions_and_keywords(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("mode", ["train", None, "Inference"])
-def test_another_mode_is_refused(mode, tmp_path):
+def test_an_unknown_mode_is_refused(mode, tmp_path):
     with pytest.raises(ValueError, match=rf"mode is {mode!r}; expected one of training, inference"):
         MaskRCNN(mode, tiny_config(), str(tmp_path))
 
@@ -618,7 +618,7 @@ def test_mold_inputs(inference):
     assert meta["active_class_ids"].all()
 
 
-def test_unmold_detections_by_hand(inference):
+def test_hand_computed_unmold_detections(inference):
     # A photo of 20 x 40 on a molded image of 41 x 41, rows 10..31 of it. Normalised, the window is 0.25..0.75 high.
     detections = np.zeros((4, 6))
     detections[0] = [0.25, 0, 0.75, 0.5, 2, 0.9]  # the left half
@@ -636,7 +636,7 @@ def test_unmold_detections_by_hand(inference):
     assert full[12:18, 31:38, 1].all() and not full[:10, :, 1].any() and not full[:, :29, 1].any()
 
 
-def test_unmold_nothing(inference):
+def test_unmold_without_detections(inference):
     boxes, class_ids, scores, masks = inference.unmold_detections(
         np.zeros((4, 6)), np.zeros((4, 4, 4, 3)), (20, 40, 3), (64, 64, 3), (0, 0, 64, 64)
     )
@@ -649,7 +649,7 @@ def test_trainable_layers_are_unwrapped(inference):
     assert not any(hasattr(layer, "layer") for layer in layers) and len(layers) > 20
 
 
-def test_log(capsys):
+def test_log_prints_shape_and_range(capsys):
     log("image", np.array([[1.0, 2.0]]))
     log("empty", np.zeros((0, 4)))
     log("words")
@@ -658,7 +658,7 @@ def test_log(capsys):
     assert "float64" in lines[0] and "shape: (0, 4)" in lines[1] and lines[2] == "words"
 
 
-def test_batch_pack_graph():
+def test_batch_pack_graph_concatenates_rows():
     x = ops.convert_to_tensor(np.arange(12).reshape(2, 3, 2))
     found = numpy(batch_pack_graph(x, [1, 2], 2))
     np.testing.assert_array_equal(found, [[0, 1], [6, 7], [8, 9]])

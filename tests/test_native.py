@@ -69,7 +69,7 @@ def test_predict_gives_what_detect_finds_on_photos_of_any_size(model):
     assert_same_detections(named, found)
 
 
-def test_a_data_set_and_an_array_give_the_same(model, batches):
+def test_a_dataset_and_an_array_give_the_same(model, batches):
     images = np.concatenate([batches[0][0], batches[1][0]])
     found = model.detect(list(images))
     for data in (images, batches, iter([images[:2], images[2:]])):
@@ -90,7 +90,7 @@ def test_a_symbolic_call_gives_the_same_as_a_call_with_values(model, batches):
         assert tuple(graph.output[name].shape[1:]) == tuple(found[name].shape[1:])
 
 
-def test_matterports_inputs_go_on(model, tmp_path):
+def test_matterports_inputs_are_still_accepted(model, tmp_path):
     inference = tiny_model("inference", tmp_path, **SETTINGS)
     model.save_weights(tmp_path / "weights.h5")
     inference.load_weights(tmp_path / "weights.h5")
@@ -118,7 +118,7 @@ def test_losses_of_the_rpn_are_those_of_the_data_generator(model, batches):
     assert all(np.isfinite(found[name]) and found[name] > 0 for name in LOSSES), found
 
 
-def test_arrays_and_data_sets_train(model, batches):
+def test_arrays_and_datasets_train(model, batches):
     images, truth = batches[0]
     before = weights_of(model)
     model.optimizer.learning_rate.assign(0.01)
@@ -144,7 +144,7 @@ def test_tf_data_trains_and_predicts(model, batches):
     assert_same_detections(model.predict(data, verbose=0), model.detect(list(batches[0][0])))
 
 
-def test_padding_of_any_label_changes_nothing(model, batches):
+def test_padding_labels_do_not_change_losses(model, batches):
     images, truth = batches[0]
     other = {name: array.copy() for name, array in truth.items()}
     other["labels"][other["labels"] == 0] = -1
@@ -157,7 +157,7 @@ def test_padding_of_any_label_changes_nothing(model, batches):
         assert results[0] == results[1]
 
 
-def test_a_crowd_is_no_background(model, batches):
+def test_a_crowd_is_not_background(model, batches):
     images, truth = batches[0]
     layer = model.training_inputs
     crowded = dict(truth, images=images, is_crowd=truth["labels"] == 2)
@@ -180,7 +180,7 @@ def test_images_and_masks_of_another_size_are_refused(model, batches, change, me
         model.training_inputs({"images": images, **truth, **change})
 
 
-def test_mini_masks_of_the_graph_are_those_of_numpy():
+def test_graph_mini_masks_equal_numpy():
     rng = np.random.default_rng(0)
     corners, sides = rng.integers(0, 30, (12, 2)), rng.integers(1, 34, (12, 2))
     boxes = np.concatenate([corners, corners + sides], axis=1)
@@ -194,7 +194,7 @@ def test_mini_masks_of_the_graph_are_those_of_numpy():
 
 
 # ---- AP --------------------------------------------------------------------------------------------------------------
-def test_ap_is_that_of_evaluate_dataset(model, batches):
+def test_ap_equals_evaluate_dataset(model, batches):
     report = model.evaluate_dataset(batches.dataset, progress=False)
     logs = model.evaluate(batches, return_dict=True, verbose=0)
     assert {name: logs[name] for name in ("box_ap", "mask_ap", "mask_ap50")} == {
@@ -209,7 +209,7 @@ def test_ap_needs_data_that_can_be_read_twice(model, batches):
         model.evaluate((batch for batch in [batches[0]]), steps=1, verbose=0)
 
 
-def test_ap_of_the_truth_is_one_and_mini_masks_are_refused(batches):
+def test_ap_of_the_ground_truth_is_one_and_mini_masks_are_refused(batches):
     _, truth = batches[0]
     shape = truth["labels"].shape
     perfect = {

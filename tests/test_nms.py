@@ -104,12 +104,12 @@ def test_no_valid_candidates(pick):
 
 
 @pytest.mark.parametrize("score", [np.nan, -np.inf])
-def test_a_score_that_is_none_is_never_picked(pick, score):
+def test_a_nan_score_is_never_picked(pick, score):
     assert pick([A, D, C], [score, 0.1, score], count=3) == [1, -1, -1]
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
-def test_a_box_that_is_none_is_never_picked_and_drops_nothing(pick, number):
+def test_a_nan_box_is_never_picked_and_suppresses_nothing(pick, number):
     assert pick([[0, 0, number, 10], A], [0.9, 0.8], count=2) == [1, -1]
 
 
@@ -124,11 +124,11 @@ def test_an_inverted_box_is_empty(pick):
 # ---- By hand -----------------------------------------------------------------------------------------------------
 
 
-def test_the_best_comes_first_and_drops_its_neighbour(pick):
+def test_the_best_comes_first_and_suppresses_its_neighbour(pick):
     assert pick([A, B, D], [0.6, 0.9, 0.7]) == [1, 2, -1, -1, -1]
 
 
-def test_a_dropped_box_drops_nothing(pick):
+def test_a_suppressed_box_suppresses_nothing(pick):
     assert pick([A, B, C], [0.9, 0.8, 0.7]) == [0, 2, -1, -1, -1]
 
 
@@ -138,41 +138,41 @@ def test_a_chain_of_many_boxes_is_resolved_to_its_end(pick):
     assert pick(boxes, np.linspace(0.9, 0.1, 100), count=50) == list(range(0, 100, 2))
 
 
-def test_the_threshold_itself_does_not_drop(pick):
+def test_an_iou_equal_to_the_threshold_does_not_suppress(pick):
     half = [[0, 0, 4, 4], [0, 0, 4, 2]]  # IoU 8 / 16, exact in float32
     assert pick(half, [0.9, 0.8], count=2, threshold=0.5) == [0, 1]
     assert pick(half, [0.9, 0.8], count=2, threshold=0.4999999) == [0, -1]
 
 
-def test_at_threshold_one_even_twins_stay(pick):
+def test_identical_boxes_survive_threshold_one(pick):
     assert pick([A, A], [0.9, 0.8], count=2, threshold=1.0) == [0, 1]
 
 
-def test_of_equal_scores_the_lower_index_goes_first(pick):
+def test_equal_scores_keep_index_order(pick):
     assert pick([D, B, A, D], [0.5, 0.5, 0.5, 0.5]) == [0, 1, -1, -1, -1]
 
 
-def test_it_stops_at_the_limit(pick):
+def test_nms_stops_at_the_limit(pick):
     far = [[20 * i, 0, 20 * i + 10, 1] for i in range(6)]
     assert pick(far, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6], count=2) == [5, 4]
 
 
-def test_classes_do_not_drop_each_other(pick):
+def test_classes_do_not_suppress_each_other(pick):
     assert pick([A, A, A, A], [0.9, 0.8, 0.7, 0.6], class_ids=[1, 2, 1, 2]) == [0, 1, -1, -1, -1]
 
 
-def test_classes_do_not_drop_each_other_at_large_coordinates(pick):
+def test_classes_do_not_suppress_each_other_at_large_coordinates(pick):
     """Shifting boxes by class, the usual trick, would lose the difference between these in float32."""
     boxes = np.array([[0, 0, 1e-4, 1e-4], [0, 0.5e-4, 1e-4, 1.5e-4]])  # IoU 1 / 3
     assert pick(boxes, [0.9, 0.8], count=2, threshold=0.3, class_ids=[90, 90]) == [0, -1]
     assert pick(boxes, [0.9, 0.8], count=2, threshold=0.34, class_ids=[90, 90]) == [0, 1]
 
 
-def test_an_invalid_row_is_not_picked_and_drops_nothing(pick):
+def test_an_invalid_row_is_not_picked_and_suppresses_nothing(pick):
     assert pick([B, A, D], [0.9, 0.8, 0.7], valid=[False, True, True]) == [1, 2, -1, -1, -1]
 
 
-def test_images_of_a_batch_do_not_meet(pick):
+def test_images_of_a_batch_are_independent(pick):
     boxes = [[A, B, D], [D, B, A], [P, P, P]]
     scores = [[0.9, 0.8, 0.7], [0.1, 0.2, 0.3], [0, 0, 0]]
     assert pick(boxes, scores, count=3, valid=[[True] * 3, [True] * 3, [False] * 3]) == [
@@ -187,7 +187,7 @@ def test_images_of_a_batch_do_not_meet(pick):
 
 @pytest.mark.parametrize("threshold", [0.25, 0.5, 0.7])
 @pytest.mark.parametrize("with_classes", [False, True])
-def test_it_equals_the_box_by_box_loop(pick, monkeypatch, threshold, with_classes):
+def test_equals_the_box_by_box_loop(pick, monkeypatch, threshold, with_classes):
     """Small whole numbers make many ties, in scores and at the threshold; small tiles make many tiles."""
     monkeypatch.setattr(nms, "TILE", 16)
     rng = np.random.default_rng(3)
@@ -204,7 +204,7 @@ def test_it_equals_the_box_by_box_loop(pick, monkeypatch, threshold, with_classe
         assert pick(boxes, scores, count, threshold, class_ids, valid, xla=True) == expected
 
 
-def test_it_equals_the_box_by_box_loop_on_many_proposals(pick):
+def test_equals_the_box_by_box_loop_on_many_proposals(pick):
     """Normalised boxes of any size around some objects, several tiles of the real size; one image fills up."""
     rng = np.random.default_rng(5)
     centre = rng.random((2, 20, 2)).repeat(40, axis=1) + rng.normal(0, 0.02, (2, 800, 2))
@@ -215,7 +215,7 @@ def test_it_equals_the_box_by_box_loop_on_many_proposals(pick):
     assert pick(boxes, scores, 150, 0.7, xla=True) == expected
 
 
-def test_of_very_many_candidates_both_bodies_pick_the_same(pick):
+def test_both_implementations_agree_on_many_candidates(pick):
     rng = np.random.default_rng(7)
     centre, size = rng.random((1, 6000, 2)), np.exp(rng.uniform(-4, -1, (1, 6000, 2)))
     boxes = np.clip(np.concatenate([centre - size / 2, centre + size / 2], axis=2), 0, 1)
@@ -233,7 +233,7 @@ class Suppress(keras.layers.Layer):
 
 
 @pytest.mark.parametrize("candidates", [4, None])
-def test_in_a_model_the_batch_and_the_candidates_may_be_unknown(candidates):
+def test_batch_and_candidate_counts_may_be_unknown(candidates):
     boxes, scores = keras.Input((candidates, 4)), keras.Input((candidates,))
     model = keras.Model([boxes, scores], Suppress()(boxes, scores))
     assert model.output_shape == (None, 3)
@@ -261,7 +261,7 @@ def test_half_precision_is_computed_in_float32(pick):
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="JAX differentiates what is traced, also loops it can't reverse")
-def test_a_gradient_taken_through_it_is_zero():
+def test_the_gradient_through_nms_is_zero():
     import jax
 
     def loss(boxes):
@@ -277,7 +277,7 @@ def test_a_gradient_taken_through_it_is_zero():
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7])
 @pytest.mark.parametrize("case", ["nms", "nmsi"])
-def test_numpy_picks_what_the_reference_picks(golden, pick, case, threshold):
+def test_numpy_nms_equals_the_reference(golden, pick, case, threshold):
     data = golden("utils_golden.npz")
     boxes, scores = data[f"{case}_boxes"], data[f"{case}_scores"]
     picked = non_max_suppression(boxes, scores, threshold)
@@ -287,23 +287,23 @@ def test_numpy_picks_what_the_reference_picks(golden, pick, case, threshold):
     assert pick(boxes, scores, len(boxes), threshold) == picked.tolist() + [-1] * (len(boxes) - len(picked))
 
 
-def test_numpy_of_nothing_is_nothing():
+def test_numpy_nms_without_boxes():
     assert non_max_suppression(np.zeros((0, 4)), np.zeros(0), 0.5).tolist() == []
     assert non_max_suppression(np.zeros((2, 4)), np.zeros(2), 0.5).tolist() == [0, 1]  # no division by zero
 
 
-def test_numpy_does_not_drop_at_the_threshold_itself():
+def test_numpy_iou_equal_to_the_threshold_does_not_suppress():
     half = np.array([[0, 0, 4, 4], [0, 0, 4, 2]])  # IoU 8 / 16
     assert non_max_suppression(half, np.array([0.9, 0.8]), 0.5).tolist() == [0, 1]
     assert non_max_suppression(half, np.array([0.9, 0.8]), 0.4999).tolist() == [0]
 
 
-def test_numpy_takes_whole_numbers_of_any_kind():
+def test_numpy_nms_accepts_integer_boxes():
     """Unsigned coordinates and scores would wrap around when subtracted or negated."""
     boxes = np.array([A, B, D], "uint8")
     assert non_max_suppression(boxes, np.array([0, 1, 2], "uint8"), 0.5).tolist() == [2, 1]
 
 
-def test_numpy_says_which_shapes_do_not_fit():
+def test_numpy_names_mismatched_shapes():
     with pytest.raises(ValueError, match=r"\(2, 4\).*\(3,\)"):
         non_max_suppression(np.zeros((2, 4)), np.zeros(3), 0.5)

@@ -29,7 +29,7 @@ def maps_of(shape):
     return [ops.zeros((1, int(h), int(w), 1)) for h, w in sizes]
 
 
-def test_one_cell_by_hand():
+def test_hand_computed_anchors_of_one_cell():
     # One level, one cell, ratio 1, scale 2, on an image of 5 x 3 pixels: the box -1..1 around the first pixel's corner.
     layer = Anchors([2], [1], [4])
     found = numpy(layer([ops.zeros((1, 5, 3, 1)), ops.zeros((1, 1, 1, 1))]))
@@ -37,7 +37,7 @@ def test_one_cell_by_hand():
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (64, 128), (192, 64), (1024, 1024)])
-def test_equal_to_those_of_numpy(shape):
+def test_anchors_equal_the_numpy_form(shape):
     found = numpy(Anchors(SCALES, RATIOS, STRIDES)(maps_of(shape)))
     assert found.dtype == np.float32 and found.shape[0] == 1
     np.testing.assert_allclose(found[0], expected(shape), atol=1e-6)
@@ -50,7 +50,7 @@ def test_other_ratios_and_strides(ratios, anchor_stride):
     np.testing.assert_allclose(found[0], expected(shape, ratios, anchor_stride), atol=1e-6)
 
 
-def test_in_a_graph_of_fixed_size_the_number_of_anchors_is_known():
+def test_a_fixed_size_graph_knows_the_number_of_anchors():
     image = keras.Input((64, 64, 3))
     maps = [layers.AveragePooling2D(s)(image) for s in STRIDES]
     anchors = Anchors(SCALES, RATIOS, STRIDES)([image, *maps])
@@ -59,7 +59,7 @@ def test_in_a_graph_of_fixed_size_the_number_of_anchors_is_known():
     np.testing.assert_allclose(found[0], expected((64, 64)), atol=1e-6)
 
 
-def test_one_graph_of_open_size_serves_every_size():
+def test_a_variable_size_graph_serves_every_size():
     image = keras.Input((None, None, 3))
     maps = [layers.AveragePooling2D(s)(image) for s in STRIDES]
     anchors = Anchors(SCALES, RATIOS, STRIDES)([image, *maps])
@@ -70,7 +70,7 @@ def test_one_graph_of_open_size_serves_every_size():
         np.testing.assert_allclose(found[0], expected(shape), atol=1e-6)
 
 
-def test_a_thin_last_level_of_open_size():
+def test_a_variable_size_graph_with_a_thin_last_level():
     """Sizes that no level divides: the maps decide how many anchors there are, rounded up as a convolution does."""
     shape = (100, 36)
     found = numpy(Anchors(SCALES, RATIOS, STRIDES)(maps_of(shape)))
@@ -84,12 +84,12 @@ def test_settings_survive_get_config():
     np.testing.assert_array_equal(numpy(again(maps_of((64, 64)))), numpy(layer(maps_of((64, 64)))))
 
 
-def test_it_has_no_weights_that_would_go_into_a_file():
+def test_anchors_add_no_weights():
     layer = Anchors(SCALES, RATIOS, STRIDES)
     layer(maps_of((64, 64)))
     assert layer.weights == []
 
 
-def test_levels_that_do_not_fit_together_are_refused():
+def test_mismatched_levels_are_refused():
     with pytest.raises(ValueError):
         Anchors(SCALES[:4], RATIOS, STRIDES)(maps_of((64, 64)))

@@ -25,7 +25,7 @@ def test_resnet_stages_and_names(architecture, blocks):
     assert of_stage_4 == set(blocks) and {f"res4{blocks[-1]}_out", "res2c_out", "res3d_out", "bn_conv1"} <= names
 
 
-def test_the_stride_of_a_stage_sits_in_its_first_1x1_convolutions():
+def test_stages_downsample_in_their_first_1x1_convolutions():
     image = keras.Input((64, 64, 3))
     model = keras.Model(image, resnet_graph(image, "resnet50", stage5=True))
     for stage, stride in ((2, 1), (3, 2), (4, 2), (5, 2)):
@@ -36,7 +36,7 @@ def test_the_stride_of_a_stage_sits_in_its_first_1x1_convolutions():
         assert model.get_layer(f"res{stage}b_branch2a").strides == (1, 1)
 
 
-def test_without_stage_5():
+def test_resnet_without_stage_5():
     stages = resnet_graph(keras.Input((64, 64, 3)), "resnet50", stage5=False)
     assert len(stages) == 5 and stages[4] is None
 
@@ -92,7 +92,7 @@ def test_pyramid_shapes_and_names():
     assert {"fpn_p5upsampled", "fpn_p4add", "fpn_p4upsampled", "fpn_p3add", "fpn_p3upsampled", "fpn_p2add"} <= names
 
 
-def test_every_level_sees_the_top_one_and_p6_is_p5_thinned_out():
+def test_every_level_depends_on_the_top_one_and_p6_subsamples_p5():
     maps = [keras.Input((None, None, 1)) for _ in range(4)]
     model = keras.Model(maps, fpn_graph(*maps, depth=1))
     for layer in model.layers:
@@ -133,13 +133,13 @@ def test_the_head_on_one_level():
 
 
 @pytest.mark.parametrize(("stride", "cells"), [(1, 5 * 3), (2, 3 * 2)])
-def test_the_anchor_stride_thins_out_odd_maps_as_the_anchors_do(stride, cells):
+def test_the_anchor_stride_subsamples_odd_maps_like_the_anchors(stride, cells):
     model = build_rpn_model(anchor_stride=stride, anchors_per_location=1, depth=2)
     logits, _, deltas = model.predict_on_batch(np.zeros((1, 5, 3, 2), "float32"))
     assert logits.shape == (1, cells, 2) and deltas.shape == (1, cells, 4)
 
 
-def test_rows_run_over_y_then_x_then_the_anchors_of_a_cell():
+def test_rpn_rows_are_in_anchor_order():
     model = build_rpn_model(anchor_stride=1, anchors_per_location=2, depth=1)
     shared, raw, boxes = (model.get_layer(n) for n in ("rpn_conv_shared", "rpn_class_raw", "rpn_bbox_pred"))
     kernel = np.zeros((3, 3, 1, 512), "float32")
@@ -155,7 +155,7 @@ def test_rows_run_over_y_then_x_then_the_anchors_of_a_cell():
     np.testing.assert_allclose(deltas[0], (cell + 400 * anchor)[:, None] + [0, 100, 200, 300], rtol=1e-5)
 
 
-def test_one_head_over_all_levels_gives_what_it_gives_on_each():
+def test_one_head_on_all_levels_equals_the_head_on_each():
     maps = [keras.Input((None, None, 8)) for _ in range(3)]
     model = keras.Model(maps, rpn_over_pyramid(maps, 3, 1))
     assert [x.name for x in model.layers if isinstance(x, keras.Model)] == ["rpn_model"]
@@ -169,7 +169,7 @@ def test_one_head_over_all_levels_gives_what_it_gives_on_each():
         np.testing.assert_allclose(found, theirs, atol=1e-5)
 
 
-def test_a_shared_convolution_is_a_convolution():
+def test_the_shared_convolution_equals_conv2d():
     x = np.random.default_rng(0).normal(size=(2, 5, 4, 3)).astype("float32")
     plain = keras.layers.Conv2D(6, 3, strides=2, padding="same", activation="relu", name="a")
     shared = SharedConv2D.from_config(plain.get_config())

@@ -45,15 +45,15 @@ def detect_batch(rois, probs, deltas, windows, max_instances=3, min_confidence=0
 
 
 # ---- Nothing there ---------------------------------------------------------------------------------------------------
-def test_all_background_gives_nothing():
+def test_background_proposals_give_no_detections():
     np.testing.assert_array_equal(detect([A, C], [of(0, 0.9), of(0, 0.5)]), [NONE] * 3)
 
 
-def test_padding_is_no_detection_however_sure_the_class():
+def test_padding_is_never_a_detection():
     np.testing.assert_array_equal(detect([P, P], [of(1, 0.99), of(2, 0.99)]), [NONE] * 3)
 
 
-def test_nothing_is_sure_enough():
+def test_no_score_reaches_the_threshold():
     np.testing.assert_array_equal(detect([A, C], [of(1, 0.69), of(2, 0.5)], min_confidence=0.7), [NONE] * 3)
 
 
@@ -61,34 +61,34 @@ def test_fewer_proposals_than_detections():
     np.testing.assert_allclose(detect([C], [of(1, 0.9)], max_instances=5), [[*C, 1, 0.9]] + [NONE] * 4, atol=1e-6)
 
 
-def test_a_half_empty_batch():
+def test_a_batch_with_one_empty_image():
     found = detect_batch([[A, C], [A, C]], [[of(0, 0.9)] * 2, [of(2, 0.8), of(0, 0.9)]], None, [WHOLE] * 2)
     np.testing.assert_allclose(found, [[NONE] * 3, [[*A, 2, 0.8], NONE, NONE]], atol=1e-6)
 
 
 @pytest.mark.parametrize("bad", [NAN, INF, -INF])
-def test_deltas_of_another_class_do_not_matter_even_if_not_finite(bad):
+def test_deltas_of_other_classes_do_not_matter(bad):
     found = detect([C], [of(1, 0.9)], [[[bad] * 4, [0] * 4, [bad] * 4]])
     np.testing.assert_allclose(found[0], [*C, 1, 0.9], atol=1e-6)
 
 
-def test_a_box_that_is_not_a_number_is_dropped():
+def test_a_nan_box_is_dropped():
     found = detect([A, C], [of(1, 0.9), of(1, 0.8)], [[[NAN] * 4] * 3, [[0] * 4] * 3])
     np.testing.assert_allclose(found, [[*C, 1, 0.8], NONE, NONE], atol=1e-6)
 
 
-def test_a_score_that_is_not_a_number_is_dropped():
+def test_a_nan_score_is_dropped():
     found = detect([A, C], [[0.1, NAN, 0.1], of(1, 0.8)])
     np.testing.assert_allclose(found, [[*C, 1, 0.8], NONE, NONE], atol=1e-6)
 
 
-def test_a_box_moved_out_of_the_window_has_no_area_left():
+def test_a_box_outside_the_window_is_dropped():
     found = detect([C], [of(1, 0.9)], [[[0] * 4, [100, 0, 0, 0], [0] * 4]])
     np.testing.assert_allclose(found[0], [1, 0.7, 1, 0.9, 1, 0.9], atol=1e-6)
 
 
 # ---- By hand ---------------------------------------------------------------------------------------------------------
-def test_best_first_and_the_lower_scored_of_two_of_a_class_dropped():
+def test_detections_are_sorted_and_duplicates_of_a_class_dropped():
     found = detect([A, B, C], [of(1, 0.6), of(1, 0.9), of(2, 0.95)])
     np.testing.assert_allclose(found, [[*C, 2, 0.95], [*B, 1, 0.9], NONE], atol=1e-6)
 
@@ -104,13 +104,13 @@ def test_overlap_up_to_the_threshold_is_allowed():
     assert np.count_nonzero(detect([A, B], probs, nms_threshold=0.83)[:, 4]) == 2
 
 
-def test_the_confidence_is_a_bound_that_counts_as_enough():
+def test_a_score_equal_to_the_threshold_is_kept():
     assert detect([C], [[0.25, 0.5, 0.25]], min_confidence=0.5)[0, 4] == 1
     assert detect([C], [[0.25, 0.5, 0.25]], min_confidence=0.51)[0, 4] == 0
 
 
 @pytest.mark.parametrize("nothing", [None, 0])
-def test_no_confidence_keeps_all(nothing):
+def test_no_threshold_keeps_all(nothing):
     assert detect([C], [[0.33, 0.34, 0.33]], min_confidence=nothing)[0, 4] == 1
 
 
@@ -128,7 +128,7 @@ def test_the_box_is_moved_by_the_deltas_of_its_class():
     np.testing.assert_allclose(found[0], [0.8, 0.7, 1.0, 0.9, 2, 0.9], atol=1e-6)
 
 
-def test_boxes_are_cut_off_at_their_images_window():
+def test_boxes_are_clipped_to_the_window_of_their_image():
     # Windows in pixels of 101: rows 20..60 of the first image (exclusive), columns 11..91 of the second.
     windows = [(20, 0, 61, 101), (0, 11, 101, 92)]
     found = detect_batch([[A], [A]], [[of(1, 0.9)]] * 2, None, windows, max_instances=1)
@@ -144,7 +144,7 @@ def test_duplicates_are_judged_after_moving_and_clipping():
 
 
 # ---- As a layer ------------------------------------------------------------------------------------------------------
-def test_the_steps_by_name():
+def test_intermediate_steps_are_named():
     layer = DetectionLayer(max_instances=3, min_confidence=0.5)
     meta = compose_image_meta(0, (101, 101, 3), (101, 101, 3), WHOLE, 1.0, [1, 1, 1])[None].astype("float32")
     probs = np.array([[of(1, 0.9), of(0, 0.9), of(2, 0.4), of(1, 0.8)]], "float32")
@@ -158,7 +158,7 @@ def test_the_steps_by_name():
     np.testing.assert_array_equal(steps["keep"], [[0, -1, -1]])
 
 
-def test_the_function_for_one_image():
+def test_matterports_function_for_one_image():
     config = tiny_config(DETECTION_MAX_INSTANCES=2, DETECTION_MIN_CONFIDENCE=0.7)
     found = numpy(
         refine_detections_graph([A, B], [of(1, 0.9), of(1, 0.6)], np.zeros((2, 3, 4)), [0, 0, 1, 0.5], config)
@@ -174,13 +174,13 @@ def test_a_proposal_can_be_several_classes_each_with_its_own_box():
     np.testing.assert_allclose(found, [[*C, 2, 0.3], [0.72, 0.7, 0.92, 0.9, 1, 0.2], NONE], atol=1e-6)
 
 
-def test_of_every_class_only_those_above_the_threshold_and_no_padding_count():
+def test_low_scores_and_padding_are_dropped_for_every_class():
     found = detect([C, P], [[0.5, 0.2, 0.3], [0.1, 0.5, 0.4]], min_confidence=0.25, multi_label=True)
     np.testing.assert_allclose(found, [[*C, 2, 0.3], NONE, NONE], atol=1e-6)
     assert not detect([C], [[1.0, 0, 0]], min_confidence=0.05, multi_label=True).any()
 
 
-def test_the_best_19_classes_of_each_proposal_on_average_lose_no_candidate():
+def test_limiting_classes_per_proposal_loses_no_candidate():
     """24 classes and 8 proposals; the largest number of scores above 0.05 is 19 each."""
     probs = np.full((1, 8, 25), 0.004, "float32")
     probs[..., 3:22] = 0.0505 + 1e-4 * np.arange(8)[None, :, None]
@@ -202,7 +202,7 @@ def test_classes_may_drop_each_other(nms):
     np.testing.assert_allclose(found, [[*B, 1, 0.35], NONE, NONE, NONE], atol=1e-6)
 
 
-def test_groups_of_classes_give_the_boxes_of_nms_in_each_group_alone():
+def test_class_groups_equal_nms_within_each_group():
     rng, classes = np.random.default_rng(3), 6
     corners = rng.random((300, 2), np.float32) * 0.7
     rois = np.concatenate([corners, corners + 0.05 + 0.2 * rng.random((300, 2), np.float32)], axis=1)
@@ -239,12 +239,12 @@ def test_groups_of_classes_give_the_boxes_of_nms_in_each_group_alone():
         ("none", None, "'none'; expected 'class', 'all', or lists"),
     ],
 )
-def test_groups_with_a_class_that_is_not_there_are_refused(nms, names, message):
+def test_class_groups_with_an_unknown_class_are_refused(nms, names, message):
     with pytest.raises(ValueError, match=message):
         suppression_groups(nms, 3, names)
 
 
-def test_groups_for_another_number_of_classes_are_refused():
+def test_class_groups_for_another_class_count_are_refused():
     with pytest.raises(ValueError, match="nms_groups has 2 numbers; expected one for each of the 3 classes"):
         detect([C], [of(1, 0.9)], nms_groups=[0, 1])
 
@@ -258,7 +258,7 @@ def test_boxes_that_clipping_makes_too_small_are_dropped():
     assert np.count_nonzero(detect(rois, [of(1, 0.9), of(1, 0.8)], min_side=0.4, **options)[:, 4]) == 2
 
 
-def test_the_scaling_of_a_box_has_a_bound():
+def test_size_deltas_are_clipped():
     deltas = np.zeros((1, 3, 4))
     deltas[0, 1, 2] = 50  # times 0.2
     found = detect([[0.4, 0.4, 0.5, 0.5]], [of(1, 0.9)], deltas, max_log_scale=float(np.log(2)))
@@ -277,13 +277,13 @@ def test_settings_are_read_from_a_config_and_survive_get_config():
     assert again.bbox_std_dev == [1, 2, 3, 4] and again.nms_groups == [0] * config.NUM_CLASSES
 
 
-def test_shapes_in_a_graph():
+def test_symbolic_shapes():
     inputs = [keras.Input(shape) for shape in ((None, 4), (None, 3), (None, 3, 4), (15,))]
     detections = DetectionLayer(max_instances=5)(inputs)
     assert detections.shape == (None, 5, 6) and DetectedBoxes()(detections).shape == (None, 5, 4)
 
 
-def test_detected_boxes_are_the_boxes_and_constant():
+def test_detected_boxes_pass_no_gradient():
     found = numpy(DetectedBoxes()(np.array([[[*A, 1, 0.9], NONE]], "float32")))
     np.testing.assert_allclose(found, [[A, P]])
     (gradient,) = gradients(lambda x: ops.sum(DetectedBoxes()(x)), np.ones((1, 2, 6), "float32"))
@@ -291,7 +291,7 @@ def test_detected_boxes_are_the_boxes_and_constant():
 
 
 @pytest.mark.parametrize("found, rows", [((0, 0), 10), ((3, 1), 10), ((10, 4), 10), ((2, 11), 20), ((25, 0), 25)])
-def test_the_mask_head_sees_only_as_many_rows_as_the_fullest_image_has(found, rows):
+def test_the_mask_head_runs_on_no_more_rows_than_needed(found, rows):
     detections = np.zeros((2, 25, 6), "float32")
     for image, count in enumerate(found):
         detections[image, :count] = [0.1, 0.1, 0.5, 0.5, 2, 0.9]
@@ -307,5 +307,5 @@ def test_the_first_of_equal_maxima_counts():
     np.testing.assert_array_equal(numpy(value), np.float32([0.4, 0.5, -0.5]))
 
 
-def test_the_index_of_a_maximum_exists_even_if_a_value_is_not_a_number():
+def test_argmax_is_valid_with_nan():
     assert numpy(first_maximum(ops.convert_to_tensor([[NAN, 0.5, 0.5]]))[0]).tolist() == [2]

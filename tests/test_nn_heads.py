@@ -45,14 +45,14 @@ def test_each_roi_takes_the_level_of_its_size():
     assert found.shape == (1, 6, 2, 2, 1)
 
 
-def test_padding_gives_a_finite_crop_of_the_finest_level():
+def test_padding_reads_a_finite_crop_of_the_finest_level():
     boxes = np.array([[P, [1, 1, 1, 1], [0.5, 0.2, 0.5, 0.9]]], "float32")  # a point, and a line
     found = numpy(PyramidROIAlign((3, 3))([boxes, meta_of((64, 64)), *pyramid_of(64, 64, lambda level: level)]))
     np.testing.assert_allclose(found, np.full((1, 3, 3, 3, 1), 2.0))
 
 
 @pytest.mark.parametrize("mode", ["crop", "aligned"])
-def test_a_linear_ramp_is_read_where_the_roi_lies(mode):
+def test_a_linear_ramp_is_sampled_at_the_rois_position(mode):
     """P2 holds the x of each of its pixels' centres in the image; a crop of a small RoI holds the x of its samples."""
     centres = (np.arange(16) + 0.5) * 4  # of 16 cells of 4 pixels
     maps = pyramid_of(64, 64, lambda level: 0)
@@ -66,7 +66,7 @@ def test_a_linear_ramp_is_read_where_the_roi_lies(mode):
     np.testing.assert_allclose(found, [expected] * 2, rtol=1e-5)
 
 
-def test_images_of_a_batch_do_not_mix():
+def test_images_of_a_batch_are_independent():
     maps = pyramid_of(64, 64, lambda level: 0, batch=2)
     for x in maps:
         x[1] = 7
@@ -95,7 +95,7 @@ def test_gradients_agree_with_finite_differences(mode):
             np.testing.assert_allclose(gradient, finite_differences(total, maps, i, step=0.5), atol=1e-4)
 
 
-def test_boxes_are_constant_to_the_optimiser():
+def test_boxes_pass_no_gradient():
     """As in matterport: the mask loss must not move proposals."""
     maps = [np.random.default_rng(0).normal(size=(1, n, n, 1)).astype("float32") for n in (16, 8, 4, 2)]
     inputs = [ops.convert_to_tensor(x) for x in (meta_of((64, 64)), *maps)]
@@ -187,7 +187,7 @@ def test_the_widths_of_the_rpn_and_the_mask_head_are_settings():
     assert (restored.RPN_CHANNELS, restored.MASK_HEAD_CHANNELS) == (24, 12)
 
 
-def test_a_head_has_the_same_weights_wherever_it_is_applied(symbols):
+def test_a_head_shares_its_weights_between_calls(symbols):
     rois, meta, pyramid = symbols
     head, other = ClassHead(7, 3, fc_layers_size=8), keras.Input((None, 4))
     first, second = head(rois, meta, pyramid), head(other, meta, pyramid)
@@ -199,7 +199,7 @@ def test_a_head_has_the_same_weights_wherever_it_is_applied(symbols):
     np.testing.assert_array_equal(a, b)
 
 
-def test_probabilities_add_up_and_masks_are_probabilities(symbols):
+def test_class_scores_are_softmax_and_masks_sigmoid(symbols):
     rois, meta, pyramid = symbols
     logits, probs, deltas = ClassHead(7, 3, fc_layers_size=8)(rois, meta, pyramid)
     masks = MaskHead(2, 3)(rois, meta, pyramid)
@@ -222,7 +222,7 @@ def test_matterports_functions_give_the_same_layers(symbols):
     assert len(bn) == 6 and not any(layer.trainable_weights for layer in bn)
 
 
-def test_the_mask_of_a_class_is_that_one_of_the_masks_of_all_classes(symbols):
+def test_the_mask_of_one_class_equals_its_slice_of_all_masks(symbols):
     rois, meta, pyramid = symbols
     head, class_ids = MaskHead(2, 3), keras.Input((None,))
     every = head(rois, meta, pyramid)

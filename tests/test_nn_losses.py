@@ -55,7 +55,7 @@ def shares(*shape):
     ],
     ids=["rpn_class", "rpn_bbox", "class", "bbox", "mask"],
 )
-def test_a_loss_of_inputs_of_any_length_works_in_a_lambda_and_on_symbolic_tensors(loss, inputs):
+def test_losses_work_in_lambda_layers_and_on_symbolic_tensors(loss, inputs):
     """A copied `build` calls KL.Lambda(lambda x: rpn_bbox_loss_graph(config, *x)) on inputs of shape [None, 4].
 
     That was an error, and on symbolic tensors the RPN's class loss took all anchors for background.
@@ -80,13 +80,13 @@ def test_smooth_l1():
 
 
 @pytest.mark.parametrize(("beta", "expected"), [(1 / 9, [0.045, 4 / 9, 17 / 18]), (0.0, [0.1, 0.5, 1.0])])
-def test_smooth_l1_with_another_beta(beta, expected):
+def test_smooth_l1_with_beta(beta, expected):
     """1/9: 4.5 * distance ** 2 below 1/9, distance - 1/18 above; 0: the distance."""
     found = smooth_l1_loss(ops.zeros(3), ops.convert_to_tensor([0.1, -0.5, 1.0]), beta)
     np.testing.assert_allclose(numpy(found), expected, rtol=1e-6)
 
 
-def test_box_losses_per_sample_are_sums_over_positives_divided_by_all_sampled_rows():
+def test_per_sample_box_losses_divide_by_all_sampled_rows():
     """One positive of four rows; the rows that are not sampled count in neither."""
     match = np.array([[[1], [-1], [0], [-1]]], "int32")
     deltas = np.array([[[1, 2, 3, 4], [9, 9, 9, 9], [9, 9, 9, 9], [9, 9, 9, 9]]], "float32")
@@ -101,7 +101,7 @@ def test_box_losses_per_sample_are_sums_over_positives_divided_by_all_sampled_ro
     assert float(numpy(whole)) == pytest.approx((1 + 2 + 3 + 4) / 4)
 
 
-def test_rpn_class_loss_is_the_mean_over_the_anchors_that_count():
+def test_rpn_class_loss_is_the_mean_over_sampled_anchors():
     match = np.array([[[1], [-1], [0]], [[0], [0], [-1]]], "int32")
     logits = np.array([[[0, 0], [2, 0], [9, -9]], [[-9, 9], [9, 9], [0, np.log(3)]]], "float32")
     # -log of the right answer's probability: 1/2, 1 / (1 + e^-2), 1/4
@@ -109,7 +109,7 @@ def test_rpn_class_loss_is_the_mean_over_the_anchors_that_count():
     assert value(rpn_class_loss_graph, match, logits) == pytest.approx(expected, rel=1e-6)
 
 
-def test_rpn_bbox_loss_takes_the_targets_in_the_order_of_the_positive_anchors():
+def test_rpn_bbox_loss_reads_targets_in_order_of_positive_anchors():
     match = np.array([[[-1], [1], [0], [1]], [[1], [-1], [-1], [-1]]], "int32")
     target = np.array(
         [[[1, 1, 1, 1], [2, 2, 2, 2], [7, 7, 7, 7]], [[3, 3, 3, 3], [7, 7, 7, 7], [7, 7, 7, 7]]], "float32"
@@ -124,7 +124,7 @@ def test_rpn_bbox_loss_takes_the_targets_in_the_order_of_the_positive_anchors():
 
 @pytest.mark.parametrize("class_weights", [None, [0.5, 1.0, 4.0], [0.0, 1.0, 0.0]])
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
-def test_class_weights_and_focal_loss_follow_their_formula(class_weights, gamma):
+def test_class_weights_and_focal_loss_match_their_formulas(class_weights, gamma):
     """Lin et al. 2017, equation 4, as a mean weighted by class. The third RoI is classified with certainty."""
     class_ids, real = np.array([[1, 0, 2, 1]], "int32"), np.array([[1, 1, 1, 0]], "float32")
     logits = np.array([[[0, 1, 2], [3, 0, 1], [0, 0, 99], [5, 5, 5]]], "float32")
@@ -141,7 +141,7 @@ def test_class_weights_and_focal_loss_follow_their_formula(class_weights, gamma)
     assert np.isfinite(gradients(loss, logits)[0]).all()
 
 
-def test_mrcnn_class_loss_counts_only_predictions_of_the_images_own_classes():
+def test_mrcnn_class_loss_counts_only_active_classes():
     # The first image's data set has no class 2. Its second RoI is taken for a 2 and does not count.
     active = np.array([[1, 1, 0], [1, 1, 1]])
     logits = np.array([[[0, 0, -50], [0, 1, 5]], [[0, 0, 0], [0, 1, 5]]], "float32")
@@ -170,7 +170,7 @@ def test_issue_972_padded_rois_are_not_background():
     assert value(mrcnn_class_loss_graph, targets, logits, active) < alone  # an easy background waters it down
 
 
-def test_mrcnn_bbox_loss_looks_at_the_deltas_of_the_true_class():
+def test_mrcnn_bbox_loss_uses_the_deltas_of_the_true_class():
     targets = np.array([[1, 0, 2]], "int32")
     target_bbox = np.array([[[1, 1, 1, 1], [0, 0, 0, 0], [0, 0, 0, 0]]], "float32")
     pred = np.full((1, 3, 3, 4), 99, "float32")
@@ -180,7 +180,7 @@ def test_mrcnn_bbox_loss_looks_at_the_deltas_of_the_true_class():
     )
 
 
-def test_mrcnn_mask_loss_looks_at_the_mask_of_the_true_class():
+def test_mrcnn_mask_loss_uses_the_mask_of_the_true_class():
     targets = np.array([[2, 0]], "int32")
     target = np.array([[[[1, 0]], [[1, 1]]]], "float32")  # [1, 2, 1, 2]
     pred = np.full((1, 2, 1, 2, 3), 0.999, "float32")
@@ -190,7 +190,7 @@ def test_mrcnn_mask_loss_looks_at_the_mask_of_the_true_class():
 
 
 @pytest.mark.parametrize("sure", [0.0, 1.0])
-def test_a_mask_that_is_sure_and_wrong_costs_much_but_not_infinitely_much(sure):
+def test_a_confident_wrong_mask_has_a_finite_loss(sure):
     loss = value(
         mrcnn_mask_loss_graph, np.full((1, 1, 2, 2), 1 - sure), [[1]], np.full((1, 1, 2, 2, 2), sure, "float32")
     )
@@ -199,7 +199,7 @@ def test_a_mask_that_is_sure_and_wrong_costs_much_but_not_infinitely_much(sure):
     assert loss < 1e-5
 
 
-def test_the_mask_head_on_positives_only_gives_the_same_loss_as_on_all_rows():
+def test_the_mask_loss_on_positives_equals_that_on_all_rows():
     targets = np.array([[1, 2, 0, 0, 0, 0], [2, 0, 0, 0, 0, 0]], "int32")  # positives come first
     target_masks = RNG.integers(0, 2, (2, 6, 4, 4)).astype("float32")
     pred = RNG.uniform(0.1, 0.9, (2, 6, 4, 4, 3)).astype("float32")
@@ -229,7 +229,7 @@ EMPTY = {
 
 
 @pytest.mark.parametrize("name", EMPTY)
-def test_where_nothing_counts_the_loss_is_zero_and_so_is_its_gradient(name):
+def test_without_samples_loss_and_gradient_are_zero(name):
     loss, fixed, pred = EMPTY[name]
     fixed = [ops.convert_to_tensor(x) for x in fixed]
     assert value(lambda x: loss(*fixed, x), pred) == 0
@@ -237,7 +237,7 @@ def test_where_nothing_counts_the_loss_is_zero_and_so_is_its_gradient(name):
     assert not gradient.any()
 
 
-def test_a_half_empty_batch_is_the_mean_over_what_counts():
+def test_a_partly_empty_batch_is_averaged_over_its_samples():
     match = np.array([[[1], [-1]], [[0], [0]]], "int32")
     logits = floats(2, 2, 2)
     assert value(rpn_class_loss_graph, match, logits) == pytest.approx(
@@ -248,7 +248,7 @@ def test_a_half_empty_batch_is_the_mean_over_what_counts():
     assert whole == pytest.approx(value(mrcnn_bbox_loss_graph, boxes[:1], targets[:1], pred[:1]))
 
 
-def test_more_positive_anchors_than_rows_of_targets_give_a_finite_loss():
+def test_more_positive_anchors_than_target_rows_give_a_finite_loss():
     loss = value(rpn_bbox_loss, floats(1, 1, 4), np.ones((1, 3, 1), "int32"), floats(1, 3, 4))
     assert np.isfinite(loss)
 

@@ -26,7 +26,7 @@ BY_RUNNING = X / np.sqrt(1 + 1e-3)  # at first the running mean is 0 and the var
         (True, False, BY_BATCH, True),
     ],
 )
-def test_train_bn_decides_which_statistics_are_used(train_bn, training, expected, moves):
+def test_train_bn_selects_the_statistics(train_bn, training, expected, moves):
     layer = BatchNorm(train_bn=train_bn)
     np.testing.assert_allclose(numpy(layer(X, training=training)), expected, atol=1e-5)
     assert bool(np.any(numpy(layer.moving_mean) != 0)) == moves
@@ -42,13 +42,13 @@ def test_issue_2780_frozen_means_gamma_and_beta_too():
         assert len(layer.trainable_weights) == 2
 
 
-def test_a_frozen_layer_uses_running_statistics_even_if_it_could_train():
+def test_a_frozen_layer_uses_running_statistics():
     layer = BatchNorm(train_bn=None, trainable=False)  # a backbone's while the heads train
     np.testing.assert_allclose(numpy(layer(X, training=True)), BY_RUNNING, atol=1e-5)
 
 
 @pytest.mark.parametrize("pinned", [False, True])
-def test_matterports_way_of_pinning_holds_in_a_graph(pinned):
+def test_passing_training_at_build_time_is_kept_in_a_graph(pinned):
     """In Keras 3, `fit` would overrule a plain `training=False` in a functional graph."""
     inputs = keras.Input((4,))
     layer = BatchNorm()
@@ -97,7 +97,7 @@ def test_freezing_the_wrapper_freezes_what_is_inside():
     assert wrapper.trainable_weights == [] and wrapper.layer.trainable is False
 
 
-def test_shapes_in_a_graph_with_an_open_number_of_rois():
+def test_symbolic_shapes_with_a_variable_number_of_rois():
     rois = keras.Input((None, 7, 7, 16))
     x = TimeDistributed(layers.Conv2D(32, 7), name="mrcnn_class_conv1")(rois)
     assert x.shape == (None, None, 1, 1, 32)

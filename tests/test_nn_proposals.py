@@ -28,23 +28,23 @@ def propose_batch(anchors, fg, deltas=None, count=3, **settings):
 
 
 # ---- Nothing there ---------------------------------------------------------------------------------------------------
-def test_fewer_proposals_than_asked_for_are_filled_up_with_zeros():
+def test_missing_proposals_are_zero_rows():
     np.testing.assert_allclose(propose([A], fg=[0.9], count=3), [A, P, P])
 
 
-def test_anchors_without_area_are_kept_apart_and_without_nan():
+def test_anchors_without_area_give_no_nan():
     rows = propose([[0.2, 0.2, 0.2, 0.2], C], fg=[0.9, 0.8])
     assert np.isfinite(rows).all()
     np.testing.assert_allclose(rows[1], C, atol=1e-6)
 
 
-def test_an_anchor_outside_the_image_becomes_a_line_on_its_edge():
+def test_an_anchor_outside_the_image_has_no_area_after_clipping():
     rows = propose([[-0.5, 0.2, -0.1, 0.4], [1.2, 1.2, 1.5, 1.5]], fg=[0.9, 0.8], count=2)
     np.testing.assert_allclose(rows, [[0, 0.2, 0, 0.4], [1, 1, 1, 1]], atol=1e-6)
 
 
 @pytest.mark.parametrize("bad", [NAN, -NAN])
-def test_a_box_that_is_not_a_number_is_never_proposed(bad):
+def test_a_nan_box_is_never_proposed(bad):
     # The bad one has the best score: it must not come through, nor into the padding rows, which repeat the best row.
     rows = propose([A, C], fg=[0.9, 0.8], deltas=[[bad] * 4, [0] * 4])
     np.testing.assert_allclose(rows, [C, P, P], atol=1e-6)
@@ -57,7 +57,7 @@ def test_infinite_deltas_give_finite_boxes_inside_the_image(delta):
     assert any(np.allclose(row, C, atol=1e-6) for row in rows)
 
 
-def test_a_score_that_is_not_a_number_is_never_proposed():
+def test_a_nan_score_is_never_proposed():
     np.testing.assert_allclose(propose([A, C], fg=[NAN, 0.8]), [C, P, P], atol=1e-6)
 
 
@@ -66,11 +66,11 @@ def test_drops_the_lower_scored_of_two_overlapping_anchors():
     np.testing.assert_allclose(propose([A, B, C], fg=[0.6, 0.9, 0.7]), [B, C, P], atol=1e-6)
 
 
-def test_of_equal_scores_the_first_anchor_wins():
+def test_equal_scores_keep_the_first_anchor():
     np.testing.assert_allclose(propose([A, B, C], fg=[0.9, 0.9, 0.9]), [A, C, P], atol=1e-6)
 
 
-def test_no_more_than_asked_for():
+def test_at_most_proposal_count_rows():
     np.testing.assert_allclose(propose([A, B, C], fg=[0.6, 0.9, 0.7], count=1), [B], atol=1e-6)
 
 
@@ -79,7 +79,7 @@ def test_only_the_best_anchors_go_into_nms():
     np.testing.assert_allclose(propose([A, B, C], fg=[0.9, 0.8, 0.7], pre_nms_limit=2), [A, P, P], atol=1e-6)
 
 
-def test_more_anchors_asked_for_than_there_are():
+def test_pre_nms_limit_above_the_number_of_anchors():
     np.testing.assert_allclose(propose([A, C], fg=[0.9, 0.8], pre_nms_limit=6000), [A, C, P], atol=1e-6)
 
 
@@ -98,18 +98,18 @@ def test_overlap_is_judged_after_moving_and_clipping():
     np.testing.assert_allclose(rows, [[0, 0, 0.2, 0.2], P, P], atol=1e-6)
 
 
-def test_images_of_a_batch_do_not_mix():
+def test_images_of_a_batch_are_independent():
     rows = propose_batch([[A, B, C], [C, B, A]], fg=[[0.6, 0.9, 0.7], [0.2, 0.3, 0.9]])
     np.testing.assert_allclose(rows, [[B, C, P], [A, C, P]], atol=1e-6)
 
 
-def test_one_set_of_anchors_serves_the_whole_batch():
+def test_anchors_are_broadcast_over_the_batch():
     rows = propose_batch([[A, B, C]], fg=[[0.6, 0.9, 0.7], [0.9, 0.3, 0.2]])
     np.testing.assert_allclose(rows, [[B, C, P], [A, C, P]], atol=1e-6)
 
 
 # ---- As a layer ------------------------------------------------------------------------------------------------------
-def test_the_steps_by_name():
+def test_intermediate_steps_are_named():
     layer = ProposalLayer(3, 0.7)
     probs = np.array([[[0.4, 0.6], [0.1, 0.9], [0.3, 0.7]]], "float32")
     deltas = np.zeros((1, 3, 4), "float32")
@@ -123,7 +123,7 @@ def test_the_steps_by_name():
 
 
 @pytest.mark.parametrize("stop", [True, False])
-def test_proposals_are_constants_to_the_optimiser_unless_told_otherwise(stop):
+def test_proposals_pass_no_gradient_by_default(stop):
     layer = ProposalLayer(2, 0.7, stop_gradient=stop)
     probs = ops.convert_to_tensor([[[0.1, 0.9], [0.3, 0.7]]])
     anchors = ops.convert_to_tensor([[[0.2, 0.2, 0.4, 0.4], C]])
@@ -148,6 +148,6 @@ def test_settings_are_read_from_a_config_and_survive_get_config():
     assert again.bbox_std_dev == [1, 2, 3, 4] and again.stop_gradient is False and again.name == "ROI"
 
 
-def test_shapes_in_a_graph():
+def test_symbolic_shapes():
     inputs = [keras.Input((None, 2)), keras.Input((None, 4)), keras.Input((None, 4))]
     assert ProposalLayer(5, 0.7)(inputs).shape == (None, 5, 4)

@@ -87,7 +87,7 @@ def test_the_layer_equals_the_numpy_form(images, settings):
 SMALL = {"RPN_ANCHOR_SCALES": (10, 1, 1, 1, 1), "RPN_ANCHOR_RATIOS": [1]}  # P2: 16 x 16 anchors, 4 pixels apart
 
 
-def test_thresholds_are_reached_exactly():
+def test_ious_equal_to_the_thresholds():
     """In float32, an IoU of 60 / 140 may be less than the threshold 60 / 140."""
     image = np.array([1]), np.array([[3, 3, 13, 13]])  # an anchor; 60 / 140 with the four next to it
     for settings, label in (({"RPN_POSITIVE_IOU": 60 / 140}, 1), ({"RPN_NEGATIVE_IOU": 60 / 140}, 0)):
@@ -101,13 +101,13 @@ def test_thresholds_are_reached_exactly():
         np.testing.assert_array_equal(match, expected)
 
 
-def test_an_object_outside_of_all_anchors_makes_none_positive():
+def test_an_object_overlapping_no_anchor_makes_none_positive():
     config = tiny_config(**SMALL, RPN_TRAIN_ANCHORS_PER_IMAGE=600)
     (match, bbox), _ = both([(np.array([1]), np.array([[70, 70, 80, 80]]))], config)
     assert (match == -1).all() and not bbox.any()
 
 
-def test_the_sample_is_random_and_its_size_right():
+def test_the_sample_is_random_and_of_the_right_size():
     config = tiny_config(RPN_TRAIN_ANCHORS_PER_IMAGE=12)
     images = [objects(1, 6), objects(2, 1)]
     layer, everything = RPNTargetLayer(config), RPNTargetLayer(tiny_config(RPN_TRAIN_ANCHORS_PER_IMAGE=4000))
@@ -120,7 +120,7 @@ def test_the_sample_is_random_and_its_size_right():
         np.testing.assert_array_equal((match != 0).sum(axis=(1, 2)), [12, 12])
 
 
-def test_its_config_is_complete():
+def test_get_config_is_complete():
     layer = RPNTargetLayer(tiny_config(CONVENTION="detectron2", SEED=5, RPN_POSITIVE_IOU=0.6))
     again = RPNTargetLayer.from_config(layer.get_config())
     assert again.get_config() == layer.get_config() and again.seed == 5

@@ -76,7 +76,7 @@ def test_the_proposal_layer_follows_its_threshold():
     np.testing.assert_allclose(found, [[[A, B]], [[A, [0] * 4]]], atol=1e-6)
 
 
-def test_thresholds_are_state_but_no_weights():
+def test_thresholds_are_state_but_not_weights():
     model, layer, _ = detection_model()
     assert model.count_params() == 0 and model.weights == layer.weights == []
     assert sorted(v.name for v in model.non_trainable_variables) == ["min_confidence", "nms_groups", "nms_threshold"]
@@ -102,7 +102,7 @@ def test_weights_files_do_not_contain_thresholds(tmp_path):
     assert layer.min_confidence == 0.7 and scores(model.predict_on_batch(INPUTS)) == [0.8, 0]
 
 
-def test_models_over_the_same_layers_and_the_folded_one_follow_together():
+def test_models_sharing_layers_follow_the_same_thresholds():
     image = keras.Input((4, 4, 1))
     x = BatchNorm(train_bn=False)(Conv2D(8, 4)(image))
     boxes = layers.Activation("sigmoid")(layers.Reshape((2, 4))(x))

@@ -49,19 +49,19 @@ def rows_equal(rows, expected):
 
 
 # ---- Nothing there ---------------------------------------------------------------------------------------------------
-def test_no_objects_all_proposals_are_negatives():
+def test_without_objects_all_proposals_are_negatives():
     rois, class_ids, deltas, masks = sample([FAR, G, P], class_ids=[0, 0], boxes=[P, P])
     assert rows_equal(rois, [FAR, G] + [P] * 6)
     assert not class_ids.any() and not deltas.any() and not masks.any()
     np.testing.assert_array_equal(rois[2:], np.zeros((6, 4)))  # the padding comes last
 
 
-def test_no_proposals_at_all():
+def test_without_proposals():
     for found in sample([P, P]):
         assert not found.any()
 
 
-def test_all_proposals_padding_but_an_object_joins():
+def test_ground_truth_joins_when_all_proposals_are_padding():
     rois, class_ids, deltas, masks = sample([P, P], add_gt=True)
     assert rows_equal(rois, [G] + [P] * 7)
     assert list(class_ids) == [1] + [0] * 7 and not deltas.any() and masks[0].all() and not masks[1:].any()
@@ -72,7 +72,7 @@ def test_fewer_proposals_than_rois():
     assert rows_equal(rois, [NEAR] + [P] * 7) and list(class_ids) == [1] + [0] * 7
 
 
-def test_a_half_empty_batch():
+def test_a_batch_with_one_empty_image():
     rois, class_ids, deltas, masks = sample_batch(
         [[NEAR, FAR], [FAR, NEAR]], [[0, 0], [2, 0]], [[P, P], [G, P]], np.ones((2, 4, 4, 2), bool)
     )
@@ -81,7 +81,7 @@ def test_a_half_empty_batch():
     assert deltas[1, 0].any() and masks[1, 0].all()
 
 
-def test_a_padded_truth_matches_nothing_even_if_its_box_is_not_zero():
+def test_padded_ground_truth_matches_nothing():
     _, class_ids, _, _ = sample([G, FAR], class_ids=[0], boxes=[G])
     assert not class_ids.any()
 
@@ -95,7 +95,7 @@ def test_an_object_without_area_matches_nothing_and_gives_no_nan():
         assert np.sum(np.all(np.isclose(rois, pixel), axis=1)) == 1  # as a proposal, but not joined as a background
 
 
-def test_a_proposal_that_is_not_a_number_is_never_drawn():
+def test_a_nan_proposal_is_never_sampled():
     rois, class_ids, deltas, masks = sample([[NAN] * 4, NEAR, FAR])
     assert rows_equal(rois, [NEAR, FAR] + [P] * 6)
     for found in (class_ids, deltas, masks):
@@ -111,7 +111,7 @@ def test_objects_and_rois_at_the_border():
 
 
 # ---- Which are drawn -------------------------------------------------------------------------------------------------
-def test_positive_from_iou_one_half_on():
+def test_proposals_are_positive_from_iou_0_5():
     rois, class_ids, _, _ = sample([LESS, HALF, NEAR, FAR])
     assert rows_equal(rois[class_ids == 1], [HALF, NEAR])
     assert rows_equal(rois[2:4], [LESS, FAR])
@@ -122,7 +122,7 @@ def crowd_case(proposals, **settings):
     return sample(proposals, class_ids=[-1, 2], boxes=[G, FAR], masks=np.ones((1, 4, 4, 2), bool), **settings)
 
 
-def test_what_touches_a_crowd_is_neither_positive_nor_negative():
+def test_proposals_on_a_crowd_are_ignored():
     alone = [0, 0.8, 0.15, 0.9]
     rois, class_ids, _, _ = crowd_case([NEAR, LESS, FAR, alone], fill_negatives=True)
     assert rows_equal(rois, [FAR, alone] + [P] * 6) and list(class_ids[:2]) == [2, 0]
@@ -135,7 +135,7 @@ def test_an_object_inside_a_crowd_is_still_positive():
     assert list(class_ids) == [2] + [0] * 7 and rows_equal(rois[:1], [NEAR])
 
 
-def test_a_crowd_does_not_join_the_proposals():
+def test_a_crowd_is_not_added_to_the_proposals():
     rois, class_ids, _, _ = crowd_case([[0, 0.8, 0.15, 0.9]], add_gt=True)
     assert rows_equal(rois, [FAR, [0, 0.8, 0.15, 0.9]] + [P] * 6) and list(class_ids[:2]) == [2, 0]
 
@@ -160,7 +160,7 @@ MANY_FAR = [[0.8, 0.8, 0.9, 0.9 + 0.001 * i] for i in range(20)]
         (10, 20, 1.0, False, 8, 0, "positives only"),
     ],
 )
-def test_how_many_of_each(near, far, ratio, fill, positives, negatives, why):
+def test_the_number_of_positives_and_negatives(near, far, ratio, fill, positives, negatives, why):
     proposals = MANY_FAR[:far] + MANY_NEAR[:near]
     rois, class_ids, deltas, masks = sample(proposals, positive_ratio=ratio, fill_negatives=fill)
     assert list(class_ids) == [1] * positives + [0] * (8 - positives), why
@@ -170,7 +170,7 @@ def test_how_many_of_each(near, far, ratio, fill, positives, negatives, why):
     assert masks[:positives].all() and not masks[positives:].any() and not deltas[positives:].any()
 
 
-def test_the_draw_is_random_and_a_seed_fixes_it():
+def test_sampling_is_random_and_seeded():
     rois = [sample(MANY_NEAR + MANY_FAR, seed=seed)[0] for seed in (1, 1, 2)]
     np.testing.assert_array_equal(rois[0], rois[1])
     assert not np.array_equal(rois[0], rois[2])
@@ -181,7 +181,7 @@ def test_the_draw_is_random_and_a_seed_fixes_it():
     assert not np.array_equal(first, second)  # another draw at every step
 
 
-def test_every_proposal_has_its_chance():
+def test_every_proposal_can_be_sampled():
     images = 40  # of 4 out of 20 in each; one of them is never drawn with a chance of 20 * 0.8 ** 40 = 0.3 %
     rois, _, _, _ = sample_batch(
         [MANY_NEAR + MANY_FAR] * images, [[1]] * images, [[G]] * images, np.ones((images, 4, 4, 1), bool)
@@ -202,7 +202,7 @@ def test_each_roi_belongs_to_the_object_it_overlaps_most():
         np.testing.assert_allclose(delta, expected, atol=1e-4)
 
 
-def test_deltas_by_hand():
+def test_hand_computed_deltas():
     # NEAR is 0.375 wide, G 0.5, both 0.5 high: the centre moves by 0.0625, a sixth of the width.
     _, _, deltas, _ = sample([NEAR], bbox_std_dev=(1, 0.5, 1, 2))
     np.testing.assert_allclose(deltas[0], [0, 1 / 6 / 0.5, 0, np.log(4 / 3) / 2], atol=1e-5)
@@ -215,7 +215,7 @@ def left_half():
     return mask
 
 
-def test_a_mini_mask_is_seen_from_the_roi():
+def test_a_mini_mask_is_cropped_at_the_roi():
     # The mask fills G. A RoI on G's left half lies all inside, one on its right half all outside.
     # Samples go from corner to corner, columns 0..3 over G. The left half takes columns 0, 0.75 and 1.5, where there is
     # one half, which rounds to 0; the right half takes 1.5, 2.25 and 3.
@@ -226,14 +226,14 @@ def test_a_mini_mask_is_seen_from_the_roi():
         np.testing.assert_array_equal(masks[0], [expected] * 3)
 
 
-def test_a_mini_mask_outside_of_its_box_is_empty():
+def test_a_mini_mask_is_empty_outside_its_box():
     # The object is the image's left half, the RoI all of it, of IoU 0.5: its right column of samples lies outside.
     _, class_ids, _, masks = sample([[0, 0, 1, 1]], boxes=[[0, 0, 1, 0.5]], masks=np.ones((1, 4, 4, 1), bool))
     assert class_ids[0] == 1
     np.testing.assert_array_equal(masks[0], [[1, 0], [1, 0]])
 
 
-def test_a_full_mask_is_cut_out_at_the_roi():
+def test_a_full_mask_is_cropped_at_the_roi():
     masks = np.zeros((1, 11, 11, 1), bool)
     masks[0, 2:9, 2:6] = True  # of 0..10; the RoI goes from 2 to 8
     box = [0.2, 0.2, 0.8, 0.8]
@@ -255,7 +255,7 @@ def test_masks_may_be_bool_int_or_float():
         np.testing.assert_array_equal(masks[0], [[1, 0], [1, 0]])
 
 
-def test_aligned_masks_are_sampled_at_the_centres_of_the_cells():
+def test_aligned_masks_are_sampled_at_cell_centres():
     # The object is pixels 2..5 (both axes) of an 11 x 11 image, its mask its left half: columns 2 and 3. Four cells
     # over it have the size of pixels, and their centres are the pixels'.
     box = (np.array([2, 2, 6, 6]) - [0, 0, 1, 1]) / 10
@@ -293,7 +293,7 @@ def test_positive_iou(positive_iou, expected):
 
 
 # ---- Cascade ---------------------------------------------------------------------------------------------------------
-def test_cascade_targets_match_again_and_drop_what_does_not_count():
+def test_cascade_targets_are_rematched_without_ignored_boxes():
     line, crowd = [0.5, 0.5, 0.5, 0.7], [0.8, 0.8, 0.95, 0.95]
     rois = np.array([[NEAR, HALF, P, line, crowd, FAR]], "float32")
     boxes = np.array([[G, crowd, P]], "float32")
@@ -314,7 +314,7 @@ def test_scale_gradient_changes_the_gradient_only():
 
 
 # ---- As a layer ------------------------------------------------------------------------------------------------------
-def test_masks_are_constant_to_the_optimiser_and_rois_and_deltas_as_the_proposals():
+def test_targets_pass_gradients_only_as_configured():
     layer = DetectionTargetLayer(rois_per_image=4, positive_ratio=0.5, mask_shape=(2, 2), seed=0)
     class_ids, boxes = ops.convert_to_tensor([[1]]), ops.convert_to_tensor([[G]])
     masks = ops.convert_to_tensor(left_half())
@@ -349,13 +349,13 @@ def test_settings_are_read_from_a_config_and_survive_get_config():
     assert again.positive_iou == 0.4 and again.box_offset == 0
 
 
-def test_it_adds_no_weights():
+def test_the_target_layer_adds_no_weights():
     layer = DetectionTargetLayer(rois_per_image=4)
     assert layer.weights == []
 
 
 @pytest.mark.parametrize("settings", [{}, {"USE_MINI_MASK": False}, {"ROI_ALIGN": "aligned"}], ids=str)
-def test_the_function_for_one_image(settings):
+def test_matterports_function_for_one_image(settings):
     config = tiny_config(**settings)
     masks = np.ones((12, 12, 1) if config.USE_MINI_MASK else (64, 64, 1), bool)
     found = detection_targets_graph(
@@ -366,7 +366,7 @@ def test_the_function_for_one_image(settings):
     assert list(numpy(found[1])) == [1] + [0] * 15
 
 
-def test_shapes_in_a_graph():
+def test_symbolic_shapes():
     inputs = [keras.Input((None, 4)), keras.Input((None,), dtype="int32"), keras.Input((None, 4)),
               keras.Input((12, 12, None), dtype="bool")]  # fmt: skip
     found = DetectionTargetLayer(tiny_config())(inputs)

@@ -65,7 +65,7 @@ def test_the_outputs_are_those_of_one_run_without_errors(name):
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_no_paths_of_somebodys_machine(name):
+def test_no_absolute_paths_in_notebooks(name):
     notebook = committed(name)
     texts = [line for cell in notebook["cells"] for line in cell["source"]]
     for output in (output for cell in code_cells(name) for output in cell["outputs"]):
@@ -75,7 +75,7 @@ def test_no_paths_of_somebodys_machine(name):
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_cells_are_short_and_the_first_is_the_users(name):
+def test_cells_are_short_and_settings_come_first(name):
     first = code_cells(name)[0]["source"]
     assert first[0].startswith("# Yours: this cell.")
     for cell in code_cells(name):

@@ -108,7 +108,7 @@ def test_each_format_by_folder_and_by_file(tmp_path, form):
             assert masks[:9].any() and masks.shape[:2] == dataset.load_image(0).shape[:2]
 
 
-def test_folders_inside_of_which_the_data_is(tmp_path):
+def test_enclosing_folders_can_be_opened(tmp_path):
     make(tmp_path / "coco", "coco")
     make(tmp_path / "voc", "voc")
     make(tmp_path / "yolo", "yolo")
@@ -118,7 +118,7 @@ def test_folders_inside_of_which_the_data_is(tmp_path):
         open_dataset(tmp_path)
 
 
-def test_datasets_are_found_as_deep_as_archives_nest_them(tmp_path):
+def test_datasets_are_found_in_nested_folders(tmp_path):
     make(tmp_path / "download" / "dataset-master" / "dataset" / "coco", "coco")
     with pytest.raises(UnknownFormat, match=r"There are datasets in its folders(.|\n)*dataset/coco: COCO$"):
         open_dataset(tmp_path)  # and not its folder annotations/, which is a part of it
@@ -131,12 +131,12 @@ def test_datasets_are_found_as_deep_as_archives_nest_them(tmp_path):
 
 
 @pytest.mark.parametrize("images", ["images/2017/train", "photos/set/a/b", "../images/2017/train"])
-def test_images_are_found_as_deep_as_people_nest_them(tmp_path, images):
+def test_images_are_found_in_nested_folders(tmp_path, images):
     photo(tmp_path / "annotations" / images)
     assert open_dataset(write(tmp_path / "annotations" / "x.json", coco())).num_images == 1
 
 
-def test_open_images(tmp_path):
+def test_open_images_folders_are_opened(tmp_path):
     photo(tmp_path / "train", "0a.jpg")
     (tmp_path / "train-masks-0").mkdir()
     cv2.imwrite(str(tmp_path / "train-masks-0" / "0a_m.png"), np.full((H, W), 255, np.uint8))
@@ -168,7 +168,7 @@ def test_all_versions_of_via(tmp_path, form):
         open_dataset(tmp_path, ["ball", "bat"])
 
 
-def test_via_3_is_told_by_name(tmp_path):
+def test_via_3_is_named_in_the_error(tmp_path):
     write(tmp_path / "x.json", {"project": {"pid": "x"}, "config": {}, "attribute": {}, "file": {}, "view": {}})
     with pytest.raises(BrokenAnnotation, match="a VIA 1.x or 2.x file, got 'a VIA 3 project'"):
         open_dataset(tmp_path)
@@ -187,13 +187,13 @@ def test_via_3_is_told_by_name(tmp_path):
     ],
 )
 @pytest.mark.parametrize("form", ["via", "coco"])
-def test_where_images_are_looked_for(tmp_path, file, name, images, form):
+def test_images_are_found_near_the_annotations(tmp_path, file, name, images, form):
     photo(tmp_path / images)
     write(tmp_path / file, coco(name) if form == "coco" else {"a": via(name)})
     assert open_dataset(tmp_path / file).load_image(0).shape == (H, W, 3)
 
 
-def test_images_that_are_nowhere(tmp_path):
+def test_missing_images_are_named(tmp_path):
     photo(tmp_path / "another")  # a data set of its own, whose images happen to have the same names
     with pytest.raises(FileNotFoundError, match=r"its images aren't there. Looked for a.jpg in\n"):
         open_dataset(write(tmp_path / "mine" / "x.json", coco()))
@@ -208,7 +208,7 @@ def test_images_in_several_folders(tmp_path):
     open_dataset(path.rename(path.with_name("instances_val.json")))
 
 
-def test_images_of_coco_behind_its_annotations(tmp_path):
+def test_coco_images_listed_after_the_annotations(tmp_path):
     photo(tmp_path / "images")
     filler = [dict(coco()["annotations"][0], id=i) for i in range(2000)]
     content = coco(annotations=filler)
@@ -257,13 +257,13 @@ def test_class_ids_of_another_dataset_keep_all_images_of_coco(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["via", "nuclei", "penn_fudan"])
-def test_another_dataset_names_the_class_where_files_name_none(tmp_path, form):
+def test_another_dataset_names_unnamed_classes(tmp_path, form):
     make(tmp_path / "b", form)
     train = open_dataset(labelme_folder(tmp_path / "a", "cat"))
     assert open_dataset(tmp_path / "b", classes=train).class_names == ["BG", "cat"]
 
 
-def test_another_dataset_names_the_numbers_of_yolo(tmp_path):
+def test_another_dataset_names_yolo_class_numbers(tmp_path):
     file, _ = make(tmp_path / "b", "yolo")
     train = open_dataset(labelme_folder(tmp_path / "a", "ape", "cat", "dog"))
     assert shown_classes(open_dataset(file, classes=train)) == ["dog"]  # data.yaml has a name for number 1
@@ -271,7 +271,7 @@ def test_another_dataset_names_the_numbers_of_yolo(tmp_path):
     assert shown_classes(open_dataset(tmp_path / "b" / "labels" / "train", classes=train)) == ["cat"]
 
 
-def test_names_may_have_spaces_and_the_background_in_front(tmp_path):
+def test_class_lists_may_have_spaces_and_begin_with_bg(tmp_path):
     make(tmp_path, "coco")
     assert open_dataset(tmp_path, ["BG", " dog", "cat "]).class_names == ["BG", "dog", "cat"]
 
@@ -285,7 +285,7 @@ def test_splits_in_folders_have_the_same_class_ids(tmp_path, second):
     assert shown_classes(val) == ["dog"] and train.num_images == val.num_images == 1
 
 
-def test_a_class_that_the_first_split_lacks(tmp_path):
+def test_a_class_missing_from_the_first_split(tmp_path):
     labelme_folder(tmp_path / "train", "cat")
     labelme_folder(tmp_path / "val", "cat", "owl")
     with pytest.raises(ValueError, match=r"val has other classes than train: (.|\n)*'owl'(.|\n)*classes=\[...\]"):
@@ -314,7 +314,7 @@ def test_splits_in_annotation_files(tmp_path):
     assert "val2017" in val.image_info[0]["path"]
 
 
-def test_splits_that_the_dataset_lists(tmp_path):
+def test_splits_listed_by_the_dataset(tmp_path):
     make(tmp_path / "yolo", "yolo")
     train, val = open_splits(tmp_path / "yolo")
     assert shown_classes(train) == shown_classes(val) == ["dog"]
@@ -326,7 +326,7 @@ def test_splits_that_the_dataset_lists(tmp_path):
     assert [split.image_info[0]["id"] for split in open_splits(tmp_path / "voc")] == ["a", "b"]
 
 
-def test_a_split_that_is_not_there(tmp_path):
+def test_a_missing_split_is_named(tmp_path):
     labelme_folder(tmp_path / "train", "cat")
     with pytest.raises(UnknownFormat, match=r"no split 'val'; expected a folder 'val' or 'valid'(.|\n)*folders: train"):
         open_splits(tmp_path)
@@ -337,7 +337,7 @@ def test_a_split_that_is_not_there(tmp_path):
 
 
 # ---- When it can't tell ----------------------------------------------------------------------------------------------
-def test_nothing_that_is_known(tmp_path):
+def test_an_unknown_format_is_named_with_all_formats(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere: not there"):
         open_dataset(tmp_path / "nowhere")
     with pytest.raises(UnknownFormat, match="files: none\n  folders: none") as told:
@@ -358,7 +358,7 @@ def test_nothing_that_is_known(tmp_path):
         open_dataset(tmp_path / "a.jpg")
 
 
-def test_more_than_one_fits(tmp_path):
+def test_several_matching_formats_are_named(tmp_path):
     make(tmp_path, "via")
     write(tmp_path / "other.json", coco())
     with pytest.raises(UnknownFormat, match=r"more than one dataset fits(.|\n)*VIA: .*any.json(.|\n)*COCO: .*other.j"):
@@ -383,7 +383,7 @@ def test_preferred_files_of_coco(tmp_path):
         open_dataset(tmp_path)
 
 
-def test_classes_that_make_no_sense(tmp_path):
+def test_invalid_class_lists_are_refused(tmp_path):
     make(tmp_path / "n", "nuclei")
     make(tmp_path / "m", "m2nist")
     assert open_dataset(tmp_path / "n", ["cell"]).class_names == ["BG", "cell"]
@@ -395,7 +395,7 @@ def test_classes_that_make_no_sense(tmp_path):
         open_dataset(tmp_path / "m", ["4"])
 
 
-def test_broken_images_can_be_left_out(tmp_path):
+def test_broken_images_can_be_skipped(tmp_path):
     photo(tmp_path)
     write(tmp_path / "x.json", [via(), via("lost.jpg")])
     with pytest.raises(BrokenAnnotation, match="lost.jpg"):
@@ -405,7 +405,7 @@ def test_broken_images_can_be_left_out(tmp_path):
 
 
 # ---- Beginnings of JSON files ----------------------------------------------------------------------------------------
-def test_beginnings_are_beginnings(tmp_path):
+def test_truncated_json_is_parsed_as_far_as_it_goes(tmp_path):
     content = [{"a": {"b": [1, 2.5, 'x,]}\\"'], "c": None}, "é": True}, {"d": [[], {}]}, "end"]
     path = write(tmp_path / "x.json", json.dumps(content, ensure_ascii=False))
 
@@ -461,7 +461,7 @@ def test_real_data(shared, path, images, classes):
         assert masks.shape == (*dataset.load_image(image_id).shape[:2], len(class_ids)) and len(class_ids) > 0
 
 
-def test_real_data_that_is_elsewhere(shared):
+def test_real_data_with_images_in_another_folder(shared):
     with pytest.raises(UnknownFormat, match=r"train: VIA\n.*val: VIA"):
         open_dataset(shared / "data" / "balloon")
     with pytest.raises(UnknownFormat, match="1 .npz"):

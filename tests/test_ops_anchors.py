@@ -10,7 +10,7 @@ from mrcnn.ops.anchors import backbone_shapes, generate_anchors, generate_pyrami
 SCALES, RATIOS, STRIDES = (32, 64, 128, 256, 512), [0.5, 1, 2], [4, 8, 16, 32, 64]
 
 
-def test_no_level_and_a_level_without_cells_give_no_anchors():
+def test_empty_levels_give_no_anchors():
     assert generate_pyramid_anchors([], RATIOS, [], [], 1).shape == (0, 4)
     assert generate_anchors(32, RATIOS, (0, 5), 4, 1).shape == (0, 4)
 
@@ -20,13 +20,13 @@ def test_backbone_shapes_are_rounded_up_and_ignore_channels():
     assert backbone_shapes(np.array([1024, 1024, 3]), STRIDES).dtype == np.int64
 
 
-def test_one_cell_by_hand():
+def test_hand_computed_anchors_of_one_cell():
     # Ratio is width / height at equal area: 0.25 makes 8 -> 16 high and 4 wide, 4 the other way round.
     anchors = generate_anchors(8, [0.25, 1, 4], (1, 1), 16, 1)
     np.testing.assert_array_equal(anchors, [[-8, -2, 8, 2], [-4, -4, 4, 4], [-2, -8, 2, 8]])
 
 
-def test_order_is_rows_columns_ratios_scales():
+def test_anchors_are_ordered_by_row_column_and_ratio():
     anchors = generate_anchors([2, 4], [1], (2, 2), 10, 1)
     centres, sides = (anchors[:, :2] + anchors[:, 2:]) / 2, anchors[:, 2] - anchors[:, 0]
     np.testing.assert_array_equal(centres[::2], [[0, 0], [0, 10], [10, 0], [10, 10]])
@@ -44,14 +44,14 @@ def test_scales_without_shape_or_stride_are_refused(shapes, strides):
         generate_pyramid_anchors(SCALES, RATIOS, backbone_shapes((128, 128), STRIDES[:shapes]), STRIDES[:strides], 1)
 
 
-def test_strides_beyond_the_scales_are_not_looked_at():
+def test_extra_strides_are_ignored():
     strides = [*STRIDES, 128]  # seen in the wild
     more = generate_pyramid_anchors(SCALES, RATIOS, backbone_shapes((128, 128), strides), strides, 1)
     as_usual = generate_pyramid_anchors(SCALES, RATIOS, backbone_shapes((128, 128), STRIDES), STRIDES, 1)
     np.testing.assert_array_equal(more, as_usual)
 
 
-def test_equal_to_the_reference(golden):
+def test_results_equal_the_reference(golden):
     data = golden("utils_golden.npz")
     small = generate_pyramid_anchors((8, 16, 32, 64, 128), RATIOS, backbone_shapes((128, 128), STRIDES), STRIDES, 1)
     np.testing.assert_array_equal(small, data["anchors_128"])
@@ -62,7 +62,7 @@ def test_equal_to_the_reference(golden):
     np.testing.assert_array_equal(generate_anchors(32, RATIOS, (5, 7), 16, 1), data["anchors_single"])
 
 
-def test_the_default_pyramid_at_1024_is_that_of_the_reference(golden):
+def test_default_anchors_at_1024_equal_the_reference(golden):
     data = golden("utils_golden.npz")
     shapes = backbone_shapes((1024, 1024, 3), STRIDES)
     np.testing.assert_array_equal(shapes, data["anchors_1024_backbone_shapes"])

@@ -33,14 +33,14 @@ def numbers(tensor):
 
 
 # ---- extract_bboxes --------------------------------------------------------------------------------------------------
-def test_boxes_of_no_masks_and_of_empty_masks():
+def test_boxes_without_masks_and_of_empty_masks():
     assert extract_bboxes(np.zeros((5, 5, 0), bool)).shape == (0, 4)
     assert extract_bboxes(np.zeros((0, 5, 2), bool)).tolist() == [[0, 0, 0, 0]] * 2
     assert extract_bboxes(np.zeros((5, 5, 2), bool)).tolist() == [[0, 0, 0, 0]] * 2
 
 
 @pytest.mark.parametrize("y, x", [(0, 0), (4, 6), (2, 3), (0, 6)])
-def test_box_of_one_pixel_ends_behind_it(y, x):
+def test_the_box_of_one_pixel_has_size_one(y, x):
     mask = np.zeros((5, 7, 1), bool)
     mask[y, x] = True
     assert extract_bboxes(mask).tolist() == [[y, x, y + 1, x + 1]]
@@ -60,30 +60,30 @@ def test_box_of_scattered_pixels_in_any_memory_layout(layout):
 
 
 @pytest.mark.parametrize("dtype, value", [("uint8", 255), ("float32", 0.25), ("int64", 1), ("float32", np.nan)])
-def test_whatever_is_not_zero_belongs_to_the_object(dtype, value):
+def test_any_nonzero_value_belongs_to_the_object(dtype, value):
     mask = np.zeros((4, 4, 1), dtype)
     mask[1:3, 2] = value
     assert extract_bboxes(mask).tolist() == [[1, 2, 3, 3]]
 
 
-def test_boxes_of_masks_without_an_axis_of_instances_are_refused():
+def test_masks_without_an_instance_axis_are_refused():
     with pytest.raises(ValueError, match=r"\(4, 4\); expected \[height, width, instances\]"):
         extract_bboxes(np.zeros((4, 4)))
 
 
 # ---- Overlaps --------------------------------------------------------------------------------------------------------
-def test_overlaps_of_nothing():
+def test_overlaps_without_boxes():
     assert B.compute_overlaps(EMPTY, [UNIT]).shape == (0, 1)
     assert B.compute_overlaps([UNIT], EMPTY).shape == (1, 0)
     assert B.compute_overlaps([], []).shape == (0, 0)
 
 
-def test_overlaps_by_hand():
+def test_hand_computed_overlaps():
     boxes = [UNIT, HALF, [1, 1, 3, 3], [5, 5, 6, 6]]
     np.testing.assert_allclose(B.compute_overlaps([UNIT], boxes), [[1, 1 / 2, 1 / 7, 0]])
 
 
-def test_boxes_without_area_overlap_nothing_not_even_themselves():
+def test_boxes_without_area_have_iou_zero():
     overlaps = B.compute_overlaps([LINE, UNIT, [0] * 4], [LINE, [0] * 4])
     np.testing.assert_array_equal(overlaps, np.zeros((3, 2)))
     np.testing.assert_array_equal(B.compute_iou(np.array(LINE), np.array([LINE]), 0, np.array([0])), [0])
@@ -102,7 +102,7 @@ def test_overlaps_do_not_depend_on_blocks_order_or_type():
     np.testing.assert_array_equal(B.compute_overlaps(whole, whole), B.compute_overlaps(np.float64(whole), whole))
 
 
-def test_overlaps_graph_is_the_twin():
+def test_overlaps_graph_equals_numpy():
     boxes1, boxes2 = random_boxes(12, 3), random_boxes(7, 4)
     boxes1[3], boxes2[2] = 0, 0
     twin = numbers(B.overlaps_graph(ops.convert_to_tensor(boxes1), ops.convert_to_tensor(boxes2)))
@@ -112,12 +112,12 @@ def test_overlaps_graph_is_the_twin():
 
 
 # ---- Deltas ----------------------------------------------------------------------------------------------------------
-def test_deltas_of_nothing():
+def test_deltas_without_boxes():
     assert B.apply_box_deltas(EMPTY, EMPTY).shape == (0, 4)
     assert B.box_refinement(EMPTY, EMPTY).shape == (0, 4)
 
 
-def test_deltas_by_hand():
+def test_hand_computed_deltas():
     # Half a height down, a quarter of the width left, twice as high, as wide as before.
     moved = B.apply_box_deltas([[0, 0, 2, 4]], [[0.5, -0.25, np.log(2), 0]])
     np.testing.assert_allclose(moved, [[0, -1, 4, 3]], atol=1e-6)
@@ -140,7 +140,7 @@ def test_huge_deltas_stay_finite():
     assert np.isfinite(moved).all()
 
 
-def test_deltas_graphs_are_the_twins():
+def test_delta_graphs_equal_numpy():
     boxes, targets = random_boxes(20, 7), random_boxes(20, 8)
     boxes[0], targets[1] = 0, 0
     deltas = B.box_refinement(boxes, targets)
@@ -168,14 +168,14 @@ def test_gradients_are_finite_where_boxes_have_no_area():
 
 
 # ---- Clipping, normalising, trimming ---------------------------------------------------------------------------------
-def test_clipping_cuts_at_the_window_and_leaves_lines_outside():
+def test_clipping_collapses_boxes_outside_the_window():
     boxes = np.float32([[-1, -1, 3, 3], [4, 4, 5, 5], [1, 1, 2, 2]])
     clipped = B.clip_boxes_graph(ops.convert_to_tensor(boxes), [0, 0, 2, 3])
     np.testing.assert_array_equal(numbers(clipped), [[0, 0, 2, 3], [2, 3, 2, 3], [1, 1, 2, 2]])
 
 
 @pytest.mark.parametrize("middle", [(), (3,), (3, 2)])
-def test_each_image_of_a_batch_is_clipped_at_its_own_window(middle):
+def test_each_image_of_a_batch_is_clipped_to_its_window(middle):
     boxes = np.broadcast_to(np.float32([-9, -9, 9, 9]), (2, *middle, 4))
     windows = np.float32([[0, 1, 2, 3], [4, 5, 6, 7]])
     clipped = numbers(B.clip_boxes_graph(ops.convert_to_tensor(boxes), ops.convert_to_tensor(windows)))
@@ -189,19 +189,19 @@ def test_the_whole_image_is_the_unit_square():
     assert B.norm_boxes(EMPTY, (11, 21)).shape == (0, 4)
 
 
-def test_pixels_come_back_from_normalised():
+def test_pixels_survive_normalization():
     boxes = np.around(random_boxes(100, 9, 200)).astype(np.int32)
     back = B.denorm_boxes(B.norm_boxes(boxes, (200, 150)), (200, 150))
     np.testing.assert_array_equal(back, boxes)
     assert back.dtype == np.int32
 
 
-def test_an_image_of_one_pixel_can_be_normalised():
+def test_an_image_of_one_pixel_can_be_normalized():
     np.testing.assert_array_equal(B.norm_boxes([[0, 0, 1, 1]], (1, 1)), [[0, 0, 0, 0]])
     np.testing.assert_array_equal(numbers(B.norm_boxes_graph(np.float32([[0, 0, 1, 1]]), (1, 1))), [[0, 0, 0, 0]])
 
 
-def test_norm_graphs_are_the_twins():
+def test_normalization_graphs_equal_numpy():
     boxes = np.around(random_boxes(10, 10, 150)).astype(np.int32)
     shapes = np.array([[200, 150], [160, 300]])
     normed = [B.norm_boxes(boxes, shape) for shape in shapes]
@@ -214,7 +214,7 @@ def test_norm_graphs_are_the_twins():
 
 
 @pytest.mark.parametrize("rows", [[], [0, 0], [1, 0, 1, 0], [1, 1]])
-def test_trim_zeros_graph_keeps_what_is_not_padding(rows):
+def test_trim_zeros_graph_removes_padding(rows):
     boxes = np.float32(rows).reshape(-1, 1) * np.float32([[-1, 0, 1, 2]])
     trimmed, kept = B.trim_zeros_graph(ops.convert_to_tensor(boxes), name="trim")
     np.testing.assert_array_equal(numbers(kept), np.array(rows, bool))
@@ -222,7 +222,7 @@ def test_trim_zeros_graph_keeps_what_is_not_padding(rows):
 
 
 # ---- The reference ---------------------------------------------------------------------------------------------------
-def test_equal_to_the_reference(golden):
+def test_results_equal_the_reference(golden):
     data = golden("utils_golden.npz")
     np.testing.assert_array_equal(extract_bboxes(data["masks1"]), data["extract_bboxes_out"])
     np.testing.assert_array_equal(B.compute_overlaps(data["ov_b1"], data["ov_b2"]), data["ov_out"])

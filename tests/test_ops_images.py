@@ -23,12 +23,12 @@ def noise(*shape, dtype="uint8", seed=0):
 # ---- What users hand in ----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("shape", [(4, 5, 3), (4, 5, 4), (4, 5, 1), (4, 5), (4, 5, 2)])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_any_kind_of_image_becomes_the_channels_asked_for(shape, channels):
+def test_any_image_is_converted_to_the_requested_channels(shape, channels):
     made = to_channels(noise(*shape), channels)
     assert made.shape == (4, 5, channels) and made.dtype == np.uint8 and made.flags.c_contiguous
 
 
-def test_what_the_channels_become():
+def test_converted_channel_values():
     grey, rgba = noise(4, 5), noise(4, 5, 4)
     np.testing.assert_array_equal(to_channels(grey, 3), np.dstack([grey] * 3))
     np.testing.assert_array_equal(to_channels(grey, 1)[..., 0], grey)
@@ -77,12 +77,12 @@ def test_any_image_becomes_rgb_bytes(image, seen, why):
     np.testing.assert_array_equal(image, before)  # a copy, ready to be drawn on
 
 
-def test_16_bits_are_shown_as_they_are_detected():
+def test_16_bit_images_are_shown_as_the_network_sees_them():
     values = np.arange(0, 65536, 7, np.uint16)[None]
     np.testing.assert_array_equal(to_rgb_uint8(values)[..., :1], np.around(to_channels(values, 1)))
 
 
-def test_numbers_of_another_scale_are_shown_from_their_lowest_to_their_highest():
+def test_other_value_ranges_are_stretched_for_display():
     # Astronomy, CT, depth: int16 -300..29998 was clipped to black and white.
     for dtype in (np.int16, np.float32, np.int32):
         image = np.array([[-300, 14849, 29998]], dtype)
@@ -101,7 +101,7 @@ def test_12_bits_keep_all_their_levels_and_a_dark_image_gives_a_warning():
 
 
 @pytest.mark.parametrize("values", [[0, 65535], [0, 16384], [0, 0]], ids=["all", "more than 14 bits", "black"])
-def test_images_that_fill_their_type_and_stated_ranges_give_no_warning(values, recwarn):
+def test_full_range_images_and_given_ranges_give_no_warning(values, recwarn):
     to_channels(np.uint16([values]), 1)
     to_channels(DEEP, 1, value_range=(0, 65535))
     assert not recwarn
@@ -124,14 +124,14 @@ def test_a_range_becomes_0_to_255(image, limits, expected):
 @pytest.mark.parametrize("image", [np.int16([[-300, 29998]]), np.uint16([[0, 4095]]), np.float32([[0.1, 0.9]]),
                                    np.float32([[0, 70000]]), np.int32([[-5, 300]]), np.uint8([[0, 255]])])  # fmt: skip
 @pytest.mark.parametrize(("limits", "mean"), [("raw", 127), ("auto", -200), ("auto", [0.5, 0.4, 0.4]), ("auto", 1200)])
-def test_raw_numbers_go_into_the_network_as_they_are(image, limits, mean):
+def test_raw_values_reach_the_network_unchanged(image, limits, mean):
     """With "raw", or with a MEAN_PIXEL that isn't one of images 0..255, as in matterport."""
     made = to_channels(image, 3, value_range=limits, mean=mean)
     assert made.dtype == image.dtype
     np.testing.assert_array_equal(made, np.dstack([image] * 3))
 
 
-def test_bands_beyond_rgb_are_kept_where_the_network_takes_them():
+def test_extra_bands_are_kept_for_networks_that_take_them():
     bands = noise(4, 5, 12, dtype="int16")
     np.testing.assert_array_equal(to_channels(bands, 12), bands)
     with pytest.raises(ValueError, match="12 channels"):
@@ -140,7 +140,7 @@ def test_bands_beyond_rgb_are_kept_where_the_network_takes_them():
 
 @pytest.mark.parametrize("image", [np.zeros(4), np.zeros((0, 5, 3)), np.zeros((4, 5, 13)), np.zeros((1, 4, 5, 3)),
                                    np.zeros((4, 5), complex)])  # fmt: skip
-def test_what_is_no_image_cannot_become_rgb(image):
+def test_non_images_cannot_become_rgb(image):
     with pytest.raises(ValueError, match="photo has (shape|dtype)"):
         to_rgb_uint8(image, "photo")
 
@@ -160,7 +160,7 @@ def test_what_is_no_image_cannot_become_rgb(image):
     (np.full((4, 5, 3), -1), "0..255"),
     (np.full((4, 5, 3), "x"), "dtype"),
 ])  # fmt: skip
-def test_what_is_no_image_is_refused_by_name(image, message):
+def test_a_non_image_is_refused_by_name(image, message):
     with pytest.raises(ValueError, match=message) as error:
         to_channels(image, 3, name="images[2]")
     assert "images[2]" in str(error.value)
@@ -186,7 +186,7 @@ def test_molded_images_are_float32():
     assert subtract_mean(np.float64(noise(3, 4, 1)), np.array([100.0])).dtype == np.float32
 
 
-def test_the_mean_is_subtracted_straight_into_a_batch():
+def test_the_mean_is_subtracted_in_place_in_a_batch():
     batch, image = np.full((2, 3, 4, 3), -1, np.float32), noise(3, 4, 3)
     made = subtract_mean(image[::-1], MEAN, out=batch[1])
     np.testing.assert_allclose(batch[1], np.float64(image[::-1]) - MEAN, rtol=1e-5)
@@ -209,7 +209,7 @@ def test_mean_is_equal_to_the_reference(golden):
 
 
 # ---- resize ----------------------------------------------------------------------------------------------------------
-def test_resize_by_hand():
+def test_hand_computed_resize():
     # Twice as long: centres at -0.25, 0.25, 0.75, 1.25; the outer quarter blends with the 0 outside, not below 4.
     np.testing.assert_allclose(resize(np.float32([[0, 8]]), (1, 4)), [[0, 2, 6, 6]])
     np.testing.assert_allclose(resize(np.float32([[4, 8]]), (1, 4)), [[4, 5, 7, 6]])
@@ -222,7 +222,7 @@ def test_resize_by_hand():
     ((12, 9, 3), (20, 20)), ((12, 9, 1), (20, 20, 1)), ((12, 9, 7), (5, 30, 7)),
 ])  # fmt: skip
 @pytest.mark.parametrize("low", [0.0, 0.3, -0.5])
-def test_resize_is_scikit_images(shape, target, low):
+def test_resize_equals_scikit_image(shape, target, low):
     image = np.random.default_rng(0).random(shape) + low
     expected = transform.resize(image, target, order=1, mode="constant", anti_aliasing=False)
     made = resize(image, target)
@@ -234,7 +234,7 @@ def test_resize_is_scikit_images(shape, target, low):
     {"order": 0}, {"order": 3}, {"mode": "edge"}, {"cval": 0.5}, {"anti_aliasing": True},
     {"anti_aliasing": True, "anti_aliasing_sigma": 2.0},
 ])  # fmt: skip
-def test_unusual_options_go_to_scikit_image(options):
+def test_unusual_resize_options_use_scikit_image(options):
     image = noise(20, 30) / 255
     defaults = {"order": 1, "mode": "constant", "anti_aliasing": False}
     np.testing.assert_array_equal(
@@ -242,7 +242,7 @@ def test_unusual_options_go_to_scikit_image(options):
     )
 
 
-def test_resize_of_types():
+def test_resize_keeps_types():
     image = noise(6, 6)
     assert resize(image, (6, 6)).max() <= 1 and resize(image, (6, 6)).dtype == np.float64
     np.testing.assert_array_equal(resize(image, (6, 6), preserve_range=True), image)
@@ -258,7 +258,7 @@ def test_issue_2243_bool_images_can_be_resized(order):
 @pytest.mark.parametrize(
     "image, target", [(np.zeros((0, 4)), (2, 2)), (np.zeros((4, 4)), (0, 2)), (np.zeros(4), (2, 2))]
 )
-def test_resize_of_nothing_is_refused(image, target):
+def test_resizing_an_empty_image_is_refused(image, target):
     with pytest.raises(ValueError, match="Can't resize"):
         resize(image, target)
 
@@ -316,7 +316,7 @@ def test_type_and_channels_are_kept(mode, shape, dtype):
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int64"])
-def test_whole_numbers_are_not_cut_to_the_one_below(dtype):
+def test_integers_are_rounded_not_truncated(dtype):
     # 1.5 times: pixel t lies at (4t - 1) / 6. On a slope of 6 a pixel that is the whole number 4t - 1; 6.99999 is 7.
     slope = np.tile(6 * np.arange(40, dtype=dtype)[:, None], (1, 40))
     rows = np.arange(1, 59)
@@ -348,7 +348,7 @@ def test_min_scale_yields_to_max_dim():
     assert resize_image(noise(100, 50, 3), None, 128, min_scale=2)[2] == 1.28
 
 
-def test_crops_follow_the_generator_given_else_pythons_random():
+def test_crops_use_the_given_generator_or_pythons_random():
     image = noise(90, 200, 3)
     same = [resize_image(image, 64, mode="crop", rng=np.random.default_rng(3))[4] for _ in range(2)]
     assert same[0] == same[1]
@@ -361,7 +361,7 @@ def test_crops_follow_the_generator_given_else_pythons_random():
         assert 0 <= y <= 26 and 0 <= x <= 136 and (height, width) == (64, 64)
 
 
-def test_crop_shows_that_part_of_the_image():
+def test_crop_returns_that_part_of_the_image():
     image = noise(64, 200, 3)
     cropped, _, _, _, (y, x, height, width) = resize_image(image, 64, mode="crop")
     np.testing.assert_array_equal(cropped, image[y : y + height, x : x + width])
@@ -375,12 +375,12 @@ def test_crop_shows_that_part_of_the_image():
     ({"image": np.zeros((0, 5, 3))}, r"\(0, 5, 3\)"),
     ({"image": np.zeros((2, 4, 5, 3))}, "shape"),
 ])  # fmt: skip
-def test_resize_image_refuses_by_name(arguments, message):
+def test_resize_image_names_invalid_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         resize_image(**{"image": noise(9, 9, 3), **arguments})
 
 
-def test_the_given_image_is_not_changed():
+def test_the_input_image_is_not_modified():
     image = noise(30, 40, 3)
     before = image.copy()
     for mode in ("square", "pad64", "crop"):
@@ -392,7 +392,7 @@ def test_the_given_image_is_not_changed():
 # ---- resize_mask -----------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("mode", ["none", "square", "pad64", "crop"])
 @pytest.mark.parametrize("shape", [(30, 45, 0), (30, 45, 2), (1, 1, 1), (200, 90, 3), (20, 30)])
-def test_masks_follow_their_image(mode, shape):
+def test_masks_are_resized_with_their_image(mode, shape):
     image, _, scale, padding, crop = resize_image(noise(*shape[:2], 3), 64, 128, mode=mode)
     for dtype in (bool, np.uint8, np.float32):
         mask = resize_mask(np.ones(shape, dtype), scale, padding, crop)
@@ -403,7 +403,7 @@ def test_masks_follow_their_image(mode, shape):
         np.testing.assert_array_equal(mask, np.broadcast_to(inside.T, shape[2:] + inside.T.shape).T)
 
 
-def test_mask_pixels_are_picked_first_on_first_and_last_on_last():
+def test_mask_resizing_keeps_first_and_last_pixels():
     mask = np.arange(4)[:, None] * np.ones((1, 4), int)
     resized = resize_mask(mask, 2, [(1, 0), (0, 2), (0, 0)])
     np.testing.assert_array_equal(resized[:, 0], [0, 0, 0, 1, 1, 2, 2, 3, 3])
@@ -411,7 +411,7 @@ def test_mask_pixels_are_picked_first_on_first_and_last_on_last():
     np.testing.assert_array_equal(images.mask_sources((4, 4), 2, (2, 0, 3, 3), nearest_sources)[0], [1, 1, 2])
 
 
-def test_the_grid_of_images_by_hand():
+def test_hand_computed_image_grid():
     assert image_sources(2, 4).tolist() == [0, 0, 1, 1]  # each pixel four times as large; scipy's grid: 0 0 1 1
     assert image_sources(3, 12).tolist() == [0] * 4 + [1] * 4 + [2] * 4  # scipy's grid: 0 0 0 1 1 1 1 1 1 2 2 2
     assert image_sources(3, 2).tolist() == [0, 2] and image_sources(5, 1).tolist() == [2]

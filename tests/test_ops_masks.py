@@ -49,7 +49,7 @@ def test_issue_2243_masks_of_any_type_are_minimized(kind):
     np.testing.assert_array_equal(minimize_mask(boxes, given, (20, 20)), minimize_mask(boxes, mask, (20, 20)))
 
 
-def test_minimize_by_hand():
+def test_hand_computed_minimize():
     mask = np.zeros((6, 4, 1), bool)
     mask[1:5, :2, 0] = True
     mask[1:3, 2:, 0] = True
@@ -66,7 +66,7 @@ def test_minimize_refuses_boxes_without_area_or_outside(box):
         minimize_mask([box], disks(1), (28, 28))
 
 
-def test_boxes_that_are_no_pixels_or_too_few_are_refused():
+def test_invalid_or_missing_boxes_are_refused():
     with pytest.raises(ValueError, match="2 masks and 1 boxes"):
         paste_masks(np.ones((2, 4, 4)), [[0, 0, 4, 4]], (9, 9))
     for wrong in (0.5, np.nan):
@@ -75,7 +75,7 @@ def test_boxes_that_are_no_pixels_or_too_few_are_refused():
     assert paste_masks(np.ones((1, 4, 4)), np.float32([[0, 0, 4, 4]]), (9, 9)).sum() == 16
 
 
-def test_shrinking_by_few_pixels_is_shrinking_all():
+def test_minimizing_a_crop_equals_minimizing_the_whole():
     mask = disks(12, seed=4)
     boxes = extract_bboxes(mask)
     mini = minimize_mask(boxes, mask, (28, 20))
@@ -88,7 +88,7 @@ def test_shrinking_by_few_pixels_is_shrinking_all():
 # ---- minimize_resized ------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("mode", ["none", "square", "pad64", "crop"])
 @pytest.mark.parametrize("height, width", [(60, 80), (90, 30), (300, 210), (7, 5), (1, 1)])
-def test_minimize_resized_is_the_three_steps_in_one(mode, height, width):
+def test_minimize_resized_equals_its_three_steps(mode, height, width):
     mask = np.concatenate([disks(6, height, width), np.zeros((height, width, 1), bool)], axis=-1)
     mask[:, :, 0] = True
     image = np.zeros((height, width, 3), np.uint8)
@@ -119,7 +119,7 @@ def test_a_certain_mask_fills_its_box(box):
 
 
 @pytest.mark.parametrize("value, there", [(0.5, True), (0.499, False), (np.nan, False)])
-def test_one_half_is_object_and_nan_never(value, there):
+def test_a_value_of_0_5_is_inside_and_nan_is_not(value, there):
     pasted = paste_masks(np.full((1, 4, 4), value, np.float32), [[1, 1, 5, 5]], (6, 6))
     assert pasted[1:5, 1:5].all() == there and pasted.any() == there
 
@@ -133,7 +133,7 @@ def test_boxes_without_area_or_outside_get_an_empty_mask(box):
     assert not paste_masks(np.ones((1, 28, 28)), [box], (9, 9)).any()
 
 
-def test_what_reaches_beyond_the_image_is_cut_off_not_squeezed():
+def test_masks_beyond_the_image_are_clipped_not_squeezed():
     quarter = np.zeros((1, 4, 4))
     quarter[0, 2:, 2:] = 1  # the lower right one of a box of which only that is in the image
     assert paste_masks(quarter, [[-4, -4, 4, 4]], (9, 9))[:4, :4].sum() >= 9
@@ -142,7 +142,7 @@ def test_what_reaches_beyond_the_image_is_cut_off_not_squeezed():
     assert not paste_masks(quarter, [[5, 5, 13, 13]], (9, 9)).any()
 
 
-def test_pasting_many_is_pasting_each():
+def test_pasting_many_equals_pasting_each():
     rng = np.random.default_rng(0)
     masks = rng.random((20, 28, 28), np.float32)
     near = rng.integers(0, 50, (20, 2))
@@ -155,7 +155,7 @@ def test_pasting_many_is_pasting_each():
         assert pasted[..., i].sum() == pasted[y1:y2, x1:x2, i].sum() > 0
 
 
-def test_there_and_back_keeps_the_shape():
+def test_minimize_and_expand_keep_the_shape():
     mask = disks(8, 200, 200, seed=2)
     boxes = extract_bboxes(mask)
     back = expand_mask(boxes, minimize_mask(boxes, mask, (56, 56)), mask.shape)
@@ -163,7 +163,7 @@ def test_there_and_back_keeps_the_shape():
     assert overlap.min() > 0.9
 
 
-def test_equal_to_the_reference(golden):
+def test_results_equal_the_reference(golden):
     data = golden("utils_golden.npz")
     masks, boxes = data["masks1"], data["extract_bboxes_out"]
     for shape in ((56, 56), (28, 28), (40, 24)):
@@ -176,7 +176,7 @@ def test_equal_to_the_reference(golden):
 
 
 @pytest.mark.parametrize("side", (20, 2100), ids=("small", "of many megabytes"))
-def test_what_is_pasted_into_little_of_an_image_is_an_array_like_any_other(side):
+def test_small_pasted_masks_are_ordinary_arrays(side):
     boxes = np.array([[3, 4, 9, 12], [-2, side - 5, 4, side + 3]])
     pasted = paste_masks(np.ones((2, 28, 28), np.float32), boxes, (side, side))
     expected = np.zeros((side, side, 2), bool)
@@ -188,7 +188,7 @@ def test_what_is_pasted_into_little_of_an_image_is_an_array_like_any_other(side)
 
 
 @pytest.mark.skipif(not hasattr(mmap, "MADV_NOHUGEPAGE"), reason="Linux's")
-def test_masks_are_pasted_where_the_system_knows_no_large_pages(monkeypatch):
+def test_pasting_works_without_large_pages(monkeypatch):
     class Refusing(mmap.mmap):
         def madvise(self, *args):
             raise OSError(22, "Invalid argument")
@@ -201,7 +201,7 @@ def test_masks_are_pasted_where_the_system_knows_no_large_pages(monkeypatch):
 @pytest.mark.parametrize(
     ("method", "project"), [("padded_resize", "torchvision"), ("grid_sample", "detectron2")], ids=lambda x: x
 )
-def test_pasting_into_boxes_of_any_size_and_place_gives_the_bits_of(method, project):
+def test_pasting_is_bit_identical_to(method, project):
     """26 boxes: tiny, without area, inverted, larger than the image, and outside of it."""
     with np.load(Path(__file__).parent / "golden" / "torch" / "ops.npz") as data:
         masks, boxes, shape = data["paste_masks"], data["paste_boxes"][:, [1, 0, 3, 2]], data["paste_size"]
@@ -210,7 +210,7 @@ def test_pasting_into_boxes_of_any_size_and_place_gives_the_bits_of(method, proj
 
 
 @pytest.mark.parametrize("method", ["padded_resize", "grid_sample"])
-def test_a_box_that_is_not_a_number_or_infinite_gives_no_mask(method):
+def test_nan_and_infinite_boxes_give_no_mask(method):
     boxes = [[np.nan, 0, 5, 5], [0, 0, np.inf, 5], [0, 0, 5, 5]]
     masks = paste_masks(np.ones((3, 28, 28)), boxes, (10, 10), method=method)
     assert masks.any(axis=(0, 1)).tolist() == [False, False, True]

@@ -17,7 +17,7 @@ PARTS = {
 }
 
 
-def test_there_and_back():
+def test_meta_round_trip():
     meta = compose_image_meta(**PARTS)
     assert meta.shape == (12 + 4,) and meta.dtype == np.float64
     for name, value in parse_image_meta(meta[None]).items():
@@ -31,7 +31,7 @@ def test_no_images_and_no_classes():
     assert parse_image_meta(compose_image_meta(**PARTS))["window"].shape == (4,)  # one row without a batch
 
 
-def test_graph_twin_has_the_same_parts():
+def test_the_graph_form_has_the_same_parts():
     meta = np.stack([compose_image_meta(**PARTS), compose_image_meta(**{**PARTS, "image_id": 8})])
     parts, twin = parse_image_meta(meta), parse_image_meta_graph(meta.astype("float32"))
     assert list(parts) == list(twin)
@@ -40,12 +40,12 @@ def test_graph_twin_has_the_same_parts():
 
 
 @pytest.mark.parametrize("name", ["original_image_shape", "image_shape", "window"])
-def test_a_part_that_would_shift_the_others_is_refused(name):
+def test_parts_of_the_wrong_length_are_refused(name):
     with pytest.raises(ValueError, match=f"{name} is .* entries"):
         compose_image_meta(**{**PARTS, name: (60, 97)})
 
 
-def test_equal_to_the_reference(golden):
+def test_results_equal_the_reference(golden):
     data = golden("utils_golden.npz")
     meta = data["meta_out"]
     parts = parse_image_meta(np.stack([meta, meta]))

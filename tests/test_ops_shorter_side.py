@@ -18,12 +18,12 @@ SIZES = [
 
 
 @pytest.mark.parametrize(("size", "floor", "half_up"), SIZES)
-def test_sides_are_rounded_as_the_project_does(size, floor, half_up):
+def test_sides_are_rounded_as_in(size, floor, half_up):
     assert scaled_sides(size, 800, 1333, "floor")[0] == floor
     assert scaled_sides(size, 800, 1333, "half_up")[0] == half_up
 
 
-def test_sides_of_two_hundred_sizes_are_those_of_the_projects(shared):
+def test_two_hundred_sizes_match_torchvision_and_detectron2(shared):
     with open(shared / "golden-torch" / "sizes_800_1333.csv") as file:
         rows = [{key: int(value) for key, value in row.items()} for row in csv.DictReader(file)]
     assert len(rows) == 200
@@ -56,7 +56,7 @@ def test_a_gradient_keeps_its_place_when_enlarged(resampling):
     np.testing.assert_allclose(fitted[40], expected, atol=0.01)
 
 
-def test_one_pixel_is_enough():
+def test_an_image_of_one_pixel_is_resized():
     fitted, window, *_ = fit_shorter_side(np.ones((1, 1000, 3), np.uint8), 64, 128)
     assert window == (0, 0, 1, 128) and fitted.shape == (32, 128, 3)
 

@@ -29,7 +29,7 @@ def moved(before: dict, after: dict) -> list:
     return [path for path in before if not np.array_equal(before[path], after[path])]
 
 
-def test_gradients_are_added_up_over_so_many_steps(tmp_path):
+def test_gradients_are_accumulated(tmp_path):
     model = training_model(tmp_path)
     batch = make_batch(model.config, TWO_IMAGES)
     model.compile(keras.optimizers.SGD(0.01, gradient_accumulation_steps=3), run_eagerly=True)
@@ -44,7 +44,7 @@ def test_gradients_are_added_up_over_so_many_steps(tmp_path):
     assert int(keras.ops.convert_to_numpy(model.optimizer.iterations)) == 1
 
 
-def test_the_average_weights_can_be_taken_over(tmp_path):
+def test_averaged_weights_can_be_used(tmp_path):
     """EMA: `use_ema=True`; after training the average replaces the weights, which `fit` does by itself."""
     model = training_model(tmp_path)
     batch = make_batch(model.config, TWO_IMAGES)
@@ -71,7 +71,7 @@ def test_the_average_weights_can_be_taken_over(tmp_path):
     ],
     ids=["AdamW", "Nesterov", "accumulation with EMA and clipping"],
 )
-def test_train_takes_an_optimizer(tmp_path, optimizer):
+def test_train_accepts_an_optimizer(tmp_path, optimizer):
     model = training_model(tmp_path, STEPS_PER_EPOCH=2, VALIDATION_STEPS=1)
     before = weights_of(model)
     history = model.train(Squares(), None, learning_rate=0, epochs=1, layers="heads", optimizer=optimizer())
@@ -80,7 +80,7 @@ def test_train_takes_an_optimizer(tmp_path, optimizer):
     assert changed and all("mrcnn" in path or "fpn" in path or "rpn" in path for path in changed)
 
 
-def test_a_loss_scale_goes_with_an_optimizer_of_the_users(tmp_path):
+def test_a_loss_scale_works_with_a_custom_optimizer(tmp_path):
     model = training_model(tmp_path, COMPUTE_DTYPE="mixed_float16")
     model.compile(keras.optimizers.SGD(1e-3), run_eagerly=True)
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)

@@ -33,7 +33,7 @@ AVX2 = frozenset({"avx", "avx2", "fma"})
         (processor.parse_sysctl, "", None),
     ],
 )
-def test_flags_are_read_or_unknown(read, text, expected):
+def test_cpu_flags_are_read_or_unknown(read, text, expected):
     assert read(text) == expected
 
 
@@ -53,7 +53,7 @@ def test_the_latest_instructions_are_named(flags, expected):
 
 @pytest.mark.parametrize("flags", [AVX2, AVX2 | {"avx512f", "avx512_vnni"}])
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
-def test_16_bits_without_instructions_for_them_warn_with_what_they_cost(dtype, flags):
+def test_unsupported_16_bit_types_warn_about_their_cost(dtype, flags):
     with pytest.warns(UserWarning, match=rf"{dtype}.*{processor.describe(flags)}.*1\.6 times.*11 times"):
         warn_if_slow(dtype, flags, accelerator=False)
 
@@ -68,7 +68,7 @@ def test_16_bits_without_instructions_for_them_warn_with_what_they_cost(dtype, f
         ("mixed_float16", AVX2 | {"avx512_fp16"}, False),
     ],
 )
-def test_no_warning_where_nothing_is_known_to_be_slow(dtype, flags, accelerator):
+def test_unknown_processors_give_no_warning(dtype, flags, accelerator):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warn_if_slow(dtype, flags, accelerator)

@@ -75,7 +75,7 @@ def assert_same(found: dict, expected: dict) -> None:
         lambda r: {k: v for d in ({}, r) for k, v in d.items()},
     ],
 )
-def test_every_way_to_read_a_dict_gives_pasted_masks(convert):
+def test_every_dict_access_gives_pasted_masks(convert):
     assert_same(convert(make()), plain(make()))
 
 
@@ -96,7 +96,7 @@ def test_it_is_a_dict_with_four_keys():
         found["nothing"]
 
 
-def test_masks_that_were_read_stay_the_same_array():
+def test_masks_are_pasted_once():
     """A script that loops over r["masks"][:, :, i] must not paste all masks each time, and what it writes must stay."""
     found = make()
     assert found["masks"] is found["masks"] is found.masks is found.copy()["masks"]
@@ -108,7 +108,7 @@ def test_masks_that_were_read_stay_the_same_array():
     assert found[:1]["masks"].sum() == 2
 
 
-def test_keys_that_a_script_sets_stay_and_attributes_follow():
+def test_assigned_keys_are_kept_and_attributes_follow():
     found = make()
     found["masks"] = np.ones((20, 30, 3), bool)
     found["scores"] = np.array([0.1, 0.2, 0.3], np.float32)
@@ -120,7 +120,7 @@ def test_keys_that_a_script_sets_stay_and_attributes_follow():
     assert "masks" not in found and len(found) == 3
 
 
-def test_selecting_takes_the_rows_of_what_a_script_added():
+def test_selecting_also_selects_added_arrays():
     found = make()
     found["track"] = np.array([7, 8, 9])
     found["size"] = [20, 30, 3]
@@ -200,7 +200,7 @@ def test_attributes():
     ],
 )
 @pytest.mark.parametrize("form", ["soft", "rle", "dense"])
-def test_indexing_takes_rows_of_all(key, rows, form):
+def test_indexing_selects_rows_of_every_array(key, rows, form):
     found, expected = make(), plain(make())
     if form == "rle":
         found = Detections(*(expected[k] for k in KEYS[:3]), RleMasks(found.rle, found.image_shape), path="a.jpg")
@@ -215,7 +215,7 @@ def test_indexing_takes_rows_of_all(key, rows, form):
 
 
 @pytest.mark.parametrize("key", [3, -4, np.array([True, False]), [0, 5]])
-def test_a_row_that_is_not_there_is_an_index_error(key):
+def test_a_missing_row_is_an_index_error(key):
     with pytest.raises(IndexError):
         make()[key]
 
@@ -244,7 +244,7 @@ NO_MASKS = SoftMasks(np.zeros((0, 28, 28)), np.zeros((0, 4)), (6, 7), "resize")
 
 
 @pytest.mark.parametrize("masks", [np.zeros((6, 7, 0), bool), NO_MASKS, RleMasks([], (6, 7))])
-def test_nothing_found(masks):
+def test_results_without_objects(masks):
     found = Detections([], [], [], masks, class_names=NAMES)
     assert len(found) == 0 and not found
     assert found["masks"].shape == (6, 7, 0) and found["masks"].dtype == bool
@@ -285,7 +285,7 @@ def test_crops_of_run_lengths_with_runs_of_length_0_are_tight():
     assert region == (0, 0, 0, 0) and pixels.shape == (0, 0)
 
 
-def test_a_crop_of_the_full_height_joins_its_columns():
+def test_a_full_height_crop_joins_its_columns():
     dense = np.ones((3, 4, 1), bool)
     assert encode_crop(dense[..., 0], (0, 0), (3, 4)) == encode_masks(dense)[0]
     assert encode_crop(dense[:, 1:3, 0], (0, 1), (3, 4))["counts"] == b"363"
@@ -301,7 +301,7 @@ def test_run_lengths_of_another_size_or_damaged_ones_are_refused():
 
 
 # ---- COCO ------------------------------------------------------------------------------------------------------------
-def test_coco_results_and_back():
+def test_coco_results_round_trip():
     found = make()
     results = json.loads(json.dumps(found.to_coco(image_id=7)))
     assert [sorted(entry) for entry in results] == [["bbox", "category_id", "image_id", "score", "segmentation"]] * 3
@@ -348,7 +348,7 @@ def test_plot_without_pasting_draws_the_same_as_with_dense_masks():
     np.testing.assert_array_equal(found[:0].plot(image), image)
 
 
-def test_save_reads_the_photo_that_was_searched(tmp_path):
+def test_save_reads_the_detected_photo(tmp_path):
     image = np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)
     Image.fromarray(image).save(tmp_path / "a.png")
     found = make(path=tmp_path / "a.png")
@@ -365,7 +365,7 @@ def test_save_reads_the_photo_that_was_searched(tmp_path):
         (np.zeros((20, 30, 3), np.uint8), "out.gif", "out.gif: expected a name that ends with .png"),
     ],
 )
-def test_a_picture_that_cannot_be_made_is_refused(image, name, message, tmp_path):
+def test_an_impossible_picture_is_refused(image, name, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         make(path=None).save(tmp_path / name, image)
     assert not list(tmp_path.iterdir())
@@ -378,7 +378,7 @@ def test_a_frame_of_a_video_is_drawn_as_with_dense_masks():
 
 
 # ---- Large photos and evaluation -------------------------------------------------------------------------------------
-def test_nothing_pastes_all_masks_of_a_large_photo():
+def test_masks_of_a_large_photo_are_not_pasted_at_once():
     """The dense array of these 300 objects has 2.7 GB; with runs, crops and outlines it is never made."""
     rng, side, count = np.random.default_rng(0), 3000, 300
     corners = rng.integers(0, side - 40, (count, 2))
@@ -400,7 +400,7 @@ def test_nothing_pastes_all_masks_of_a_large_photo():
     assert len(pickle.dumps(found)) < 2e6
 
 
-def test_evaluation_takes_detections_and_dicts_alike():
+def test_evaluation_accepts_detections_and_dicts():
     found = make()
     ours, theirs = (detections_of(result, (20, 30), 3, "photo", area="mask") for result in (found, plain(found)))
     assert ours.rles == theirs.rles and ours.areas.tolist() == theirs.areas.tolist()
@@ -451,7 +451,7 @@ def by_class(found: Detections) -> dict[str, list]:
 
 @pytest.mark.parametrize("form", [lambda found: found, compact], ids=["dense", "rle"])
 @pytest.mark.parametrize("kind", ["coco", "coco polygons", "labelme", "yolo"])
-def test_files_that_are_opened_again_have_the_same_masks(kind, form, tmp_path):
+def test_saved_files_open_with_the_same_masks(kind, form, tmp_path):
     found = form(hard_cases())
     Image.fromarray(np.zeros((*found.image_shape, 3), np.uint8)).save(tmp_path / "a.png")
     if kind == "labelme":

@@ -92,7 +92,7 @@ class Fail(keras.callbacks.Callback):
         ("on_epoch_end", 2, 1, 2),
     ],
 )
-def test_an_interrupted_training_ends_as_one_that_was_not(method, call, epoch, step, whole, tmp_path):
+def test_resumed_training_equals_uninterrupted_training(method, call, epoch, step, whole, tmp_path):
     """Weights, optimizer, schedule, callbacks, losses.csv and TensorBoard."""
     expected, run = whole
     if method is None:
@@ -145,7 +145,7 @@ def test_signals_save_between_two_steps(number, error, method, tmp_path, default
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
 
 
-def test_averaged_weights_go_on_inside_an_epoch(tmp_path):
+def test_averaged_weights_are_resumed_inside_an_epoch(tmp_path):
     """`fit` ends with the averages as weights, which must not happen between two parts of an epoch."""
     found = []
     for part in ("whole", "parts"):
@@ -164,7 +164,7 @@ def test_averaged_weights_go_on_inside_an_epoch(tmp_path):
 
 
 @pytest.mark.parametrize("settings", [{}, {"IMAGE_RESIZE_MODE": "pad64", "IMAGE_MIN_DIM": 64, "IMAGES_PER_GPU": 1}])
-def test_the_rest_of_an_epoch_has_the_batches_that_were_missing(settings, tmp_path):
+def test_a_resumed_epoch_runs_its_remaining_batches(settings, tmp_path):
     generator = DataGenerator(Squares(5), tiny_model("training", tmp_path, **settings).config, steps=4, seed=3)
     generator.epoch = 2
     rest = generator.rest_of_epoch(3)
@@ -173,7 +173,7 @@ def test_the_rest_of_an_epoch_has_the_batches_that_were_missing(settings, tmp_pa
         np.testing.assert_array_equal(array, generator[3][0][name])
 
 
-def test_another_rate_stays_and_other_layers_or_weights_get_a_new_optimizer(tmp_path):
+def test_a_new_learning_rate_is_kept_and_other_layers_reset_the_optimizer(tmp_path):
     """The state is used only with exactly the weights that it was saved with."""
     model = tiny_model("training", tmp_path, STEPS_PER_EPOCH=1)
     for epoch, (rate, layers, steps) in enumerate([(0.01, "fpn_p2", 1), (0.02, "fpn_p2", 2), (0.02, "fpn_p3", 1)], 1):
@@ -186,7 +186,7 @@ def test_another_rate_stays_and_other_layers_or_weights_get_a_new_optimizer(tmp_
 
 
 # ---- Callbacks and files ---------------------------------------------------------------------------------------------
-def test_the_state_of_callbacks_is_what_changed_since_training_began():
+def test_only_changed_callback_state_is_saved():
     class Counting(keras.callbacks.Callback):
         def __init__(self, patience):
             super().__init__()
@@ -206,7 +206,7 @@ def test_the_state_of_callbacks_is_what_changed_since_training_began():
     assert CallbackState(callbacks()).read()[0] == [["ReduceLROnPlateau", {}], ["EarlyStopping", {}]]
 
 
-def test_losses_csv_gets_a_column_for_a_value_that_comes_later(tmp_path):
+def test_losses_csv_gets_columns_for_new_values(tmp_path):
     log = LossesCsv(tmp_path / "run" / "losses.csv")
     log.on_epoch_end(0, {"loss": 1.5, "a": 2})
     log.on_epoch_end(1, {"loss": 1.25, "a": 3})
@@ -226,7 +226,7 @@ def test_losses_csv_gets_a_column_for_a_value_that_comes_later(tmp_path):
         ("best", "val_loss", [np.nan, 2, np.nan], [2, 3]),
     ],
 )
-def test_which_checkpoints_stay(keep, metric, values, stay, tmp_path):
+def test_checkpoints_are_pruned_as_configured(keep, metric, values, stay, tmp_path):
     kept = KeptCheckpoints(str(tmp_path / "{epoch:04d}.h5"), keep, metric)
     for epoch, value in enumerate(values, 1):
         (tmp_path / f"{epoch:04d}.h5").touch()
@@ -234,7 +234,7 @@ def test_which_checkpoints_stay(keep, metric, values, stay, tmp_path):
     assert sorted(int(path.stem) for path in tmp_path.iterdir()) == stay
 
 
-def test_wrong_wishes_for_checkpoints_are_refused(tmp_path):
+def test_invalid_checkpoint_settings_are_refused(tmp_path):
     with pytest.raises(ValueError, match='keep_checkpoints is 0; expected "all", "best"'):
         KeptCheckpoints("x", 0)
     with pytest.raises(ValueError, match="val_mask_ap.*expected one of loss.*EvaluateDataset"):
@@ -250,7 +250,7 @@ def dense():
     return model
 
 
-def test_a_state_file_holds_what_was_written_and_every_broken_byte_is_noticed(dense, tmp_path):
+def test_a_state_file_detects_every_corrupted_byte(dense, tmp_path):
     path = tmp_path / STATE_FILE
     arrays = {"optimizer/00000": np.arange(6.0).reshape(2, 3), "metrics/00000": np.float32(1.5)}
     write_state(path, dense, TrainState(4, 7, {"seed": 3, "inf": float("inf")}, arrays))
@@ -268,7 +268,7 @@ def test_a_state_file_holds_what_was_written_and_every_broken_byte_is_noticed(de
     assert not is_intact(tmp_path / "missing")
 
 
-def test_find_last_skips_broken_files_and_says_so(dense, tmp_path, caplog):
+def test_find_last_skips_broken_files_with_a_warning(dense, tmp_path, caplog):
     run = tmp_path / "tiny20260101T0000"
     for epoch in (1, 2, 3):
         weights.save_matterport_h5(dense, run / f"mask_rcnn_tiny_{epoch:04d}.h5")
@@ -296,7 +296,7 @@ def test_temporary_files_of_dead_processes_are_removed(tmp_path):
     assert len(list(tmp_path.iterdir())) == 3 and remove_orphans(tmp_path / "missing") == []
 
 
-def test_a_full_disk_gives_one_line_a_file_and_training_goes_on(tmp_path, caplog):
+def test_a_full_disk_is_logged_and_training_continues(tmp_path, caplog):
     """A limit on the size of files makes writing fail as a full disk does."""
     model = tiny_model("training", tmp_path, STEPS_PER_EPOCH=1, WEIGHT_DECAY=0.0)
     Path(model.log_dir).mkdir()
@@ -322,7 +322,7 @@ def test_a_full_disk_gives_one_line_a_file_and_training_goes_on(tmp_path, caplog
     assert (Path(model.log_dir) / "mask_rcnn_tiny_0003.h5").is_file()
 
 
-def test_weights_that_are_not_finite_are_not_written(tmp_path, caplog):
+def test_non_finite_weights_are_not_saved(tmp_path, caplog):
     model = tiny_model("training", tmp_path, STEPS_PER_EPOCH=1)
     model.train(Squares(), None, 0.01, 1, "fpn_p2")
     model.get_layer("fpn_p2").bias.assign(np.full(16, np.nan))
@@ -361,7 +361,7 @@ def assert_no_torso(folder: Path):
                 assert len(file.attrs["layer_names"])
 
 
-def test_a_process_killed_inside_the_writing_of_a_checkpoint_goes_on_exactly(whole, tmp_path):
+def test_a_process_killed_while_saving_resumes_exactly(whole, tmp_path):
     expected, run = whole
     states = set()
 
@@ -379,7 +379,7 @@ def test_a_process_killed_inside_the_writing_of_a_checkpoint_goes_on_exactly(who
 
 
 @pytest.mark.slow
-def test_30_kills_at_random_moments_leave_the_result_as_it_is(whole, tmp_path):
+def test_30_kills_at_random_moments_do_not_change_the_result(whole, tmp_path):
     """Each training is killed until it ends; in every second attempt, inside the writing of a file."""
     expected, run = whole
     rng, kills, training = np.random.default_rng(0), 0, 0

@@ -150,7 +150,7 @@ def random_case(seed=0, batch=2, count=12, channels=3):
 
 
 @pytest.mark.parametrize("mode", ["crop", "aligned"])
-def test_no_rois(crop, mode):
+def test_roi_align_without_rois(crop, mode):
     assert crop([SLOPE], np.zeros((1, 0, 4)), (7, 7), mode=mode, image_shape=[20, 20]).shape == (1, 0, 7, 7, 1)
 
 
@@ -184,7 +184,7 @@ def test_a_map_of_one_pixel(crop, mode):
     np.testing.assert_allclose(result, 4, rtol=1e-6)
 
 
-def test_a_box_that_is_not_a_number_does_not_pass_for_one(monkeypatch):
+def test_a_nan_box_is_not_read_as_a_box(monkeypatch):
     boxes, levels = ops.convert_to_tensor([[[0, np.nan, 1, 1], WHOLE]]), ops.convert_to_tensor([[2, 2]])
     if BACKEND == "tensorflow":
         import tensorflow as tf
@@ -217,7 +217,7 @@ def test_crop_samples_from_corner_to_corner(crop, box, shape, expected):
     np.testing.assert_allclose(crop([SLOPE], [box], shape)[0, 0, ..., 0], expected, atol=5e-5)
 
 
-def test_what_lies_outside_of_the_image_is_cut_off(crop):
+def test_regions_outside_the_image_are_clipped(crop):
     outside = [[-1, -0.5, 0.5, 0.5], [0.5, 0.5, 3, 1.25], [-1, -1, -0.5, -0.5]]
     inside = [[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1], PAD]
     np.testing.assert_array_equal(crop([SLOPE], outside, (3, 3)), crop([SLOPE], inside, (3, 3)))
@@ -260,7 +260,7 @@ def test_each_roi_reads_its_own_level_and_image(crop):
 
 
 @pytest.mark.parametrize("options", [{"mode": "nearest"}, {"mode": "aligned"}])
-def test_what_cannot_work_is_refused(options):
+def test_invalid_arguments_are_refused(options):
     with pytest.raises(ValueError, match=options["mode"]):
         roi_align([SLOPE], np.zeros((1, 1, 4)), np.full((1, 1), 2), (7, 7), **options)
 
@@ -272,14 +272,14 @@ def test_what_cannot_work_is_refused(options):
     ("mode", "samples", "shape"),
     [("crop", 1, (7, 7)), ("crop", 1, (1, 14)), ("aligned", 1, (7, 7)), ("aligned", 2, (3, 5)), ("aligned", 3, (1, 2))],
 )
-def test_it_equals_the_definition(crop, mode, samples, shape):
+def test_equals_the_definition(crop, mode, samples, shape):
     maps, boxes, levels = random_case()
     expected = by_definition(maps, boxes, levels, shape, mode, samples, [64, 96])
     result = crop(maps, boxes, shape, levels, mode, samples, np.array([[64, 96, 3]] * 2), xla=True)
     np.testing.assert_allclose(result, expected, atol=2e-5)
 
 
-def test_it_equals_the_reference(golden, crop):
+def test_equals_the_reference(golden, crop):
     data = golden("resnet50_inference.npz")
     maps = [data[f"layer0_fpn_p{i}"] for i in (2, 3, 4, 5)]  # every fourth channel
     boxes = data["rpn_rois0"][:, :20]
@@ -290,7 +290,7 @@ def test_it_equals_the_reference(golden, crop):
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="compares with a kernel of TensorFlow")
-def test_the_gather_body_gives_the_kernels_bits(monkeypatch):
+def test_the_gather_form_is_bit_identical_to_the_kernel(monkeypatch):
     import tensorflow as tf
 
     maps, boxes, _ = random_case(count=200)
@@ -332,7 +332,7 @@ def test_the_gradient_of_the_features_equals_finite_differences(all_bodies, mode
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="about a kernel of TensorFlow")
 @pytest.mark.parametrize("mode", ["crop", "aligned"])
-def test_tensorflow_issue_42033_rois_that_overlap_lose_no_gradient(all_bodies, mode):
+def test_tensorflow_issue_42033_overlapping_rois_keep_their_gradients(all_bodies, mode):
     """TensorFlow's gradient kernel adds RoIs up in several threads without a lock, and loses sums that way."""
     rng = np.random.default_rng(0)
     maps = [rng.normal(size=(1, size, size, 64)).astype("float32") for size in (16, 8, 4, 2)]
@@ -391,7 +391,7 @@ def torch_ops():
 
 
 @pytest.mark.parametrize(("aligned", "samples"), [(False, 2), (True, 0)], ids=["torchvision", "detectron2"])
-def test_rois_in_pixels_also_outside_inverted_and_tiny(all_bodies, torch_ops, aligned, samples):
+def test_pixel_rois_outside_inverted_and_tiny(all_bodies, torch_ops, aligned, samples):
     boxes = torch_ops["align_rois"][None][..., [1, 0, 3, 2]]
     features = torch_ops["align_features"].transpose(0, 2, 3, 1)
     levels = np.full(boxes.shape[:2], 2)
@@ -423,7 +423,7 @@ def test_the_gradient_with_adaptive_samples_is_the_adjoint(all_bodies, monkeypat
 
 
 @pytest.mark.parametrize(("rule", "project"), [("floor_after", "torchvision"), ("floor_before", "detectron2")])
-def test_levels_of_sides_on_the_borders(all_bodies, torch_ops, rule, project):
+def test_levels_at_the_size_boundaries(all_bodies, torch_ops, rule, project):
     boxes = torch_ops["level_boxes"][None][..., [1, 0, 3, 2]]
     found = all_bodies(lambda boxes: roi_levels(boxes, (1, 1), rule), boxes, xla=True)
     np.testing.assert_array_equal(found[0], torch_ops[f"level_{project}"])
@@ -459,7 +459,7 @@ class Align(keras.layers.Layer):
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_in_a_model_the_batch_and_the_size_of_the_maps_may_be_unknown(known):
+def test_batch_and_map_sizes_may_be_unknown(known):
     maps, boxes, _ = random_case()
     inputs = [keras.Input((12, 4)), *(keras.Input((*(x.shape[1:3] if known else (None, None)), 3)) for x in maps)]
     model = keras.Model(inputs, Align()(*inputs))
@@ -470,7 +470,7 @@ def test_in_a_model_the_batch_and_the_size_of_the_maps_may_be_unknown(known):
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="only JAX shares a batch between the devices of one process in one graph")
-def test_devices_that_share_a_batch_send_each_other_nothing():
+def test_sharded_roi_align_needs_no_communication():
     import jax
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -516,11 +516,11 @@ def test_the_level_follows_the_side_in_pixels(side, level):
 
 
 @pytest.mark.parametrize("box", [PAD, [0.5, 0.5, 0.5, 0.9], [0.9, 0.9, 0.1, 0.1], [0, 0, np.nan, 1]])
-def test_what_is_no_box_goes_to_the_first_level(box):
+def test_invalid_boxes_use_the_first_level(box):
     assert ops.convert_to_numpy(roi_levels(np.array([[box, WHOLE]], "float32"), [1024, 1024])).tolist() == [[2, 5]]
 
 
-def test_each_image_of_a_batch_has_its_shape():
+def test_levels_follow_the_shape_of_each_image():
     boxes = np.array([[[0, 0, 0.25, 0.25]]] * 3, "float32")
     shapes = np.array([[256, 256, 3], [1024, 768, 3], [2048, 2048, 3]])
     assert ops.convert_to_numpy(roi_levels(boxes, shapes)).tolist() == [[2], [4], [5]]
@@ -542,18 +542,18 @@ def cut(all_bodies):
     return run
 
 
-def test_a_mask_is_cut_for_each_roi(cut):
+def test_a_mask_is_cropped_for_each_roi(cut):
     result = cut(MASKS, [WHOLE, WHOLE, [0.5, 0.5, 1, 1]], [0, 1, 1], (3, 3))
     np.testing.assert_allclose(result[0], [[0, 1, 1]] * 3)
     np.testing.assert_allclose(result[1], [[0, 0, 0], [0, 0, 0], [0, 0, 1]])
     np.testing.assert_allclose(result[2], [[0, 0, 0], [0, 0, 0], [0, 0, 1]])
 
 
-def test_between_pixels_a_mask_is_a_share(cut):
+def test_masks_are_interpolated_between_pixels(cut):
     np.testing.assert_allclose(cut(MASKS, [[0, 0.375, 1, 0.375]], [0], (2, 1)), [[[0.5], [0.5]]])
 
 
-def test_outside_of_a_mini_mask_is_nothing(cut):
+def test_masks_are_zero_outside_the_mini_mask(cut):
     """A RoI that is larger than its object: the mini mask is the object's box, and there is no object beside it."""
     result = cut(np.ones((1, 1, 5, 5), bool), [[-1, -1, 2, 2], [0, 0, 2, 0.5]], [0, 0], (4, 4))
     np.testing.assert_array_equal(result[0], [[0, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]])
@@ -567,7 +567,7 @@ def test_the_last_row_of_a_mask_is_never_lost_to_rounding(cut, size):
     np.testing.assert_array_equal(result[:, -1, -1], np.ones(100))
 
 
-def test_no_rois_no_masks(cut):
+def test_mask_targets_without_rois(cut):
     assert cut(MASKS, np.zeros((0, 4)), np.zeros(0), (3, 3)).shape == (0, 3, 3)
 
 

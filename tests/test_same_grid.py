@@ -69,7 +69,7 @@ SCALES = [0.25, 0.41, 0.5, 0.8, 1.3, 2, 4, 8]
 
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("mode", ["square", "pad64", "crop"])
-def test_resizing(mode, scale):
+def test_resize_image_moves_masks_with_the_image(mode, scale):
     # At x8, the masks at the border of the image were off by 2.5 pixels.
     height, width = (120, 150) if scale <= 2 else (60, 75)
     pairs = []
@@ -111,7 +111,7 @@ class Scene(Blocks):
 @pytest.mark.parametrize(
     "options", [{}, {"augmentation": lambda image, masks: (image, masks)}], ids=["plain", "augmented"]
 )
-def test_load_image_gt(options):
+def test_load_image_gt_keeps_image_and_masks_aligned(options):
     config = TinyConfig()
     config.IMAGE_MIN_DIM = config.IMAGE_MAX_DIM = 256
     image, _, _, boxes, masks = load_image_gt(Scene(), config, 0, **options)
@@ -157,13 +157,13 @@ def imgaug_augmenters():
 
 
 @pytest.mark.parametrize("name", list(imgaug_augmenters()))
-def test_imgaug(name):
+def test_imgaug_keeps_image_and_masks_aligned(name):
     seeds, least = (3, 25) if name == "PiecewiseAffine" else (6, 40)  # it is slow
     assert_on_its_pixels(augmented(imgaug_augmenters()[name], range(seeds)), least)
 
 
 @pytest.mark.parametrize("name", ["RandomFlip", "RandomRotation", "RandomZoom", "RandomShear", "RandomPerspective"])
-def test_keras(name):
+def test_keras_layers_keep_image_and_masks_aligned(name):
     import keras
 
     arguments = {"RandomFlip": (), "RandomRotation": (0.06,), "RandomZoom": ((-0.2, 0.2),), "RandomShear": (0.1, 0.1),
@@ -185,7 +185,7 @@ ALBUMENTATIONS = {
 
 
 @pytest.mark.parametrize("name", ALBUMENTATIONS)
-def test_albumentations(name):
+def test_albumentations_keeps_image_and_masks_aligned(name):
     albumentations = pytest.importorskip("albumentations")
     transform = getattr(albumentations, name)(p=1, **ALBUMENTATIONS[name])
     assert_on_its_pixels(augmented(albumentations.Compose([transform]), range(6)), least=30)

@@ -68,7 +68,7 @@ def test_no_shape_is_hidden_beyond_recognition():
         assert (visible / whole >= dataset.MIN_VISIBLE).all()
 
 
-def test_an_image_depends_on_seed_and_number_alone(drawn):
+def test_an_image_depends_only_on_seed_and_number(drawn):
     again, other = shapes.shapes_dataset(10, seed=5), shapes.shapes_dataset(10, seed=6)
     for i in range(10):
         np.testing.assert_array_equal(drawn.load_image(i), again.load_image(i))
@@ -92,7 +92,7 @@ def test_classes_and_reference(drawn):
     del drawn.image_info[-1]
 
 
-def test_random_shape_and_draw_shape_work_alone():
+def test_random_shape_and_draw_shape_can_be_called_alone():
     dataset = shapes.ShapesDataset()
     name, color, (x, y, size) = dataset.random_shape(128, 128)
     assert name in shapes.SHAPES and len(color) == 3
@@ -112,7 +112,7 @@ def test_small_resnet_has_the_strides_that_the_pyramid_expects():
     assert [stage.shape[1] for stage in stages] == [64, 32, 16, 8, 4]
 
 
-def test_training_starts_with_a_picture_by_the_shipped_model(tmp_path, capsys):
+def test_training_starts_with_a_preview_by_the_shipped_model(tmp_path, capsys):
     picture = tmp_path / "new" / "preview.png"
     shapes.preview(picture)
     assert str(picture) in capsys.readouterr().out
@@ -157,7 +157,7 @@ def half_red(height=32, width=48) -> np.ndarray:
     return image
 
 
-def test_splash_of_a_photo(tmp_path):
+def test_color_splash_of_a_photo(tmp_path):
     photo = tmp_path / "photo.png"
     cv2.imwrite(str(photo), half_red()[..., ::-1])
     output = balloon.detect_and_color_splash(RedFinder(), image_path=photo, output=tmp_path / "splash.png")
@@ -166,7 +166,7 @@ def test_splash_of_a_photo(tmp_path):
     assert np.ptp(splash[:, 24:], axis=-1).max() == 0  # grey
 
 
-def test_splash_of_a_video(tmp_path):
+def test_color_splash_of_a_video(tmp_path):
     clip = tmp_path / "clip.avi"
     writer = cv2.VideoWriter(str(clip), cv2.VideoWriter_fourcc(*"MJPG"), 10, (48, 32))
     for _ in range(3):
@@ -181,7 +181,7 @@ def test_splash_of_a_video(tmp_path):
     assert np.ptp(frames[0][16, 40]) < 12
 
 
-def test_splash_needs_one_source(tmp_path):
+def test_color_splash_needs_exactly_one_source(tmp_path):
     with pytest.raises(ValueError, match="either image_path"):
         balloon.detect_and_color_splash(RedFinder())
     with pytest.raises(OSError, match="no.avi"):
@@ -199,24 +199,24 @@ def test_splash_needs_one_source(tmp_path):
         (["--download=no"], False),
     ],
 )
-def test_download_means_what_it_says(words, expected):
+def test_download_is_parsed_as_a_boolean(words, expected):
     args = coco.parse(["train", "--dataset", "x", "--model", "coco", *words])
     assert args.download is expected and args.weights == "coco"
 
 
-def test_download_refuses_other_words(capsys):
+def test_download_refuses_other_values(capsys):
     with pytest.raises(SystemExit):
         coco.parse(["train", "--dataset", "x", "--model", "coco", "--download", "maybe"])
     assert "'maybe'" in capsys.readouterr().err
 
 
-def test_coco_layout_knows_where_minival_has_its_photos():
+def test_coco_minival_photos_are_in_val2014():
     annotations, photos = coco.coco_layout("data", "minival", "2014")
     assert annotations == Path("data/annotations/instances_minival2014.json")
     assert photos == Path("data/val2014")
 
 
-def test_results_in_cocos_format():
+def test_results_are_written_in_coco_format():
     dataset = coco.CocoDataset()
     dataset.add_class("coco", 17, "cat")
     dataset.prepare()
@@ -228,7 +228,7 @@ def test_results_in_cocos_format():
     assert coco.build_coco_results(dataset, [42], None, None, None, None) == []
 
 
-def test_schedules():
+def test_training_stages_follow_the_batch_size():
     config = coco.CocoConfig()
     assert coco.matterport_stages(config) == [(40, "heads", 0.001), (120, "4+", 0.001), (160, "all", 0.0001)]
     config.IMAGES_PER_GPU = 16
@@ -237,7 +237,7 @@ def test_schedules():
     assert coco.paper_stages(config) == [(480, "all", 0.005), (640, "all", 0.0005)]
 
 
-def test_coco_photos(shared):
+def test_coco_val_photos_are_loaded(shared):
     dataset = coco.CocoDataset()
     truth = dataset.load_coco(shared / "data" / "coco_val", "val", "2017", return_coco=True)
     dataset.prepare()
@@ -245,7 +245,7 @@ def test_coco_photos(shared):
 
 
 # ---- Initial weights, and import paths of the samples ----------------------------------------------------------------
-def test_a_weight_file_that_is_not_there(tmp_path):
+def test_a_missing_weight_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"cocoo.*coco.*last"):
         common.find_weights("cocoo", "shapes", tmp_path)
     with pytest.raises(FileNotFoundError):
@@ -261,7 +261,7 @@ def test_a_weight_file_that_is_not_there(tmp_path):
         (["stem_conv"], None),
     ],
 )
-def test_the_backbone_is_told_by_the_weights(monkeypatch, layers, backbone):
+def test_the_backbone_is_detected_from_the_weights(monkeypatch, layers, backbone):
     monkeypatch.setattr(common.weights, "read_weights", lambda path: dict.fromkeys(layers, ()))
     assert common.backbone_of("x.h5") == backbone
 
@@ -285,6 +285,6 @@ def test_matterports_paths_lead_to_the_sample(monkeypatch, name, attribute):
 
 
 @pytest.mark.parametrize("sample", ["shapes", "balloon", "coco", "nucleus", "digits", "pedestrians"])
-def test_a_sample_opens_with_its_commands(sample):
+def test_a_sample_starts_with_its_commands(sample):
     text = (ROOT / "samples" / f"{sample}.py").read_text()
     assert re.search(rf"python samples/{sample}\.py train", text.split('"""')[1])

@@ -18,7 +18,7 @@ from samples.shapes import ShapesConfig
 
 
 # ---- Classes and settings --------------------------------------------------------------------------------------------
-def test_the_names_are_cocos(shared):
+def test_class_names_match_coco(shared):
     dataset = coco.CocoDataset()
     dataset.load_coco(shared / "data" / "coco_val", "val", 2017)
     dataset.prepare()
@@ -128,7 +128,7 @@ def test_auto_download_brings_photos_and_annotations_once(tmp_path, monkeypatch,
     assert not list(tmp_path.rglob("*.zip"))
 
 
-def test_an_archive_without_what_is_wanted(tmp_path, monkeypatch):
+def test_an_archive_without_the_needed_files_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(coco.weights, "download", lambda url, path: Path(path).write_bytes(archive_of("x")))
     with pytest.raises(FileNotFoundError, match="does not contain .*val2017"):
         coco.CocoDataset().auto_download(tmp_path, "val", "2017")
@@ -136,7 +136,7 @@ def test_an_archive_without_what_is_wanted(tmp_path, monkeypatch):
 
 # ---- The user's files ------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("words", [[], ["--dataset", "x", "--annotations", "y"]])
-def test_one_set_of_files(words, capsys):
+def test_either_dataset_or_annotations_is_needed(words, capsys):
     with pytest.raises(SystemExit):
         coco.parse(["evaluate", "--weights", "coco", *words])
     assert "either --dataset or --annotations" in capsys.readouterr().err

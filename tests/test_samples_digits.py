@@ -86,7 +86,7 @@ class Perfect:
         return [{"masks": np.dstack([masks, doubt]), "class_ids": np.append(class_ids, 1), "scores": scores}]
 
 
-def test_what_is_found_is_drawn_like_the_truth(m2nist, tmp_path):
+def test_detections_are_drawn_like_the_ground_truth(m2nist, tmp_path):
     dataset = digits.digits_dataset(m2nist, "test")
     path = digits.draw_maps(Perfect(dataset), dataset, dataset.image_ids[:2], tmp_path / "new" / "maps.png")
     picture = cv2.imread(str(path))
@@ -107,7 +107,7 @@ class TinyDigitsConfig(TinyConfig, digits.DigitsConfig):
     IMAGE_MIN_DIM = IMAGE_MAX_DIM = 128
 
 
-def test_a_small_run(m2nist, tmp_path, capsys, monkeypatch):
+def test_a_small_run_trains_and_detects(m2nist, tmp_path, capsys, monkeypatch):
     model = digits.MaskRCNN("training", TinyDigitsConfig(), str(tmp_path / "logs"))
     digits.train(model, m2nist, epochs=1)
     assert (Path(model.log_dir) / "mask_rcnn_digits_0001.h5").is_file()

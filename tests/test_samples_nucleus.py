@@ -22,21 +22,21 @@ def test_run_lengths_go_down_the_columns_from_pixel_1():
     np.testing.assert_array_equal(nucleus.rle_decode("2 1 4 3 9 1", (3, 3)), mask)
 
 
-def test_run_lengths_of_nothing_and_of_everything():
+def test_run_lengths_of_empty_and_full_masks():
     assert nucleus.rle_encode(np.zeros((3, 4), bool)) == ""
     assert not nucleus.rle_decode("", (3, 4)).any()
     assert nucleus.rle_encode(np.ones((3, 4))) == "1 12"
     assert nucleus.rle_decode("1 12", (3, 4)).all()
 
 
-def test_run_lengths_come_back():
+def test_run_lengths_round_trip():
     masks = np.random.default_rng(0).random((20, 17, 23)) < 0.5
     for mask in masks:
         np.testing.assert_array_equal(nucleus.rle_decode(nucleus.rle_encode(mask), mask.shape), mask)
 
 
 @pytest.mark.parametrize("rle", ["3", "0 2", "11 3"])
-def test_run_lengths_outside_of_the_image(rle):
+def test_run_lengths_outside_the_image(rle):
     with pytest.raises(ValueError, match=r"within 1\.\.12"):
         nucleus.rle_decode(rle, (3, 4))
 
@@ -98,7 +98,7 @@ def _write_image(folder, rng, with_masks):
     cv2.imwrite(str(folder / "images" / f"{folder.name}.png"), image)
 
 
-def test_subsets(bowl):
+def test_subsets_can_be_selected(bowl):
     sizes = {}
     for subset in ("train", "val", "stage1_train", "stage1_test"):
         dataset = nucleus.NucleusDataset()
@@ -173,7 +173,7 @@ class TinyNucleusConfig(TinyConfig, nucleus.SmallNucleusConfig):
     STAGES = ((1, "heads"),)
 
 
-def test_a_small_run(bowl, tmp_path, capsys):
+def test_a_small_run_trains_and_detects(bowl, tmp_path, capsys):
     model = MaskRCNN("training", TinyNucleusConfig(), str(tmp_path / "logs"))
     nucleus.train(model, bowl)
     assert (Path(model.log_dir) / "mask_rcnn_nucleus_0001.h5").is_file()

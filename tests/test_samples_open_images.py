@@ -180,7 +180,7 @@ def test_download_of_a_few_and_then_of_another_class(server, tmp_path):
     assert both.num_images == 3 and [int(both.load_mask(i)[1][0]) for i in range(3)] == [1, 1, 2]
 
 
-def test_download_goes_on_where_it_stopped(server, tmp_path):
+def test_an_interrupted_download_is_resumed(server, tmp_path):
     photo = sorted(path for path in server.files if path.startswith("/s3/train"))[1]
     content = server.files.pop(photo)
     with pytest.raises(ConnectionError, match=f"{photo}: the server answered 404"):
@@ -194,7 +194,7 @@ def test_download_goes_on_where_it_stopped(server, tmp_path):
     assert not [name for name in names_in(tmp_path / "data" / "train") if not name.endswith(".jpg")]
 
 
-def test_a_server_that_gives_no_pieces_and_an_archive_that_lacks_a_mask(server, tmp_path):
+def test_servers_without_ranges_and_archives_without_a_mask(server, tmp_path):
     server.pieces = False
     with pytest.raises(ConnectionError, match="train-masks-0.zip: the server does not support range requests"):
         open_images.download(tmp_path / "data", ["Pumpkin"])
@@ -216,13 +216,13 @@ def test_a_server_that_gives_no_pieces_and_an_archive_that_lacks_a_mask(server, 
         (["detect", "--weights", "last"], "--image"),
     ],
 )
-def test_each_command_says_what_it_needs(words, missing, capsys):
+def test_each_command_names_its_missing_options(words, missing, capsys):
     with pytest.raises(SystemExit):
         open_images.parse(words)
     assert f"{words[0]} needs {missing}" in capsys.readouterr().err
 
 
-def test_of_a_checkpoint_without_class_names_they_must_be_given(tmp_path):
+def test_a_checkpoint_without_class_names_needs_them_as_options(tmp_path):
     checkpoint = tmp_path / "mask_rcnn_open_images.h5"
     h5py.File(checkpoint, "w").close()
     with pytest.raises(ValueError, match="--classes"):
@@ -262,6 +262,6 @@ def load_if_whole(model, word, path) -> None:
         model.load_weights(path)
 
 
-def test_the_docstring_begins_with_the_commands():
+def test_the_docstring_starts_with_the_commands():
     for command in ("download", "train", "evaluate", "detect"):
         assert f"python samples/open_images.py {command} " in open_images.__doc__

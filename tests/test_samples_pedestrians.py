@@ -89,7 +89,7 @@ class TinyPedestriansConfig(TinyConfig, pedestrians.SmallPedestriansConfig):
     DETECTION_MIN_CONFIDENCE = 0.7
 
 
-def test_a_small_run(penn_fudan, tmp_path, capsys):
+def test_a_small_run_trains_and_detects(penn_fudan, tmp_path, capsys):
     model = MaskRCNN("training", TinyPedestriansConfig(), str(tmp_path / "logs"))
     pedestrians.train(model, penn_fudan, epochs=2)
     lines = capsys.readouterr().out.splitlines()

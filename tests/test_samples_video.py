@@ -45,7 +45,7 @@ def test_a_frame_without_objects():
     assert list(tracker.update([box(0, 0)], [1])) == [1]
 
 
-def test_numbers_stay_with_the_objects_in_whatever_order_they_come():
+def test_track_numbers_do_not_depend_on_the_order_of_objects():
     tracker = Tracker()
     assert list(tracker.update([box(0, 0), box(0, 40), box(40, 0)], [1, 1, 2])) == [1, 2, 3]
     assert list(tracker.update([box(40, 2), box(1, 1), box(2, 41)], [2, 1, 1])) == [3, 1, 2]
@@ -71,7 +71,7 @@ def test_the_sum_of_the_ious_counts_not_the_best_pair():
     assert list(tracker.update([box(0, 4), box(0, 8)], [1, 1])) == [1, 2]
 
 
-def test_an_object_keeps_its_number_over_missed_frames_and_no_longer():
+def test_an_object_keeps_its_number_over_a_few_missed_frames():
     for missed, number in ((3, 1), (4, 2)):
         tracker = Tracker(max_missed=3)
         tracker.update([box(0, 0)], [1])
@@ -80,7 +80,7 @@ def test_an_object_keeps_its_number_over_missed_frames_and_no_longer():
         assert list(tracker.update([box(0, 0)], [1])) == [number]
 
 
-def test_an_object_is_expected_where_its_motion_takes_it():
+def test_motion_predicts_the_position_of_an_object():
     tracker = Tracker()
     for x in (0, 5, 10, 15, 20):
         assert list(tracker.update([box(0, x)], [1])) == [1]
@@ -110,7 +110,7 @@ def found_of(boxes, shape, class_ids=None) -> dict:
     }
 
 
-def test_a_frame_without_detections_stays_as_it_is():
+def test_a_frame_without_detections_is_unchanged():
     frame = grey(90)
     drawn = draw_frame(frame, found_of([], frame.shape), [], ["BG", "cat"])
     np.testing.assert_array_equal(drawn, frame)
@@ -135,7 +135,7 @@ def test_a_frame_with_detections():
 
 # ---- Files that can be played ----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("ending", [".mp4", ".avi"])
-def test_what_is_written_can_be_read_back(tmp_path, ending):
+def test_written_videos_can_be_read_back(tmp_path, ending):
     path = tmp_path / "new" / f"out{ending}"
     with VideoFile(path, 12.5) as file:
         for i in range(7):
@@ -152,13 +152,13 @@ def test_what_is_written_can_be_read_back(tmp_path, ending):
     assert (again.count, again.rate, again.live) == (7, 12.5, False) and len(list(again.frames)) == 7
 
 
-def test_an_odd_side_becomes_even(tmp_path):
+def test_odd_sides_are_made_even(tmp_path):
     with VideoFile(tmp_path / "out.mp4", 10) as file:
         file.write(grey(100, 31, 47))
     assert read_all(tmp_path / "out.mp4")[0].shape == (1, 32, 48, 3)
 
 
-def test_a_video_that_fails_leaves_nothing_and_the_old_one_alone(tmp_path):
+def test_a_failed_video_keeps_the_old_file(tmp_path):
     path = tmp_path / "out.avi"
     path.write_text("old")
     with pytest.raises(RuntimeError, match="stop"), VideoFile(path, 10) as file:
@@ -172,21 +172,21 @@ def test_a_video_that_fails_leaves_nothing_and_the_old_one_alone(tmp_path):
     assert path.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
 
 
-def test_frames_that_get_lost_are_noticed(tmp_path, monkeypatch):
+def test_lost_frames_are_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr(frames._OpenCvEncoder, "write", lambda self, frame: None)
     with pytest.raises(OSError, match=r"out.avi: 1 frames were written as MJPG \(OpenCV\), and 0"):
         write_squares(tmp_path / "out.avi", count=1)
     assert not list(tmp_path.iterdir())
 
 
-def test_names_and_rates_that_cannot_be(tmp_path):
+def test_invalid_names_and_rates_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"out.gif: expected a name that ends in .mp4 or .avi"):
         VideoFile(tmp_path / "out.gif", 10)
     with pytest.raises(ValueError, match="the rate is 0"):
         VideoFile(tmp_path / "out.mp4", 0)
 
 
-def test_h264_where_there_is_an_ffmpeg(tmp_path):
+def test_h264_is_used_if_ffmpeg_is_available(tmp_path):
     if frames._ffmpeg_with_h264() is None:
         pytest.skip("no ffmpeg with libx264 here (pip install imageio-ffmpeg)")
     with VideoFile(tmp_path / "out.mp4", 30000 / 1001) as file:
@@ -210,7 +210,7 @@ def test_errors_of_ffmpeg_are_reported(tmp_path, monkeypatch):
 
 
 # ---- Sources ---------------------------------------------------------------------------------------------------------
-def test_a_folder_of_frames_in_their_order(tmp_path):
+def test_a_folder_of_frames_is_read_in_order(tmp_path):
     for i in (10, 9, 1):
         cv2.imwrite(str(tmp_path / f"frame{i}.png"), grey(i))
     (tmp_path / "notes.txt").touch()
@@ -227,7 +227,7 @@ def test_frames_of_several_sizes_are_named(tmp_path):
         list(read_video(tmp_path).frames)
 
 
-def test_sources_that_are_none(tmp_path, monkeypatch):
+def test_invalid_sources_are_refused(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="gone.mp4"):
         read_video(tmp_path / "gone.mp4")
     with pytest.raises(ValueError, match="holds no image"):
@@ -241,7 +241,7 @@ def test_sources_that_are_none(tmp_path, monkeypatch):
         read_video(3)
 
 
-def test_a_video_that_breaks_off_is_named(tmp_path):
+def test_a_truncated_video_is_named(tmp_path):
     path = tmp_path / "cut.avi"
     rng = np.random.default_rng(0)
     with VideoFile(path, 10) as file:
@@ -318,7 +318,7 @@ def test_each_object_keeps_its_color(tmp_path, misses):
     assert sorted(distance.argmin(axis=1)) == [0, 1]
 
 
-def test_a_limit_and_a_rate(tmp_path):
+def test_frames_and_rate_can_be_limited(tmp_path):
     write_squares(tmp_path / "clip.avi")
     options = {"limit": 3, "rate": 20, "progress": False}
     annotate_video(SquareFinder(), tmp_path / "clip.avi", tmp_path / "found.mp4", ["BG", "square"], **options)
@@ -326,7 +326,7 @@ def test_a_limit_and_a_rate(tmp_path):
     assert len(found) == 3 and rate == 20
 
 
-def test_progress_says_frames_per_second_and_what_was_written(tmp_path, capsys):
+def test_progress_shows_frames_per_second_and_the_output(tmp_path, capsys):
     write_squares(tmp_path / "clip.avi")
     annotate_video(SquareFinder(), tmp_path / "clip.avi", tmp_path / "found.avi", ["BG", "square"])
     said = capsys.readouterr()
@@ -334,7 +334,7 @@ def test_progress_says_frames_per_second_and_what_was_written(tmp_path, capsys):
     assert "found.avi: 9 frames of" in said.out and "MJPG" in said.out
 
 
-def test_a_camera_is_filmed_until_it_is_stopped_and_lasts_as_long_as_it_took(tmp_path, monkeypatch, capsys):
+def test_a_camera_is_recorded_in_real_time_until_stopped(tmp_path, monkeypatch, capsys):
     class Slow(SquareFinder):
         def _detect(self, image):
             clock.now += 0.1 * (self.seen > 0)  # of each frame but the first
@@ -355,7 +355,7 @@ def test_a_camera_is_filmed_until_it_is_stopped_and_lasts_as_long_as_it_took(tmp
     assert "Stopped after 6 frames" in capsys.readouterr().out
 
 
-def test_as_many_names_as_classes(tmp_path):
+def test_class_names_must_match_the_number_of_classes(tmp_path):
     with pytest.raises(ValueError, match="3 class names for a model of 2 classes"):
         annotate_video(SquareFinder(), "clip.avi", tmp_path / "found.avi", ["BG", "square", "circle"])
 
@@ -372,7 +372,7 @@ def test_as_many_names_as_classes(tmp_path):
         ("mask_rcnn_open_images_0002.h5", "open_images"),
     ],
 )
-def test_the_sample_is_told_by_the_weights_name(weights, sample):
+def test_the_sample_is_chosen_by_the_name_of_the_weights(weights, sample):
     assert video.sample_of(weights, "logs") == (sample, weights)
 
 
@@ -383,7 +383,7 @@ def test_weights_without_information_about_the_sample(tmp_path):
         video.sample_of("last", tmp_path)
 
 
-def test_last_is_the_newest_of_all_samples(tmp_path):
+def test_last_is_the_newest_run_of_all_samples(tmp_path):
     for age, name in ((20, "shapes"), (10, "balloon"), (30, "coco")):
         run = tmp_path / f"{name}20260101T0000"
         run.mkdir()
@@ -394,7 +394,7 @@ def test_last_is_the_newest_of_all_samples(tmp_path):
     assert sample == "balloon" and path.endswith("mask_rcnn_balloon_0001.h5")
 
 
-def test_classes_of_the_sample_of_the_run_or_as_given(tmp_path, monkeypatch):
+def test_classes_come_from_the_run_or_the_options(tmp_path, monkeypatch):
     monkeypatch.setattr(coco, "trained_model", lambda weights, logs: weights)
     path = tmp_path / "mask_rcnn_coco_0001.h5"
     h5py.File(path, "w").close()
@@ -410,7 +410,7 @@ def test_each_sample_opens_its_model(sample):
     assert callable(module.trained_model)
 
 
-def test_one_source(capsys):
+def test_exactly_one_source_is_needed(capsys):
     for words in ([], ["clip.mp4", "--webcam", "0"]):
         with pytest.raises(SystemExit):
             video.parse([*words, "--weights", "coco"])

@@ -186,7 +186,7 @@ def test_objects_can_be_chosen(client, query, names):
             assert [o["class_name"] for o in answer.json()["objects"]] == names
 
 
-def test_an_image_can_be_the_body_or_a_file_of_a_form(client):
+def test_an_image_can_be_the_body_or_a_form_file(client):
     data = image_file()
     by_body = client.post("/detect", content=data, headers={"content-type": "image/png"}).json()
     by_form = client.post("/detect", files={"image": ("photo.png", data, "image/png")}, data={"note": "x"}).json()
@@ -228,7 +228,7 @@ def test_a_wrong_parameter_is_named(client, query, reason):
         (b"\xff" * 20_000_001, {}, 413, "more than 20000000 bytes"),
     ],
 )
-def test_a_bad_image_gets_its_reason(client, body, headers, status, reason):
+def test_a_bad_image_gets_an_explanation(client, body, headers, status, reason):
     answer = client.post("/detect", content=body, headers=headers)
     assert answer.status_code == status
     assert re.search(reason, answer.json()["error"])
@@ -264,14 +264,14 @@ def test_an_image_of_too_many_bands_for_the_model_is_a_bad_request(served, tmp_p
     assert answer.status_code == 400 and "The image has 7 channels" in answer.json()["error"]
 
 
-def test_hostile_bodies_get_4xx_and_learn_nothing(client):
+def test_hostile_bodies_get_4xx_without_internal_details(client):
     for body, headers in hostile_bodies(90):
         answer = client.post("/detect", content=body, headers={k: v.encode("latin-1") for k, v in headers.items()})
         assert 400 <= answer.status_code < 500, (body[:60], headers, answer.text)
         assert not INTERNAL.search(answer.json()["error"]), answer.text
 
 
-def test_an_error_of_the_server_shows_no_traceback_and_no_path(client, stand_in):
+def test_server_errors_show_no_traceback_or_path(client, stand_in):
     stand_in.error = RuntimeError("/home/me/secret.py broke")
     answer = client.post("/detect", content=image_file())
     assert answer.status_code == 500
@@ -292,7 +292,7 @@ def test_unknown_paths_and_methods_get_json(client):
     assert client.get("/%2e%2e/pyproject.toml").status_code == 404
 
 
-def test_further_requests_are_told_to_wait(stand_in):
+def test_excess_requests_get_a_retry_after(stand_in):
     stand_in.go.clear()
     with client_of(stand_in, limits=Limits(max_requests=2)) as client, ThreadPoolExecutor(2) as pool:
         running = [pool.submit(client.post, "/detect", content=image_file()) for _ in range(2)]
@@ -306,7 +306,7 @@ def test_further_requests_are_told_to_wait(stand_in):
         assert client.post("/detect", content=image_file()).status_code == 200
 
 
-def test_many_large_photos_wait_for_memory_and_all_get_answers(stand_in):
+def test_large_photos_wait_for_memory_and_all_are_answered(stand_in):
     limits = Limits(max_pixels=64 * 64, max_decoded_pixels=64 * 64)  # one at a time
     with client_of(stand_in, limits=limits) as client, ThreadPoolExecutor(6) as pool:
         answers = list(pool.map(lambda _: client.post("/detect", content=image_file()), range(6)))
@@ -324,7 +324,7 @@ def test_a_request_without_a_result_in_time_gets_503(stand_in):
 
 
 # ---- Access ----------------------------------------------------------------------------------------------------------
-def test_a_token_is_asked_for(stand_in):
+def test_requests_need_the_token(stand_in):
     with client_of(stand_in, token="secret") as client:
         for path in ("/model", "/metrics", "/openapi.json"):
             assert client.get(path).status_code == 401
@@ -373,7 +373,7 @@ def test_the_command_refuses_before_it_loads_a_model():
 
 
 @pytest.mark.parametrize("change", [{"batch": 0}, {"seconds": float("nan")}, {"max_bytes": 1.5}, {"max_pixels": 10**9}])
-def test_a_limit_that_cannot_work_is_named(change):
+def test_an_invalid_limit_is_named(change):
     with pytest.raises(ValueError, match=next(iter(change))):
         Limits(**change)
 
@@ -403,7 +403,7 @@ def test_metrics_count_requests_batches_and_objects(client):
 
 # ---- The glass box ---------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("nms", ["class", "all"])
-def test_candidates_give_the_detections_of_any_threshold(served, model, nms, monkeypatch):
+def test_candidates_give_the_detections_at_any_threshold(served, model, nms, monkeypatch):
     """The sliders of the page: NMS over the candidates equals a run of the network with other thresholds."""
     image, config = photo(48, 64, seed=5), model.config
     monkeypatch.setattr(config, "DETECTION_NMS", nms)
@@ -427,7 +427,7 @@ def test_candidates_give_the_detections_of_any_threshold(served, model, nms, mon
         assert np.abs(np.array(corners)[:, ::-1] - found.rois[:, :2]).max() <= 1
 
 
-def test_the_steps_fit_together(served, model):
+def test_the_inspected_steps_are_consistent(served, model):
     steps = served.post("/inspect", content=image_file(photo(48, 64))).json()
     assert sum(level["anchors"] for level in steps["levels"]) == steps["anchors"]["total"] == len(model.anchors)
     first = steps["levels"][0]
@@ -445,7 +445,7 @@ def test_the_steps_fit_together(served, model):
     assert mask["mask_shape"] == [8, 8] and mask["segmentation"]["size"] == [48, 64]
 
 
-def test_a_model_with_its_own_graph_has_no_steps(client):
+def test_a_custom_graph_has_no_steps(client):
     answer = client.post("/inspect", content=image_file())
     assert answer.status_code == 400 and "build method of its own" in answer.json()["error"]
 
@@ -464,7 +464,7 @@ def test_the_page_names_no_other_host(client):
 
 
 # ---- A real server ---------------------------------------------------------------------------------------------------
-def test_a_server_that_stops_finishes_running_requests(stand_in):
+def test_a_stopping_server_finishes_running_requests(stand_in):
     stand_in.go.clear()
     with running(create_app(stand_in)) as (url, server), ThreadPoolExecutor(2) as pool:
         jobs = [pool.submit(httpx.post, f"{url}/detect", content=image_file(), timeout=20) for _ in range(2)]
@@ -487,7 +487,7 @@ def test_a_body_that_does_not_arrive_gets_408(stand_in):
         assert httpx.post(f"{url}/detect", content=image_file()).status_code == 200
 
 
-def test_a_client_that_leaves_frees_its_place(stand_in):
+def test_a_disconnected_client_frees_its_place(stand_in):
     with running(create_app(stand_in, limits=Limits(max_requests=1))) as (url, _):
         host, port = url.removeprefix("http://").split(":")
         for _ in range(3):

@@ -71,12 +71,12 @@ def test_cvat_gets_masks(settings):
     assert pixels.all() and found["points"][:2] == [2, 1]
 
 
-def test_cvat_gets_the_reason_of_a_refusal(settings):
+def test_cvat_gets_the_reason_of_an_error(settings):
     response = call_cvat({"image": base64.b64encode(b"%PDF-1.7").decode()})
     assert response["status_code"] == 400 and "not an image" in response["body"]
 
 
-def test_masks_with_holes_are_decoded_as_pycocotools_does():
+def test_masks_with_holes_are_decoded_like_pycocotools():
     from mrcnn.ops.rle import encode_masks
 
     mask = np.random.default_rng(0).random((37, 53)) > 0.6
@@ -142,10 +142,10 @@ def test_images_of_other_hosts_are_not_fetched(studio, backend):
 
 
 @pytest.mark.parametrize("text", ["<View/>", "no XML", "<View><Image name='a' value='$b'/></View>"])
-def test_an_interface_without_the_tags_is_named(studio, backend, text):
+def test_a_labeling_interface_without_tags_is_named(studio, backend, text):
     answer = backend.post("/predict", json={**tasks("/data/upload/1/a.png"), "label_config": text})
     assert answer.status_code == 400 and "label" in answer.json()["error"]
 
 
-def test_a_missing_image_is_an_error_of_the_gateway(studio, backend):
+def test_a_missing_image_is_a_gateway_error(studio, backend):
     assert backend.post("/predict", json=tasks("/data/upload/1/gone.png")).status_code == 502

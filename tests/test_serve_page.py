@@ -159,7 +159,7 @@ def test_a_click_on_an_object_selects_it(page):
     assert page.locator('#list [aria-pressed="true"]').count() == 0
 
 
-def test_sliders_give_what_detect_gives_without_another_request(page, model):
+def test_sliders_match_detect_without_another_request(page, model):
     drop(page)
     asked = []
     page.on("request", lambda sent: asked.append(sent.url))
@@ -182,7 +182,7 @@ def test_sliders_give_what_detect_gives_without_another_request(page, model):
     assert len(listed(page)) == 3
 
 
-def test_the_steps_can_be_walked_through(page):
+def test_the_steps_can_be_browsed(page):
     drop(page)
     page.click("#tab-steps")
     titles, pictures = [], []
@@ -208,7 +208,7 @@ def test_the_steps_can_be_walked_through(page):
     assert page.eval_on_selector("#canvas", "e => e.toDataURL()") != before
 
 
-def test_what_is_saved_equals_detect(page, model):
+def test_saved_results_equal_detect(page, model):
     drop(page)
     saved = json.loads(save(page, "#save-json"))
     found = model.detect([shapes_photo()])[0]
@@ -225,14 +225,14 @@ def test_what_is_saved_equals_detect(page, model):
     assert changed[found.masks.any(axis=2)].mean() > 0.9 > 0.1 > changed[~found.masks.any(axis=2)].mean()
 
 
-def test_a_bad_file_says_why(page):
+def test_a_bad_file_shows_the_reason(page):
     drop(page, b"%PDF-1.7", "report.pdf")
     assert "is PDF, not an image" in page.inner_text("#message")
     drop(page)
     assert page.is_hidden("#message")
 
 
-def test_a_tiff_which_browsers_do_not_show_is_shown(page):
+def test_a_tiff_is_shown(page):
     import io
 
     from PIL import Image
@@ -302,7 +302,7 @@ def contrast(*colors: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def test_a_phone_shows_all_without_scrolling_sideways(browser, address):
+def test_a_phone_needs_no_horizontal_scrolling(browser, address):
     phone = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "has_touch": True, "is_mobile": True}
     for page in open_page(browser, address, **phone):
         show(page, "serve_phone_empty")
@@ -318,7 +318,7 @@ def test_a_phone_shows_all_without_scrolling_sideways(browser, address):
         assert small == []
 
 
-def test_a_token_is_asked_for_once(browser, model):
+def test_the_token_is_asked_for_once(browser, model):
     app = create_app(model, token="secret")
     app.state.service.warm_up()
     with running(app) as (url, _):

@@ -162,7 +162,7 @@ OTHERWISE = {
 CASES = [(name, effect, *case) for effect, settings in NEW.items() for name, case in settings.items()]
 
 
-def test_every_setting_has_a_case_under_the_effect_that_it_declares():
+def test_every_setting_has_a_case_for_its_declared_effect():
     declared = {name: setting.effect for name, setting in Config.settings_table.items() if name not in OTHERWISE}
     assert {name: effect for name, effect, *_ in CASES} == declared
 
@@ -193,7 +193,7 @@ def test_a_change_takes_effect_or_is_refused(name, effect, value, result, infere
             inference.detect([photo()])
 
 
-def test_thresholds_that_change_trace_nothing_again(inference, restored):
+def test_changing_thresholds_does_not_retrace(inference, restored):
     predicted_by(inference), detections_of(inference)
     functions = inference.predict_function, inference.detector().predict_function
     for confidence, iou in ((0.1, 0.5), (0.9, 0.2), (None, 0.7)):
@@ -227,14 +227,14 @@ def test_detect_predict_and_run_graph_follow_one_threshold(inference, restored):
     assert not inference.run_graph([photo()], outputs)["found"].any()
 
 
-def test_the_mean_pixel_is_fixed_where_the_backbone_holds_it(tmp_path):
+def test_the_mean_pixel_is_fixed_if_it_is_part_of_the_backbone(tmp_path):
     model = tiny_model("inference", tmp_path, BACKBONE="mobilenet_v2")
     model.config.MEAN_PIXEL = [1, 2, 3]
     with pytest.raises(ValueError, match="MEAN_PIXEL was"):
         model.detect([photo()])
 
 
-def test_a_misplaced_loss_is_refused_and_copies_of_matterports_compile_are_not(trainer):
+def test_a_loss_passed_to_compile_is_refused(trainer):
     with pytest.raises(ValueError, match=r"compile got loss='mse'; .*LOSS_WEIGHTS"):
         trainer.compile(loss="mse")
     with pytest.raises(ValueError, match="loss_weights"):

@@ -34,7 +34,7 @@ class Panes(Dataset):
 
 
 @pytest.mark.parametrize(("mode", "mini"), [("pad64", True), ("none", False)])
-def test_batches_of_another_size_than_the_first_ones(mode, mini, tmp_path):
+def test_batches_of_a_different_size_than_the_first(mode, mini, tmp_path):
     settings = {"IMAGE_RESIZE_MODE": mode, "IMAGE_MIN_DIM": 64, "USE_MINI_MASK": mini, "IMAGES_PER_GPU": 1}
     steps = {"STEPS_PER_EPOCH": len(SIZES), "VALIDATION_STEPS": 3, "SEED": 3}
     model = kit.tiny_model("training", tmp_path, **settings, **steps)

@@ -106,12 +106,12 @@ def stages(*numbers):
         ("head", set()),
     ],
 )
-def test_which_layers_a_word_or_regex_selects(model, layers, expected):
+def test_layers_selected_by_name_or_regex(model, layers, expected):
     model.set_trainable(training.LAYER_REGEX.get(layers, layers), verbose=0)
     assert trainable_names(model) == expected
 
 
-def test_a_selection_does_not_depend_on_the_one_before(model):
+def test_a_selection_does_not_depend_on_the_previous_one(model):
     model.set_trainable("nothing", verbose=0)
     model.set_trainable(training.LAYER_REGEX["all"], verbose=0)
     assert trainable_names(model) == ALL_HEADS | stages(2, 3, 4, 5) | {"conv1"}
@@ -174,13 +174,13 @@ def changed_by_fit(model, batch, **compiling):
 
 
 @pytest.mark.parametrize("layers", ["heads", "all"])
-def test_issue_2780_frozen_batchnorm_is_really_frozen(model, batch, layers):
+def test_issue_2780_frozen_batchnorm_does_not_change(model, batch, layers):
     model.set_trainable(training.LAYER_REGEX[layers], verbose=0)
     changed = changed_by_fit(model, batch)
     assert changed and not any("bn" in path or "batch_norm" in path for path in changed)
 
 
-def test_without_set_trainable_batchnorm_is_frozen_as_well(tmp_path):
+def test_batchnorm_is_frozen_without_set_trainable(tmp_path):
     model = tiny_model("training", tmp_path)
     changed = changed_by_fit(model, make_batch(model.config, TWO_IMAGES))
     assert changed and not any(path.rsplit("/", 1)[1] in ("gamma", "beta", "moving_mean") for path in changed)
@@ -226,13 +226,13 @@ def weights_of_trainable(model):
     return [(w.path, numpy(w)) for w in model.trainable_variables]
 
 
-def test_a_loss_without_weight_counts_once(model):
+def test_a_loss_without_a_weight_has_weight_one(model):
     config = tiny_config(LOSS_WEIGHTS={"rpn_class_loss": 3.0})
     assert training.weighted_sum(dict(zip(LOSS_NAMES, range(1, 6))), config) == 3 + 2 + 3 + 4 + 5
 
 
 @pytest.mark.parametrize(("per_size", "expected"), [(True, 0.1 * (4.0 + 9.0)), (False, 0.1 * (4.0 * 6 + 9.0 * 2))])
-def test_weight_decay_by_hand_leaves_gamma_and_beta_alone(per_size, expected):
+def test_hand_computed_weight_decay_skips_gamma_and_beta(per_size, expected):
     network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2), keras.layers.BatchNormalization()])
     dense, norm = network.layers
     dense.set_weights([np.full((3, 2), 2.0), np.full(2, 3.0)])
@@ -253,7 +253,7 @@ def test_a_loss_of_weight_zero_trains_nothing(model, batch):
     assert {path.split("/")[0] for path in changed} == MASK_HEAD
 
 
-def test_logs_are_means_over_the_epoch_and_start_anew(model, batch):
+def test_logs_are_means_over_each_epoch(model, batch):
     other = make_batch(model.config, TWO_IMAGES[::-1], seed=5)
     model.compile(learning_rate=0.0, run_eagerly=True)
     alone = [model.evaluate(Batches(b), return_dict=True, verbose=0) for b in (batch, other)]
@@ -355,7 +355,7 @@ def test_a_learning_rate_schedule(model, batch):
         assert rate(model) == 0.25
 
 
-def test_gradients_are_clipped_by_their_norm_all_together(model, batch):
+def test_gradients_are_clipped_by_their_global_norm(model, batch):
     model.set_trainable(training.LAYER_REGEX["heads"], verbose=0)
     steps = {}
     for clip in (5.0, 0.01, None):
@@ -371,7 +371,7 @@ def test_gradients_are_clipped_by_their_norm_all_together(model, batch):
     assert steps[5.0] == pytest.approx(5e-3, rel=1e-3) and steps[0.01] == pytest.approx(1e-5, rel=1e-2)
 
 
-def test_no_clipping_norm_of_zero():
+def test_a_clipping_norm_of_zero_disables_clipping():
     assert training.default_optimizer(tiny_config(GRADIENT_CLIP_NORM=0)).global_clipnorm is None
 
 
@@ -398,14 +398,14 @@ def proposals_are_anchors(model):
 SECOND_STAGE = ("mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss")
 
 
-def test_stage_2_does_not_train_stage_1_through_its_boxes(without_gradient):
+def test_stage_2_box_losses_do_not_reach_stage_1(without_gradient):
     batch = proposals_are_anchors(without_gradient)
     rpn, head = loss_gradients(without_gradient, batch, SECOND_STAGE, ["rpn_bbox_pred", "mrcnn_bbox_fc"])
     assert not rpn.any() and head.any()
 
 
 @pytest.mark.parametrize(("name", "reaches"), [(n, n == "mrcnn_bbox_loss") for n in SECOND_STAGE])
-def test_with_the_gradient_let_through_the_box_loss_alone_reaches_the_rpn(with_gradient, name, reaches):
+def test_proposal_gradients_let_the_box_loss_reach_the_rpn(with_gradient, name, reaches):
     """As measured on the original (contract 1.7)."""
     batch = proposals_are_anchors(with_gradient)
     rpn, scores, p2 = loss_gradients(with_gradient, batch, [name], ["rpn_bbox_pred", "rpn_class_raw", "fpn_p2"])
@@ -427,7 +427,7 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
-def test_settings_train_and_detect(settings, tmp_path):
+def test_other_settings_train_and_detect(settings, tmp_path):
     model = tiny_model("training", tmp_path, **settings)
     history = fit(model, make_batch(model.config, TWO_IMAGES))
     assert np.isfinite(list(history.values())).all()
@@ -435,7 +435,7 @@ def test_settings_train_and_detect(settings, tmp_path):
     assert result["masks"].shape[:2] == (50, 60) and np.isfinite(result["scores"]).all()
 
 
-def test_filling_up_and_adding_the_truth_show_in_the_rois(tmp_path):
+def test_fill_and_ground_truth_settings_change_the_rois(tmp_path):
     settings = {"ADD_GT_TO_PROPOSALS": True, "FILL_ROIS_WITH_NEGATIVES": True, "POST_NMS_ROIS_TRAINING": 60}
     model = tiny_model("training", tmp_path, **settings)
     batch = make_batch(model.config, TWO_IMAGES)
@@ -449,7 +449,7 @@ def test_filling_up_and_adding_the_truth_show_in_the_rois(tmp_path):
             assert class_ids[i][same].tolist() == [class_id]
 
 
-def test_proposals_from_outside(tmp_path):
+def test_external_proposals_are_used(tmp_path):
     model = tiny_model("training", tmp_path, USE_RPN_ROIS=False)
     assert [x.name for x in model.inputs][-1] == "input_roi"
     batch = make_batch(model.config, TWO_IMAGES)
@@ -465,7 +465,7 @@ def test_proposals_from_outside(tmp_path):
     assert np.isfinite(list(history.values())).all() and history["mrcnn_bbox_loss"][0] > 0
 
 
-def test_inputs_may_come_as_a_list_in_the_contracts_order(model, batch):
+def test_inputs_may_be_a_list_in_matterports_order(model, batch):
     names = ["input_image", "input_image_meta", "input_rpn_match", "input_rpn_bbox", "input_gt_class_ids",
              "input_gt_boxes", "input_gt_masks"]  # fmt: skip
     assert [x.name for x in model.inputs] == names
@@ -488,7 +488,7 @@ def test_half_precision_stays_finite(tmp_path):
     assert np.isfinite(list(history.values())).all()
 
 
-def test_it_overfits_one_batch(tmp_path):
+def test_training_overfits_one_batch(tmp_path):
     model = tiny_model("training", tmp_path, ADD_GT_TO_PROPOSALS=True, FILL_ROIS_WITH_NEGATIVES=True, TRAIN_BN=None)
     batch = make_batch(model.config, TWO_IMAGES)
     history = fit(model, batch, epochs=40, run_eagerly=False, optimizer=keras.optimizers.Adam(1e-3))
@@ -497,7 +497,7 @@ def test_it_overfits_one_batch(tmp_path):
 
 
 # ---- The same again --------------------------------------------------------------------------------------------------
-def test_two_fits_from_one_seed_give_the_same_losses_and_trace_the_step_once_each(tmp_path, monkeypatch):
+def test_fits_with_one_seed_are_equal_and_trace_once(tmp_path, monkeypatch):
     histories, traced = [], []
     compute_loss = MaskRCNN.compute_loss
     monkeypatch.setattr(MaskRCNN, "compute_loss", lambda *args, **kw: traced.append(1) or compute_loss(*args, **kw))
@@ -509,7 +509,7 @@ def test_two_fits_from_one_seed_give_the_same_losses_and_trace_the_step_once_eac
     assert keras.backend.backend() != "tensorflow" or len(traced) == 2  # twice each: variables created in a trace
 
 
-def test_fit_takes_a_generators_batches_in_its_own_order(tmp_path, eagerly):
+def test_fit_keeps_the_order_of_the_generator(tmp_path, eagerly):
     """Keras would shuffle the batches of an epoch with random numbers that our seed does not control."""
     taken = []
 
@@ -524,7 +524,7 @@ def test_fit_takes_a_generators_batches_in_its_own_order(tmp_path, eagerly):
     assert taken[-6:] == list(range(6))
 
 
-def test_another_seed_samples_other_rois(tmp_path, eagerly):
+def test_a_different_seed_samples_different_rois(tmp_path, eagerly):
     rois = []
     for seed in (1, 1, 2):
         model = tiny_model("training", tmp_path, SEED=seed, TRAIN_ROIS_PER_IMAGE=4)
@@ -581,13 +581,13 @@ class StopAfterOne(keras.callbacks.Callback):
         self.model.stop_training = True
 
 
-def test_a_training_that_a_callback_stops_goes_on_where_it_stopped(tmp_path, eagerly):
+def test_training_stopped_by_a_callback_can_continue(tmp_path, eagerly):
     model = tiny_model("training", tmp_path, STEPS_PER_EPOCH=1)
     assert train(model, 5, custom_callbacks=[StopAfterOne()]).epoch == [0]
     assert model.epoch == 1
 
 
-def test_train_with_an_optimizer_schedule_and_without_validation(tmp_path, eagerly):
+def test_train_with_a_schedule_and_without_validation(tmp_path, eagerly):
     model = tiny_model("training", tmp_path, STEPS_PER_EPOCH=1, VALIDATION_STEPS=0)
     history = train(model, 1, val=Squares(1), optimizer=keras.optimizers.Adam(1e-4))
     assert isinstance(model.optimizer, keras.optimizers.Adam) and "val_loss" not in history.history
@@ -612,14 +612,14 @@ def test_a_model_for_inference_does_not_train(tmp_path):
         model.fit(Batches(make_batch(model.config, TWO_IMAGES)), verbose=0)
 
 
-def test_a_setting_that_became_wrong_is_refused_before_training(tmp_path):
+def test_a_setting_made_invalid_later_is_refused_before_training(tmp_path):
     model = tiny_model("training", tmp_path)
     model.config.STEPS_PER_EPOCH = 0
     with pytest.raises(ValueError, match="STEPS_PER_EPOCH is 0"):
         train(model, 1)
 
 
-def test_a_model_that_does_not_change_has_one_validation_loss(tmp_path, eagerly):
+def test_an_unchanged_model_has_a_constant_validation_loss(tmp_path, eagerly):
     """Other images and other RoIs were validated on in each epoch: 0.586, 1.200 and 0.316 at rate 0."""
     model = tiny_model("training", tmp_path, STEPS_PER_EPOCH=1, VALIDATION_STEPS=1, POST_NMS_ROIS_TRAINING=60)
     history = model.train(Squares(6), Squares(5), learning_rate=0.0, epochs=3, layers="all").history
@@ -641,7 +641,7 @@ def test_weights_that_keras_would_ignore_are_refused(model, batch, weights, sett
             model.train_on_batch(batch, **given)
 
 
-def test_training_that_is_done_says_so_in_one_line(tmp_path, eagerly, caplog):
+def test_finished_training_logs_one_line(tmp_path, eagerly, caplog):
     model = tiny_model("training", tmp_path)
     model.epoch = 5
     assert train(model, 5).history == {}
@@ -650,7 +650,7 @@ def test_training_that_is_done_says_so_in_one_line(tmp_path, eagerly, caplog):
 
 
 @pytest.mark.parametrize("restart", [False, True])
-def test_a_schedule_goes_on_in_the_next_train(tmp_path, eagerly, restart):
+def test_a_schedule_continues_in_the_next_train(tmp_path, eagerly, restart):
     model = tiny_model("training", tmp_path, STEPS_PER_EPOCH=2)
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([1, 3], [0.5, 0.25, 0.125])
     rates = []

@@ -72,7 +72,7 @@ def test_losses_of_all_heads_of_a_cascade_are_summed():
         np.testing.assert_allclose(numpy(three[name]), factor * numpy(one[name]), rtol=1e-6)
 
 
-def test_settings_of_training_follow_the_convention():
+def test_training_settings_follow_the_convention():
     expected = {
         "torchvision": (2000, 2000, 512, 0.25, True, True, 1 / 9, "samples"),
         "detectron2": (2000, 1000, 512, 0.25, True, True, 0.0, "samples"),
@@ -117,7 +117,7 @@ def odd_config(convention, **changes):
 @pytest.mark.parametrize(("convention", "height"), [("torchvision", 63), ("detectron2", 64)])
 @pytest.mark.parametrize("mini", [False, True])
 @pytest.mark.parametrize("augment", [False, True])
-def test_masks_fit_the_image_whatever_the_rounding(convention, height, mini, augment):
+def test_masks_and_boxes_end_at_the_rounded_window(convention, height, mini, augment):
     """161 x 200 at 64: torchvision rounds down to 63 rows."""
     flip = (lambda image, masks: (image[:, ::-1], masks[:, ::-1])) if augment else None
     config = odd_config(convention)

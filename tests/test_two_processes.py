@@ -16,7 +16,7 @@ if importlib.util.find_spec("jax") is None:
 
 
 @pytest.mark.slow
-def test_two_processes_end_as_one_process_with_the_whole_batch(tmp_path_factory):
+def test_two_processes_train_like_one_with_the_whole_batch(tmp_path_factory):
     folder = tmp_path_factory.getbasetemp() / "two_processes"
     first, second = in_two_processes(folder)
     assert first["devices"] == second["devices"] == 2

@@ -55,7 +55,7 @@ def python(code: str) -> str:
 
 
 @pytest.mark.parametrize("name", SIGNATURES)
-def test_signature_is_the_contracts(name):
+def test_signatures_match_the_contract(name):
     parameters = inspect.signature(getattr(utils, name)).parameters.values()
     assert ", ".join(str(p.replace(annotation=p.empty)) for p in parameters) == SIGNATURES[name]
 
@@ -72,7 +72,7 @@ def test_star_import_brings_the_names_and_the_modules():
     assert python(code) == ""
 
 
-def test_modules_that_scripts_use_without_importing_them_are_there():
+def test_modules_used_without_an_import_are_available():
     code = "import xml.etree\nfrom mrcnn import utils\nxml.etree.ElementTree.fromstring('<a/>')\n"
     code += "print(utils.skimage.io.imread.__name__, utils.skimage.transform.resize.__name__)"
     assert python(code) == "imread resize"
@@ -93,7 +93,7 @@ def test_sctypes_are_restored_only_where_missing():
     assert python(code) == "True"
 
 
-def test_crops_follow_pythons_random():
+def test_crops_use_pythons_random():
     image = np.zeros((90, 200, 3), np.uint8)
     crops = []
     for seed in (1, 1, 2):
@@ -102,7 +102,7 @@ def test_crops_follow_pythons_random():
     assert crops[0] == crops[1] != crops[2]
 
 
-def test_batch_slice_stacks_what_the_function_gives_for_each_image():
+def test_batch_slice_stacks_the_results_for_each_image():
     batch = np.arange(6, dtype="float32").reshape(2, 3)
     one = utils.batch_slice(batch, lambda x: x * 2, 2)
     np.testing.assert_array_equal(ops.convert_to_numpy(one), batch * 2)

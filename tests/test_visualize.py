@@ -91,7 +91,7 @@ def test_signature_is_matterports_with_keyword_only_additions(name):
     assert str(inspect.Signature(bare)) == f"({CONTRACT[name]})"
 
 
-def test_star_import_hands_on_what_scripts_rely_on():
+def test_star_import_brings_what_scripts_rely_on():
     names: dict = {}
     exec("from mrcnn.visualize import *", names)
     relied_on = {"np", "plt", "patches", "lines", "Polygon", "find_contours", "utils"}
@@ -100,7 +100,7 @@ def test_star_import_hands_on_what_scripts_rely_on():
 
 
 # ---- Colours ---------------------------------------------------------------------------------------------------------
-def test_random_colors():
+def test_random_colors_are_distinct():
     assert visualize.random_colors(0) == []
     assert sorted(visualize.random_colors(3)) == [(0, 0, 1), (0, 1, 0), (1, 0, 0)]
     assert sorted(visualize.random_colors(3, bright=False)) == [(0, 0, 0.7), (0, 0.7, 0), (0.7, 0, 0)]
@@ -127,7 +127,7 @@ def test_captions_stand_out_from_their_tag(background, color):
 
 
 @pytest.mark.parametrize("color", [(255, 0, 0), "no colour", (1, 0)])
-def test_what_is_no_colour_is_refused(color):
+def test_an_invalid_colour_is_refused(color):
     with pytest.raises(ValueError, match=r"expected red, green and blue in 0\.\.1"):
         visualize.apply_mask(np.zeros((2, 2, 3)), np.ones((2, 2)), color)
 
@@ -143,12 +143,12 @@ def test_apply_mask_blends_in_place(mask, dtype):
     np.testing.assert_array_equal(image, [[[100] * 3] * 2, [[100] * 3, blended]])
 
 
-def test_apply_mask_of_nothing_changes_nothing():
+def test_an_empty_mask_changes_nothing():
     image = np.full((4, 3, 3), 9, np.uint8)
     np.testing.assert_array_equal(visualize.apply_mask(image, np.zeros((4, 3), bool), RED), np.full((4, 3, 3), 9))
 
 
-def test_apply_mask_leaves_alpha_alone():
+def test_apply_mask_keeps_alpha():
     image = np.full((2, 2, 4), 100, np.uint8)
     assert (visualize.apply_mask(image, np.ones((2, 2)), RED, alpha=1)[0, 0] == [255, 0, 0, 100]).all()
 
@@ -161,14 +161,14 @@ def test_apply_mask_equals_the_whole_image_formula():
     np.testing.assert_array_equal(visualize.apply_mask(image, mask, (0.2, 0.4, 1), alpha=0.3), expected)
 
 
-def test_apply_mask_refuses_by_name():
+def test_apply_mask_names_invalid_arguments():
     with pytest.raises(ValueError, match=r"image has the shape \(4, 4\).*np\.dstack"):
         visualize.apply_mask(np.zeros((4, 4)), np.ones((4, 4)), RED)
     with pytest.raises(ValueError, match=r"mask has the shape \(3, 4, 1\); expected \[4, 4, N\]"):
         visualize.apply_mask(np.zeros((4, 4, 3)), np.ones((3, 4)), RED)
 
 
-def test_color_splash_keeps_colour_inside_only():
+def test_color_splash_keeps_colour_only_inside():
     image, _, masks, _ = two_squares()
     image[:] = (200, 100, 50)
     splash = visualize.color_splash(image, masks)
@@ -181,20 +181,20 @@ def test_color_splash_keeps_colour_inside_only():
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (4, 5, 1), (4, 5, 4), (4, 5, 12)])
-def test_color_splash_takes_grey_and_rgba(shape):
+def test_color_splash_accepts_grey_and_rgba(shape):
     image = np.full(shape, 80, np.uint8)
     assert (visualize.color_splash(image, np.ones((4, 5, 1))) == np.full((4, 5, 3), 80)).all()
 
 
 @pytest.mark.parametrize("shape", [(4,), (4, 5, 13), (0, 5, 3), (1, 4, 5, 3)])
-def test_what_is_no_image_is_refused(shape):
+def test_a_non_image_is_refused(shape):
     with pytest.raises(ValueError, match=r"image has shape"):
         visualize.color_splash(np.zeros(shape), np.zeros((4, 5, 0)))
 
 
 # ---- display_instances -----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("masks", [np.zeros((20, 20, 0)), np.zeros((0,)), None])
-def test_no_instances_is_said_and_the_image_shown(masks, capsys):
+def test_without_instances_the_image_is_shown_with_a_message(masks, capsys):
     ax = visualize.display_instances(two_squares()[0], np.zeros((0, 4)), masks, np.array([]), NAMES)
     assert "No instances to display" in capsys.readouterr().out
     assert (picture_of(ax) == 100).all()
@@ -261,7 +261,7 @@ def test_outline_of_a_mask_at_the_border_closes():
     assert outline.min(0).tolist() == [-0.5, -0.5] and outline.max(0).tolist() == [8.5, 5.5]
 
 
-def test_outlines_of_a_ring_and_of_nothing():
+def test_outlines_of_a_ring_and_of_an_empty_mask():
     ring = np.zeros((9, 9), bool)
     ring[1:8, 1:8] = True
     ring[3:6, 3:6] = False
@@ -270,7 +270,7 @@ def test_outlines_of_a_ring_and_of_nothing():
     assert figures.outlines(np.zeros((9, 9), bool), (0, 0, 0, 0)) == []
 
 
-def test_empty_mask_and_padded_box_are_left_out():
+def test_empty_masks_and_padded_boxes_are_skipped():
     image, boxes, masks, class_ids = two_squares()
     masks[..., 0] = False
     ax = visualize.display_instances(image, boxes, masks, class_ids, NAMES)
@@ -304,7 +304,7 @@ def test_contract_3_6_wrong_shapes_are_refused_by_name(change, message):
     assert not plt.get_fignums(), "refused before a figure is opened"
 
 
-def test_issue_858_colours_stay_from_call_to_call():
+def test_issue_858_colours_are_the_same_in_every_call():
     image, boxes, masks, class_ids = two_squares()
     first = visualize.display_instances(image, boxes, masks, class_ids, NAMES, colors="class")
     second = visualize.display_instances(image, boxes[::-1], masks[..., ::-1], class_ids[::-1], NAMES, colors="class")
@@ -325,7 +325,7 @@ def test_issue_134_figures_are_saved_whole_and_closed(tmp_path, shown):
     assert not plt.get_fignums() and not shown
 
 
-def test_a_save_that_fails_leaves_the_old_file(tmp_path):
+def test_a_failed_save_keeps_the_old_file(tmp_path):
     path = tmp_path / "picture.nonsense"
     path.write_text("old")
     with pytest.raises(ValueError, match="nonsense"):
@@ -333,12 +333,12 @@ def test_a_save_that_fails_leaves_the_old_file(tmp_path):
     assert path.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
 
 
-def test_save_without_an_ending_writes_png_under_that_very_name(tmp_path):
+def test_save_without_an_extension_writes_png_under_that_name(tmp_path):
     visualize.display_instances(*two_squares(), NAMES, save=str(tmp_path / "picture"))
     assert (tmp_path / "picture").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_shown_once_without_ax_and_never_with_one(shown):
+def test_figures_are_shown_only_without_ax(shown):
     image, boxes, masks, class_ids = two_squares()
     visualize.display_instances(image, boxes, masks, class_ids, NAMES)
     assert len(shown) == 1
@@ -348,7 +348,7 @@ def test_shown_once_without_ax_and_never_with_one(shown):
     assert len(shown) == 1
 
 
-def test_without_a_screen_nothing_waits_or_warns():
+def test_without_a_display_nothing_blocks_or_warns():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         visualize.display_instances(*two_squares(), NAMES)
@@ -377,13 +377,13 @@ def test_captions_of_equal_boxes_do_not_cover_each_other():
     assert np.allclose(shared_area, np.diag(np.diag(shared_area)), atol=1)
 
 
-def test_a_caption_wider_than_the_axes_starts_at_their_left_edge():
+def test_wide_captions_start_at_the_left_edge():
     tags, frame = tag_extents(visualize.display_instances(
         np.zeros((9, 9)), [[1, 5, 8, 8]], None, [1], ["BG", "x" * 300], ax=plt.subplots()[1]))  # fmt: skip
     assert abs(tags[0, 0] - frame[0]) < 1.5
 
 
-def test_dollar_signs_are_no_formula():
+def test_dollar_signs_are_not_parsed_as_math():
     ax = visualize.display_instances(*two_squares(), ["BG", r"$\frac$", "$"])
     ax.figure.canvas.draw()
     assert texts(ax) == [r"$\frac$", "$"]
@@ -398,7 +398,7 @@ def test_contract_3_6_display_images_draws_no_extra_row():
     assert [a.get_visible() for a in axes[0].figure.axes] == [True] * 5 + [False] * 3
 
 
-def test_display_images_of_nothing(capsys):
+def test_display_images_without_images(capsys):
     assert len(visualize.display_images([])) == 0
     assert "No images to display" in capsys.readouterr().out
 
@@ -421,7 +421,7 @@ def test_display_images_on_given_axes(shown, tmp_path):
         visualize.display_images([np.zeros((2, 2)), np.zeros((2, 2, 13))])
 
 
-def test_long_titles_are_broken():
+def test_long_titles_are_wrapped():
     title = visualize.display_images([np.zeros((4, 4))], titles=["word " * 40])[0].get_title()
     assert max(map(len, title.split("\n"))) < 60
 
@@ -439,13 +439,13 @@ def test_top_masks_by_area():
     assert picture_of(axes[2]).sum() == 25 and picture_of(axes[3]).sum() == 0
 
 
-def test_top_masks_of_nothing():
+def test_top_masks_without_masks():
     axes = visualize.display_top_masks(np.zeros((5, 5, 3)), np.zeros((5, 5, 0)), [], NAMES)
     assert [a.get_title() for a in axes] == ["H x W=5x5", "-", "-", "-", "-"]
 
 
 # ---- display_differences ---------------------------------------------------------------------------------------------
-def test_differences_keep_each_caption_with_its_box_when_scores_are_unsorted():
+def test_differences_with_unsorted_scores_caption_the_right_box():
     image, boxes, masks, class_ids = two_squares()
     shifted = np.roll(masks, 1, axis=0)  # cat: 20 of 30 pixels shared; dog: 40 of 56
     shifted[0, :, 0] = False
@@ -459,7 +459,7 @@ def test_differences_keep_each_caption_with_its_box_when_scores_are_unsorted():
     assert [r.get_bbox().y0 for r in of_kind(ax, Rectangle)[2:]] == [9, 1]
 
 
-def test_differences_drop_padding_and_tell_the_nearest_iou():
+def test_differences_drop_padding_and_show_the_nearest_iou():
     image, boxes, masks, class_ids = two_squares()
     padded, padded_ids = np.vstack([boxes, np.zeros((3, 4))]), np.append(class_ids, [0, 0, 0])
     ax = visualize.display_differences(
@@ -468,7 +468,7 @@ def test_differences_drop_padding_and_tell_the_nearest_iou():
     assert len(of_kind(ax, Rectangle)) == 3
 
 
-def test_differences_tell_the_iou_with_the_match_not_the_largest():
+def test_differences_show_the_iou_with_the_match():
     image, boxes = np.zeros((10, 4, 3)), [[0, 0, 10, 4], [0, 0, 8, 4]]
     masks = np.ones((10, 4, 2), bool)
     masks[8:, :, 1] = False  # all of the image is a dog, 8 of its 10 rows a cat
@@ -476,7 +476,7 @@ def test_differences_tell_the_iou_with_the_match_not_the_largest():
     assert texts(ax) == ["0.90 / 0.80"]
 
 
-def test_differences_with_nothing_true_or_nothing_predicted(capsys):
+def test_differences_without_ground_truth_or_predictions(capsys):
     image, boxes, masks, class_ids = two_squares()
     none = (np.zeros((0, 4)), np.zeros(0), np.zeros((20, 20, 0)))
     ax = visualize.display_differences(image, *none, boxes, class_ids, [0.9, 0.8], masks, NAMES)
@@ -494,7 +494,7 @@ def test_differences_of_unequal_numbers_are_refused():
 
 
 # ---- draw_box, draw_boxes, draw_rois ---------------------------------------------------------------------------------
-def test_draw_box_by_hand():
+def test_hand_computed_draw_box():
     image = np.zeros((8, 8), int)
     assert visualize.draw_box(image, np.array([1, 1, 5, 5]), 1) is image
     assert image.tolist() == [
@@ -509,7 +509,7 @@ def test_draw_box_by_hand():
     ]
 
 
-def test_draw_box_beyond_the_image_does_not_wrap_round():
+def test_draw_box_beyond_the_image_does_not_wrap_around():
     image = visualize.draw_box(np.zeros((6, 6, 3), np.uint8), (-4, -4, 3, 30), [0, 0, 255])
     assert (image[3:5] == [0, 0, 255]).all()
     image[3:5] = 0
@@ -528,7 +528,7 @@ def test_draw_boxes_before_and_after():
     assert (picture_of(ax)[masks[..., 0]] != 100).any()
 
 
-def test_visibilities():
+def test_visibilities_set_colour_and_line_style():
     image, boxes, _, _ = two_squares()
     three = np.vstack([boxes, [[2, 2, 9, 9]]])
     ax = visualize.draw_boxes(image, three, visibilities=np.array([0, 1, 2]), colors=[RED] * 3)
@@ -538,7 +538,7 @@ def test_visibilities():
         visualize.draw_boxes(image, boxes, visibilities=[0, 3])
 
 
-def test_draw_boxes_refuses_by_name():
+def test_draw_boxes_names_invalid_arguments():
     image, boxes, masks, _ = two_squares()
     with pytest.raises(ValueError, match="boxes and refined_boxes are both None"):
         visualize.draw_boxes(image)
@@ -550,12 +550,12 @@ def test_draw_boxes_refuses_by_name():
         visualize.draw_boxes(image, boxes, colors="class")
 
 
-def test_draw_boxes_of_none_is_the_image():
+def test_draw_boxes_without_boxes_shows_the_image():
     ax = visualize.draw_boxes(np.zeros((5, 5)), boxes=[], masks=np.zeros((5, 5, 0)), captions=[])
     assert not ax.patches and (picture_of(ax) == 0).all()
 
 
-def test_draw_rois_counts_and_leaves_background_grey(capsys):
+def test_draw_rois_counts_rois_and_draws_background_grey(capsys):
     image, boxes, _, _ = two_squares()
     ax = visualize.draw_rois(image, boxes, boxes + 1, np.ones((2, 28, 28)), [0, 2], NAMES)
     said = " ".join(capsys.readouterr().out.split())
@@ -575,20 +575,20 @@ def test_draw_rois_shows_at_most_the_limit():
     assert len(of_kind(ax, Rectangle)) == len(texts(ax)) == 4
 
 
-def test_draw_rois_of_none(capsys):
+def test_draw_rois_without_rois(capsys):
     ax = visualize.draw_rois(np.zeros((9, 9, 3)), np.zeros((0, 4)), np.zeros((0, 4)), np.zeros((0, 28, 28)), [], NAMES)
     assert ax.get_title() == "0 ROIs"
     assert "Positive Ratio: 0.00" in capsys.readouterr().out
 
 
 # ---- Curves and grids ------------------------------------------------------------------------------------------------
-def test_precision_recall_curve():
+def test_precision_recall_curve_is_plotted():
     ax = visualize.plot_precision_recall(0.5, np.array([0, 1, 0.5, 0]), np.array([0, 0.5, 1, 1]))
     assert ax.get_title() == "Precision-Recall Curve. AP@50 = 0.500"
     assert ax.lines[0].get_xdata().tolist() == [0, 0.5, 1, 1] and ax.lines[0].get_ydata().tolist() == [0, 1, 0.5, 0]
 
 
-def test_overlaps_grid():
+def test_overlaps_grid_is_plotted():
     overlaps = np.array([[0.6, 0.0], [0.7, 0.2], [0.1, 0.9]])
     ax = visualize.plot_overlaps([1, 2, 0], [2, 1, 2, 0], [0.9, 0.8, 0.7, 0], overlaps, NAMES)
     assert texts(ax) == ["0.600\nwrong", "0.000", "0.700\nmatch", "0.200", "0.100", "0.900\nmatch"]
@@ -597,7 +597,7 @@ def test_overlaps_grid():
 
 
 @pytest.mark.parametrize("true, predicted", [([], [1]), ([1], []), ([], [])])
-def test_overlaps_of_nothing(true, predicted):
+def test_overlaps_without_boxes(true, predicted):
     ax = visualize.plot_overlaps(true, predicted, [0.5] * len(predicted), np.zeros((len(predicted), len(true))), NAMES)
     assert not texts(ax) and len(ax.get_yticks()) == len(predicted)
 
@@ -677,7 +677,7 @@ def balloons(shared):
     return image, masks, np.ones(masks.shape[-1], int)
 
 
-def test_every_picture_of_a_real_photo_is_saved(shared, tmp_path, capsys):
+def test_every_figure_of_a_real_photo_is_saved(shared, tmp_path, capsys):
     image, masks, class_ids = balloons(shared)
     boxes, names, count = utils.extract_bboxes(masks), ["BG", "balloon"], masks.shape[-1]
     moved, scores = np.roll(masks, 9, axis=1), np.linspace(0.5, 0.99, count)
@@ -707,7 +707,7 @@ STRANGE_NAMES = [r"$\frac$", r"$\unknown{x}$ 5$", "half \ud800 pair", "nul \x00 
 
 
 @pytest.mark.parametrize("name", STRANGE_NAMES)
-def test_no_text_from_data_breaks_a_picture(name, tmp_path):
+def test_text_from_data_cannot_break_a_figure(name, tmp_path):
     image, box, mask = np.zeros((24, 24, 3), np.uint8), np.array([[4, 4, 20, 20]]), np.ones((24, 24, 1), bool)
     names, one = ["BG", name], np.array([1])
     small = plt.figure(figsize=(2, 2)).subplots(1, 3)

@@ -114,7 +114,7 @@ def unchanged(model):
 
 
 # ---- Nothing there -----------------------------------------------------------------------------------------------
-def test_a_file_that_is_not_there_is_named_with_what_lies_beside_it(tmp_path, unchanged):
+def test_a_missing_file_is_named_with_its_neighbours(tmp_path, unchanged):
     with pytest.raises(FileNotFoundError, match=r"no file .*gone\.h5.*No weight file is in"):
         weights.load_weights_by_name(unchanged, tmp_path / "gone.h5")
     (tmp_path / "other.h5").write_bytes(b"")
@@ -135,14 +135,14 @@ def test_a_file_that_is_not_there_is_named_with_what_lies_beside_it(tmp_path, un
         (b"something else", "begins with b'something else', an HDF5 file with"),
     ],
 )
-def test_what_is_no_weight_file_is_told_by_its_first_bytes(tmp_path, unchanged, content, says):
+def test_other_files_are_recognised_by_their_first_bytes(tmp_path, unchanged, content, says):
     path = tmp_path / "mask_rcnn_coco.h5"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=says):
         weights.load_weights_by_name(unchanged, path)
 
 
-def test_files_without_weights(tmp_path, unchanged):
+def test_files_without_weights_are_refused(tmp_path, unchanged):
     h5py.File(tmp_path / "nothing.h5", "w").close()
     with pytest.raises(ValueError, match="no Keras weights.*At its top: nothing"):
         weights.read_weights(tmp_path / "nothing.h5")
@@ -158,7 +158,7 @@ def test_files_without_weights(tmp_path, unchanged):
         weights.read_weights(tmp_path / "torch.keras")
 
 
-def test_a_model_without_weights_can_not_be_loaded(tmp_path, trained):
+def test_loading_into_a_model_without_weights_is_refused(tmp_path, trained):
     weights.save_matterport_h5(trained, tmp_path / "a.h5")
     image = layers.Input((4, 4, 3))
     with pytest.raises(ValueError, match="has no weights yet"):
@@ -217,7 +217,7 @@ def test_keras_reads_what_we_write(tmp_path, trained, model):
     assert_equal_weights(model, trained)
 
 
-def test_a_compiled_and_trained_models_optimizer_is_passed_over(tmp_path, model):
+def test_the_optimizer_of_a_compiled_model_is_ignored(tmp_path, model):
     image = layers.Input((2,))
     small = keras.Model(image, layers.Dense(1, name="conv1")(layers.Dropout(0.5)(image)))
     small.compile("adam", "mse")
@@ -260,7 +260,7 @@ def test_a_stored_anchors_weight_is_reported_and_not_an_error(tmp_path, trained,
     assert_equal_weights(model, trained)
 
 
-def test_the_layers_of_rpn_model_meet_by_name_where_their_order_differs(tmp_path, trained, model):
+def test_rpn_model_layers_are_matched_by_name(tmp_path, trained, model):
     # Keras 2 wrote trainable arrays first: with rpn_conv_shared frozen, it came last.
     groups = matterport_groups(trained)
     groups["rpn_model"] = groups["rpn_model"][2:] + groups["rpn_model"][:2]
@@ -268,14 +268,14 @@ def test_the_layers_of_rpn_model_meet_by_name_where_their_order_differs(tmp_path
     assert_equal_weights(model, trained)
 
 
-def test_the_layers_of_rpn_model_meet_by_position_where_the_file_has_no_names_of_theirs(tmp_path, trained, model):
+def test_rpn_model_layers_without_names_are_matched_by_position(tmp_path, trained, model):
     groups = matterport_groups(trained)
     groups["rpn_model"] = [(f"weight_{i}", array) for i, (_, array) in enumerate(groups["rpn_model"])]
     weights.load_weights_by_name(model, matterport_file(tmp_path / "a.h5", groups))
     assert_equal_weights(model, trained)
 
 
-def test_an_array_too_much_or_too_few_in_rpn_model_is_said(tmp_path, trained, unchanged):
+def test_a_wrong_number_of_arrays_in_rpn_model_is_reported(tmp_path, trained, unchanged):
     groups = matterport_groups(trained)
     plain = [(f"weight_{i}", array) for i, (_, array) in enumerate(groups["rpn_model"])]
     path = matterport_file(tmp_path / "few.h5", groups | {"rpn_model": plain[:-1]})
@@ -335,7 +335,7 @@ def test_more_than_ten_arrays_of_a_layer_keep_their_order(tmp_path, name):
     assert [float(a[0]) for a in weights.read_weights(tmp_path / name)["many"]] == list(range(12))
 
 
-def test_names_too_long_for_one_attribute_are_cut_as_keras_cuts_them(tmp_path, trained, model, monkeypatch):
+def test_long_name_lists_are_split_as_keras_splits_them(tmp_path, trained, model, monkeypatch):
     monkeypatch.setattr(matterport_h5, "ATTRIBUTE_BYTES", 64)
     weights.save_matterport_h5(trained, tmp_path / "a.h5")
     with h5py.File(tmp_path / "a.h5") as file:
@@ -347,7 +347,7 @@ def test_names_too_long_for_one_attribute_are_cut_as_keras_cuts_them(tmp_path, t
     assert_equal_weights(model, trained)
 
 
-def test_bfloat16_goes_through_both_layouts(tmp_path):
+def test_bfloat16_survives_both_layouts(tmp_path):
     def build(seed):
         image = layers.Input((3,))
         model = keras.Model(image, layers.Dense(2, dtype="bfloat16", name="fc")(image))
@@ -390,7 +390,7 @@ def test_mobilenet_v2_of_keras_applications_loads_by_name(shared):
 
 
 # ---- What fits and what doesn't ----------------------------------------------------------------------------------
-def test_another_number_of_classes_is_refused_with_what_to_exclude(tmp_path, unchanged):
+def test_another_class_count_is_refused_with_what_to_exclude(tmp_path, unchanged):
     weights.save_matterport_h5(small_model(classes=81), tmp_path / "coco.h5")
     with pytest.raises(ValueError) as error:
         weights.load_weights_by_name(unchanged, tmp_path / "coco.h5")
@@ -400,7 +400,7 @@ def test_another_number_of_classes_is_refused_with_what_to_exclude(tmp_path, unc
     assert "NUM_CLASSES was 81 and is 3 here" in text and f"exclude={HEADS}" in text
 
 
-def test_the_usual_exclude_loads_the_rest(tmp_path, model):
+def test_the_usual_exclude_list_loads_the_rest(tmp_path, model):
     coco = small_model(classes=81)
     weights.save_matterport_h5(coco, tmp_path / "coco.h5")
     before = small_model()
@@ -426,7 +426,7 @@ def test_other_settings_are_named(tmp_path, unchanged, kwargs, says):
         weights.load_weights_by_name(unchanged, tmp_path / "a.h5")
 
 
-def test_exclude_takes_names_inside_rpn_model_and_ignores_names_of_no_layer(tmp_path, trained, model):
+def test_exclude_accepts_inner_layers_and_ignores_unknown_names(tmp_path, trained, model):
     weights.save_matterport_h5(trained, tmp_path / "a.h5")
     exclude = ["rpn_class_raw", "no_such_layer", "mrcnn_bbox"]
     report = weights.load_weights_by_name(model, tmp_path / "a.h5", exclude=exclude)
@@ -435,7 +435,7 @@ def test_exclude_takes_names_inside_rpn_model_and_ignores_names_of_no_layer(tmp_
     assert not np.array_equal(by_layer(model)["rpn_class_raw"][0], by_layer(trained)["rpn_class_raw"][0])
 
 
-def test_exclude_of_rpn_model_leaves_out_all_of_it(tmp_path, model):
+def test_excluding_rpn_model_excludes_its_layers(tmp_path, model):
     weights.save_matterport_h5(small_model(ratios=3), tmp_path / "a.h5")
     report = weights.load_weights_by_name(model, tmp_path / "a.h5", exclude="rpn_model")  # a lone name is a name
     assert [name.split("/")[0] for name in report.excluded] == ["rpn_model"] * 3
@@ -446,7 +446,7 @@ def test_exclude_none_is_matterports_default(tmp_path, trained, model):
     assert len(weights.load_weights_by_name(model, tmp_path / "a.h5", exclude=None).loaded) == 10
 
 
-def test_excluding_everything_is_said(tmp_path, trained, unchanged):
+def test_excluding_everything_gives_a_warning(tmp_path, trained, unchanged):
     weights.save_matterport_h5(trained, tmp_path / "a.h5")
     with pytest.raises(ValueError, match="`exclude` names every layer"):
         weights.load_weights_by_name(unchanged, tmp_path / "a.h5", exclude=[x.name for x in unchanged.layers])
@@ -461,7 +461,7 @@ def test_a_file_of_another_network_is_refused_by_names(tmp_path, unchanged):
             weights.load_weights_by_name(unchanged, tmp_path / name)
 
 
-def test_a_network_with_other_shapes_throughout_gets_no_endless_exclude_list(tmp_path):
+def test_a_different_network_gets_no_long_exclude_list(tmp_path):
     def build(width):
         x = image = layers.Input((4,))
         for i in range(30):
@@ -508,14 +508,14 @@ def test_skip_mismatch_leaves_layers_of_other_shapes_alone_and_reports_them(tmp_
             np.testing.assert_array_equal(a, b, err_msg=layer)
 
 
-def test_skip_mismatch_as_in_keras_takes_a_file_that_lacks_layers(tmp_path, trained):
+def test_skip_mismatch_accepts_a_file_without_some_layers(tmp_path, trained):
     weights.save_matterport_h5(trained, tmp_path / "a.h5")
     bigger = small_model(extra=True)
     report = weights.load_weights_by_name(bigger, tmp_path / "a.h5", require_all=True, skip_mismatch=True)
     assert report.missing == ["mrcnn_mask_extra"]
 
 
-def test_skip_mismatch_does_not_take_a_file_of_which_nothing_fits(tmp_path):
+def test_skip_mismatch_refuses_a_file_where_nothing_matches(tmp_path):
     def build(width):
         image = layers.Input((width,))
         return keras.Model(image, layers.Dense(width, name="fc")(image))
@@ -576,7 +576,7 @@ def test_a_truncated_file_is_refused(tmp_path, trained, unchanged, name, keep):
         weights.load_weights_by_name(unchanged, path)
 
 
-def test_the_bytes_that_came_and_those_that_should_are_said(tmp_path, trained):
+def test_a_truncated_file_error_names_both_sizes(tmp_path, trained):
     path = tmp_path / "a.h5"
     weights.save_matterport_h5(trained, path)
     size = path.stat().st_size
@@ -727,7 +727,7 @@ def test_names_are_matterports(tmp_path):
     assert weights.checkpoint_name("balloon") == "mask_rcnn_balloon_{epoch:04d}.h5"
 
 
-def test_find_last_says_what_it_looked_for(tmp_path):
+def test_find_last_names_what_it_looked_for(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"gone does not exist.*mask_rcnn_balloon_0001\.h5"):
         weights.find_last(tmp_path / "gone", "balloon")
     with pytest.raises(FileNotFoundError, match=r"no run of 'balloon'.*<yyyymmddThhmm>.*config\.NAME"):
@@ -744,7 +744,7 @@ def test_issue_886_find_last_counts_epochs_also_after_9999(tmp_path):
     assert weights.find_last(tmp_path, "Balloon") == str(tmp_path / run / "mask_rcnn_balloon_10000.h5")
 
 
-def test_issue_362_find_last_is_not_led_astray(tmp_path):
+def test_issue_362_find_last_ignores_other_files(tmp_path):
     wanted = "balloon20260101T0000/mask_rcnn_balloon_0003.h5"
     touch(
         tmp_path,
@@ -787,12 +787,12 @@ def test_parse_checkpoint(tmp_path, monkeypatch):
         "balloon20260101T0000/mask_rcnn_coco_0160.h5",
     ],
 )
-def test_issue_907_what_is_no_checkpoint_of_this_name_starts_at_epoch_0(path):
+def test_issue_907_other_files_start_at_epoch_0(path):
     assert weights.parse_checkpoint(path, "balloon") is None
 
 
 @pytest.mark.parametrize("damage", ["object of no size", "object beyond the end", "heap beyond the end"])
-def test_a_heap_of_names_in_which_hdf5_never_comes_to_an_end_is_named(tmp_path, damage):
+def test_hdf5_heaps_that_never_end_are_refused(tmp_path, damage):
     # One flipped bit of a file with names of variable length: HDF5 1.14 ran forever.
     with h5py.File(tmp_path / "w.h5", "w") as file:
         file.attrs["layer_names"] = ["conv1", "conv2"]

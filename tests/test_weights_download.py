@@ -107,7 +107,7 @@ def beside(path):
 
 
 # ---- As it should be ---------------------------------------------------------------------------------------------
-def test_a_file_comes_once_with_its_checksum_beside_it(server, path):
+def test_a_file_is_downloaded_once_with_its_checksum(server, path):
     assert weights.download(server.url, path, progress=False) == str(path)
     assert path.read_bytes() == server.content
     digest = hashlib.sha256(server.content).hexdigest()
@@ -134,7 +134,7 @@ def test_pretrained_keeps_files_in_the_cache(server, tmp_path, monkeypatch):
     assert len(server.requests) == 2
 
 
-def test_pretrained_takes_a_file_that_lies_in_weights(server, tmp_path, monkeypatch):
+def test_pretrained_uses_a_file_in_the_weights_folder(server, tmp_path, monkeypatch):
     monkeypatch.setitem(weights.PRETRAINED, "coco", server.url)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "weights").mkdir()
@@ -143,7 +143,7 @@ def test_pretrained_takes_a_file_that_lies_in_weights(server, tmp_path, monkeypa
     assert server.requests == []
 
 
-def test_the_words_and_their_releases():
+def test_pretrained_names_and_their_releases():
     assert list(weights.PRETRAINED) == ["coco", "balloon", "imagenet"]
     assert weights.PRETRAINED["coco"].endswith("/v2.0/mask_rcnn_coco.h5")
     assert weights.PRETRAINED["balloon"].endswith("/v2.1/mask_rcnn_balloon.h5")
@@ -165,7 +165,7 @@ def test_shapes_is_shipped_and_checked(monkeypatch, tmp_path):
         weights.pretrained("shapes")
 
 
-def test_a_model_begins_with_a_word(tmp_path):
+def test_a_model_starts_from_a_pretrained_name(tmp_path):
     from mrcnn.model import MaskRCNN
     from samples.shapes import ShapesConfig
 
@@ -175,13 +175,13 @@ def test_a_model_begins_with_a_word(tmp_path):
         np.testing.assert_array_equal(got, want)
 
 
-def test_an_unknown_word_lists_the_words(monkeypatch, tmp_path):
+def test_an_unknown_name_lists_the_known_ones(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match="'cocos'.*one of the words coco, balloon, imagenet, shapes"):
         weights.find_pretrained("cocos")
 
 
-def test_a_file_called_like_a_word_is_that_file(monkeypatch, tmp_path):
+def test_an_existing_file_takes_precedence_over_a_name(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "coco").touch()
     assert weights.find_pretrained("coco") == "coco"
@@ -189,14 +189,14 @@ def test_a_file_called_like_a_word_is_that_file(monkeypatch, tmp_path):
 
 
 # ---- Breaking off ------------------------------------------------------------------------------------------------
-def test_a_download_that_breaks_off_goes_on_from_there(server, path):
+def test_an_interrupted_download_continues(server, path):
     server.breaks_after = [50_000, 30_000]
     weights.download(server.url, path, progress=False)
     assert path.read_bytes() == server.content
     assert server.requests == [None, "bytes=50000-", "bytes=80000-"]
 
 
-def test_the_next_run_goes_on_where_the_last_one_broke_off(server, path):
+def test_the_next_run_continues_an_interrupted_download(server, path):
     server.breaks_after = [10_000, 0, 0, 0, 0]
     with pytest.raises(ConnectionError, match="broke off after 10,000 of 20.,... bytes, and so 5 times. Run again"):
         weights.download(server.url, path, progress=False)
@@ -206,13 +206,13 @@ def test_the_next_run_goes_on_where_the_last_one_broke_off(server, path):
     assert beside(path) == ["mask_rcnn_coco.h5", "mask_rcnn_coco.h5.sha256"]
 
 
-def test_a_server_that_can_not_go_on_starts_from_zero(server, path):
+def test_a_server_without_ranges_restarts_the_download(server, path):
     server.ranges, server.breaks_after = False, [50_000]
     weights.download(server.url, path, progress=False)
     assert path.read_bytes() == server.content and server.requests == [None, "bytes=50000-"]
 
 
-def test_parts_of_two_versions_are_not_put_together(server, path):
+def test_parts_of_two_versions_are_not_joined(server, path):
     server.breaks_after = [50_000, 0, 0, 0, 0]
     with pytest.raises(ConnectionError):
         weights.download(server.url, path, progress=False)
@@ -222,13 +222,13 @@ def test_parts_of_two_versions_are_not_put_together(server, path):
 
 
 @pytest.mark.parametrize("etag", [None, 'W/"weak"'])
-def test_without_a_mark_of_the_version_a_download_starts_from_zero(server, path, etag):
+def test_without_an_etag_a_download_restarts(server, path, etag):
     server.etag, server.breaks_after = etag, [50_000]
     weights.download(server.url, path, progress=False)
     assert server.requests == [None, None] and path.read_bytes() == server.content
 
 
-def test_a_part_longer_than_the_file_is_thrown_away(server, path):
+def test_a_part_longer_than_the_file_is_discarded(server, path):
     path.parent.mkdir()
     (path.parent / "mask_rcnn_coco.h5.part").write_bytes(bytes(999_999))
     (path.parent / "mask_rcnn_coco.h5.etag.part").write_text('"v1"')
@@ -236,7 +236,7 @@ def test_a_part_longer_than_the_file_is_thrown_away(server, path):
     assert path.read_bytes() == server.content and server.requests == ["bytes=999999-", None]
 
 
-def test_a_busy_server_is_asked_again_and_a_missing_file_is_not(server, path):
+def test_a_busy_server_is_retried_and_a_missing_file_is_not(server, path):
     server.status = [503, 429]
     weights.download(server.url, path, progress=False)
     assert len(server.requests) == 3
@@ -260,7 +260,7 @@ def test_offline_the_error_says_what_to_fetch_and_where_to_put_it(server, path):
 
 
 # ---- Lies --------------------------------------------------------------------------------------------------------
-def test_a_length_too_large_is_found_out(server, path):
+def test_a_length_header_that_is_too_large_is_detected(server, path):
     server.announced = 10_000_000
     server.etag = None
     with pytest.raises(ConnectionError, match="broke off after 20.,... of 10,000,000 bytes"):
@@ -287,7 +287,7 @@ def test_a_length_larger_than_any_weights_is_refused(server, path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", [".part", ".lock.part", ".etag.part"])
-def test_a_link_in_a_shared_folder_is_not_written_through(server, path, tmp_path, name):
+def test_symlinks_in_shared_folders_are_not_followed(server, path, tmp_path, name):
     """Somebody else's file behind a link of the name that a download writes to was overwritten."""
     secret = tmp_path / "secret.txt"
     secret.write_text("mine")
@@ -311,14 +311,14 @@ def test_a_garbage_checksum_file_is_named(server, path, content):
     assert len(record.read_text().split()[0]) == 64
 
 
-def test_a_failed_download_leaves_no_lock_and_no_version_behind(server, path):
+def test_a_failed_download_removes_its_lock_and_version(server, path):
     server.status = [404]
     with pytest.raises(ConnectionError):
         weights.download(server.url, path, progress=False)
     assert beside(path) == []
 
 
-def test_a_server_that_sends_a_byte_now_and_then_counts_as_broken_off(server, path, monkeypatch):
+def test_a_very_slow_server_counts_as_interrupted(server, path, monkeypatch):
     monkeypatch.setattr(downloads, "TIMEOUT_SECONDS", 0.2)
     monkeypatch.setattr(downloads, "LEAST_BYTES_PER_SECOND", 10**9)
     server.pause = 0.15
@@ -334,7 +334,7 @@ def test_the_first_digits_of_a_checksum_are_compared(server, path):
         weights.download(server.url, path, "00000000", progress=False)
 
 
-def test_a_length_too_small_is_found_out(server, path):
+def test_a_length_header_that_is_too_small_is_detected(server, path):
     server.announced = 5000
     with pytest.raises(ValueError, match="what came is not the file.*stops after 5,000 of"):
         weights.download(server.url, path, progress=False)
@@ -344,7 +344,7 @@ def test_a_length_too_small_is_found_out(server, path):
     assert path.read_bytes() == server.content
 
 
-def test_no_length_at_all_is_fine_unless_it_breaks_off(server, path):
+def test_a_missing_length_is_accepted_for_complete_downloads(server, path):
     server.announced = False
     weights.download(server.url, path, progress=False)
     assert path.read_bytes() == server.content
@@ -354,7 +354,7 @@ def test_no_length_at_all_is_fine_unless_it_breaks_off(server, path):
         weights.download(server.url, path, progress=False)
 
 
-def test_a_web_page_is_told_from_a_weight_file(server, path):
+def test_a_web_page_is_not_taken_for_a_weight_file(server, path):
     server.breaks_after = [10_000, 0, 0, 0, 0]
     with pytest.raises(ConnectionError):
         weights.download(server.url, path, progress=False)
@@ -371,7 +371,7 @@ def test_a_web_page_is_told_from_a_weight_file(server, path):
     assert path.read_bytes() == whole
 
 
-def test_a_web_page_does_not_cost_what_had_come_before(server, path):
+def test_a_web_page_does_not_destroy_a_partial_download(server, path):
     server.breaks_after = [10_000, 0, 0, 0, 0]
     with pytest.raises(ConnectionError):
         weights.download(server.url, path, progress=False)
@@ -421,7 +421,7 @@ def test_a_file_that_changed_since_its_first_use_is_refused(server, path):
     assert path.read_bytes() == server.content
 
 
-def test_a_file_put_there_by_hand_is_checked_before_its_checksum_is_recorded(server, path):
+def test_a_file_added_by_hand_is_checked_before_its_checksum_is_recorded(server, path):
     path.parent.mkdir()
     path.write_bytes(b"<html>Not found</html>")
     with pytest.raises(ValueError, match="web page"):
@@ -433,7 +433,7 @@ def test_a_file_put_there_by_hand_is_checked_before_its_checksum_is_recorded(ser
 
 
 # ---- Several at once ---------------------------------------------------------------------------------------------
-def test_threads_that_want_the_same_file_fetch_it_once(server, path):
+def test_concurrent_threads_download_a_file_once(server, path):
     threads = [threading.Thread(target=weights.download, args=(server.url, path, None, False)) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -443,7 +443,7 @@ def test_threads_that_want_the_same_file_fetch_it_once(server, path):
     assert beside(path) == ["mask_rcnn_coco.h5", "mask_rcnn_coco.h5.sha256"]
 
 
-def test_processes_that_want_the_same_file_fetch_it_once(server, path):
+def test_concurrent_processes_download_a_file_once(server, path):
     server.content = h5_bytes(20_000_000)
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=weights.download, args=(server.url, path, None, False)) for _ in range(2)]

@@ -57,7 +57,7 @@ def pieces_of(model: str):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_the_network_is_told_by_its_names_and_shapes(model):
+def test_the_network_is_recognised_by_names_and_shapes(model):
     _, network, _ = pieces_of(model)
     settings = network.settings()
     assert settings.pop("CONVENTION") == model.split("_")[0]
@@ -73,7 +73,7 @@ def test_the_network_is_told_by_its_names_and_shapes(model):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_every_tensor_has_one_place_and_every_place_its_tensor(model):
+def test_tensors_and_variables_match_one_to_one(model):
     module, network, pieces = pieces_of(model)
     sources = [piece.source for piece in pieces if piece.source]
     assert len(sources) == len(set(sources))
@@ -82,7 +82,7 @@ def test_every_tensor_has_one_place_and_every_place_its_tensor(model):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_there_and_back_is_bit_identical(model):
+def test_the_round_trip_is_bit_identical(model):
     _, _, pieces = pieces_of(model)
     state = small_state(model)
     arrays = {(found.piece.layer, found.piece.kind): found for found in to_layers(pieces, state)}
@@ -93,7 +93,7 @@ def test_there_and_back_is_bit_identical(model):
         np.testing.assert_array_equal(values, state[name], err_msg=name)
 
 
-def test_a_convolution_a_dense_layer_and_boxes_by_hand():
+def test_hand_computed_layer_conversions():
     """torchvision: [out, in, h, w], C, H, W flattened, and (class, dx dy dw dh)."""
     _, _, pieces = pieces_of("torchvision_v1")
     state = small_state("torchvision_v1")
@@ -110,7 +110,7 @@ def test_a_convolution_a_dense_layer_and_boxes_by_hand():
     np.testing.assert_array_equal(found["rpn_model/rpn_class_raw", "bias"], logits)
 
 
-def test_detectron2s_background_goes_first_and_gets_boxes_and_masks_of_zeros():
+def test_detectron2_background_goes_first_with_zero_boxes_and_masks():
     _, _, pieces = pieces_of("detectron2_R50-FPN")
     state = small_state("detectron2_R50-FPN")
     found = {(f.piece.layer, f.piece.kind): f.read() for f in to_layers(pieces, state) if f.tensor is not None}
@@ -127,7 +127,7 @@ def test_detectron2s_background_goes_first_and_gets_boxes_and_masks_of_zeros():
     assert found["conv1", "kernel"][2, 5, 0, 40] == stem[40, 2, 2, 5]
 
 
-def test_names_of_older_torchvision_are_the_same_network():
+def test_older_torchvision_names_are_accepted():
     renames = {f"roi_heads.mask_head.{i - 1}.0": f"roi_heads.mask_head.mask_fcn{i}" for i in range(1, 5)}
     renames |= {f"{block}_blocks.{i}.0": f"{block}_blocks.{i}" for i in range(4) for block in ("inner", "layer")}
     renames["rpn.head.conv.0.0"] = "rpn.head.conv"
@@ -142,7 +142,7 @@ def test_names_of_older_torchvision_are_the_same_network():
     assert [(p.layer, p.kind) for p in pieces] == [(p.layer, p.kind) for p in pieces_of("torchvision_v1")[2]]
 
 
-def test_groupnorm_heads_and_a_mask_for_all_classes():
+def test_groupnorm_heads_and_class_agnostic_masks():
     names = {}
     for name, tensor in shapes("detectron2_LSJ").items():
         if "running" in name and ("fpn" in name or "head" in name):
@@ -199,13 +199,13 @@ def with_shape(model, name, shape):
         (renamed("detectron2_R50-FPN", "roi_heads.box_predictor", "x"), "no roi_heads.box_predictor"),
     ],
 )  # fmt: skip
-def test_networks_that_can_not_be_built_are_named(names, says):
+def test_unsupported_networks_are_named(names, says):
     module = layouts.LAYOUTS[layouts.find_layout(names)]
     with pytest.raises(ValueError, match=says):
         module.network_of(names)
 
 
-def test_a_bias_that_they_have_not_moves_into_the_mean_of_batchnorm():
+def test_a_missing_bias_is_folded_into_the_batchnorm_mean():
     _, _, pieces = pieces_of("torchvision_v1")
     pieces = [piece for piece in pieces if piece.layer in ("conv1", "bn_conv1")]
     arrays = {"kernel": np.ones((7, 7, 3, 64), "float32")}

@@ -56,7 +56,7 @@ def model(path):
     return MaskRCNN.from_preset("torchvision", weights=path, **SMALL)
 
 
-def test_the_network_is_built_as_the_file_shows_it(model, state):
+def test_the_network_is_built_from_the_file(model, state):
     config = model.config
     assert (config.CONVENTION, config.NUM_CLASSES, config.FPN_CLASSIF_FC_LAYERS_SIZE) == ("torchvision", 3, 16)
     assert (config.BATCH_NORM_EPS, config.BACKBONE_STRIDE_IN, config.IMAGE_MIN_DIM) == (0.0, "3x3", 64)
@@ -65,7 +65,7 @@ def test_the_network_is_built_as_the_file_shows_it(model, state):
     np.testing.assert_array_equal(kernel, state["backbone.body.conv1.weight"].transpose(2, 3, 1, 0))
 
 
-def test_saved_in_torchvisions_layout_it_is_the_same_file(model, state, tmp_path):
+def test_saving_in_torchvision_layout_reproduces_the_file(model, state, tmp_path):
     model.save_weights(tmp_path / "back.pth", layout="torchvision")
     back = weights.read_state_dict(tmp_path / "back.pth")
     assert list(back) != [] and set(back) == set(state)
@@ -77,7 +77,7 @@ def test_saved_in_torchvisions_layout_it_is_the_same_file(model, state, tmp_path
         model.save_weights(tmp_path / "no.pth", layout="caffe")
 
 
-def test_each_load_can_write_what_went_where(model, path, tmp_path):
+def test_each_load_can_report_its_mapping(model, path, tmp_path):
     report = model.load_weights(path)
     assert report.missing == report.unused == []
     report.to_csv(tmp_path / "report.csv")
@@ -89,7 +89,7 @@ def test_each_load_can_write_what_went_where(model, path, tmp_path):
     assert rows["rpn.head.bbox_pred.bias"]["conversion"] == "xy to yx"
 
 
-def test_a_file_with_other_classes_names_the_setting_and_what_to_exclude(model, state, tmp_path):
+def test_a_class_mismatch_names_the_setting_and_what_to_exclude(model, state, tmp_path):
     other = dict(state)
     heads = ("roi_heads.box_predictor", "roi_heads.mask_predictor.mask")
     for name in [name for name in other if name.startswith(heads)]:
@@ -102,7 +102,7 @@ def test_a_file_with_other_classes_names_the_setting_and_what_to_exclude(model, 
     assert len(report.excluded) == 3
 
 
-def test_a_model_of_another_convention_is_refused_with_the_setting(path):
+def test_a_model_with_another_convention_is_refused(path):
     image = keras.Input((8, 8, 3))
     other = keras.Model(image, keras.layers.Conv2D(64, 7, name="conv1")(image))
     other.config = Config(NAME="plain", NUM_CLASSES=3)
@@ -110,7 +110,7 @@ def test_a_model_of_another_convention_is_refused_with_the_setting(path):
         weights.load_weights_by_name(other, path, skip_mismatch=True)
 
 
-def test_own_classes_leave_out_the_layers_of_the_classes(path):
+def test_custom_classes_skip_the_class_layers(path):
     model = MaskRCNN.from_preset("torchvision", "inference", classes=["cat"], weights=path, **SMALL)
     assert model.class_names == ["BG", "cat"] and model.config.NUM_CLASSES == 2
     assert model.get_layer("mrcnn_class_logits").get_weights()[0].shape == (FEATURES, 2)
@@ -147,12 +147,12 @@ def test_diverged_weights_warn(model, state, tmp_path):
         ("detectron2/mask_rcnn_R_50_FPN_3x", {}, "has weights of torchvision, which 'detectron2"),
     ],
 )
-def test_what_can_not_be_built_is_named(path, word, arguments, says):
+def test_unsupported_networks_are_named(path, word, arguments, says):
     with pytest.raises(ValueError, match=says):
         MaskRCNN.from_preset(word, weights=path, **arguments)
 
 
-def test_the_presets_are_settings_that_work_with_names_for_each_class():
+def test_presets_are_valid_settings_with_all_class_names():
     assert len(COCO_91) == 91 and len(COCO_80) == 81
     assert (COCO_91[90], COCO_91[12], COCO_80[80]) == ("toothbrush", "N/A 12", "toothbrush")
     for word, preset in PRESETS.items():
@@ -163,7 +163,7 @@ def test_the_presets_are_settings_that_work_with_names_for_each_class():
         assert digits in preset.url.rsplit("/", 1)[1], word
 
 
-def test_address_size_checksum_ap_and_licence_are_told_once_before_the_download(tmp_path, monkeypatch, caplog):
+def test_preset_facts_are_shown_once_before_the_download(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(downloads, "download", lambda url, path, checksum: Path(path).touch() or path)
     for word, preset in PRESETS.items():
         caplog.clear()
@@ -214,7 +214,7 @@ def test_verify_names_tensors_that_changed():
     assert verify.changed_tensors(before, dict(before)) == []
 
 
-def test_the_recorded_network_is_chosen_by_the_parts():
+def test_the_recorded_network_is_recognised_by_its_parts():
     for name, golden in GOLDEN.items():
         network = Network.of_config(Config(NAME="golden", **PRESETS[golden.preset].settings), name.split("_")[0])
         assert golden_of(network) == name

@@ -27,7 +27,7 @@ def expected():
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_every_container_holds_the_same_arrays(name, expected):
+def test_every_container_gives_the_same_arrays(name, expected):
     state = read_state_dict(CONTAINERS / name)
     assert set(state) == set(expected) - ({"empty"} if name.endswith(".pkl") else set())
     for key, array in state.items():
@@ -43,7 +43,7 @@ def test_a_written_checkpoint_reads_back_bit_for_bit(tmp_path, expected):
         assert array.dtype == expected[key].dtype and array.tobytes() == expected[key].tobytes(), key
 
 
-def test_the_writer_names_what_it_can_not_store(tmp_path):
+def test_the_writer_names_what_it_cannot_store(tmp_path):
     with pytest.raises(ValueError, match="fc has the dtype complex64; expected one of float32"):
         write_state_dict(tmp_path / "a.pth", {"fc": np.zeros(2, "complex64")})
     assert list(tmp_path.iterdir()) == []
@@ -71,13 +71,13 @@ ARRAY = np.arange(6, dtype="float32")
         ({"model": {"encoder.weight": ARRAY}}, "neither torchvision nor detectron2: encoder.weight"),
     ],
 )
-def test_what_holds_no_weights_of_ours_is_named(tmp_path, found, says):
+def test_files_without_model_weights_are_named(tmp_path, found, says):
     (tmp_path / "a.pkl").write_bytes(dumped(found))
     with pytest.raises(ValueError, match=rf"a\.pkl can't be read as weights: .*{says}"):
         read_weights(tmp_path / "a.pkl")
 
 
-def test_what_a_training_script_stores_beside_the_weights_is_passed_over(tmp_path):
+def test_other_contents_of_training_checkpoints_are_ignored(tmp_path):
     import argparse
     import collections
 
@@ -169,7 +169,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_a_hostile_file_is_refused_at_once_with_the_name_of_what_it_wants(tmp_path, case):
+def test_a_hostile_pickle_is_refused_by_the_name_it_imports(tmp_path, case):
     content, says = HOSTILE[case]
     (tmp_path / "model.pth").write_bytes(content)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -201,7 +201,7 @@ def test_a_safetensors_header_is_checked(tmp_path, dtype, shape, offsets, says):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_cut_or_flipped_file_gives_arrays_or_an_error_that_names_it(tmp_path, name):
+def test_damaged_files_give_arrays_or_an_error_naming_the_file(tmp_path, name):
     content = (CONTAINERS / name).read_bytes()
     rng = np.random.RandomState(0)
     path = tmp_path / name
@@ -216,7 +216,7 @@ def test_a_cut_or_flipped_file_gives_arrays_or_an_error_that_names_it(tmp_path, 
             assert str(error).startswith(str(path))
 
 
-def test_a_flipped_bit_in_the_numbers_of_a_torch_archive_is_found(tmp_path):
+def test_flipped_bits_in_a_torch_archive_are_detected(tmp_path):
     write_state_dict(tmp_path / "a.pth", {"fc.weight": np.ones(1000, "float32")})
     content = bytearray((tmp_path / "a.pth").read_bytes())
     content[content.index(np.ones(4, "float32").tobytes()) + 400] ^= 1

@@ -23,7 +23,7 @@ COUNT, LONG = 2_000, 100_000
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is limited as Linux does it")
 
 
-def test_broken_files_give_masks_or_an_error_that_names_the_file(request, tmp_path):
+def test_broken_files_give_masks_or_an_error_naming_the_file(request, tmp_path):
     long = request.config.getoption("--long")
     first, count = (COUNT, LONG) if long else (0, COUNT)
     failures, outcomes = fuzz_run.run(first, count, [*fuzz_cases.FORMATS, *fuzz_cases.WEIGHTS], tmp_path)
@@ -36,7 +36,7 @@ def test_broken_files_give_masks_or_an_error_that_names_the_file(request, tmp_pa
 
 
 @pytest.mark.parametrize("name", fuzz_cases.FORMATS)
-def test_what_changes_nothing_leaves_the_masks_as_they_are(tmp_path, name):
+def test_harmless_mutations_keep_the_masks(tmp_path, name):
     """Line ends of Windows, indented JSON with keys in another order, comments."""
     path = fuzz_cases.FORMATS[name](tmp_path)
     whole = masks_of(path)
@@ -80,7 +80,7 @@ def test_every_format_has_a_case():
     assert {modules.get(name, name) for name in fuzz_cases.FORMATS} >= set(formats.MODULES)
 
 
-def test_what_is_not_allowed_is_seen(tmp_path):
+def test_unexpected_errors_are_reported(tmp_path):
     def fails(read):
         return fuzz_run.attempt(read, tmp_path / "a.json", tmp_path)[1]
 
@@ -97,14 +97,14 @@ def test_what_is_not_allowed_is_seen(tmp_path):
     assert fails(lambda path: None) is None
 
 
-def test_the_limit_of_processor_time_ends_with_the_attempt(tmp_path):
+def test_cpu_limit_is_restored_after_an_attempt(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_CPU)
     fuzz_run.attempt(lambda path: None, tmp_path / "a.json", tmp_path)
     assert resource.getrlimit(resource.RLIMIT_CPU) == before
 
 
 @pytest.mark.parametrize("ending", [*STRUCTURED, ".zip", ".bin"])
-def test_mutations_are_the_same_for_the_same_number_and_change_most_files(tmp_path, ending):
+def test_mutations_are_reproducible_and_change_most_files(tmp_path, ending):
     text = {".json": '{"a": [1, 2]}', ".xml": "<annotation><a b='1'><name>c</name></a></annotation>"}.get(
         ending, "1,2\na: b\n"
     )

@@ -1,6 +1,7 @@
-"""The map of Mask R-CNN: image -> detections, and image and ground truth -> what the losses need.
+"""The network from end to end: image -> detections, and image and ground truth -> inputs of the losses.
 
-Read `build_stages`, `detection_graph` and `training_graph`: every line is a stage with a file of its own in `nn/`.
+Start with `build_stages`, `detection_graph` and `training_graph`. Each line is one stage, and each stage is one file in
+`nn/`.
 
 Shapes: B images of H x W pixels, A anchors, N proposals, T sampled RoIs, P those of them that can be positive,
 D detections, C classes (0 is background). Boxes are (y1, x1, y2, x2), normalized to the padded image.
@@ -39,13 +40,13 @@ INFERENCE_OUTPUTS = ("mrcnn_detection", "mrcnn_class", "mrcnn_bbox", "mrcnn_mask
 
 @dataclass
 class Stages:
-    """What training and detecting share: symbolic tensors, and the heads that both apply."""
+    """The part that training and detection share: symbolic tensors, and the heads, which both apply."""
 
     image: keras.KerasTensor  # [B, H, W, channels]
     meta: keras.KerasTensor  # [B, 12 + C]
     backbone: list  # C2..C5; C5 is None without a pyramid
-    pyramid: list  # P2..P5, whose features the heads see; [C4] without a pyramid
-    levels: list  # P2..P6, or [C4]: the RPN's
+    pyramid: list  # P2..P5, the input of the heads; [C4] without a pyramid
+    levels: list  # P2..P6, the input of the RPN; [C4] without a pyramid
     rpn: list  # logits [B, A, 2], probs [B, A, 2], deltas [B, A, 4]
     anchors: keras.KerasTensor  # [1, A, 4]
     class_head: ClassHead | CascadeHead
@@ -53,7 +54,7 @@ class Stages:
 
 
 def build_stages(config) -> Stages:
-    """Image -> pyramid -> what the RPN says of every anchor."""
+    """Image -> feature pyramid -> RPN outputs for every anchor."""
     image = keras.Input((None, None, config.IMAGE_CHANNEL_COUNT), name="input_image")
     meta = keras.Input((None,), name="input_image_meta", dtype="float32")
 
@@ -69,7 +70,7 @@ def build_stages(config) -> Stages:
         rules.sigmoid_objectness,
     )  # fmt: skip
     settings = config.anchor_settings()
-    del settings["level_shapes"]  # the layer sees the maps
+    del settings["level_shapes"]  # the layer reads them from its inputs
     anchors = Anchors(**settings, box_offset=rules.box_offset, name="anchors")
     return Stages(
         image,
@@ -119,7 +120,7 @@ def heads_of(config) -> tuple[ClassHead | CascadeHead, MaskHead]:
 
 
 def detection_graph(stages: Stages, config) -> tuple[list, list]:
-    """Detecting: inputs, and outputs in the order of `INFERENCE_OUTPUTS`."""
+    """The detection graph: inputs, and outputs in the order of `INFERENCE_OUTPUTS`."""
     rois, classes, boxes, detections = detections_of(stages, config)
     masks = stages.mask_head(DetectedBoxes()(detections), stages.meta, stages.pyramid)  # [B, D, 28, 28, C]
     _, probs, deltas = stages.rpn
@@ -127,7 +128,7 @@ def detection_graph(stages: Stages, config) -> tuple[list, list]:
 
 
 def detector_graph(stages: Stages, config) -> tuple[list, list]:
-    """What `detect` needs of it: detections [B, D, 6], and of the n that may be real the masks of their class alone."""
+    """The part that `detect` runs: detections [B, D, 6], and for the n rows in use, the mask of the detected class."""
     *_, detections = detections_of(stages, config)
     found = FilledRows()(detections)  # [B, n, 6]
     masks = stages.mask_head.of_class(DetectedBoxes()(found), found[..., 4], stages.meta, stages.pyramid)
@@ -143,7 +144,7 @@ def detections_of(stages: Stages, config) -> tuple:
 
 
 def proposals_of(stages: Stages, config, count: int, limit: int) -> keras.KerasTensor:
-    """The best boxes of the RPN, [B, count, 4], of the `limit` best before NMS."""
+    """The RPN's best boxes after NMS, [B, count, 4]; NMS sees the `limit` highest-scoring anchors."""
     logits, probs, deltas = stages.rpn
     rules = config.convention
     shared = {"pre_nms_limit": limit, "bbox_std_dev": config.RPN_BBOX_STD_DEV,
@@ -160,12 +161,12 @@ def proposals_of(stages: Stages, config, count: int, limit: int) -> keras.KerasT
 
 
 def anchors_per_location(config) -> int:
-    """Anchors in each cell of a level: those of its ratios, and without a pyramid of all scales."""
+    """Anchors per cell of a level: one per aspect ratio; without a pyramid, one per ratio and scale."""
     return len(config.RPN_ANCHOR_RATIOS) * (len(config.RPN_ANCHOR_SCALES) if config.BOX_HEAD == "c4" else 1)
 
 
 def training_graph(stages: Stages, config) -> tuple[list, dict]:
-    """Training: inputs, and all that the losses need (`training.compute_losses`) by name."""
+    """The training graph: inputs, and the tensors that `training.compute_losses` needs, by name."""
     gt_masks_size = config.MINI_MASK_SHAPE if config.USE_MINI_MASK else (None, None)
     match = keras.Input((None, 1), name="input_rpn_match", dtype="int32")
     rpn_bbox = keras.Input((None, 4), name="input_rpn_bbox", dtype="float32")
@@ -189,7 +190,7 @@ def training_graph(stages: Stages, config) -> tuple[list, dict]:
     )  # [B, T, ...]
 
     class_outputs = class_heads_in_training(stages, config, (rois, class_ids, bbox), [gt_class_ids, true_boxes])
-    # Only positives have a mask to learn, and they come first: the mask head needn't see the rest.
+    # Only positives have a mask to learn, and they come first, so the mask head can skip the rest.
     positive = FirstRows(targets.max_positives, name="positive_rois")(rois)  # [B, P, 4]
     pred_masks = stages.mask_head(positive, stages.meta, stages.pyramid)  # [B, P, 28, 28, C]
     return inputs, {
@@ -199,7 +200,7 @@ def training_graph(stages: Stages, config) -> tuple[list, dict]:
 
 
 def class_heads_in_training(stages: Stages, config, sampled: tuple, truth: list) -> dict:
-    """RoIs, targets and outputs of each class head by name. In a cascade, those of the further heads end in "_s2", ...
+    """RoIs, targets and outputs of each class head by name. In a cascade, later heads have the suffix "_s2", "_s3", ...
 
     Args:
         sampled: rois [B, T, 4], class_ids [B, T] and deltas [B, T, 4] of the first head.
@@ -243,7 +244,7 @@ def photo_graph(detector: keras.Model, config) -> tuple[keras.KerasTensor, dict]
 
 
 def molded_images(config) -> MoldedImages:
-    """The layer that subtracts the mean, and refuses images that `detect` would resize."""
+    """The layer that subtracts the mean; it refuses images that `detect` would resize."""
     fixed = config.IMAGE_RESIZE_MODE in ("square", "crop")
     return MoldedImages(
         config.MEAN_PIXEL, config.NUM_CLASSES, config.IMAGE_RANGE, config.IMAGE_SHAPE[:2] if fixed else None,
@@ -252,7 +253,7 @@ def molded_images(config) -> MoldedImages:
 
 
 def build_model(mode: str, config) -> keras.Model:
-    """The graph of a mode as a plain model with new weights."""
+    """The graph of one mode as a plain Keras model with new weights."""
     graph = training_graph if mode == "training" else detection_graph
     with computing_in(config.COMPUTE_DTYPE):
         return keras.Model(*graph(build_stages(config), config), name="mask_rcnn")

@@ -43,22 +43,23 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel):
     Args:
         mode: "training" or "inference". Both have the same weights, and a model built for training also detects;
             the mode says which graph `model(...)`, `fit` and `predict` run.
-        config: `Config`. docs/settings.md says when a change of each setting takes effect after the model is built.
-            None: the settings in the file that `weights` names, e.g. of "shapes" or of a checkpoint.
-        model_dir: folder of the run folders; each training gets one: `<name>YYYYmmddTHHMM/mask_rcnn_<name>_0001.h5`.
+        config: `Config`. docs/settings.md says when a changed setting takes effect after the model is built.
+            None: the settings stored in the file that `weights` names, e.g. "shapes" or a checkpoint.
+        model_dir: Parent of the run folders. Each training creates one:
+            `<name>YYYYmmddTHHMM/mask_rcnn_<name>_0001.h5`.
         strategy: `tf.distribute.Strategy`, or `keras.distribution.DataParallel` on JAX: the devices that share each
             batch. None: up to `GPU_COUNT` of the machine's devices (see `mrcnn.distribution`).
-        weights: a file or word to start from, loaded as by `load_weights(weights, by_name=True)`. None: new weights.
+        weights: File or name to start from, loaded as by `load_weights(weights, by_name=True)`. None: new weights.
 
     Attributes:
         keras_model: the model itself, under matterport's name.
         class_names: list of str, "BG" first, or None while unknown; set by `train`, saved with the weights.
         epoch: int, epochs trained so far; from the checkpoint's name after `load_weights`.
         log_dir, checkpoint_path: of the current run.
-        anchors: [A, (y1, x1, y2, x2)] in pixels, of the image that was molded last.
+        anchors: [A, (y1, x1, y2, x2)] in pixels, for the last molded image.
 
     Raises:
-        ValueError: for another mode, or a setting that cannot work.
+        ValueError: The mode is unknown, or a setting is invalid.
 
     Example:
 
@@ -95,10 +96,10 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel):
         self.devices = devices
         self.process_id = os.getpid()
         self.stages = stages
-        self.input_spec = None  # photos are inputs, too
+        self.input_spec = None  # `model(photos)` takes images, which aren't inputs of the graph
         self._detector = Detector(stages, devices, config.IMAGE_SHAPE)
         of_mode = TRAINING_GRAPH if mode == "training" else DETECT
-        in_graph = ["MEAN_PIXEL"] if config.BACKBONE == "mobilenet_v2" else []  # it has a normalization of its own
+        in_graph = ["MEAN_PIXEL"] if config.BACKBONE == "mobilenet_v2" else []  # part of its preprocessing layers
         self._built_with = FixedSettings(config, GRAPH, DETECT_AND_TRAIN, of_mode, also=in_graph)
         self._loss_settings, self._loss_means = FixedSettings(config, LOSS), means
         self._class_names = class_names and tuple(class_names)
@@ -137,7 +138,7 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel):
               custom_callbacks=None, no_augmentation_sources=None, *, optimizer=None, workers=1,
               use_multiprocessing=False, restart_schedule=False, save_every_steps=None, keep_checkpoints="all",
               best_metric="val_loss") -> keras.callbacks.History:  # fmt: skip
-        """Trains until `epochs` epochs have been done in all, and saves a checkpoint after each.
+        """Trains until the model has done `epochs` epochs in total, and saves a checkpoint after each.
 
         Args:
             train_dataset, val_dataset: prepared `Dataset`s with the same classes; `val_dataset` may be None.
@@ -145,21 +146,21 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel):
             epochs: int, the total: a model that has done 20 does 10 more with `epochs=30`, and none with `epochs=20`.
             layers: "heads", "3+", "4+", "5+", "all", or a regular expression of layer names.
             augmentation: an imgaug augmenter, a callable `(image, masks) -> (image, masks)`, or a Keras layer.
-            custom_callbacks: list of Keras callbacks; what they add to the logs is written to losses.csv as well.
+            custom_callbacks: list of Keras callbacks. Values that they add to the logs are also written to losses.csv.
             no_augmentation_sources: list of source names whose images are not augmented.
             optimizer: Keras optimizer to use instead of SGD; `learning_rate` is then not read.
             workers: int, threads or processes that prepare batches.
             use_multiprocessing: bool, processes instead of threads.
-            restart_schedule: bool; False: schedule, optimizer and callbacks of this run go on where they stopped.
-            save_every_steps: int, writes `last.train.h5` also inside an epoch; None: only after each epoch.
-            keep_checkpoints: "all", the last n, or "best": that of the best `best_metric`, and the last one.
+            restart_schedule: bool. False: schedule, optimizer and callbacks continue where this run stopped.
+            save_every_steps: int, also writes `last.train.h5` within an epoch. None: only after each epoch.
+            keep_checkpoints: "all", an int (the last n), or "best": the one with the best `best_metric`, and the last.
             best_metric: a name in losses.csv, e.g. "val_loss", or "val_mask_ap" of `evaluation.EvaluateDataset`.
 
         Returns:
             `history` has `loss`, the sum that is minimized, its parts (five losses and `weight_decay`), and `val_...`.
 
         Raises:
-            ValueError: the model is for inference, a data set has other classes, or `layers` matches nothing.
+            ValueError: The model was built for inference, a dataset has other classes, or `layers` matches nothing.
         """
         self._follow_settings("train")
         return run_training(
@@ -175,8 +176,8 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel):
         """Finds objects in images.
 
         Args:
-            images: list (or array) of [H0, W0, 3] RGB images of any sizes, or of paths of image files, which are read
-                upright; or one path. `Config.IMAGE_RANGE` says how 16-bit and float images become 0..255.
+            images: list (or array) of [H0, W0, 3] RGB images of any sizes or paths, or one path. Image files are
+                rotated by their EXIF orientation. `Config.IMAGE_RANGE` maps 16-bit and float images to 0..255.
             verbose: 1 prints the inputs.
 
         Returns:
@@ -190,14 +191,14 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel):
 
     @eagerly
     def detect_molded(self, molded_images, image_metas, verbose=0) -> list[Detections]:
-        """`detect` for images [B, H, W, channels] and image_metas [B, 12 + C], as of `mold_inputs` or `mold_image`."""
+        """`detect` for molded images [B, H, W, channels] and their metas [B, 12 + C], as `mold_inputs` returns them."""
         self._follow_settings("detect_molded", FOLLOWED_BY_DETECT)
         arrays = molded_images, image_metas, self.config
         return self._detector.detect_molded(*arrays, log if verbose else None, self.class_names)
 
     @eagerly
     def evaluate_dataset(self, dataset, image_ids=None, **options) -> evaluation.Report:
-        """Detects on a prepared `Dataset` and computes COCO's measures and more.
+        """Runs detection on a prepared `Dataset` and computes COCO's metrics and more.
 
         Args:
             dataset: prepared `Dataset` with `load_mask` and the classes of this model.
@@ -207,7 +208,7 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel):
         Returns:
             A report with `mask_ap`, `mask_ap50`, `box_ap`...; `print` it, `plot()` it, `report("out.html")`.
         """
-        check_same_classes(self.class_names, dataset, "the data set")
+        check_same_classes(self.class_names, dataset, "the dataset")
         return evaluation.evaluate_dataset(self, dataset, image_ids, **options)
 
     def detector(self) -> keras.Model:

@@ -45,9 +45,9 @@ from mrcnn import utils
 from mrcnn.data.class_names import is_background
 from mrcnn.drawing import figures
 from mrcnn.drawing.captions import class_caption, instance_caption, place_captions
-from mrcnn.drawing.images import apply_mask, color_splash, display_images, display_top_masks, draw_box
+from mrcnn.drawing.image_grids import apply_mask, color_splash, display_images, display_top_masks, draw_box
+from mrcnn.drawing.match_plots import plot_overlaps, plot_precision_recall
 from mrcnn.drawing.palette import choose_colors, random_colors
-from mrcnn.drawing.plots import plot_overlaps, plot_precision_recall
 from mrcnn.drawing.tables import display_table, display_weight_stats
 from mrcnn.ops.pixel_values import to_rgb_uint8
 

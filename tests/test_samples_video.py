@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mrcnn.drawing import palette
-from mrcnn.drawing.instances import MASK_ALPHA
+from mrcnn.drawing.renderer import MASK_ALPHA
 from mrcnn.video import Tracker, VideoFile, annotate_video, draw_frame, frames, read_video
 from samples import coco, shapes, video
 

@@ -24,8 +24,8 @@ from starlette.testclient import TestClient
 
 from mrcnn.ops.nms import non_max_suppression
 from mrcnn.serve import Limits, create_app
-from mrcnn.serve.batches import BatchRunner
-from mrcnn.serve.run import check_access
+from mrcnn.serve.batch_runner import BatchRunner
+from mrcnn.serve.server import check_access
 
 INTERNAL = re.compile(r"Traceback|File \"|/\w+/|\\\\|\.py\b|site-packages|mrcnn\.\w+\.")
 

@@ -21,7 +21,7 @@ from skimage.color import rgb2lab
 
 from mrcnn import utils, visualize
 from mrcnn.drawing import figures, palette
-from mrcnn.drawing.instances import draw_instances
+from mrcnn.drawing.renderer import draw_instances
 from mrcnn.evaluation import EvaluateDataset, evaluate_dataset
 from mrcnn.text import printable
 from mrcnn.video import draw_frame

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from mrcnn.cli import options, output
 
 
+@options.with_reading_options("attribute", "crowds_as_objects", "root", "download")
 def check(
     data: options.DataArgument,
     val: Annotated[Path | None, typer.Option(help="The validation split, if it isn't a folder of DATA.")] = None,
     fix: Annotated[Path | None, typer.Option(help="New folder for a clean copy: COCO files and photos.")] = None,
     size: Annotated[int, typer.Option(min=64, help="IMAGE_MIN_DIM and IMAGE_MAX_DIM, for advice on sizes.")] = 1024,
     classes: options.ClassesOption = None,
-    attribute: options.AttributeOption = None,
-    crowds_as_objects: options.CrowdsOption = False,
-    root: options.RootOption = None,
-    download: options.DownloadOption = False,
     as_json: options.JsonOption = False,
+    *,
+    reading: dict[str, Any],
 ) -> None:
     """Find what is wrong with a dataset: photos, copies, masks, boxes, classes, sizes.
 
@@ -38,10 +37,7 @@ def check(
         Config(IMAGE_MIN_DIM=size, IMAGE_MAX_DIM=size) if size != 1024 else None,
         fix=fix,
         classes=options.names_in(classes),
-        attribute=attribute,
-        crowds_as_objects=crowds_as_objects,
-        root=root,
-        download=download,
+        **reading,
         progress=output.is_terminal(),
     )
     if as_json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,18 +15,16 @@ class Target(StrEnum):
     coco, yolo, labelme, cvat = "coco", "yolo", "labelme", "cvat"
 
 
+@options.with_reading_options()
 def convert(
     source: options.DataArgument,
     target: Annotated[Path, typer.Argument(help="Folder to write; for COCO and CVAT, the file or the folder for it.")],
     to: Annotated[Target, typer.Option(help="Format to write.")],
     classes: options.ClassesOption = None,
     splits: Annotated[str | None, typer.Option(help="Splits to convert with the same class ids: train,val")] = None,
-    skip_broken: options.SkipBrokenOption = False,
-    attribute: options.AttributeOption = None,
-    crowds_as_objects: options.CrowdsOption = False,
-    root: options.RootOption = None,
-    download: options.DownloadOption = False,
     as_json: options.JsonOption = False,
+    *,
+    reading: dict[str, Any],
 ) -> None:
     """Convert annotations of any known format to COCO, YOLO, labelme or CVAT.
 
@@ -41,11 +39,7 @@ def convert(
         to.value,
         classes=options.names_in(classes),
         splits=options.names_in(splits) or (),
-        skip_broken=skip_broken,
-        attribute=attribute,
-        crowds_as_objects=crowds_as_objects,
-        root=root,
-        download=download,
+        **reading,
         progress=output.is_terminal(),
     )
     paths = list(dict.fromkeys(map(str, written)))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mrcnn.model import MaskRCNN
 
 
+@options.with_reading_options()
 def evaluate(
     data: options.DataArgument,
     weights: options.WeightsOption,
@@ -24,12 +25,9 @@ def evaluate(
     min_score: Annotated[float, typer.Option(min=0, max=1, help="Lower scores do not count.")] = 0.05,
     batch: Annotated[int, typer.Option(min=1, help="Images that go through the network together.")] = 1,
     settings: options.SettingsOption = None,
-    skip_broken: options.SkipBrokenOption = False,
-    attribute: options.AttributeOption = None,
-    crowds_as_objects: options.CrowdsOption = False,
-    root: options.RootOption = None,
-    download: options.DownloadOption = False,
     as_json: options.JsonOption = False,
+    *,
+    reading: dict[str, Any],
 ) -> None:
     """Measure a model on annotated images by COCO's protocol.
 
@@ -39,10 +37,6 @@ def evaluate(
     from mrcnn.cli.models import open_model, parse_settings
 
     model = open_model(weights, **{"IMAGES_PER_GPU": batch, **parse_settings(settings or ())})
-    reading = {
-        "skip_broken": skip_broken, "attribute": attribute, "crowds_as_objects": crowds_as_objects, "root": root,
-        "download": download,
-    }  # fmt: skip
     dataset = open_for(model, data, split, reading)
     image_ids = None if split else held_out_images(model, data, dataset)
     with output.prints_to_stderr():

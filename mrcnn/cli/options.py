@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,14 +24,19 @@ WeightsOption = Annotated[
 ClassesOption = Annotated[
     str | None, typer.Option("--classes", help="Class names with commas between them, where the files name none.")
 ]
-AttributeOption = Annotated[str | None, typer.Option(help="VIA files: the attribute with the class.")]
-SkipBrokenOption = Annotated[bool, typer.Option("--skip-broken", help="Leave broken images out, with a warning.")]
-CrowdsOption = Annotated[bool, typer.Option("--crowds-as-objects", help="COCO files: read iscrowd=1 as objects.")]
-RootOption = Annotated[
-    Path | None, typer.Option(help="A folder whose images the annotations may name, besides their own folder.")
-]
-DownloadOption = Annotated[bool, typer.Option("--download", help="Fetch images that are URLs.")]
-
+READING_OPTIONS: dict[str, tuple[Any, Any]] = {  # arguments of `open_dataset`: type and default
+    "skip_broken": (
+        Annotated[bool, typer.Option("--skip-broken", help="Leave broken images out, with a warning.")], False,
+    ),
+    "attribute": (Annotated[str | None, typer.Option(help="VIA files: the attribute with the class.")], None),
+    "crowds_as_objects": (
+        Annotated[bool, typer.Option("--crowds-as-objects", help="COCO files: read iscrowd=1 as objects.")], False,
+    ),
+    "root": (
+        Annotated[Path | None, typer.Option(help="Another folder whose images the annotations may name.")], None,
+    ),
+    "download": (Annotated[bool, typer.Option("--download", help="Fetch images that are URLs.")], False),
+}  # fmt: skip
 MinScoreOption = Annotated[
     float | None,
     typer.Option(min=0, max=1, help="Lowest score of an object; without it, that of the model's settings."),
@@ -36,6 +44,31 @@ MinScoreOption = Annotated[
 SettingsOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of Config; may be repeated.")
 ]
+
+
+def with_reading_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Adds options of `READING_OPTIONS` to a command, which receives their values as the dict `reading`.
+
+    Args:
+        *names: Which ones; without any, all.
+    """
+    names = names or tuple(READING_OPTIONS)
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def run(**arguments: Any) -> None:
+            reading = {name: arguments.pop(name) for name in names}
+            command(**arguments, reading=reading)
+
+        signature = inspect.signature(command, eval_str=True)  # typer reads the options from the signature
+        parameters = [parameter for name, parameter in signature.parameters.items() if name != "reading"]
+        for name in names:
+            kind, default = READING_OPTIONS[name]
+            parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind))
+        run.__signature__ = signature.replace(parameters=parameters)
+        return run
+
+    return decorate
 
 
 def names_in(text: str | None) -> list[str] | None:

@@ -29,7 +29,7 @@ def serve(
     variable MRCNN_TOKEN, unlike one on the command line, cannot be seen by other users of the machine.
     """
     from mrcnn.serve import Limits, run
-    from mrcnn.serve.run import check_access, require_extra
+    from mrcnn.serve.server import check_access, require_extra
 
     require_extra()
     check_access(host, token)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 RECORD = "mrcnn_train.json"  # in the run folder: what was chosen, so that --resume and readers know
 
 
+@options.with_reading_options()
 def train(
     data: options.DataArgument,
     val: Annotated[Path | None, typer.Option(help="Validation images; without it, a part of DATA.")] = None,
@@ -47,12 +48,9 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the last run of this name.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be chosen, and stop.")] = False,
     settings: options.SettingsOption = None,
-    skip_broken: options.SkipBrokenOption = False,
-    attribute: options.AttributeOption = None,
-    crowds_as_objects: options.CrowdsOption = False,
-    root: options.RootOption = None,
-    download: options.DownloadOption = False,
     as_json: options.JsonOption = False,
+    *,
+    reading: dict[str, Any],
 ) -> None:
     """Train on images annotated in any known format, and measure the AP.
 
@@ -66,13 +64,9 @@ def train(
     from mrcnn.cli.models import parse_settings
     from mrcnn.cli.train_data import open_split
 
-    reading = {
-        "classes": options.names_in(classes), "skip_broken": skip_broken, "attribute": attribute,
-        "crowds_as_objects": crowds_as_objects, "root": root, "download": download,
-    }  # fmt: skip
     name = run_name(name or (data.resolve().parent if data.is_file() else data.resolve()).name)
     record = read_record(folder, name) if resume else None
-    split = open_split(data, val, record["seed"] if record else seed, **reading)
+    split = open_split(data, val, record["seed"] if record else seed, classes=options.names_in(classes), **reading)
     if record is None:
         given = {"epochs": epochs, "steps": steps, "image_size": image_size, "batch": batch, "weights": weights}
         plan, start = choose(split, given, parse_settings(settings or ()))
@@ -88,21 +82,26 @@ def train(
         return
     model = resumed_model(record, folder, name, epochs) if resume else new_model(record, start, folder, seed)
     run(model, split, record)
-    report = measure(model, split)
-    numbers = {key: report.numbers[key] for key in ("mask_ap", "mask_ap50", "box_ap", "box_ap50")}
-    checkpoint = model.checkpoint_path.format(epoch=model.epoch)
-    if as_json:
-        output.print_json({"run": model.log_dir, "checkpoint": checkpoint, "validation": numbers, **record})
-    else:
-        print(report)
-        print(f"checkpoint: {checkpoint}")
-        ap = ", ".join(f"{key.replace('_', ' ').replace('ap', 'AP')} {value:.3f}" for key, value in numbers.items())
-        print(f"{ap} on {split.val.num_images} validation images")
+    print_result(model, split, record, as_json)
 
 
 def run_name(text: str) -> str:
     """A name for files: letters, digits and "_"."""
     return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_") or "run"
+
+
+def print_result(model: MaskRCNN, split: Split, record: dict[str, Any], as_json: bool) -> None:
+    """Measures the trained model on the validation images and prints its AP."""
+    report = measure(model, split)
+    numbers = {key: report.numbers[key] for key in ("mask_ap", "mask_ap50", "box_ap", "box_ap50")}
+    checkpoint = model.checkpoint_path.format(epoch=model.epoch)
+    if as_json:
+        output.print_json({"run": model.log_dir, "checkpoint": checkpoint, "validation": numbers, **record})
+        return
+    print(report)
+    print(f"checkpoint: {checkpoint}")
+    ap = ", ".join(f"{key.replace('_', ' ').replace('ap', 'AP')} {value:.3f}" for key, value in numbers.items())
+    print(f"{ap} on {split.val.num_images} validation images")
 
 
 # ---- Choices ---------------------------------------------------------------------------------------------------------

@@ -27,9 +27,9 @@ from mrcnn.data.dataset import Dataset
 from mrcnn.data.formats.access import granting
 from mrcnn.data.formats.broken import naming
 from mrcnn.data.formats.json_head import describe
-from mrcnn.data.formats.photos import folders_below
+from mrcnn.data.formats.photo_folder import folders_below
 from mrcnn.data.formats.recognition import Format, OpenOptions, Place, UnknownFormat, indented
-from mrcnn.data.formats.unread import describe_unread
+from mrcnn.data.formats.unsupported import describe_unread
 
 SPLIT_NAMES = (("train", "training"), ("val", "valid", "validation"), ("test", "testing"))  # of one meaning each
 ONLY_OF = {"attribute": "VIA", "crowds_as_objects": "COCO"}  # the format of options that one format has
@@ -100,15 +100,10 @@ def open_dataset(
 
 
 def open_splits(
-    path: str | Path,
-    splits: Sequence[str] = ("train", "val"),
-    classes: Dataset | Sequence[str] | None = None,
-    skip_broken: bool = False,
-    attribute: str | None = None,
-    crowds_as_objects: bool = False,
-    root: str | Path | None = None,
-    download: bool = False,
-) -> tuple[Dataset, ...]:
+    path: str | Path, splits: Sequence[str] = ("train", "val"), classes: Dataset | Sequence[str] | None = None,
+    skip_broken: bool = False, attribute: str | None = None, crowds_as_objects: bool = False,
+    root: str | Path | None = None, download: bool = False,
+) -> tuple[Dataset, ...]:  # fmt: skip
     """Opens the splits of a dataset, such as training and validation images, with the same class ids.
 
     A split is a folder of its name, also inside others, or an annotation file with it in its name

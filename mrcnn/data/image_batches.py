@@ -26,15 +26,9 @@ class ImageBatches(keras.utils.PyDataset):
         workers: int, threads that prepare batches.
 
     Example:
-        >>> class Squares(Dataset):
-        ...     def load_image(self, image_id):
-        ...         return np.full((64, 64, 3), 127, np.uint8)
-        ...
-        ...     def load_mask(self, image_id):
-        ...         masks = np.zeros((64, 64, 1), bool)
-        ...         masks[10:30, 20:40, 0] = True
-        ...         return masks, np.array([1])
-        >>> dataset = Squares()
+        >>> dataset = Dataset()
+        >>> dataset.load_image = lambda image_id: np.full((64, 64, 3), 127, np.uint8)
+        >>> dataset.load_mask = lambda image_id: (np.ones((64, 64, 1), bool), np.array([1]))
         >>> dataset.add_class("toys", 1, "square")
         >>> dataset.add_image("toys", 0, path=None)
         >>> dataset.prepare()

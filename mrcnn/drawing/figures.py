@@ -25,7 +25,7 @@ from matplotlib.typing import ColorType
 from numpy.typing import ArrayLike
 from skimage.measure import find_contours
 
-from mrcnn.drawing.instances import fill_mask
+from mrcnn.drawing.renderer import fill_mask
 from mrcnn.io import replacing
 from mrcnn.ops.mask_boxes import extract_bboxes
 from mrcnn.ops.pixel_values import to_rgb_uint8

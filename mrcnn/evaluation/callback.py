@@ -12,11 +12,11 @@ import keras
 import numpy as np
 
 from mrcnn.data.dataset import Dataset
-from mrcnn.drawing.instances import encode, side_by_side
 from mrcnn.drawing.palette import class_colors
+from mrcnn.drawing.renderer import encode, side_by_side
 from mrcnn.evaluation.evaluate import MIN_SCORE, evaluate_dataset
+from mrcnn.evaluation.instance_images import PICTURE_SIDE, picture_of
 from mrcnn.evaluation.instances import Instances, truth_of
-from mrcnn.evaluation.pictures import PICTURE_SIDE, picture_of
 from mrcnn.io import replacing
 
 NUMBERS = ("box_ap", "mask_ap", "mask_ap50")

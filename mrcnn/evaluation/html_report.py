@@ -15,10 +15,10 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from mrcnn.drawing.instances import encode, side_by_side
+from mrcnn.drawing.renderer import encode, side_by_side
 from mrcnn.evaluation.errors import KINDS
+from mrcnn.evaluation.instance_images import picture_of
 from mrcnn.evaluation.instances import truth_of
-from mrcnn.evaluation.pictures import picture_of
 from mrcnn.evaluation.text_table import columns, show
 from mrcnn.io import replacing
 from mrcnn.text import printable

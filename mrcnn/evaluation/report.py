@@ -225,7 +225,7 @@ class Report:
         Args:
             what: "overview", "curves", "classes", "confusion", "errors", "calibration" or "cuts".
         """
-        from mrcnn.evaluation.plots import plot
+        from mrcnn.evaluation.report_figures import plot
 
         return plot(self, what)
 

@@ -15,8 +15,8 @@ import keras
 import numpy as np
 
 from mrcnn.export import litert, mrcnn_runtime, onnx, openvino, parity, saved_model
+from mrcnn.export.export_graphs import Network, detection_network, staged_network
 from mrcnn.export.exported_detector import ExportedDetector
-from mrcnn.export.network import Network, detection_network, staged_network
 from mrcnn.inference.molding import read_photos
 from mrcnn.io import replacing
 from mrcnn.ops.pixel_values import to_channels
@@ -38,16 +38,9 @@ class ParityError(ValueError):
 
 
 def export_model(
-    model,
-    filepath: str | Path,
-    format: str = "onnx",
-    *,
-    images: Sequence | None = None,
-    dataset=None,
-    image_size: tuple[int, int] | None = None,
-    batch_size: int | None = None,
-    int8: bool = False,
-) -> dict[str, Any]:
+    model, filepath: str | Path, format: str = "onnx", *, images: Sequence | None = None, dataset=None,
+    image_size: tuple[int, int] | None = None, batch_size: int | None = None, int8: bool = False,
+) -> dict[str, Any]:  # fmt: skip
     """Writes a model for another runtime, if its results are those of Keras.
 
     The exported model takes images in 0..255, scaled and padded to one size, and two thresholds. It gives boxes, class

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from mrcnn.export import saved_model
-from mrcnn.export.network import Network
+from mrcnn.export.export_graphs import Network
 
 SUFFIX = ".tflite"
 FIXED_SHAPES = True

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mrcnn.export.network import Network
+from mrcnn.export.export_graphs import Network
 
 SUFFIX = ".onnx"
 FIXED_SHAPES = False

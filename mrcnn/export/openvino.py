@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mrcnn.export import saved_model
-from mrcnn.export.network import Network
+from mrcnn.export.export_graphs import Network
 
 SUFFIX = ".xml"
 FIXED_SHAPES = True

@@ -1,6 +1,6 @@
 """Compares an exported model with Keras, output by output, on images that give 0 to the most objects.
 
-Shapes: those of `mrcnn.export.network`.
+Shapes: those of `mrcnn.export.export_graphs`.
 """
 
 from __future__ import annotations

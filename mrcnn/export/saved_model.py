@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mrcnn.export.network import Network
+from mrcnn.export.export_graphs import Network
 
 SUFFIX = ""
 FIXED_SHAPES = False

@@ -1,7 +1,7 @@
-"""In and out of the network: photos of any size -> molded batch, network output -> boxes and masks on the photos.
+"""Into the network and back: photos of any size -> molded batch, network output -> boxes and masks on the photos.
 
-Shapes: H0 x W0 the photo, H x W the molded (resized and padded) image, D detections, n the real ones of them,
-C classes. Boxes (y1, x1, y2, x2). `window` is the photo's place in the molded image, in pixels of it.
+Shapes: H0 x W0 the photo, H x W the molded image (resized, padded, mean subtracted), D rows of detections, n of them in
+use, C classes. Boxes are (y1, x1, y2, x2). `window` is the photo's box inside the molded image, in pixels.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def unmold_image(normalized_images, config):
 
 
 def mold_inputs(images, config):
-    """`resize_inputs`, and the mean subtracted: what the network takes. `molded_images` are float32."""
+    """`resize_inputs`, then subtracts the mean: the network's inputs. `molded_images` are float32."""
     resized, metas, windows = resize_inputs(images, config)
     molded = [mold_image(image, config) for image in resized]
     if config.convention.pad_with_mean:
@@ -40,20 +40,20 @@ def mold_inputs(images, config):
 
 
 def read_photos(images) -> list[np.ndarray]:
-    """The images of `detect`, where paths and URLs are replaced by the photos, upright.
+    """Reads the paths and URLs among the images of `detect`, rotated by their EXIF orientation.
 
     Args:
         images: list of arrays and paths, or one path.
 
     Raises:
-        FileNotFoundError, ValueError: a file can't be read, or an entry is no image. The message names it.
+        FileNotFoundError, ValueError: A file can't be read, or an entry is not an image. The message names it.
     """
     photos = list_photos(images)
     return [read_image(image, upright=True) if isinstance(image, (str, Path)) else image for image in photos]
 
 
 def list_photos(images) -> list[np.ndarray | str | Path]:
-    """The arrays and paths that `detect` was given, as a list; raises ValueError for what can't be an image."""
+    """The arrays and paths passed to `detect`, as a list. Raises ValueError for entries that can't be images."""
     if isinstance(images, (str, Path)):
         images = [images]
     if isinstance(images, np.ndarray) and images.ndim == 3 and images.shape[2] <= 4:
@@ -63,7 +63,7 @@ def list_photos(images) -> list[np.ndarray | str | Path]:
         if image is None:
             raise ValueError(
                 f"images[{i}] is None; expected an array [height, width, 3] or a path. cv2.imread returns None for a"
-                " file that it can't read: give detect the path, to see what is wrong with it."
+                " file that it can't read; pass the path to detect to see what is wrong with the file."
             )
     return images
 
@@ -72,9 +72,9 @@ def resize_inputs(images, config):
     """Resizes and pads photos for the network.
 
     Args:
-        images: list of [H0, W0, 3] RGB, of any sizes; what else is accepted says `ops.pixel_values.to_channels`.
-        config: `Config`. IMAGE_RESIZE_MODE "crop" is one of training: a random piece of a photo says nothing about the
-            rest. Here the whole photo is taken, scaled as for "crop" and padded as in "pad64".
+        images: list of [H0, W0, 3] RGB of any sizes, or anything else that `ops.pixel_values.to_channels` accepts.
+        config: `Config`. The IMAGE_RESIZE_MODE "crop" is meant for training; here, the whole photo is scaled as for
+            "crop" and padded as in "pad64".
 
     Returns:
         resized images: list of [H, W, channels], uint8 or float32; all of `config.IMAGE_SHAPE` in the mode "square".
@@ -104,7 +104,7 @@ def resize_inputs(images, config):
 
 
 def batches_of_one_shape(arrays, batch_size: int):
-    """Cuts a list of arrays into slices that can be stacked: neighbours of one shape, at most `batch_size` of them."""
+    """Yields slices of a list of arrays that can be stacked: consecutive, of one shape, at most `batch_size` long."""
     start = 0
     for end in range(1, len(arrays) + 1):
         full = end - start == batch_size
@@ -117,7 +117,8 @@ def unmold_detections(detections, mrcnn_mask, original_image_shape, image_shape,
     """One image's detections, from the molded image back onto the photo.
 
     Args:
-        detections: [D, (y1, x1, y2, x2, class_id, score)], normalized to the molded image; a row of class 0 ends them.
+        detections: [D, (y1, x1, y2, x2, class_id, score)], normalized to the molded image. The first row of class 0
+            ends the list.
         mrcnn_mask: [D, 28, 28, C] probabilities; C is 1 if masks are class-agnostic.
         original_image_shape: (H0, W0, ...).
         image_shape: (H, W, ...).
@@ -138,10 +139,10 @@ def unmold_detections(detections, mrcnn_mask, original_image_shape, image_shape,
 
 
 def place_on_photo(detections, masks, original_image_shape, image_shape, window, rules=MATTERPORT):
-    """`unmold_detections`, given of each detection only the mask of its class, [n or more, 28, 28].
+    """`unmold_detections` for masks [n or more, 28, 28] of the detected classes only.
 
     Returns:
-        boxes, class_ids and scores as above, and the masks as `SoftMasks`, which pastes them when asked for.
+        boxes, class_ids and scores as above, and the masks as `SoftMasks`, which are pasted on access.
     """
     count = _count(detections)
     class_ids = detections[:count, 4].astype(np.int32)
@@ -149,7 +150,7 @@ def place_on_photo(detections, masks, original_image_shape, image_shape, window,
     masks = masks[:count]
     window = box_ops.norm_boxes(np.asarray(window), image_shape[:2], rules.box_offset)
     origin, size = np.tile(window[:2], 2), np.tile(window[2:] - window[:2], 2)
-    # A photo so thin that one pixel is left of it has no extent in the network: there, boxes span all of the photo.
+    # A photo reduced to one pixel in a direction has no extent in the network; its boxes span the whole photo there.
     boxes = np.where(size > 0, (detections[:count, :4] - origin) / np.where(size > 0, size, 1), [0, 0, 1, 1])
     boxes = box_ops.denorm_boxes(boxes, original_image_shape[:2], rules.box_offset, rules.whole_pixels)
     boxes = np.clip(boxes, 0, np.tile(original_image_shape[:2], 2)).astype(boxes.dtype)
@@ -160,6 +161,6 @@ def place_on_photo(detections, masks, original_image_shape, image_shape, window,
 
 
 def _count(detections) -> int:
-    """How many rows of [D, 6] are real: those before the first of class 0."""
+    """The number of rows of [D, 6] in use: those before the first row of class 0."""
     ends = np.flatnonzero(detections[:, 4] == 0)
     return int(ends[0]) if len(ends) else len(detections)

@@ -278,8 +278,8 @@ class Detections(dict):
         Raises:
             ValueError: The image has another size than the one that the objects were found in, or there is none.
         """
-        from mrcnn.drawing.instances import draw_instances  # matplotlib takes long to import
         from mrcnn.drawing.palette import class_colors
+        from mrcnn.drawing.renderer import draw_instances  # matplotlib takes long to import
 
         if captions is None:
             captions = [f"{name} {score:.2f}" for name, score in zip(self.names, self.scores)]
@@ -296,7 +296,7 @@ class Detections(dict):
         Raises:
             ValueError: Another suffix, or what `plot` raises.
         """
-        from mrcnn.drawing.instances import encode
+        from mrcnn.drawing.renderer import encode
 
         path = Path(path)
         if path.suffix.lower() not in PICTURES:

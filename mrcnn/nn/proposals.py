@@ -21,7 +21,7 @@ from mrcnn.ops.types import Tensor
 
 
 class ProposalsByNMS(RuntimeValueLayer):
-    """What both kinds of proposals share: their number, and the threshold of the NMS.
+    """Base class of the two proposal layers: the number of proposals and the NMS threshold.
 
     Subclasses compute everything in `steps(inputs)`.
 
@@ -29,7 +29,7 @@ class ProposalsByNMS(RuntimeValueLayer):
         proposal_count: N.
         nms_threshold: IoU in [0, 1], can be changed with `set_thresholds`.
         pre_nms_limit: K.
-        bbox_std_dev: [4], what the RPN's deltas were divided by.
+        bbox_std_dev: [4], the standard deviations that the RPN's deltas are divided by.
         stop_gradient: False lets the box loss of the second stage also train the RPN.
     """
 
@@ -77,7 +77,7 @@ class ProposalLayer(ProposalsByNMS):
             with `set_thresholds`.
         config: `Config`, optional, as in matterport's signature. If given, the arguments below are read from it.
         pre_nms_limit: K.
-        bbox_std_dev: [4], what the RPN's deltas were divided by.
+        bbox_std_dev: [4], the standard deviations that the RPN's deltas are divided by.
         stop_gradient: False lets the box loss of the second stage also train the RPN, as in matterport's code.
 
     Call arguments: `[rpn_probs, rpn_deltas, anchors]`
@@ -123,7 +123,7 @@ class ProposalLayer(ProposalsByNMS):
 
         Returns:
             dict of `pre_nms_anchors`, `refined_anchors` and `refined_anchors_clipped`, each [B, K, 4], best score
-            first; `rpn_non_max_suppression` [B, N] int32, the rows of these that NMS keeps, then -1; `proposals`
+            first; `rpn_non_max_suppression` [B, N] int32, the rows that NMS keeps, padded with -1; `proposals`
             [B, N, 4].
         """
         rpn_probs, rpn_deltas, anchors = inputs
@@ -141,7 +141,7 @@ class ProposalLayer(ProposalsByNMS):
             clipped = ops.stop_gradient(clipped)
 
         keep = nms_graph(clipped, scores, self.proposal_count, self._nms_threshold.tensor())  # [B, N]
-        # `where` instead of a product: the row taken for -1 may be NaN
+        # `where` instead of a product: the row gathered for -1 may be NaN
         proposals = ops.where(keep[..., None] >= 0, _gather_rows(clipped, ops.maximum(keep, 0)), 0.0)  # [B, N, 4]
         return {
             "pre_nms_anchors": boxes,

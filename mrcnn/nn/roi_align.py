@@ -26,10 +26,10 @@ class PyramidROIAlign(keras.layers.Layer):
         pool_shape: (h, w).
         mode: "crop" takes one bilinear sample per cell, from corner to corner of the box, as matterport does;
             "aligned" is RoIAlign as in the paper, half-pixel aligned: the mean of `samples` x `samples` points per
-            cell; "unaligned" is the same without the half pixel, as in torchvision's detectors.
-        samples: See `mode`. 0: as many as a cell has pixels of the map, rounded up, for each RoI and axis.
+            cell; "unaligned" is the same without the half-pixel shift, as in torchvision's detectors.
+        samples: See `mode`. 0: adaptive, the cell's size in pixels of the map, rounded up, per RoI and axis.
         level_rule: How the level of a RoI is rounded, see `ops.roi_align.roi_levels`.
-        strides: Pixels of the image in one pixel of each map. "crop" and matterport's "aligned" do not need them.
+        strides: Stride of each map, in pixels of the image. "crop" and matterport's "aligned" do not need them.
         box_offset: How boxes are normalized: 1 as (box - [0, 0, 1, 1]) / (size - 1), 0 as box / size.
 
     Call arguments: `[boxes, image_meta, P2, P3, P4, P5]`, or a single map in place of P2..P5

@@ -2,7 +2,7 @@
 
 Shapes and units:
     B  images     N  proposals     G  ground truth objects (`MAX_GT_INSTANCES`)
-    T  sampled RoIs (`TRAIN_ROIS_PER_IMAGE`)     P  the most of them that can be positive     (h, w)  the mask shape
+    T  sampled RoIs (`TRAIN_ROIS_PER_IMAGE`)     P  maximum number of positive ones     (h, w)  mask shape
     boxes  (y1, x1, y2, x2), normalized to the padded image
     Rows of a sample: positive RoIs, then negative ones, then zeros.
 """
@@ -55,7 +55,7 @@ class NormBoxes(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="mrcnn")
 class DetectionTargetLayer(keras.layers.Layer):
-    """Samples RoIs from the proposals and computes what the heads should answer for each.
+    """Samples RoIs from the proposals and computes the targets of the heads for each.
 
     Args:
         config: `Config`, optional, as in matterport's signature. If given, the arguments below are read from it.
@@ -65,11 +65,11 @@ class DetectionTargetLayer(keras.layers.Layer):
         bbox_std_dev: [4], the deltas are divided by it.
         mask_shape: (h, w).
         mini_mask: Whether the ground truth masks are cropped to their box.
-        aligned: True samples the ground truth mask at the centers of the mask head's cells, as RoIAlign sees the
-            features and as masks are pasted; False from the RoI's first to its last pixel, as in matterport's code.
-        add_gt: Whether the ground truth boxes join the proposals.
-        fill_negatives: True takes as many negatives as fit into T; False as many as keep `positive_ratio`. In both
-            cases an image without positive RoIs gets T negatives.
+        aligned: True samples the ground truth mask at the centers of the mask head's cells, consistent with RoIAlign
+            and with pasting; False from the first to the last pixel of the RoI, as in matterport's code.
+        add_gt: Whether to add the ground truth boxes to the proposals.
+        fill_negatives: True fills the sample up to T with negatives; False keeps `positive_ratio`. Either way, an image
+            without positive RoIs gets T negatives.
         box_offset: How boxes are normalized, see `mrcnn.ops.boxes.norm_boxes`.
         seed: int or None, for the sampling. With `training=False`, as in `evaluate`, every call samples with the same
             random numbers, so that the losses of an unchanged model are the same each time.
@@ -87,12 +87,11 @@ class DetectionTargetLayer(keras.layers.Layer):
         target_bbox: [B, T, (dy, dx, log dh, log dw)], divided by the standard deviation; zeros except for positives.
         target_mask: [B, T, h, w] of 0 and 1; zeros except for positives.
 
-        No gradient flows through class ids and masks; through rois and deltas it flows if it does through the
-        proposals.
+        Gradients flow through rois and deltas if they flow through the proposals, never through class ids and masks.
 
     Reference: He et al., "Mask R-CNN", section 3.1; Girshick, "Fast R-CNN", section 2.3.
 
-    Example, one object and one proposal close to it:
+    Example (one object, and one proposal close to it):
 
     >>> layer = DetectionTargetLayer(rois_per_image=2, mask_shape=(14, 14))
     >>> proposals, boxes = np.array([[[0, 0, 0.5, 0.5]]], "float32"), np.array([[[0, 0, 0.5, 0.6]]], "float32")
@@ -157,7 +156,7 @@ class DetectionTargetLayer(keras.layers.Layer):
     def call(self, inputs, training=None):
         proposals, gt_class_ids, gt_boxes, gt_masks, *image = inputs
         gt_class_ids = ops.cast(gt_class_ids, "int32")
-        # T zero rows at the end, so that there are always enough rows to take.
+        # T zero rows at the end, so that there are always enough rows to sample.
         filler = ops.zeros_like(ops.repeat(proposals[:, :1], self.rois_per_image, axis=1))
         true_boxes = []
         if self.add_gt:  # except boxes without area (one pixel): with an IoU of 0 they would be negatives
@@ -268,7 +267,7 @@ def match_rois(rois: Tensor, gt_class_ids: Tensor, gt_boxes: Tensor, positive_io
 def targets_of_rois(
     rois: Tensor, match: Tensor, positive: Tensor, gt_class_ids: Tensor, gt_boxes: Tensor, bbox_std_dev: Sequence[float]
 ) -> tuple[Tensor, Tensor]:
-    """Class ids [B, T] and deltas [B, T, 4] of RoIs [B, T, 4], of which [B, T] are positive; 0 for the others."""
+    """Class ids [B, T] and deltas [B, T, 4] of RoIs [B, T, 4]; zero where `positive` [B, T] is False."""
     class_ids = ops.where(positive, _gather_rows(gt_class_ids, match), 0)
     deltas = box_refinement_graph(rois, _gather_rows(gt_boxes, match))
     deltas = deltas / ops.convert_to_tensor(bbox_std_dev, "float32")

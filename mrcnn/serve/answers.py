@@ -15,7 +15,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from starlette.datastructures import QueryParams
 
-from mrcnn.drawing.instances import encode
+from mrcnn.drawing.renderer import encode
 from mrcnn.ops.pixel_values import to_rgb_uint8
 from mrcnn.serve.limits import Refused
 

@@ -12,7 +12,7 @@ import numpy as np
 from starlette.requests import Request
 
 from mrcnn.serve import uploads
-from mrcnn.serve.batches import BatchRunner
+from mrcnn.serve.batch_runner import BatchRunner
 from mrcnn.serve.glass_box import GlassBox
 from mrcnn.serve.limits import Limits, Refused
 from mrcnn.serve.metrics import Metrics

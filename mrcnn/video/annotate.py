@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mrcnn.drawing import palette
-from mrcnn.drawing.instances import draw_instances
+from mrcnn.drawing.renderer import draw_instances
 from mrcnn.inference.results import Detections
 from mrcnn.video.frames import VideoFile, read_video
 from mrcnn.video.tracking import Tracker

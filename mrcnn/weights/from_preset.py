@@ -26,15 +26,10 @@ STAGES = ("", "_s2", "_s3")  # ends of layer names in a cascade
 
 
 def from_preset(
-    model_class: type,
-    word: str,
-    mode: str = "inference",
-    num_classes: int | None = None,
-    classes: Sequence[str] | None = None,
-    weights: str | os.PathLike | None = None,
-    model_dir: str = ".",
+    model_class: type, word: str, mode: str = "inference", num_classes: int | None = None,
+    classes: Sequence[str] | None = None, weights: str | os.PathLike | None = None, model_dir: str = ".",
     **settings: Any,
-) -> Any:
+) -> Any:  # fmt: skip
     """Builds a network that others trained, and loads its weights. docs/weights.md lists all.
 
     Args:

@@ -5,8 +5,8 @@
     findings = check(train, val, config)     # datasets that are open
     check("balloon", fix="balloon_clean")    # COCO files and photos without what is wrong
 
-`opening` opens the splits and keeps what their reader leaves out, `images` checks each image, `whole` the dataset,
-`fix` writes the copy. `findings.KINDS` lists all kinds of findings.
+`split_reader` opens the splits and keeps what their reader leaves out, `image_checks` checks each image,
+`dataset_checks` the dataset, and `fix` writes the copy. `findings.KINDS` lists all kinds of findings.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from tqdm import tqdm
 
 from mrcnn.config import Config
 from mrcnn.data.dataset import Dataset
+from mrcnn.data.doctor.dataset_checks import Splits, check_classes, check_copies, check_sizes, check_values
 from mrcnn.data.doctor.findings import KINDS, Finding, Findings
 from mrcnn.data.doctor.fix import write_clean
-from mrcnn.data.doctor.images import ImageRecord, examine
-from mrcnn.data.doctor.opening import SPLITS, find_targets, open_target
-from mrcnn.data.doctor.whole import Splits, check_classes, check_copies, check_sizes, check_values
+from mrcnn.data.doctor.image_checks import ImageRecord, examine
+from mrcnn.data.doctor.split_reader import SPLITS, find_targets, open_target
 from mrcnn.data.formats.recognition import OpenOptions
-from mrcnn.data.summary import summary_of
+from mrcnn.data.summary import DatasetSummary, summary_of
 
 __all__ = ["KINDS", "Finding", "Findings", "check"]
 
@@ -36,32 +36,23 @@ THREADS = 4  # that read images; OpenCV and hashing run at the same time
 
 
 def check(
-    train: str | Path | Dataset,
-    val: str | Path | Dataset | None = None,
-    config: Config | None = None,
-    fix: str | Path | None = None,
-    classes: Sequence[str] | None = None,
-    attribute: str | None = None,
-    crowds_as_objects: bool = False,
-    root: str | Path | None = None,
-    download: bool = False,
-    progress: bool = False,
-) -> Findings:
+    train: str | Path | Dataset, val: str | Path | Dataset | None = None, config: Config | None = None,
+    fix: str | Path | None = None, classes: Sequence[str] | None = None, attribute: str | None = None,
+    crowds_as_objects: bool = False, root: str | Path | None = None, download: bool = False, progress: bool = False,
+) -> Findings:  # fmt: skip
     """Checks the photos and annotations of a dataset. Reads each photo and each mask once.
 
     Args:
-        train: a folder or annotation file of any format that `open_dataset` reads, or a prepared `Dataset`. If it is a
-            folder with both a training and a validation split, as for `open_splits`, both are checked.
-        val: the validation split, if it is elsewhere; or None.
-        config: Config, for what the network gets: object sizes, anchors, range of values; None: the defaults.
-        fix: a folder, which must be empty or not there: a copy is written to it as COCO files and photos, without what
-            errors and warnings are about; or None.
-        classes, attribute, crowds_as_objects, root, download: as in `open_dataset`.
-        progress: whether to show a progress bar.
+        train: A folder or annotation file of any format that `open_dataset` reads, or a prepared `Dataset`. If a folder
+            has both a training and a validation split, as for `open_splits`, both are checked.
+        val: The validation split, if it isn't a folder inside `train`.
+        config: Settings of the network, for object sizes, anchors and the range of values. None: the defaults.
+        fix: New or empty folder for a corrected copy (COCO files and photos).
+        classes, attribute, crowds_as_objects, root, download: As in `open_dataset`.
+        progress: Whether to show a progress bar.
 
     Returns:
-        `Findings`. Those of severity "error" make training or evaluation fail or wrong, "warning" is probably a
-        mistake, "advice" could be better.
+        `Findings`: errors (training or evaluation would fail or be wrong), warnings (probably mistakes) and advice.
 
     Raises:
         FileNotFoundError: there is nothing at a path.
@@ -69,19 +60,17 @@ def check(
         FileExistsError: `fix` isn't an empty folder.
 
     Example:
-        >>> import tempfile
-        >>> import cv2
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     for name in ("a", "b"):
-        ...         for part in ("images", "masks"):
-        ...             (Path(folder) / name / part).mkdir(parents=True)
-        ...         photo = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
-        ...         mask = np.zeros((64, 64), np.uint8)
-        ...         mask[8:40, 8:40] = 255
-        ...         _ = cv2.imwrite(f"{folder}/{name}/images/{name}.png", photo)
-        ...         _ = cv2.imwrite(f"{folder}/{name}/masks/1.png", mask)
-        ...     findings = check(folder, classes=["cell"])
-        >>> [(finding.code, finding.image) for finding in findings.warnings]
+        >>> photo = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+        >>> mask = np.zeros((64, 64, 1), bool)
+        >>> mask[8:40, 8:40] = True
+        >>> dataset = Dataset()
+        >>> dataset.load_image = lambda image_id: photo
+        >>> dataset.load_mask = lambda image_id: (mask, np.array([1]))
+        >>> dataset.add_class("cells", 1, "cell")
+        >>> for name in ("a", "b"):
+        ...     dataset.add_image("cells", name, path=None)
+        >>> dataset.prepare()
+        >>> [(finding.code, finding.image) for finding in check(dataset).warnings]
         [('duplicate-image', 'b')]
     """
     start = time.perf_counter()
@@ -96,12 +85,7 @@ def check(
         findings += [finding for record in splits[split] for finding in record.findings]
     copies, copied = check_copies(splits)
     findings += copies + check_values(splits, config)
-    summaries = {}
-    for split, records in splits.items():
-        usable = [record for record in records if record.measured]
-        image_ids = np.array([record.image_id for record in usable], np.int64)
-        measured = [record.measured for record in usable]
-        summaries[split] = summary_of(datasets[split], config, image_ids, measured)
+    summaries = {split: _summarize(datasets[split], config, records) for split, records in splits.items()}
     if summaries:
         findings += check_classes(summaries) + check_sizes(summaries, config)
     images = {split: dataset.num_images for split, dataset in datasets.items()}
@@ -137,6 +121,13 @@ def _open(
         if dataset is not None:
             datasets[split] = dataset
     return {split: datasets[split] for split in SPLITS if split in datasets}, findings
+
+
+def _summarize(dataset: Dataset, config: Config, records: Sequence[ImageRecord]) -> DatasetSummary:
+    """The summary of the images whose objects could be measured."""
+    usable = [record for record in records if record.measured]
+    image_ids = np.array([record.image_id for record in usable], np.int64)
+    return summary_of(dataset, config, image_ids, [record.measured for record in usable])
 
 
 def _examine_all(dataset: Dataset, config: Config, split: str, progress: bool) -> Iterator[ImageRecord]:

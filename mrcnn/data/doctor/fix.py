@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrcnn.data.dataset import Dataset, is_url
+from mrcnn.data.doctor.dataset_checks import Splits, name_key
 from mrcnn.data.doctor.findings import Findings
-from mrcnn.data.doctor.images import ImageRecord
-from mrcnn.data.doctor.whole import Splits, name_key
+from mrcnn.data.doctor.image_checks import ImageRecord
 from mrcnn.data.formats import writers
 from mrcnn.data.formats.coco import save_coco
 from mrcnn.data.ground_truth import load_masks

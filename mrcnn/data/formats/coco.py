@@ -43,7 +43,7 @@ from mrcnn.data.formats.exif import UprightDataset
 from mrcnn.data.formats.json_head import find_strings, growing_heads, has_keys, texts_of
 from mrcnn.data.formats.panoptic import is_panoptic
 from mrcnn.data.formats.parsing import parse_all, read_json
-from mrcnn.data.formats.photos import PhotoFolder
+from mrcnn.data.formats.photo_folder import PhotoFolder
 from mrcnn.data.formats.recognition import NAMES_READ, Format, OpenOptions, Place, find_images_folder
 from mrcnn.ops.rle import InvalidRle, draw_rles, encode_masks, to_rle
 

@@ -26,7 +26,7 @@ from mrcnn.data.formats.broken import BrokenAnnotation, Where, brief, record
 from mrcnn.data.formats.coco_masks import Repairs, check_annotation, repair
 from mrcnn.data.formats.exif import upright_size
 from mrcnn.data.formats.parsing import field, warn_of_similar_names
-from mrcnn.data.formats.photos import PhotoFolder
+from mrcnn.data.formats.photo_folder import PhotoFolder
 from mrcnn.data.user_warnings import warn
 
 PARTS = ("images", "annotations", "categories")

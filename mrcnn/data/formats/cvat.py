@@ -40,7 +40,7 @@ from mrcnn.data.formats import limits, shapes
 from mrcnn.data.formats.broken import BrokenAnnotation, Where, names_file
 from mrcnn.data.formats.exif import upright_size
 from mrcnn.data.formats.parsing import parse_all, read_xml
-from mrcnn.data.formats.photos import PhotoFolder
+from mrcnn.data.formats.photo_folder import PhotoFolder
 from mrcnn.data.formats.recognition import NAMES_READ, Format, OpenOptions, Place, find_images_folder, first_bytes
 from mrcnn.data.user_warnings import warn
 

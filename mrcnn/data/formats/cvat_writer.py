@@ -27,18 +27,10 @@ def save_cvat(
     Objects without a pixel are left out.
 
     Args:
-        dataset: a prepared Dataset.
-        path: of the file; its folder is made if needed. Images stay where they are. Those without a file of their own
-            (drawn or rotated ones) are written as PNG to the folder `<name of the file>_images`.
-        image_ids: ids of the images wanted; None: all.
-        images_dir: folder that the images' names are relative to, as in the task of CVAT; None: that of the file.
-        progress: whether to show a progress bar.
-
-    Returns:
-        Path of the file.
-
-    Raises:
-        ValueError: the dataset isn't prepared, or its masks don't fit their images.
+        path: The file to write. Its folder is created if needed. Images are not copied; images without a file (drawn
+            or rotated ones) are written as PNG to the folder `<name of the file>_images`.
+        images_dir: Folder that image names are relative to, as in the task of CVAT. None: that of the file.
+        dataset, image_ids, progress: As in `save_coco`, which returns and raises the same.
 
     Example:
         >>> import tempfile

@@ -41,7 +41,7 @@ from mrcnn.data.formats.image_files import SUFFIXES
 from mrcnn.data.formats.json_head import has_keys
 from mrcnn.data.formats.label_studio_rle import decode_alpha
 from mrcnn.data.formats.parsing import field, parse_all, read_json
-from mrcnn.data.formats.photos import PhotoFolder
+from mrcnn.data.formats.photo_folder import PhotoFolder
 from mrcnn.data.formats.recognition import NAMES_READ, Format, OpenOptions, Place, find_images_folder
 from mrcnn.data.user_warnings import warn
 

@@ -51,7 +51,7 @@ from mrcnn.data.formats.image_files import SUFFIXES
 from mrcnn.data.formats.json_head import growing_heads, texts_of
 from mrcnn.data.formats.labelme_shapes import THIN, as_file, draw, merge, parse_shape, shapes_of
 from mrcnn.data.formats.parsing import field, name_classes, parse_all, read_json, warn_of_small_shapes
-from mrcnn.data.formats.photos import PhotoFolder
+from mrcnn.data.formats.photo_folder import PhotoFolder
 from mrcnn.data.formats.recognition import NAMES_READ, Format, OpenOptions, Place, images_folder_of
 from mrcnn.data.image_reading import UnreadableImage, decode_image, read_header
 from mrcnn.data.user_warnings import warn

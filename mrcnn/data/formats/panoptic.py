@@ -30,7 +30,7 @@ from mrcnn.data.formats.exif import UprightDataset, size_of_masks
 from mrcnn.data.formats.image_files import read_colors
 from mrcnn.data.formats.json_head import has_keys
 from mrcnn.data.formats.parsing import field, name_classes, parse_all, read_json
-from mrcnn.data.formats.photos import PhotoFolder
+from mrcnn.data.formats.photo_folder import PhotoFolder
 from mrcnn.data.formats.recognition import NAMES_READ, Format, OpenOptions, Place, find_images_folder
 
 PARTS = ("images", "annotations", "categories")
@@ -75,12 +75,10 @@ class PanopticDataset(UprightDataset):
         """Adds the images of a file.
 
         Args:
-            path: of the JSON file.
-            images_dir: folder of the images; None: looked for near the file.
-            segments_dir: folder of the PNGs; None: the one beside the file that has its name.
-            source: see `Dataset.add_class`.
-            classes: names of the things wanted, in the order of their ids 1, 2, ...; None: all.
-            skip_broken: leave broken images out with a warning, instead of raising.
+            path: The JSON file.
+            segments_dir: Folder of the PNGs. None: the folder next to the file with the same name.
+            classes: Names of the things wanted, in the order of their ids 1, 2, ...; None: all.
+            images_dir, source, skip_broken: As in `CocoDataset.load_coco_format`.
 
         Raises:
             FileNotFoundError, BrokenAnnotation: see `open_dataset`.

@@ -11,7 +11,7 @@ from typing import Any
 from mrcnn.data.dataset import Dataset, is_url
 from mrcnn.data.formats.access import ANNOTATION_FOLDERS
 from mrcnn.data.formats.json_head import growing_heads
-from mrcnn.data.formats.photos import PhotoFolder, count_found, folders_below
+from mrcnn.data.formats.photo_folder import PhotoFolder, count_found, folders_below
 
 FILES_READ, FOLDERS_READ = 100, 20  # of a folder, at most, to recognise it
 NAMES_READ = 20  # images of an annotation file that are looked for, to find the folder of the images

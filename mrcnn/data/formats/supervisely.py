@@ -38,7 +38,7 @@ from mrcnn.data.formats.exif import upright_size
 from mrcnn.data.formats.image_files import SUFFIXES
 from mrcnn.data.formats.json_head import has_keys
 from mrcnn.data.formats.parsing import field, parse_all, read_json
-from mrcnn.data.formats.photos import PhotoFolder, folders_below
+from mrcnn.data.formats.photo_folder import PhotoFolder, folders_below
 from mrcnn.data.formats.recognition import Format, OpenOptions, Place
 from mrcnn.data.image_reading import read_header, read_stored_values
 from mrcnn.data.user_warnings import warn

@@ -31,7 +31,7 @@ from mrcnn.data.formats.broken import names_file, names_image
 from mrcnn.data.formats.exif import UprightDataset, upright_size
 from mrcnn.data.formats.json_head import growing_heads, has_keys, texts_of
 from mrcnn.data.formats.parsing import field, name_classes, parse_all, warn_of_small_shapes
-from mrcnn.data.formats.photos import PhotoFolder
+from mrcnn.data.formats.photo_folder import PhotoFolder
 from mrcnn.data.formats.recognition import NAMES_READ, Format, OpenOptions, Place, find_images_folder, first_bytes
 from mrcnn.data.formats.via_file import (
     COLUMNS,

@@ -41,7 +41,7 @@ from mrcnn.data.formats import rasterize
 from mrcnn.data.formats.broken import BrokenAnnotation, names_file, names_image
 from mrcnn.data.formats.exif import UprightDataset
 from mrcnn.data.formats.parsing import name_classes, parse_all, warn_of_boxes
-from mrcnn.data.formats.photos import PhotoFolder
+from mrcnn.data.formats.photo_folder import PhotoFolder
 from mrcnn.data.formats.recognition import NAMES_READ, Format, OpenOptions, Place, first_bytes, images_folder_of
 from mrcnn.data.formats.voc_files import (
     SPLITS_FOLDERS,

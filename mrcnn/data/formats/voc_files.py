@@ -19,7 +19,7 @@ from mrcnn.data.formats.broken import BrokenAnnotation, MissingPhoto, Where
 from mrcnn.data.formats.exif import size_of_masks, upright_size
 from mrcnn.data.formats.image_files import SUFFIXES, check_size
 from mrcnn.data.formats.parsing import image_size, read_xml
-from mrcnn.data.formats.photos import PhotoFolder
+from mrcnn.data.formats.photo_folder import PhotoFolder
 from mrcnn.data.formats.recognition import first_bytes
 from mrcnn.data.formats.voc_masks import VocMasks
 from mrcnn.data.user_warnings import warn

@@ -13,7 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mrcnn.data.formats.broken import BrokenAnnotation
-from mrcnn.data.formats.photos import PhotoFolder
+from mrcnn.data.formats.photo_folder import PhotoFolder
 from mrcnn.data.formats.recognition import first_bytes
 from mrcnn.data.formats.yolo_files import Pairs, with_labels
 

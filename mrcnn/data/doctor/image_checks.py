@@ -20,7 +20,7 @@ from mrcnn.data.dataset import Dataset, is_url
 from mrcnn.data.doctor.annotated import Annotated, annotated_objects, without_pixel
 from mrcnn.data.doctor.copies import thumbnail
 from mrcnn.data.doctor.findings import Finding
-from mrcnn.data.doctor.opening import warning_found
+from mrcnn.data.doctor.split_reader import warning_found
 from mrcnn.data.ground_truth import check_class_ids, load_masks
 from mrcnn.data.image_reading import UnreadableImage, read_header
 from mrcnn.data.summary import measure

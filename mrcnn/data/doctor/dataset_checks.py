@@ -16,7 +16,7 @@ from mrcnn.config import Config
 from mrcnn.data.anchor_index import AnchorIndex
 from mrcnn.data.doctor.copies import find_copies
 from mrcnn.data.doctor.findings import Finding
-from mrcnn.data.doctor.images import ImageRecord
+from mrcnn.data.doctor.image_checks import ImageRecord
 from mrcnn.data.summary import DatasetSummary
 from mrcnn.ops.anchors import anchors_of_image
 from mrcnn.ops.resize_modes import SIZE_MULTIPLE

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.typing import ColorType
 
-from mrcnn.drawing.instances import draw_instances
+from mrcnn.drawing.renderer import draw_instances
 from mrcnn.evaluation.instances import Instances
 
 PICTURE_SIDE = 480  # pixels, longer side of a picture in TensorBoard

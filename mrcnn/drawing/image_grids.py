@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike
 
 from mrcnn.drawing import figures
 from mrcnn.drawing.captions import TITLE_POINTS, class_caption, wrap_title
-from mrcnn.drawing.instances import fill_mask
 from mrcnn.drawing.palette import LUMINANCE
+from mrcnn.drawing.renderer import fill_mask
 from mrcnn.ops.mask_boxes import extract_bboxes
 from mrcnn.ops.pixel_values import to_rgb_uint8
 from mrcnn.text import PLAIN_TEXT

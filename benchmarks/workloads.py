@@ -176,7 +176,7 @@ def coco_dataset():
 
 
 def made_up_dataset(folder: Path, images: int, objects: int, seed: int = 0) -> CocoDataset:
-    """Writes JPEGs of 480 x 640 pixels to `folder`, each with `objects` polygons of 20 corners; a prepared data set."""
+    """Writes JPEGs of 480 x 640 pixels to `folder`, each with `objects` polygons of 20 corners; a prepared dataset."""
     rng = np.random.default_rng(seed)
     height, width = PHOTO
     content = {"images": [], "annotations": [], "categories": [{"id": i, "name": f"class {i}"} for i in range(1, 81)]}

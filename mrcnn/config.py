@@ -80,8 +80,8 @@ class Config(TrainingSettings, NetworkSettings, DerivedSettings):
     them changes the settings it follows from.
 
     Raises:
-        ValueError: a setting that cannot work. The message has its name, its value, and what would work.
-        TypeError: a keyword that is no setting.
+        ValueError: A setting is invalid. The message names it, its value, and the valid values.
+        TypeError: A keyword is not a setting.
     """
 
     _run = Group("The run")
@@ -352,15 +352,15 @@ class Config(TrainingSettings, NetworkSettings, DerivedSettings):
 
     # ---- Checks ------------------------------------------------------------------------------------------------------
     def validate(self) -> None:
-        """Refuses settings that cannot work. Called here, and again whenever a model is built or used.
+        """Checks the settings. Called here, and again whenever a model is built or used.
 
         Raises:
-            ValueError: with the setting's name, its value, and what would work.
+            ValueError: A setting is invalid. The message names it, its value, and the valid values.
         """
         check(self)
 
     def contradictions(self) -> list[str]:
-        """Settings that are allowed but cannot do what they say beside others, a sentence each."""
+        """Valid settings that have no or another effect because of other settings: one sentence each."""
         return contradictions(self)
 
     # ---- Reading -----------------------------------------------------------------------------------------------------
@@ -375,7 +375,7 @@ class Config(TrainingSettings, NetworkSettings, DerivedSettings):
         """`to_dict` in JSON's types, without the derived values; used by `MaskRCNN.save`.
 
         Raises:
-            ValueError: a setting that JSON cannot hold, e.g. a callable backbone.
+            ValueError: JSON can't hold a setting, e.g. a callable backbone.
         """
         return {name: to_json(name, value) for name, value in self.to_dict().items() if name not in DERIVED}
 

@@ -36,7 +36,7 @@ BACKBONE = Values(
 
 
 def _are_classes(group) -> bool:
-    """Whether this is a list of class ids, not the background's, and class names."""
+    """Whether this is a list of class ids (without the background) and class names."""
     return isinstance(group, (list, tuple)) and all(isinstance(c, str) or (is_whole(c) and c > 0) for c in group)
 
 
@@ -120,6 +120,6 @@ def contradictions(config) -> list[str]:
 
 
 def warn_of_contradictions(config, stacklevel: int) -> None:
-    """Warns of each of `contradictions`, at the line of the caller that `stacklevel` counts up to."""
+    """Warns about each of `contradictions`, at the line of the caller that `stacklevel` refers to."""
     for sentence in contradictions(config):
         warnings.warn(sentence, UserWarning, stacklevel=stacklevel)

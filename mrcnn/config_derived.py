@@ -15,7 +15,7 @@ DERIVED = ("BATCH_SIZE", "IMAGE_META_SIZE", "IMAGE_SHAPE")
 
 
 class DerivedSettings:
-    """Properties computed whenever they are read, so never stale. Setting one sets what it follows from."""
+    """Properties that are computed on every access. Setting one changes the settings it is derived from."""
 
     @property
     def BATCH_SIZE(self) -> int:
@@ -30,7 +30,7 @@ class DerivedSettings:
 
     @property
     def IMAGE_SHAPE(self) -> np.ndarray:
-        """[height, width, channels] of a molded image. In modes other than "square" and "crop" images may differ."""
+        """[height, width, channels] of a molded image. Outside the modes "square" and "crop", images may differ."""
         side = self.IMAGE_MIN_DIM if self.IMAGE_RESIZE_MODE == "crop" else self.IMAGE_MAX_DIM
         if self.IMAGE_RESIZE_MODE in ("pad32", "shorter_side"):
             side = -(-side // SIZE_MULTIPLE) * SIZE_MULTIPLE
@@ -71,7 +71,7 @@ class DerivedSettings:
         return CONVENTIONS.get(self.CONVENTION, MATTERPORT)
 
     def _follow_convention(self, before: Convention) -> None:
-        """Settings that have their default of the convention `before` get that of the convention now.
+        """Replaces settings that still have the default of the convention `before` with the new convention's default.
 
         Those that a subclass sets stay.
         """
@@ -83,6 +83,6 @@ class DerivedSettings:
                 setattr(self, name, copy.copy(self._default(name, self.convention)))
 
     def _default(self, name: str, convention: Convention) -> Any:
-        """The default of a setting under a convention; `...` for an attribute that is no setting."""
+        """The default of a setting under a convention; `...` for an attribute that is not a setting."""
         setting = self.settings_table.get(name)
         return convention.settings.get(name, setting.default if setting else ...)

@@ -1,7 +1,7 @@
-"""The settings of `Config` for networks other than matterport's: their parts, and how they are trained.
+"""The settings of `Config` for networks other than matterport's: their architecture, and how they are trained.
 
-`Config.CONVENTION` gives these, and many of the settings in `mrcnn.config`, the defaults of torchvision or detectron2;
-see `mrcnn.conventions`.
+`Config.CONVENTION` sets the defaults of these settings, and of many in `mrcnn.config`, to torchvision's or
+detectron2's; see `mrcnn.conventions`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ One machine: `Config.GPU_COUNT` or `MaskRCNN(strategy=...)`, with TensorFlow's M
 DataParallel. Several machines: JAX, one process per machine (docs/scaling.md). Each process loads its shard of every
 batch; process 0 writes the files.
 
-The number of devices changes neither the loss nor the gradient of a batch. On JAX the program is written for the
+The number of devices does not change the loss or the gradient of a batch. On JAX the program is written for the
 whole batch, and the compiler splits it. TensorFlow's replicas see only their share of the batch: `ops.replicas` handles
 the losses and the sampling, `Devices.add_before_clipping` the gradients.
 """

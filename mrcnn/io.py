@@ -16,7 +16,7 @@ def replacing(path: str | os.PathLike, durable: bool = False) -> Iterator[Path]:
     """Yields a temporary path in the same folder to write to, and renames it to `path` at the end.
 
     After an error the temporary file is deleted and the previous file at `path` is unchanged. Missing folders are
-    created. The temporary name ends in ".part", so libraries that infer the format from the extension must be told it.
+    created. The temporary name ends in ".part", so pass the format to libraries that infer it from the extension.
 
     Args:
         path: the file to write.

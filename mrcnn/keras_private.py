@@ -22,7 +22,7 @@ def source_of(tensor):
 
 
 def forget_compiled_steps(model) -> None:
-    """Makes the next `fit` and `evaluate` trace the loss again, with the settings of that time."""
+    """Makes the next `fit` and `evaluate` trace the loss again, with the settings they find then."""
     model.train_function = model.test_function = None
 
 
@@ -34,7 +34,7 @@ def flush_tensorboard(callback: keras.callbacks.TensorBoard) -> None:
 
 @functools.cache
 def let_checkpoints_end_in_h5() -> None:
-    """Lets `ModelCheckpoint("x.h5", save_weights_only=True)` be made: Keras 3 wants ".weights.h5" for its own models.
+    """Allows `ModelCheckpoint("x.h5", save_weights_only=True)`: Keras 3 requires ".weights.h5" for its own models.
 
     `MaskRCNN.save_weights` writes both. For any other model, `save_weights` refuses the name when it is called.
     """
@@ -55,7 +55,7 @@ def let_checkpoints_end_in_h5() -> None:
 
 
 def symbolic_build(model) -> None:
-    """Replaces the hook that Keras calls under TensorFlow before `fit` and `evaluate`, to build what is not built yet.
+    """Replaces the hook that Keras calls under TensorFlow before `fit` and `evaluate` to build missing variables.
 
     Only the optimizer can be missing. On several devices Keras would run the graph on the sum of the devices' first
     batches, but masks are bool and cannot be added.

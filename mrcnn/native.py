@@ -5,10 +5,10 @@ Keras's methods take two kinds of data:
     photos     an array [B, H, W, channels] or a list of photos; for training (photos, {"boxes", "labels", "masks"})
     molded     matterport's inputs by position or name, as from `DataGenerator`: molded images, metas, RPN targets...
 
-What is done where: photos with values are resized and padded in NumPy, exactly as by `detect`, so `predict(photos)`,
+Photos given as arrays are resized and padded in NumPy, exactly as by `detect`, so `predict(photos)`,
 `model(photos)` and `detect(photos)` give the same numbers. Training, and a symbolic `model(photos)` (in `tf.function`,
 `jax.jit` or a functional model), are graphs from the first layer on: `nn.native_inputs` subtracts the mean and chooses
-the RPN's targets on the device. They don't resize, and refuse images of another size than the network sees.
+the RPN's targets on the device. They don't resize, and refuse images that don't have the network's input size.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def is_sample(x) -> bool:
 
 
 def as_sample(data):
-    """Moves the truth of `(images, {"boxes", "labels", "masks"})` to the inputs, as the heads train on it."""
+    """Moves the ground truth of `(images, {"boxes", "labels", "masks"})` to the inputs: the heads train on it."""
     x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
     return ({"images": x, **y}, None, weight) if isinstance(y, dict) and "boxes" in y else data
 
@@ -95,8 +95,8 @@ class NativeModel(keras.Model):
 
         Args:
             optimizer: Keras optimizer or its name; None: SGD with momentum and clipping, from the Config.
-            loss, loss_weights: not accepted, as the model has its own losses; weigh them with `LOSS_WEIGHTS`. Lists
-                of None, as in copies of matterport's `compile`, mean "none".
+            loss, loss_weights: Not accepted, since the model has its own losses; weight them with `LOSS_WEIGHTS`.
+                Lists of None, as in copies of matterport's `compile`, are ignored.
             learning_rate, momentum: of the default optimizer; None: those of the Config.
             *args, **kwargs: of `keras.Model.compile`. `metrics=[MeanAveragePrecision()]` adds AP to `evaluate`.
         """
@@ -108,7 +108,7 @@ class NativeModel(keras.Model):
         given = kwargs.get("metrics")
         given = list(given) if isinstance(given, (list, tuple)) else [] if given is None else [given]
         kwargs["metrics"] = [m for m in given if not isinstance(m, MeanAveragePrecision)] or None
-        # In a namespace, because Keras would run a metric that is an attribute inside the compiled step.
+        # In a namespace: Keras would run a metric that is an attribute of the model inside the compiled step.
         self._measured = SimpleNamespace(metrics=[m for m in given if isinstance(m, MeanAveragePrecision)])
         if args:
             del kwargs["metrics"]
@@ -145,7 +145,7 @@ class NativeModel(keras.Model):
             *args, **kwargs: Of `keras.Model.fit`.
 
         Raises:
-            ValueError: The model is for inference, or images or masks have another size.
+            ValueError: The model was built for inference, or images or masks have the wrong size.
         """
         x = training.fit_arguments(x, kwargs, self.devices)
         self.build_optimizer()  # TensorFlow traces a step twice if the first trace creates variables
@@ -184,8 +184,8 @@ class NativeModel(keras.Model):
     def evaluate(self, x=None, y=None, batch_size=None, *args, **kwargs):
         """Computes the losses, and AP if the model was compiled with `metrics=[MeanAveragePrecision()]`.
 
-        Args: as of `fit`; the others are those of `keras.Model.evaluate`. For AP, the data are read twice, and masks
-            are those of the whole image.
+        Args: As for `fit` and `keras.Model.evaluate`. For AP, the data are read twice, and masks must cover the whole
+            image (no mini masks).
 
         Returns:
             As of `keras.Model.evaluate`; AP comes last.

@@ -49,7 +49,7 @@ def whole(low: int) -> Values:
 
 
 def number(low: float = 0, high: float = np.inf, above: bool = False, none: bool = False) -> Values:
-    """Numbers in [low, high]; `above`: without `low` itself; `none`: or None, which means "off"."""
+    """Numbers in [low, high]; with `above`, excluding `low`; with `none`, or None, which means "off"."""
     if high == np.inf:
         text = f"a number > {low}" if above else f"a number >= {low}"
     else:
@@ -206,12 +206,12 @@ class FixedSettings:
 
 
 def _kept(value: Any) -> Any:
-    """A copy of what can change in place; others, such as a backbone, are only the same if they are the same object."""
+    """A copy of values that can change in place. Others, such as a backbone, are compared by identity."""
     return copy.copy(value) if isinstance(value, (list, dict, set, np.ndarray)) else value
 
 
 def near_miss(name: str, known: Iterable[str]) -> str | None:
-    """The known name that `name` is probably meant to be, or None. Names that scripts add are rarely that close."""
+    """The known name that `name` probably misspells, or None. Names that scripts add are rarely that close."""
     if name in known or not name.isupper():
         return None
     found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.85)

@@ -22,7 +22,7 @@ def is_traced_for_xla() -> bool:
 def onednn_is_on() -> bool:
     """Whether TensorFlow computes with oneDNN on this CPU.
 
-    It does if `TF_ENABLE_ONEDNN_OPTS` says so, or isn't set and the CPU has AVX-512 VNNI (docs/processors.md).
+    It does if `TF_ENABLE_ONEDNN_OPTS` is 1, or if it isn't set and the CPU has AVX-512 VNNI (docs/processors.md).
     """
     from tensorflow.python.util import _pywrap_util_port
 

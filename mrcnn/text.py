@@ -1,7 +1,7 @@
 """Text from data, made safe to draw, print and encode.
 
 Names of classes, files and images come from data, and not every string can be drawn as it is: matplotlib reads `$...$`
-as a formula, and fonts, UTF-8 and SVG have no place for a lone surrogate or a control character. All text from data
+as a formula, and fonts, UTF-8 and SVG can't represent a lone surrogate or a control character. All text from data
 therefore goes through `printable`, and to matplotlib with `PLAIN_TEXT`.
 """
 

@@ -1,7 +1,7 @@
 """The names that users import from `mrcnn.utils`, gathered from the modules that define them.
 
-There is no `__all__`, and the modules imported below are part of the contract: scripts that say
-`from mrcnn.utils import *` go on to use `np`, `random`, `sys` and others.
+There is no `__all__`, and the modules imported below are part of the contract: scripts with
+`from mrcnn.utils import *` use `np`, `random`, `sys` and others without importing them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import shutil
 import sys
 import urllib.request
 import warnings
-import xml.etree.ElementTree  # scripts that read annotations say only `import xml.etree`, and count on this
+import xml.etree.ElementTree  # scripts that read annotations only `import xml.etree` and rely on this
 
 import numpy as np
 import scipy

@@ -2,12 +2,12 @@
 
 1. Prints the network in the file and its settings, arrays without a place, and whether all numbers are finite.
 2. Loads the file, converts the weights back, and compares them with the file, bit by bit.
-3. Runs a picture through a network with the same parts and compares each stage, from the resized picture to the masks,
-   with what the original project computed. The record of that is part of the package. It was made with weights that
-   follow from a formula, because trained weights can't be part of it; so these weights are used here as well.
+3. Runs an image through a network with the same parts and compares each stage, from the resized image to the masks,
+   with results of the original project, which are recorded in the package. The record was made with weights from a
+   formula, because the package can't include trained weights, so the same weights are used here.
 
-With `--torchvision`, the weights in the file are used instead: a picture runs through torchvision's network (which must
-be installed) and through ours. With `--record RECORD.npz`, the record belongs to the weights in the file.
+With `--torchvision`, the weights in the file are used instead: an image runs through torchvision's network (which must
+be installed) and through this package's. With `--record RECORD.npz`, the record belongs to the weights in the file.
 
     python -m mrcnn.verify maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth
     python -m mrcnn.verify maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth --torchvision --image photo.jpg
@@ -94,7 +94,7 @@ def verify_arrays(path: str) -> bool:
 
 
 def verify_golden(path: str) -> bool:
-    """Converts the weights there and back, and runs the golden picture; returns whether all is as it should be.
+    """Converts the weights in both directions and runs the golden image; returns whether everything agrees.
 
     The golden network has the weights of the file if those follow the formula, and other weights otherwise.
     """

@@ -1,4 +1,4 @@
-"""matterport's 13 drawing functions, and a colour splash. The drawing itself is in `mrcnn.drawing`.
+"""matterport's 13 drawing functions, and a colour splash. `mrcnn.drawing` implements them.
 
     N     instances; box i, mask i and class id i belong together
     boxes, rois   [N, (y1, x1, y2, x2)] pixels of the image; y2, x2 exclusive; all-zero rows are padding, not drawn

@@ -63,7 +63,7 @@ class BalloonConfig(Config):
     # Options of `train`; the model does not read them.
     EPOCHS = 30
     LAYERS = "heads"
-    AUGMENT = False  # flip, zoom, shift and tint the photos; helps with small data sets
+    AUGMENT = False  # flip, zoom, shift and tint the photos; helps with small datasets
     COSINE = False  # warm up, then decay the learning rate to zero along a cosine
 
 
@@ -99,7 +99,7 @@ class BalloonDataset(ViaDataset):
 
 
 def balloon_dataset(dataset_dir: str | Path, subset: str) -> BalloonDataset:
-    """Returns the prepared data set of one subset."""
+    """Returns the prepared dataset of one subset."""
     dataset = BalloonDataset()
     dataset.load_balloon(dataset_dir, subset)
     dataset.prepare()

@@ -1,4 +1,4 @@
-"""COCO: 80 classes with matterport's or the paper's schedule; also trains on any data set in COCO's format.
+"""COCO: 80 classes with matterport's or the paper's schedule; also trains on any dataset in COCO's format.
 
     python samples/coco.py train --dataset DIR --weights imagenet                    matterport's stages, for a GPU
     python samples/coco.py train --dataset DIR --weights imagenet --schedule paper   the paper's; 1x: Detectron's
@@ -11,7 +11,7 @@ CPU cores and ends with
     mask AP50 = 0.365 (206 images)
 
 (mask AP 0.179, box AP 0.255). This only shows that training and evaluation work: it evaluates on the training photos
-(use --val-annotations for others). The GPU commands were not run, for lack of a GPU and of the full COCO data set.
+(use --val-annotations for others). The GPU commands were not run, for lack of a GPU and of the full COCO dataset.
 
 DIR has COCO's layout: `annotations/instances_<subset><year>.json` and `<subset><year>/*.jpg`; `--download` fetches
 it first (2017: 19 GB). `--weights` (matterport's `--model`) is coco, imagenet, last, or a file. The architecture
@@ -221,7 +221,7 @@ def _falling_stages(config, *ends: int) -> list[tuple[int, str, float]]:
 
 
 def short_stages(config: Config) -> list[tuple[int, str, float]]:
-    """Returns a schedule for small data sets: all layers, Adam, one epoch of warm-up, then cosine decay."""
+    """Returns a schedule for small datasets: all layers, Adam, one epoch of warm-up, then cosine decay."""
     return [(config.EPOCHS, "all", warm_up_and_cosine(config.ADAM_RATE, config.EPOCHS, config))]
 
 
@@ -262,7 +262,7 @@ def trained_model(weights: str, logs: str | Path) -> MaskRCNN:
 
 
 def open_data(args: argparse.Namespace, subset: str) -> CocoDataset:
-    """Returns the prepared data set selected by the options: COCO's `subset`, or the user's files."""
+    """Returns the prepared dataset selected by the options: COCO's `subset`, or the user's files."""
     dataset = CocoDataset()
     own = args.val_annotations if subset != "train" and args.val_annotations else args.annotations
     if own:

@@ -155,7 +155,7 @@ def evaluate(model, dataset, image_ids=None):
 
 
 def draw_detections(model, dataset, image_ids, path, columns: int = 4, **options) -> Path:
-    """Draws the detections on some images of a data set into one picture.
+    """Draws the detections on some images of a dataset into one picture.
 
     Args:
         model: `MaskRCNN`.

@@ -3,7 +3,7 @@
     python samples/digits.py train --dataset m2nist.zip       8 minutes on 3 cores; then draws and evaluates
     python samples/digits.py evaluate --dataset m2nist.zip    on 500 held-out images
     python samples/digits.py detect --dataset m2nist.zip      a figure: image, true map, predicted map
-    python samples/digits.py compose --mnist mnist.npz --dataset DIR     a data set in the same layout, from MNIST
+    python samples/digits.py compose --mnist mnist.npz --dataset DIR     a dataset in the same layout, from MNIST
 
 The last lines of `train`:
 
@@ -59,7 +59,7 @@ PARTS = {
     "train": (0, 0.89),
     "val": (0.89, 0.9),
     "test": (0.9, 1),
-}  # start and end as fractions of the data set
+}  # start and end as fractions of the dataset
 
 
 # ---- Settings and data -----------------------------------------------------------------------------------------------
@@ -80,7 +80,7 @@ class DigitsConfig(ShapesConfig):
 
 
 def compose(mnist: str | Path, folder: str | Path, images: int = 5000, seed: int = 0) -> Path:
-    """Writes a data set in M2NIST's layout from MNIST's digits. Only the "test" part uses digits of MNIST's test set.
+    """Writes a dataset in M2NIST's layout from MNIST's digits. Only the "test" part uses digits of MNIST's test set.
 
     Args:
         mnist: path of mnist.npz, as downloaded by Keras.
@@ -123,7 +123,7 @@ def place(picture: np.ndarray, scene: np.ndarray, rng: np.random.Generator) -> n
 
 
 def digits_dataset(path: str | Path, part: str) -> M2nistDataset:
-    """Returns the prepared data set of one part.
+    """Returns the prepared dataset of one part.
 
     Args:
         path: m2nist.zip, or a folder that contains combined.npy and segmented.npy.

@@ -161,7 +161,7 @@ def stretch_contrast(image: np.ndarray) -> np.ndarray:
 
 
 def nucleus_dataset(dataset_dir: str | Path, subset: str, config: NucleusConfig) -> NucleusDataset:
-    """Returns the prepared data set of one subset, with the contrast setting of `config`."""
+    """Returns the prepared dataset of one subset, with the contrast setting of `config`."""
     dataset = NucleusDataset()
     dataset.load_nucleus(dataset_dir, subset, stretch=config.STRETCH)
     dataset.prepare()

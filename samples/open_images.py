@@ -250,7 +250,7 @@ class SmallOpenImagesConfig(SmallNetwork, OpenImagesConfig):
 def open_images_dataset(
     folder: str | Path, subset: str, classes: Sequence[str], skip_broken: bool = False
 ) -> OpenImagesDataset:
-    """Returns the prepared data set of the photos in one subset that show the classes."""
+    """Returns the prepared dataset of the photos in one subset that show the classes."""
     dataset = OpenImagesDataset()
     dataset.load_open_images(
         folder,

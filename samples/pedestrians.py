@@ -10,7 +10,7 @@ the test set. `--weights` is coco, imagenet, last, or a file. If the file was tr
 replaced for background and person. The architecture follows the weights: a file with MobileNetV2 layers
 (keras.applications, ImageNet, without top) selects the small network.
 
-The AP50 above is not a benchmark: only the first 5 photos of the data set were available. The second command trained
+The AP50 above is not a benchmark: only the first 5 photos of the dataset were available. The second command trained
 on 4 of them (6 people) for 10 epochs of 40 steps; the fifth (2 people, both found) is the test (box AP50 1.000, mask
 AP 0.151). On the 4 training photos the mask AP50 is 1.000. docs/pedestrians.png shows the same model on unrelated
 photos from COCO (CC BY 2.0): flickr.com/photo.gne?id=3232237447, 30474880, 4320314557 and 3364389746.
@@ -89,7 +89,7 @@ class SmallPedestriansConfig(SmallNetwork, PedestriansConfig):
 
 
 def pedestrians_dataset(folder: str | Path, part: str) -> PennFudanDataset:
-    """Returns the prepared data set of one part.
+    """Returns the prepared dataset of one part.
 
     Args:
         folder: PennFudanPed, or its parent folder.
@@ -166,7 +166,7 @@ def draw(model: MaskRCNN, dataset: Dataset, path: str | Path) -> None:
 
 
 def photos_dataset(paths: Iterable[str | Path]) -> Dataset:
-    """Returns a prepared data set of photos without annotations."""
+    """Returns a prepared dataset of photos without annotations."""
     dataset = Dataset()
     dataset.add_class("photos", 1, CLASS_NAMES[1])
     for path in paths:

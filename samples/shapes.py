@@ -139,7 +139,7 @@ class ShapesDataset(utils.Dataset):
 
 
 def shapes_dataset(count: int, seed: int) -> ShapesDataset:
-    """A prepared data set of `count` images of `ShapesConfig`'s size."""
+    """A prepared dataset of `count` images of `ShapesConfig`'s size."""
     dataset = ShapesDataset()
     side = ShapesConfig.IMAGE_MAX_DIM
     dataset.load_shapes(count, side, side, seed)

@@ -1,4 +1,4 @@
-"""Helpers for the tests of `mrcnn.evaluation`: small data sets, generated detections, and results of pycocotools."""
+"""Helpers for the tests of `mrcnn.evaluation`: small datasets, generated detections, and results of pycocotools."""
 
 from __future__ import annotations
 

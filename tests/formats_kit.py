@@ -1,4 +1,4 @@
-"""Helpers for the tests of annotation formats: small photos, masks with holes and parts, a data set without files."""
+"""Helpers for the tests of annotation formats: small photos, masks with holes and parts, a dataset without files."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def objects(dataset, image_id):
 
 
 def assert_same(dataset, other, images=True):
-    """Checks that two data sets have the same images, in the same order, with the same objects."""
+    """Checks that two datasets have the same images, in the same order, with the same objects."""
     assert dataset.num_images == other.num_images
     for i in dataset.image_ids:
         (masks, names), (other_masks, other_names) = objects(dataset, i), objects(other, i)

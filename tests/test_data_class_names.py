@@ -1,4 +1,4 @@
-"""The same class id means the same class everywhere: comparing names, and numbering one data set like another."""
+"""The same class id means the same class everywhere: comparing names, and numbering one dataset like another."""
 
 from __future__ import annotations
 

@@ -52,4 +52,6 @@ def test_the_check_page_lists_all_findings():
     from mrcnn.data.doctor.findings import KINDS
 
     rows = re.findall(r"^\| `([a-z-]+)` \| (\w+) \| (.+) \|$", (ROOT / "docs" / "check.md").read_text(), re.MULTILINE)
-    assert {code: (severity, cure) for code, severity, cure in rows} == {code: tuple(k) for code, k in KINDS.items()}
+    assert {code: (severity, solution) for code, severity, solution in rows} == {
+        code: tuple(k) for code, k in KINDS.items()
+    }

@@ -226,7 +226,9 @@ def test_advice_on_sizes_and_anchors_follows_the_data(tmp_path, name):
     assert not alarms(findings)
     assert "60 of 62 objects (97%) are smaller than 8 pixels" in by_code["tiny-objects"][0].what
     (anchors,) = by_code["anchor-recall"]
-    assert anchors.what.startswith("3% of the objects") and "IMAGE_MAX_DIM = 256, 256 and RPN_ANCHOR" in anchors.cure
+    assert (
+        anchors.what.startswith("3% of the objects") and "IMAGE_MAX_DIM = 256, 256 and RPN_ANCHOR" in anchors.solution
+    )
 
 
 def test_suggested_anchors_raise_recall(tmp_path):
@@ -236,7 +238,7 @@ def test_suggested_anchors_raise_recall(tmp_path):
     dataset = open_dataset(kit.write_coco(photos, tmp_path))
     config = Config(IMAGE_MIN_DIM=128, IMAGE_MAX_DIM=128)
     (anchors,) = check(dataset, config=config).by_code()["anchor-recall"]
-    scales = tuple(int(text) for text in anchors.cure.split("SCALES = (")[1].split(")")[0].split(","))
+    scales = tuple(int(text) for text in anchors.solution.split("SCALES = (")[1].split(")")[0].split(","))
     better = Config(IMAGE_MIN_DIM=128, IMAGE_MAX_DIM=128, RPN_ANCHOR_SCALES=scales)
     assert dataset.summary(better, progress=False).anchor_recall(0.5) == 1
     assert dataset.summary(config, progress=False).anchor_recall(0.5) == 0
@@ -298,7 +300,7 @@ def test_objects_that_training_would_lose_and_dark_images(tmp_path, name, darker
     by_code = findings.by_code()
     assert not alarms(findings)
     assert by_code["lost-in-resizing"][0].what.startswith("10 objects have no pixel")
-    assert by_code["too-many-objects"][0].cure.startswith("Raise MAX_GT_INSTANCES to 6")
+    assert by_code["too-many-objects"][0].solution.startswith("Raise MAX_GT_INSTANCES to 6")
     assert says in by_code[code][0].what and len({"mean-pixel", "narrow-range"} & set(by_code)) == 1
 
 
@@ -336,7 +338,7 @@ def test_findings_as_text_and_json(planted):
     assert content["counts"]["error"] == len(findings.errors) > 0 and findings.has_errors
     assert len(content["findings"]) == len(findings)
     first = content["findings"][0]
-    assert first["severity"] == "error" and first["cure"] == KINDS[first["code"]].cure
+    assert first["severity"] == "error" and first["solution"] == KINDS[first["code"]].solution
     text = str(findings)
     assert all(code in text for code in findings.by_code()) and f"{len(findings.errors)} errors" in text
 

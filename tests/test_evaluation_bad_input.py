@@ -42,7 +42,7 @@ def test_the_valid_input_is_accepted(dataset):
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ({"image_id": 7}, r"predictions\[1\]: image_id 7 is unknown; the data set has 2 images, such as \[100, 101\]"),
+        ({"image_id": 7}, r"predictions\[1\]: image_id 7 is unknown; the dataset has 2 images, such as \[100, 101\]"),
         ({"image_id": None}, r"predictions\[1\] is .*expected a dict with \"image_id\""),
         ({"category_id": 3}, r"predictions\[1\]: category_id 3 is out of range; the classes of 'toys' are \[1, 2\]"),
         ({"category_id": None}, r"predictions\[1\]: category_id None is out of range"),
@@ -190,7 +190,7 @@ def test_bad_ground_truth_is_named(dataset, masks, class_ids, message):
 def test_invalid_settings_are_refused(dataset):
     with pytest.raises(ValueError, match="detection_area is 'ellipse'"):
         evaluate(dataset, [], detection_area="ellipse")
-    with pytest.raises(ValueError, match="image_ids has 2; the data set's images are 0 to 1"):
+    with pytest.raises(ValueError, match="image_ids has 2; the dataset's images are 0 to 1"):
         evaluate(dataset, [], image_ids=[0, 2])
     only_boxes = [good(segmentation=None)]
     with pytest.raises(ValueError, match='no "segmentation"'):

@@ -123,7 +123,7 @@ def test_the_real_annotations_read_by_our_coco_dataset(shared):
     dataset.prepare()
     truth = json.loads((folder / "annotations/instances_val2017.json").read_text())
     results = made_up_detections(truth, np.random.default_rng(5))
-    # What the data set leaves out, pycocotools leaves out as well.
+    # What the dataset leaves out, pycocotools leaves out as well.
     known = {info["id"] for info in dataset.image_info}
     truth["images"] = [image for image in truth["images"] if image["id"] in known]
     truth["annotations"] = [a for a in truth["annotations"] if a["image_id"] in known]
@@ -184,7 +184,7 @@ def test_a_crowd_absorbs_any_number_of_detections_but_is_matched_last():
     assert ignored == [0b111111110, 0b111111111, 0b111111111]
 
 
-# ---- A model on a data set -------------------------------------------------------------------------------------------
+# ---- A model on a dataset -------------------------------------------------------------------------------------------
 def toy_images():
     """Three images of 40 x 50: two objects and a crowd; none; one."""
     first = np.stack([rectangle(40, 50, b) for b in [(0, 0, 10, 10), (20, 20, 40, 50), (0, 30, 12, 50)]], axis=-1)

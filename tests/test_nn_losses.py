@@ -142,7 +142,7 @@ def test_class_weights_and_focal_loss_match_their_formulas(class_weights, gamma)
 
 
 def test_mrcnn_class_loss_counts_only_active_classes():
-    # The first image's data set has no class 2. Its second RoI is taken for a 2 and does not count.
+    # The first image's dataset has no class 2. Its second RoI is taken for a 2 and does not count.
     active = np.array([[1, 1, 0], [1, 1, 1]])
     logits = np.array([[[0, 0, -50], [0, 1, 5]], [[0, 0, 0], [0, 1, 5]]], "float32")
     targets = np.array([[1, 1], [0, 2]], "int32")

@@ -59,7 +59,7 @@ YOLO = "1 0.1 0.1 0.3 0.1 0.3 0.4 0.1 0.4\n"
 
 
 def make(folder, form):
-    """Writes a small data set; returns its annotation file and the name of the class of its one object."""
+    """Writes a small dataset; returns its annotation file and the name of the class of its one object."""
     if form == "m2nist":
         labels = np.full((1, 64, 84), 10, np.uint8)
         labels[0, 5:25, 5:15] = 4
@@ -194,7 +194,7 @@ def test_images_are_found_near_the_annotations(tmp_path, file, name, images, for
 
 
 def test_missing_images_are_named(tmp_path):
-    photo(tmp_path / "another")  # a data set of its own, whose images happen to have the same names
+    photo(tmp_path / "another")  # a dataset of its own, whose images happen to have the same names
     with pytest.raises(FileNotFoundError, match=r"its images aren't there. Looked for a.jpg in\n"):
         open_dataset(write(tmp_path / "mine" / "x.json", coco()))
 

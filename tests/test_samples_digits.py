@@ -1,4 +1,4 @@
-"""The digits sample: the split of the data set, and a small run up to the semantic maps."""
+"""The digits sample: the split of the dataset, and a small run up to the semantic maps."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ MASK_SIDE = 400  # pixels, of the longer side of the masks that are written here
 
 
 def write_open_images(dataset, folder: Path, subset: str, label: str) -> list[dict]:
-    """Writes a prepared data set in the layout of Open Images V6; its masks are of another size than its photos.
+    """Writes a prepared dataset in the layout of Open Images V6; its masks are of another size than its photos.
 
     Image ids are 16 hexadecimal digits, as there, and say the number of the image.
 

@@ -248,7 +248,7 @@ def test_a_truncated_video_is_named(tmp_path):
         for _ in range(40):
             file.write(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.warns(UserWarning, match=r"cut.avi breaks off: \d+ of 40 frames"):
+    with pytest.warns(UserWarning, match=r"cut.avi is truncated: \d+ of 40 frames"):
         assert 10 < len(list(read_video(path).frames)) < 30
 
 

@@ -198,7 +198,7 @@ def test_an_interrupted_download_continues(server, path):
 
 def test_the_next_run_continues_an_interrupted_download(server, path):
     server.breaks_after = [10_000, 0, 0, 0, 0]
-    with pytest.raises(ConnectionError, match="broke off after 10,000 of 20.,... bytes, and so 5 times. Run again"):
+    with pytest.raises(ConnectionError, match="broke off after 10,000 of 20.,... bytes, 5 times in a row. Run again"):
         weights.download(server.url, path, progress=False)
     assert not path.exists() and "mask_rcnn_coco.h5.part" in beside(path)
     weights.download(server.url, path, progress=False)
@@ -322,7 +322,7 @@ def test_a_very_slow_server_counts_as_interrupted(server, path, monkeypatch):
     monkeypatch.setattr(downloads, "TIMEOUT_SECONDS", 0.2)
     monkeypatch.setattr(downloads, "LEAST_BYTES_PER_SECOND", 10**9)
     server.pause = 0.15
-    with pytest.raises(ConnectionError, match=r"TimeoutError after .* bytes, and so 5 times"):
+    with pytest.raises(ConnectionError, match=r"TimeoutError after .* bytes, 5 times in a row"):
         weights.download(server.url, path, progress=False)
 
 

@@ -45,7 +45,7 @@ so the rows are padded: label 0 (or -1) means "no object".
 | masks | [N, height, width, G] | 1 where the object is |
 
 Here, each image has one to four rings and bars on noise. `mrcnn.data.image_batches.ImageBatches` gives the same for any
-data set that `mrcnn.data.formats.open_dataset` can open: COCO, YOLO, VIA, labelme...
+dataset that `mrcnn.data.formats.open_dataset` can open: COCO, YOLO, VIA, labelme...
 """
 
 

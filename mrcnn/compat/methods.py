@@ -1,4 +1,4 @@
-"""Methods of `MaskRCNN` that only scripts written against matterport's class need; `mrcnn.model` takes them over."""
+"""Methods of `MaskRCNN` that only scripts written for matterport's class need. `MaskRCNN` inherits them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def eagerly(method):
 
 
 def follows_settings(method):
-    """Decorator of Keras's methods: settings that changed take effect in this call, or are refused by name."""
+    """Decorator of Keras's methods: changed settings take effect in this call, or are refused by name."""
 
     @eagerly
     @wraps(method)
@@ -55,7 +55,7 @@ def refuse_in_fork(model) -> None:
     """Refuses to run a model of the parent process in a forked child, where its threads don't exist and it would hang.
 
     Raises:
-        RuntimeError: with what to do instead.
+        RuntimeError: The process was forked. The message says what to do instead.
     """
     if model.process_id != os.getpid():
         raise RuntimeError(
@@ -69,7 +69,7 @@ def without_anchors(model, x):
     """The inputs of `predict`: scripts also pass anchors, `[molded_images, image_metas, anchors]`.
 
     Raises:
-        ValueError: the anchors are not those that the settings give, which the graph computes itself.
+        ValueError: The anchors differ from those of the settings, which the graph computes itself.
     """
     if model.mode != "inference" or not isinstance(x, (list, tuple)) or len(x) != 3:
         return x
@@ -99,7 +99,7 @@ def detect_by_methods(model, images) -> list[Detections]:
 
 
 def overridden(model, cls, *names: str) -> list[str]:
-    """Those of the methods that a subclass of `cls` overrides."""
+    """The given methods that a subclass of `cls` overrides."""
     return [name for name in names if getattr(type(model), name) is not getattr(cls, name)]
 
 
@@ -121,7 +121,7 @@ def graph_of_own_build(model, mode: str, config) -> tuple:
     """Inputs and outputs of the network that a subclass's `build(mode, config)` returns.
 
     Raises:
-        TypeError: they aren't those that `fit` and `detect` work with.
+        TypeError: `fit` and `detect` can't work with them.
     """
     network = type(model).build(model, mode=mode, config=config)  # without the wrapper that Keras puts around build
     outputs = network.output if isinstance(network, keras.Model) else network
@@ -140,7 +140,7 @@ def graph_of_own_build(model, mode: str, config) -> tuple:
 
 
 def check_mode(mode) -> None:
-    """Raises ValueError for another mode; `clone_model`, which passes tensors there, is told how to copy a model."""
+    """Raises ValueError for an unknown mode. `clone_model` passes tensors there; the message explains copying."""
     if not isinstance(mode, str) or mode not in MODES:
         raise ValueError(
             f"mode is {mode!r}; expected one of {', '.join(MODES)}. (clone_model can't copy this model:"
@@ -160,8 +160,8 @@ class ScriptModel(keras.Model):
         return self
 
     def __dir__(self):
-        # Keras finds what to save through `dir`: it would follow `keras_model` round and round, and other versions of
-        # this package don't have `training_inputs`, which has no weights.
+        # Keras finds what to save through `dir`: it would follow `keras_model` endlessly, and other versions of this
+        # package don't have `training_inputs`, which has no weights.
         return [name for name in super().__dir__() if name not in ("keras_model", "training_inputs")]
 
     def save(self, filepath, *args, **kwargs):

@@ -1,4 +1,4 @@
-"""The modules that scripts take from `mrcnn.model`, as in `modellib.os` or `from mrcnn.model import *`; see `LAZY`."""
+"""Modules that scripts access through `mrcnn.model`, as in `modellib.os` or `from mrcnn.model import *`; see `LAZY`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-# matterport's page imported these, so scripts with a star import use them without importing them.
+# matterport's model.py imported these, so scripts with a star import use them without importing them.
 LAZY = {
     "os": "os", "re": "re", "math": "math", "random": "random", "logging": "logging",
     "multiprocessing": "multiprocessing", "OrderedDict": "collections.OrderedDict",

@@ -25,7 +25,7 @@ def eager_mode():
 
 @functools.cache
 def teach_tf_identity() -> None:
-    """Makes `tf.identity` take a layer's symbolic output, as matterport's notebooks do before `run_graph`.
+    """Makes `tf.identity` accept a layer's symbolic output, which matterport's notebooks pass before `run_graph`.
 
     It returns the output of a `keras.layers.Identity`. Other arguments of `tf.identity` work as before. Runs once per
     process.

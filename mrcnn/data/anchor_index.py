@@ -178,7 +178,7 @@ def _as_grids(members: np.ndarray, centers: np.ndarray) -> list[Grid]:
 
 
 def _highest(anchor: np.ndarray, box: np.ndarray, iou: np.ndarray, count: int) -> Pairs:
-    """Those of the pairs (anchor, box, iou) [P] with the highest IoU of their box; boxes are 0..count-1."""
+    """The pairs (anchor, box, iou) [P] with the highest IoU of their box; boxes are 0..count-1."""
     best = np.zeros(count)
     np.maximum.at(best, box, iou)
     kept = iou == best[box]

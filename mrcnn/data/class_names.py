@@ -157,7 +157,7 @@ def _names_of(dataset: Dataset) -> list[str]:
 
 
 def _differ(name: str, wanted: str | None) -> bool:
-    """Whether both names tell what the class is and aren't the same. Two numbers are names, such as those of digits."""
+    """Whether both names are meaningful and differ. Two numbers count as names, such as those of digits."""
     if wanted is None:
         return PLACEHOLDER.fullmatch(name) is None
     is_placeholder = PLACEHOLDER.fullmatch(name) or PLACEHOLDER.fullmatch(wanted)
@@ -170,7 +170,7 @@ def _numbered(names: Sequence[str]) -> str:
 
 
 def _free_id(dataset: Dataset, source: str) -> int:
-    """A class id that the source doesn't use: one above its highest number."""
+    """A class id that the source doesn't use: its highest number plus one."""
     members = [key.split(".", 1) for key in dataset.class_from_source_map]
     used = [info["id"] for info in dataset.class_info if info["source"] == source]
     used += [int(own_id) for other, own_id in members if other == source and own_id.isdigit()]

@@ -1,7 +1,7 @@
 """Converts annotated images of any known format to COCO, YOLO, labelme or CVAT files; `mrcnn convert` is the command.
 
-All but YOLO name the images where they are; YOLO needs copies. If the images are outside of the target's folder,
-opening it needs this folder: `open_dataset("all.json", root="balloon")`.
+All formats except YOLO refer to the images in place; YOLO needs copies. If the images are outside the target's folder,
+pass their folder when opening it: `open_dataset("all.json", root="balloon")`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def convert(
         progress: whether to show progress bars.
 
     Returns:
-        What was written: the COCO or CVAT files, data.yaml, or the folders of labelme files.
+        The written paths: COCO or CVAT files, data.yaml, or folders of labelme files.
 
     Raises:
         ValueError: `to` isn't one of these.

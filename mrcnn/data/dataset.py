@@ -1,4 +1,4 @@
-"""`Dataset`: which images and classes there are, and how an image and its masks are read.
+"""`Dataset`: a list of images and classes, and methods that read an image and its masks.
 
 Subclass it, register classes and images, and override `load_mask`; the class docstring has an example.
 
@@ -206,7 +206,7 @@ class Dataset:
         raise ValueError(f"Class {class_id} ({info['name']!r}) is of source {info['source']!r}, not of {source!r}.")
 
     def image_reference(self, image_id: int) -> str:
-        """A link or text that helps a person find the image in its source. Override it; only displays use it."""
+        """A link or text that helps to find the image in its source, for display only. Override it."""
         return ""
 
     def source_image_link(self, image_id: int) -> str | Path | None:

@@ -31,7 +31,7 @@ from mrcnn.data.formats.photo_folder import folders_below
 from mrcnn.data.formats.recognition import Format, OpenOptions, Place, UnknownFormat, indented
 from mrcnn.data.formats.unsupported import describe_unread
 
-SPLIT_NAMES = (("train", "training"), ("val", "valid", "validation"), ("test", "testing"))  # of one meaning each
+SPLIT_NAMES = (("train", "training"), ("val", "valid", "validation"), ("test", "testing"))  # synonyms
 ONLY_OF = {"attribute": "VIA", "crowds_as_objects": "COCO"}  # the format of options that one format has
 FOLDERS_RECOGNISED = 100  # maximum number of folders to search for datasets
 DATASETS_SHOWN = 8  # in a message
@@ -50,8 +50,8 @@ def open_dataset(
 ) -> Dataset:
     """Opens a dataset of any known format.
 
-    VIA, labelme and Pascal VOC files without a list of classes number only those that they show. So open training and
-    validation images by `open_splits`, or the second dataset with `classes=` the first.
+    VIA, labelme and Pascal VOC files without a list of classes number only the classes that occur in them. So open
+    training and validation images with `open_splits`, or the second dataset with `classes=` set to the first.
 
     Args:
         path: a folder or an annotation file of one of these formats: VIA 1 and 2, COCO (also LVIS and panoptic),
@@ -65,7 +65,7 @@ def open_dataset(
             A `Dataset` gives all classes the ids that they have there; those that only it has are added.
         skip_broken: leave broken images out with a warning, instead of raising.
         attribute: name of the attribute with the class, for VIA files whose regions have several attributes.
-        crowds_as_objects: read annotations of COCO with iscrowd = 1 as objects, which CVAT means by it for brush masks.
+        crowds_as_objects: read COCO annotations with iscrowd = 1 as objects. CVAT exports brush masks this way.
         root: a folder whose files the annotations may name, besides the dataset's own. Other names are an error.
         download: whether image files that are URLs may be fetched, within a time limit.
 
@@ -76,7 +76,7 @@ def open_dataset(
         FileNotFoundError: there is nothing at path, or no images where the annotations are.
         UnknownFormat: a ValueError. Says what was looked for and what is there.
         BrokenAnnotation: a ValueError. Names the file, the entry, its field, what was expected and what is there.
-        ValueError: an argument doesn't fit, such as `classes` a `Dataset` that lacks a class of the files.
+        ValueError: an argument is invalid, e.g. `classes` is a `Dataset` that lacks a class of the files.
 
     Example:
         >>> import tempfile
@@ -183,7 +183,7 @@ def find_splits(path: Path, splits: Sequence[str]) -> list[Target]:
 
 
 def read_dataset(form: Format, target: Path, options: OpenOptions) -> Dataset:
-    """Opens a path of a format. Whatever goes wrong while reading is an error that names the path."""
+    """Opens a path of a format. Every error while reading names the path."""
     for name, format_name in ONLY_OF.items():
         if getattr(options, name) and form.name != format_name:
             raise ValueError(f"{name}={getattr(options, name)!r} is for {format_name}; {target} is {form.name}.")
@@ -213,7 +213,7 @@ def _open_alike(
 
 
 def _open_numbered(form: Format, target: Path, options: OpenOptions) -> Dataset:
-    """Opens all classes of a dataset, with the ids 1, 2, ... of `options.names` if there are some."""
+    """Opens all classes of a dataset, with the ids 1, 2, ... of `options.names`, if given."""
     dataset = read_dataset(form, target, options)
     dataset.prepare()
     if options.names is not None:

@@ -1,4 +1,4 @@
-"""An image's masks and class ids as `Dataset.load_mask` returned them: checked, in one form, with errors that name it.
+"""Calls `Dataset.load_mask` and checks the masks and class ids that it returns; errors name the image.
 
 Shapes:
     H0, W0  height and width of the image file, pixels
@@ -28,7 +28,7 @@ def load_masks(dataset: Dataset, image_id: int, size: tuple[int, int] | None = N
         class_ids: [N] int32; negative for a crowd.
 
     Raises:
-        ValueError: masks and class ids don't fit together or don't fit the image. The message names the data set and
+        ValueError: masks and class ids don't fit together or don't fit the image. The message names the dataset and
             the image, what was returned and what was expected.
 
     Example:
@@ -62,7 +62,7 @@ def load_masks(dataset: Dataset, image_id: int, size: tuple[int, int] | None = N
 
 
 def check_class_ids(class_ids: np.ndarray, dataset: Dataset, image_id: int, which: np.ndarray | bool = True) -> None:
-    """Raises an error if a class id is neither that of a class of the data set nor the negative of one.
+    """Raises an error if a class id is neither that of a class of the dataset nor the negative of one.
 
     Args:
         class_ids: [N] int, as `load_masks` returned them.
@@ -70,7 +70,7 @@ def check_class_ids(class_ids: np.ndarray, dataset: Dataset, image_id: int, whic
         which: [N] bool, the objects to check; True: all.
 
     Raises:
-        ValueError: the message names the data set, the image and the first wrong object.
+        ValueError: the message names the dataset, the image and the first wrong object.
     """
     wrong = np.flatnonzero(which & ((class_ids == 0) | (np.abs(class_ids) >= dataset.num_classes)))
     if len(wrong):

@@ -17,8 +17,7 @@ class ImageBatches(keras.utils.PyDataset):
 
     Args:
         dataset: prepared Dataset.
-        config: Config. Images are resized by its settings, and have at most MAX_GT_INSTANCES objects; the first ones
-            of an image with more.
+        config: Config. Images are resized by its settings. Of more than MAX_GT_INSTANCES objects, the first are used.
         batch_size: int; None: config.BATCH_SIZE. The last batch of an epoch may be smaller.
         shuffle: whether each epoch has a different order.
         augmentation: see `mrcnn.data.augment`; or None.

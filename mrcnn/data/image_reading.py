@@ -1,7 +1,7 @@
-"""Reads image files: every reader of this package opens images here, photos and masks alike.
+"""Reads image files. All images that this package opens, photos and masks, are read here.
 
-A file is opened by its first bytes, whatever its name says, and only as one of `PLUGINS` or as TIFF. No other decoder
-of Pillow ever sees it: that of EPS would start Ghostscript. The number of pixels is checked before any is decoded.
+The format is detected from the first bytes, not from the name, and must be one of `PLUGINS` or TIFF. Pillow's other
+decoders are never used; the one for EPS would start Ghostscript. The number of pixels is checked before decoding.
 
 Pixels are decoded, not converted: 16-bit images stay uint16, and TIFF keeps its type and its bands.
 `Config.IMAGE_RANGE` says how these numbers become the network's 0..255.
@@ -82,7 +82,7 @@ TO_UPRIGHT = {  # [H, W, ...] as stored -> upright, by EXIF orientation
 
 
 class UnreadableImage(ValueError):
-    """A file that is no image, is damaged, too large, or of a format or kind that is not read. Names the file."""
+    """A file that isn't an image, is damaged or too large, or has an unsupported format. The message names the file."""
 
 
 class TooManyPixels(UnreadableImage):
@@ -91,13 +91,13 @@ class TooManyPixels(UnreadableImage):
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What an image file says about itself.
+    """The header of an image file.
 
     Attributes:
         format: "JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "JPEG2000" or "PPM".
         height, width: pixels, as stored.
         orientation: of EXIF, 1..8: 1 if the stored pixels are upright, else a key of `TO_UPRIGHT`.
-        bands: numbers stored for each pixel, 1 for gray and for a palette; None: of TIFF, which isn't looked at.
+        bands: numbers stored for each pixel, 1 for gray and for a palette; None for TIFF.
     """
 
     format: str
@@ -117,7 +117,7 @@ class ImageHeader:
         return self.stored[::-1] if self.orientation > 4 else self.stored
 
     def is_turned_for(self, size: tuple[int, int]) -> bool:
-        """Whether an image of this (height, width) is the upright one: always, unless only the stored one has it."""
+        """Whether an image of this (height, width) is upright: yes, unless only the stored pixels have this size."""
         return self.upright == tuple(size) or self.stored != tuple(size)
 
 
@@ -223,7 +223,7 @@ def is_url(path: str | Path) -> bool:
 # ---- Opening ---------------------------------------------------------------------------------------------------------
 @contextmanager
 def _naming(name: str) -> Iterator[None]:
-    """Whatever a decoder raises for a damaged file names the file."""
+    """Turns any error of a decoder into one that names the file."""
     try:
         yield
     except (UnreadableImage, MemoryError, ImportError, Warning):
@@ -242,7 +242,7 @@ def _open(file: BinaryIO, name: str) -> Iterator[Image.Image]:
     if plugin is None or (plugin[0] == "WEBP" and start[8:12] != b"WEBP"):
         raise UnreadableImage(f"{name} is {_describe(start)}, not an image that is read; expected {FORMATS_READ}.")
     importlib.import_module(f"PIL.{plugin[1]}")
-    # Not Image.open, which has a limit of its own that is the same for all programs of a process.
+    # Not Image.open: its limit is shared by all code of a process.
     with Image.OPEN[plugin[0]][0](file, None) as picture:
         position = file.tell()
         check_pixels(picture.height, picture.width, name)
@@ -273,7 +273,7 @@ def _is_tiff(data: bytes) -> bool:
 
 
 def _describe(start: bytes) -> str:
-    """What a file is that isn't read."""
+    """Describes a file of an unsupported format."""
     if not start:
         return "empty"
     if start[4:8] == b"ftyp":
@@ -292,7 +292,7 @@ def _header(picture: Image.Image, name: str) -> ImageHeader:
 
 
 def checked_orientation(tag: object, name: str) -> int:
-    """An EXIF orientation; a value that has no meaning counts as 1, with a warning. 0 is what many cameras write."""
+    """An EXIF orientation. Invalid values count as 1, with a warning, except 0, which many cameras write."""
     if isinstance(tag, int) and 0 <= tag <= 8:
         return int(tag) or 1
     brief = repr(tag) if isinstance(tag, (int, float)) else f"a {type(tag).__name__}"

@@ -1,7 +1,7 @@
-"""The endless stream of training samples: which image is at which place, and how it is augmented there.
+"""The endless stream of training samples: which image is at which position, and how it is augmented there.
 
-The stream has no state: a sample follows from the seed and its place alone. So any worker can make any sample, training
-can resume at any place, and the samples don't depend on the number of workers.
+The stream has no state: a sample depends only on the seed and its position. So any worker can make any sample, training
+can resume at any position, and the samples don't depend on the number of workers.
 
     place p -> epoch p // n, and in it the image at position p % n of a permutation drawn from (seed, epoch)
 

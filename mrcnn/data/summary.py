@@ -40,7 +40,7 @@ BOXES_AT_ONCE = 200  # looked up among the anchors; keeps the arrays of candidat
 
 @dataclass(repr=False)
 class DatasetSummary:
-    """What `Dataset.summary` found. `str()` gives a table, `plot()` a figure, `to_dict()` the numbers for JSON.
+    """The result of `Dataset.summary`. `str()` gives a table, `plot()` a figure, `to_dict()` the numbers for JSON.
 
     Attributes:
         name: str, the dataset's class and sources.

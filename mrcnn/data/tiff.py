@@ -52,13 +52,13 @@ def read(data: bytes, name: str, stored: bool = False) -> tuple[np.ndarray, Imag
     Args:
         data: the bytes of the file.
         name: of the file, for errors.
-        stored: return the stored numbers, without the meaning that the file gives them (palette, white is 0, 1 bit).
+        stored: return the stored numbers without interpreting them (palette, inverted gray, 1 bit).
 
     Returns:
         values, and the header.
 
     Raises:
-        UnreadableImage: it holds several images, or is compressed or colored in a way that isn't read.
+        UnreadableImage: it holds several images, or its compression or color space isn't supported.
     """
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         series = _only_image(file, name)

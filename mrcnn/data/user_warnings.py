@@ -1,4 +1,4 @@
-"""Warnings that point at the line of the user's script that called this package, however deep the cause is."""
+"""Warnings that point to the line of the user's script that called this package, however deep the cause."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def warn(message: str) -> None:
 
 @contextmanager
 def collecting() -> Iterator[list[str]]:
-    """Collects the messages that this thread passes to `warn`: on the stack of another thread is no line of the user.
+    """Collects the messages that this thread passes to `warn`: its stack has no line of the user's script.
 
     Example:
         >>> with collecting() as messages:
@@ -51,7 +51,7 @@ def collecting() -> Iterator[list[str]]:
 
 
 def warn_of_each(messages: Sequence[str]) -> None:
-    """Issues each of the messages once, and of many the first ones and how many there are."""
+    """Issues each message once; if there are many, only the first ones and their number."""
     different = list(dict.fromkeys(messages))
     for message in different[:SHOWN]:
         warn(message)

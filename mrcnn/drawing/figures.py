@@ -6,7 +6,7 @@
     masks [H, W, N]
     colour  (red, green, blue) in 0..1, with or without alpha, or any name that matplotlib knows
 
-The functions do not depend on models, data sets or class names.
+The functions do not depend on models, datasets or class names.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def draw_masks(
         if fill:
             fill_mask(picture[y1:y2, x1:x2], masks[y1:y2, x1:x2, i], colors[i], alpha)
         for outline in outlines(masks[..., i], extents[i]):
-            # Not add_patch: it looks at each corner in Python to fit the limits, and those are the picture's.
+            # Not add_patch: it checks each corner in Python to fit the axes limits, which are already set.
             ax.add_artist(Polygon(outline, facecolor="none", edgecolor=colors[i]))
 
 
@@ -185,7 +185,7 @@ def finish(figure: Figure, opened: bool, save: str | Path | None = None, show: b
     Args:
         figure: A matplotlib figure.
         opened: Whether this call made the figure. Other figures are neither shown nor closed.
-        save: Path to write to; a new figure is then closed, so that a loop over images does not collect figures.
+        save: Path to write to. A new figure is then closed, so that a loop over images does not accumulate figures.
         show: Whether to show a new figure that is not saved. Without a screen, nothing happens.
     """
     if save is not None:

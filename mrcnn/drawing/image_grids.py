@@ -109,7 +109,7 @@ def apply_mask(image: np.ndarray, mask: ArrayLike, color: ColorType, alpha: floa
     if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] < 3:
         raise ValueError(
             f"image has the shape {np.shape(image)}; expected an array [H, W, 3] that can be painted in place."
-            " Of a grey one make three channels: np.dstack([image] * 3)."
+            " Give a grey image three channels with np.dstack([image] * 3)."
         )
     masks = figures.as_masks(mask, image.shape, "mask")
     y1, x1, y2, x2 = extract_bboxes(masks)[0]
@@ -127,7 +127,7 @@ def display_top_masks(
     ax: Axes | None = None,
     save: str | Path | None = None,
 ) -> np.ndarray:
-    """Shows the image, and the masks of each of the classes that cover most of it in shades of blue.
+    """Shows the image, and for each of the classes with the largest area, its masks in shades of blue.
 
     Args:
         mask: [H, W, N].

@@ -22,9 +22,9 @@ PALETTE_SIZE = 128
 
 @functools.lru_cache(maxsize=1)
 def palette() -> tuple[tuple[float, float, float], ...]:
-    """PALETTE_SIZE colors, each as far as possible from all before it, so that few classes differ most.
+    """PALETTE_SIZE colors, each as far as possible from all before it, so the first few differ most.
 
-    Distance is Euclidean in CIELAB. Colors near black, white and gray are left out: they vanish in photos.
+    Distance is Euclidean in CIELAB. Colors near black, white and gray are excluded: they are hard to see in photos.
     """
     steps = np.linspace(0, 1, 16)
     candidates = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
@@ -54,7 +54,7 @@ def class_colors(class_ids: Iterable[int]) -> list[tuple[float, float, float]]:
 
 
 def as_color(color: ColorType, name: str = "color") -> tuple[float, float, float, float]:
-    """(red, green, blue, alpha) in 0..1. Raises ValueError for anything that is no color, such as 0..255 values."""
+    """(red, green, blue, alpha) in 0..1. Raises ValueError for invalid colors, such as values in 0..255."""
     try:
         return mpl_colors.to_rgba(color)
     except ValueError as error:

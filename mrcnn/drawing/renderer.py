@@ -1,4 +1,4 @@
-"""Draws instances on an image array: the pictures of reports, TensorBoard and videos. Needs no screen.
+"""Draws instances on an image array, for reports, TensorBoard and videos. Needs no display.
 
 `mrcnn.visualize` draws on matplotlib's figures, in higher quality and about a hundred times slower. Both take their
 colours from `mrcnn.drawing.palette` and fill masks with `fill_mask`.
@@ -56,10 +56,10 @@ def draw_instances(
     """Draws masks with outlines, boxes and captions on a copy of an image. Later instances cover earlier ones.
 
     Args:
-        image: [H, W], [H, W, 3] or [H, W, 4], as `to_rgb_uint8` takes it; not modified.
+        image: [H, W], [H, W, 3] or [H, W, 4], see `to_rgb_uint8`; not modified.
         boxes: [N, (y1, x1, y2, x2)] pixels; y2, x2 exclusive.
-        masks: [H, W, N] bool, where a mask must lie inside its box; or N pairs of a region (y1, x1, y2, x2) and the
-            mask in it, [y2 - y1, x2 - x1] bool; or None.
+        masks: [H, W, N] bool, each mask inside its box; or N pairs of a region (y1, x1, y2, x2) and the mask in it,
+            [y2 - y1, x2 - x1] bool; or None.
         captions: N texts; an empty one draws nothing.
         colors: N colours: (red, green, blue) in 0..1, or any colour that matplotlib knows.
         side: Longer side of the returned picture, pixels; None: that of the image.
@@ -108,7 +108,7 @@ def _resize(image: np.ndarray, scale: float, interpolation: int) -> np.ndarray:
 def _scale_mask(
     region: Sequence[int], mask: np.ndarray, size: tuple[int, int], new_size: tuple[int, int]
 ) -> tuple[list[int], np.ndarray]:
-    """A mask and its region, where the picture was resized from `size` to `new_size`, by nearest neighbours."""
+    """A mask and its region, resized by nearest neighbours as the picture was, from `size` to `new_size`."""
     low, high = [], []
     for axis, (old, new) in enumerate(zip(size, new_size)):
         start, stop = (-(-side * new // old) for side in region[axis::2])  # pixels whose source lies in the region

@@ -34,7 +34,7 @@ def display_table(table: Iterable[Iterable[object]]) -> None:
 
 
 def _in_notebook() -> bool:
-    """Whether a Jupyter kernel runs this code, which can show HTML."""
+    """Whether this code runs in a Jupyter kernel, which can show HTML."""
     interactive = sys.modules.get("IPython")
     shell = interactive.get_ipython() if interactive else None
     return shell is not None and hasattr(shell, "kernel")

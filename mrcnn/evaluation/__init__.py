@@ -1,12 +1,12 @@
 """Evaluates models: average precision, kinds of errors, calibration.
 
-    report = evaluate_dataset(model, dataset)              a model on a data set
-    report = evaluate_predictions(dataset, "results.json")  or results in COCO's form
+    report = evaluate_dataset(model, dataset)               a model on a dataset
+    report = evaluate_predictions(dataset, "results.json")  results in COCO format
     print(report.mask_ap)
-    fit(..., callbacks=[EvaluateDataset(dataset_val)])      and while training
-    compile(metrics=[MeanAveragePrecision()])               or as a metric of `evaluate` and `fit`
+    fit(..., callbacks=[EvaluateDataset(dataset_val)])      during training
+    compile(metrics=[MeanAveragePrecision()])               as a metric of `evaluate` and `fit`
 
-`coco_protocol` is COCO's protocol; `matterport_metrics` has matterport's measures of one image (`compute_ap`...).
+`coco_protocol` is COCO's protocol; `matterport_metrics` has matterport's metrics of one image (`compute_ap`...).
 """
 
 from __future__ import annotations

@@ -2,13 +2,13 @@
 
 Shapes: S samples, N images, D detections of a class, T IoU thresholds.
 
-A sample is a weight for each image: how often it was drawn. The AP of a sample is that of a data set in which each
+A sample is a weight for each image: how often it was drawn. The AP of a sample is that of a dataset in which each
 image is repeated that many times (a test compares the two); no detection is copied. As in
 `coco_protocol.accumulate`, only the precision at hits is computed: between hits it falls.
 
-AP of a sample is too high on average: with images drawn twice, fewer different false detections come before a hit. The
+The AP of a sample is too high on average: with images drawn twice, fewer different false detections precede a hit. The
 interval is therefore not the middle 95 % of the samples but its mirror image about the AP, the basic interval. In a
-simulation of data sets drawn from a population of 8,000 images (150 data sets per row, level 95 %), the population's AP
+simulation of datasets drawn from a population of 8,000 images (150 datasets per row, level 95 %), the population's AP
 was inside
 
     images  classes (frequency)   middle of the samples   basic
@@ -46,7 +46,7 @@ def resampled_ap(
         limit: Detections per image and class that AP counts.
 
     Returns:
-        [S, T]; NaN for a sample without any truth.
+        [S, T]; NaN for a sample without ground truth.
     """
     samples = len(weights)
     total, classes = np.zeros((samples, T)), np.zeros(samples)

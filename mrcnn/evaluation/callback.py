@@ -33,17 +33,17 @@ class EvaluateDataset(keras.callbacks.Callback):
             keras.callbacks.EarlyStopping(monitor="val_mask_ap", mode="max", patience=20),
         ])
 
-    The first and the last epoch of a run are always evaluated. In epochs without an evaluation, the logs repeat the
-    last numbers, so that a patience counts epochs, and a CSV file has the columns from its first line on.
+    The first and the last epoch of a run are always evaluated. In other epochs, the logs repeat the last values, so
+    that `patience` counts epochs, and a CSV file has all columns from its first line.
 
     Args:
         dataset: A prepared `Dataset`.
-        every: Evaluate every so many epochs.
-        images: The images to use: None for all, an int for the first ones, or a list of the data set's image ids.
+        every: Evaluate every `every` epochs.
+        images: The images to use: None for all, an int for the first ones, or a list of the dataset's image ids.
         pictures: Number of images to draw at each evaluation, with the ground truth on the left and the detections on
             the right. 0: none.
-        log_dir: Pictures go to its folder "validation_pictures", as TensorBoard events if TensorFlow is installed,
-            otherwise as PNG files. None: the model's `log_dir`; a model without one gets no pictures.
+        log_dir: Pictures are written to its folder "validation_pictures", as TensorBoard events if TensorFlow is
+            installed, otherwise as PNG files. None: the model's `log_dir`; without one, no pictures are written.
         min_score: AP counts detections with at least this score, whatever `DETECTION_MIN_CONFIDENCE` is; see
             `evaluate_dataset`.
         progress: Whether to show a progress bar.

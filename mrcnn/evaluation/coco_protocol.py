@@ -45,7 +45,7 @@ class Settings:
         limits: L numbers.
 
     Raises:
-        ValueError: A range or limit that is impossible; the message names it.
+        ValueError: A range or limit is invalid; the message names it.
 
     Example:
 
@@ -83,7 +83,7 @@ class Settings:
         return bits
 
     def ignored_bits(self, areas: np.ndarray, crowd: np.ndarray) -> np.ndarray:
-        """[G] uint64: the cases in which a true instance need not be found: all for crowds, else those outside."""
+        """[G] uint64: the cases that ignore a true instance: all for a crowd, else those whose range excludes it."""
         return np.where(crowd, np.uint64(self.all), self.outside_bits(areas))
 
 
@@ -119,8 +119,8 @@ def match(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Matches the detections of one image, best score first, in all cases.
 
-    A detection takes the free true instance of its class with the highest sufficient IoU (of equals the last); those
-    that count come before ignored ones, and a crowd can be taken any number of times.
+    A detection takes the unmatched true instance of its class with the highest sufficient IoU (the last one if several
+    tie). Ignored instances come after all others, and a crowd can be taken any number of times.
 
     Args:
         ious: [D, G] float, rows by score, best first.
@@ -194,7 +194,7 @@ class Truths:
 
 @dataclass
 class Matches:
-    """What became of each detection, by one kind of IoU (box, mask or boundary)."""
+    """The outcome of each detection, by one kind of IoU (box, mask or boundary)."""
 
     hits: np.ndarray  # [D] uint64, see `match`
     ignored: np.ndarray  # [D] uint64
@@ -206,7 +206,7 @@ class Matches:
 
 
 def sort_by_class(detections: Detections, num_classes: int, limit: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows by class, then by score, best first; of equal scores the earlier image first.
+    """Rows by class, then by score, best first; ties in image order.
 
     Args:
         limit: Detections per image and class; the ones with lower scores are left out.
@@ -308,7 +308,7 @@ def mean_of(values: np.ndarray) -> float:
 
 
 def summarise(result: Accumulated, settings: Settings = COCO) -> dict[str, float]:
-    """COCO's numbers by name: ap, ap50, ap75, ap_small ..., ar1, ar10, ar100, ar_small ...; -1 where no truth is."""
+    """COCO's numbers by name: ap, ap50, ap75, ap_small ..., ar1, ar10, ar100, ar_small ...; -1 without ground truth."""
     areas, limits = range(1, len(settings.areas)), range(len(settings.limits))
     values = [result.precision[..., 0], result.precision[0, ..., 0], result.precision[5, ..., 0]]
     values += [result.precision[..., a] for a in areas]

@@ -5,7 +5,7 @@
 read from a list in memory or from a file of any size, one image at a time, and written to a file one by one.
 
 `image_id` is the id from `add_image` (for COCO, COCO's own), `category_id` the id from `add_class`. If two sources of a
-data set use the same image id, it is "source.id".
+dataset use the same image id, it is "source.id".
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ CHUNK = 1 << 22  # bytes of a results file looked at together
 
 
 class Names:
-    """The ids of a data set's images and classes in results.
+    """The ids of a dataset's images and classes in results.
 
     Args:
         dataset: A prepared `Dataset`.
 
     Attributes:
-        image_key: Image id of the data set -> `image_id` in results.
-        classes: (source, category_id) -> class id of the data set.
+        image_key: Image id of the dataset -> `image_id` in results.
+        classes: (source, category_id) -> class id of the dataset.
         annotated: source -> set of the class ids its images are annotated with.
 
     Raises:
-        ValueError: the data set isn't prepared, or an image's source has no class.
+        ValueError: the dataset isn't prepared, or an image's source has no class.
     """
 
     def __init__(self, dataset: Dataset):
         if len(getattr(dataset, "class_names", ())) == 0:
-            raise ValueError("The data set isn't prepared: call dataset.prepare() first.")
+            raise ValueError("The dataset isn't prepared: call dataset.prepare() first.")
         self.dataset = dataset
         self.classes = class_numbers(dataset)
         self.annotated = {}
@@ -85,21 +85,21 @@ class Names:
         return key if self._whole else str(key)
 
     def image_number(self, key: int | str, index: int) -> int:
-        """The data set's id of the image with this `image_id`.
+        """The dataset's id of the image with this `image_id`.
 
         Args:
             key: `image_id` in results.
             index: Index of the result, for the message.
 
         Raises:
-            ValueError: The data set has no such image.
+            ValueError: The dataset has no such image.
         """
         try:
             return self._numbers[_key(key)]
         except (KeyError, TypeError):
             known = list(self.image_key.values())
             raise ValueError(
-                f"predictions[{index}]: image_id {key!r} is unknown; the data set has {len(known)} images,"
+                f"predictions[{index}]: image_id {key!r} is unknown; the dataset has {len(known)} images,"
                 f" such as {known[:3]}."
             ) from None
 
@@ -115,18 +115,18 @@ def _key(value):
 
 # ---- Reading ---------------------------------------------------------------------------------------------------------
 class Predictions:
-    """COCO results of a data set, image by image.
+    """COCO results of a dataset, image by image.
 
     Args:
-        source: List of results, or path of a JSON file with such a list. Of a file, only byte offsets are in memory.
-        names: `Names` of the data set.
+        source: List of results, or path of a JSON file with such a list. Of a file, only byte offsets are kept.
+        names: `Names` of the dataset.
 
     Attributes:
         has_boxes, has_masks: Whether all results have a "bbox", a "segmentation".
 
     Raises:
-        ValueError: Not a list of results, an unknown image, or only some results with a mask; the message names the
-            index.
+        ValueError: This is not a list of results, an image is unknown, or only some results have a mask. The message
+            names the index.
     """
 
     def __init__(self, source: Sequence[dict] | str | Path, names: Names):
@@ -189,14 +189,14 @@ class Predictions:
         """Detected instances of an image.
 
         Args:
-            image_id: The data set's id of the image.
+            image_id: The dataset's id of the image.
             size: Height and width of the image, pixels.
             area: Which area a detection has: that of its "box" or "mask"; "auto" is the box if all results have one,
                 as in pycocotools' `loadRes`.
 
         Raises:
-            ValueError: A category that the image's source does not have, NaN, a box outside the image, a mask of
-                another size or with damaged counts; the message names the index in the list of results.
+            ValueError: The image's source doesn't have a category, a number is NaN, a box is outside the image, or a
+                mask has another size or damaged counts. The message names the index in the list of results.
         """
         indices, entries = self.entries(image_id)
         if not entries:
@@ -270,7 +270,7 @@ def _scan(file: BinaryIO, path: Path) -> Iterator[tuple[dict, int, int]]:
     size = file.seek(0, os.SEEK_END)
 
     def piece(start: int, held: int) -> str:
-        """Text from byte `start` on: longer than the `held` characters seen so far, so that every read gets further."""
+        """Text from byte `start`, longer than the `held` characters seen so far, so that reads make progress."""
         file.seek(start)
         return file.read(max(CHUNK, 2 * held + 2)).decode("latin-1")
 
@@ -310,7 +310,7 @@ class ResultsWriter:
 
     Args:
         path: Where to write the file once it is complete; None: a temporary file, deleted with this object.
-        names: `Names` of the data set.
+        names: `Names` of the dataset.
     """
 
     def __init__(self, path: str | Path | None, names: Names):
@@ -357,7 +357,7 @@ class ResultsWriter:
             self._remove.detach()
 
     def read(self) -> Predictions:
-        """Opens what was written, after the `with` block. The result keeps the temporary file."""
+        """Opens the written results, after the `with` block. The returned object keeps the temporary file."""
         predictions = Predictions(self.path or self._temporary, self.names)
         predictions.writer = self
         return predictions

@@ -71,8 +71,8 @@ class Collector:
         """Concatenates the columns.
 
         Args:
-            key: Sort key of an image id; None: the order of `add`. It only matters for equal scores, of which that of
-                an earlier image counts as higher.
+            key: Sort key of an image id; None: the order of `add`. It only matters for equal scores, which are ranked
+                in this order.
 
         Returns:
             Image ids in the order of the columns, detections, ground truth, and matches by kind.

@@ -35,7 +35,7 @@ class Comparison:
     Attributes:
         differences: Dict from number to `Difference`, for AP, AP50 and AP75 of each kind that both reports have.
         per_class: List of dicts with class_id, name, truths, and a, b and difference of the AP of the main kind.
-        images: List of dicts with image_id (of the data set), key (id in results), and a, b and difference of
+        images: List of dicts with image_id (of the dataset), key (id in results), and a, b and difference of
             `Report.image_scores`; the largest difference first.
         names: Names of the two reports.
         level: Level of the intervals.
@@ -133,7 +133,7 @@ def _require_same(a: Report, b: Report) -> None:
         )
     same = np.array_equal(a.truths.image, b.truths.image) and np.array_equal(a.truths.class_id, b.truths.class_id)
     if not same:
-        raise ValueError("compare: the reports have different true instances. Evaluate both on the same data set.")
+        raise ValueError("compare: the reports have different true instances. Evaluate both on the same dataset.")
 
 
 def _classes(a: Report, b: Report) -> list[dict]:

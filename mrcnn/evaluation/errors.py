@@ -12,7 +12,7 @@ All numbers are at IoU 0.5 (0.1 separates localisation errors from background), 
 The cost of an error is the AP50 gained if an oracle fixed it. A localisation or class error becomes a hit if it has the
 highest score of those that refer to the same unmatched instance; otherwise it is removed. The other false detections
 are removed, and missed instances are not counted. The gains do not add up to 1 - AP50, because one error may hide
-another. All detections count, beyond COCO's 100 per image and class as well, so `ap50` can differ from the report's.
+another. All detections count, even beyond COCO's 100 per image and class, so `ap50` can differ from the report's.
 Counts and costs (within 0.0005) are those of the authors' tool, tidecv 1.0.1, except for an IoU of exactly 0.5, which
 here is a hit.
 

@@ -1,4 +1,4 @@
-"""`evaluate_dataset` measures a model on a data set, `evaluate_predictions` a list or file of COCO results.
+"""`evaluate_dataset` measures a model on a dataset, `evaluate_predictions` a list or file of COCO results.
 
 Example:
 
@@ -58,7 +58,7 @@ def evaluate_dataset(
     save: str | Path | None = None,
     progress: bool = True,
 ) -> Report:
-    """Runs a model on a data set and measures its detections by COCO's protocol.
+    """Runs a model on a dataset and measures its detections by COCO's protocol.
 
     One batch of images is in memory at a time. Detections are written to a file as RLE; only numbers stay in memory.
 
@@ -66,7 +66,7 @@ def evaluate_dataset(
         model: A `MaskRCNN`, or any object with `detect(images, verbose=0)` -> list of dicts with rois
             [n, (y1, x1, y2, x2)] pixels, class_ids [n], scores [n], masks [H, W, n].
         dataset: Prepared `Dataset`. Negative class ids from its `load_mask` are crowds.
-        image_ids: The data set's ids of the images to use; None: all.
+        image_ids: The dataset's ids of the images to use; None: all.
         min_score: Detections with a lower score are left out, whatever `config.DETECTION_MIN_CONFIDENCE` is; while
             this function runs, it replaces that setting, so don't call `detect` from another thread. None: use the
             setting, and keep everything that `detect` returns.
@@ -82,8 +82,8 @@ def evaluate_dataset(
         progress: Whether to show a progress bar.
 
     Raises:
-        ValueError: for arguments or detections that do not fit (classes, shapes, NaN, boxes outside the image); the
-            message names the image and the index.
+        ValueError: Arguments or detections are invalid (classes, shapes, NaN, boxes outside the image). The message
+            names the image and the index.
 
     The example is in the docstring of this module.
     """
@@ -114,13 +114,13 @@ def evaluate_predictions(
     area_ranges: Mapping[str, tuple[float, float]] | None = None,
     progress: bool = True,
 ) -> Report:
-    """Measures detections given as COCO results, from any model. Needs neither TensorFlow nor another backend.
+    """Measures detections given as COCO results, from any model. Needs no backend.
 
     Args:
         dataset: Prepared `Dataset` with the ground truth.
         predictions: List of {"image_id", "category_id", "score", "bbox" and/or "segmentation"}, or the path of a JSON
             file with such a list (see `mrcnn.evaluation.coco_results`). A file is read one image at a time.
-        image_ids: The data set's ids of the images to use; None: all. Predictions for other images are left out.
+        image_ids: The dataset's ids of the images to use; None: all. Predictions for other images are left out.
         boundary: Whether to compute boundary AP.
         detection_area: As in `evaluate_dataset`; "auto" is the mask if the results have no boxes.
         max_detections, area_ranges: As in `evaluate_dataset`.
@@ -148,14 +148,14 @@ def evaluate_predictions(
 
 
 def _prepare(dataset, image_ids, detection_area: str) -> tuple[Names, list[int]]:
-    """Checks the arguments; returns the data set's names and the chosen image ids."""
+    """Checks the arguments; returns the dataset's names and the chosen image ids."""
     names = Names(dataset)
     if detection_area not in DETECTION_AREAS:
         raise ValueError(f"detection_area is {detection_area!r}; expected one of {', '.join(DETECTION_AREAS)}.")
     chosen = list(names.image_key) if image_ids is None else list(dict.fromkeys(int(i) for i in np.ravel(image_ids)))
     for image_id in chosen:
         if image_id not in names.image_key:
-            raise ValueError(f"image_ids has {image_id}; the data set's images are 0 to {len(names.image_key) - 1}.")
+            raise ValueError(f"image_ids has {image_id}; the dataset's images are 0 to {len(names.image_key) - 1}.")
     return names, chosen
 
 
@@ -164,7 +164,7 @@ def _check_model(model, dataset, min_score: float | None) -> None:
     classes = getattr(getattr(model, "config", None), "NUM_CLASSES", dataset.num_classes)
     if classes != dataset.num_classes:
         raise ValueError(
-            f"The model knows {classes} classes (config.NUM_CLASSES), the data set {dataset.num_classes}, background"
+            f"The model knows {classes} classes (config.NUM_CLASSES), the dataset {dataset.num_classes}, background"
             " included; expected the same."
         )
     if min_score is not None and not 0 <= min_score <= 1:

@@ -1,6 +1,6 @@
 """The instances of one image, ground truth or detections, in the form that the metrics use.
 
-    class_ids [n] int, 1..C-1, of the data set
+    class_ids [n] int, 1..C-1, of the dataset
     boxes [n, (x, y, width, height)] float64 pixels, COCO's order
     areas [n] float64 pixels, which decide what is small, medium and large
     crowd [n] bool: a region of many objects; a detection in it is neither correct nor wrong
@@ -79,7 +79,7 @@ def truth_of(dataset: Dataset, image_id: int) -> Instances:
 
     Args:
         dataset: A prepared `Dataset`. Negative class ids from its `load_mask` are crowds.
-        image_id: The data set's id of the image.
+        image_id: The dataset's id of the image.
 
     Raises:
         ValueError: Masks and class ids don't fit together or don't fit the image, which the message names.
@@ -146,7 +146,7 @@ def _truth_of_annotations(dataset, image_id: int, annotations: list[dict]) -> In
 
 
 def class_numbers(dataset: Dataset) -> dict[tuple[str, int | str], int]:
-    """(source, the source's class id) -> the data set's class id, the background left out.
+    """(source, the source's class id) -> the dataset's class id, the background left out.
 
     A class that `prepare(class_map)` merged from several has several such keys.
     """

@@ -1,4 +1,4 @@
-"""matterport's measures of one image: matches, average precision, recall.
+"""matterport's metrics of one image: matches, average precision, recall.
 
 Shapes: G true instances, P predicted ones, H x W pixels.
     boxes [n, (y1, x1, y2, x2)] pixels, y2 and x2 exclusive; an all-zero row is padding
@@ -14,7 +14,7 @@ raised an exception, these functions return:
     true instances, no prediction        AP 0, recall 0
     a mask without a pixel               IoU 0 with every mask
 
-The functions measure one image. For the AP of a data set as in papers, use `mrcnn.evaluation.evaluate_dataset`; the
+The functions measure one image. For the AP of a dataset as in papers, use `mrcnn.evaluation.evaluate_dataset`; the
 mean of `compute_ap` over images is a different quantity.
 """
 
@@ -86,7 +86,7 @@ def compute_matches(
     iou_threshold: float = 0.5,
     score_threshold: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Matches each prediction, best score first, with the unmatched true instance of its class of the highest IoU.
+    """Matches each prediction, best score first, with the unmatched true instance of its class with the highest IoU.
 
     Args:
         gt_boxes, gt_class_ids, gt_masks: Ground-truth instances; padding rows of `gt_boxes` are dropped with their
@@ -152,7 +152,7 @@ def compute_ap(
         return 1.0, np.ones(2), np.array([0.0, 1.0]), overlaps
     hits = np.cumsum(pred_match > -1)
     precisions = np.concatenate([[0], hits / (np.arange(len(hits)) + 1), [0]])
-    # float32, as in matterport: so the values are the same to the last digit. No truth: no hit either, recall 0.
+    # float32, as in matterport, so that values agree to the last digit. Without ground truth there is no hit: recall 0.
     recalls = np.concatenate([[0], hits.astype(np.float32) / max(len(gt_match), 1), [1]])
     precisions = np.maximum.accumulate(precisions[::-1])[::-1]
     steps = np.flatnonzero(recalls[:-1] != recalls[1:]) + 1

@@ -20,9 +20,9 @@ from mrcnn.ops.types import Tensor
 class MeanAveragePrecision(keras.metrics.Metric):
     """Average precision of masks and boxes by COCO's protocol, as `evaluation.evaluate_dataset` computes it.
 
-    `MaskRCNN.compile(metrics=[MeanAveragePrecision()])` lets `evaluate`, and `fit` for its validation data, add
-    `box_ap`, `mask_ap` and `mask_ap50` to the losses. It is computed with NumPy, so no other model can have it in
-    `compile`; but it can be updated with what any model predicts.
+    With `MaskRCNN.compile(metrics=[MeanAveragePrecision()])`, `evaluate` (and `fit` for its validation data) adds
+    `box_ap`, `mask_ap` and `mask_ap50` to the losses. It is computed in NumPy, so other models can't use it in
+    `compile`, but `update_state` accepts the predictions of any model.
 
     Args:
         min_score: Detections with a lower score are left out. In `compile`, it also replaces

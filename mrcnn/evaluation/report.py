@@ -25,13 +25,13 @@ RESAMPLED = ("ap", "ap50", "ap75")  # the numbers with an interval
 
 
 class Report:
-    """An evaluation of a data set. `print` it for a table.
+    """An evaluation of a dataset. `print` it for a table.
 
     Attributes:
         box_ap, box_ap50, box_ap75, box_ap_{small,medium,large}, box_ar{1,10,100}, box_ar_{small,medium,large}: COCO's
-            twelve numbers for boxes, in [0, 1]; -1 where there is no ground truth, as in pycocotools. With
-            `max_detections` and `area_ranges`, the numbers are named after these. Only AP and AR leave out detections
-            beyond the limit; errors, cuts, confusion and calibration count all detections.
+            twelve numbers for boxes, in [0, 1]; -1 without ground truth, as in pycocotools. With `max_detections` and
+            `area_ranges`, the numbers are named after these. Only AP and AR ignore detections beyond the limit; errors,
+            cuts, confusion and calibration count all detections.
         mask_ap ...: The same for masks. boundary_ap ...: The same with boundary IoU.
         numbers: Dict of all these numbers.
         per_class: List of dicts, one per class: class_id, name, truths (number of ground-truth instances without
@@ -46,7 +46,7 @@ class Report:
         intervals: Dict from number to (low, high), the 95 % bootstrap interval over images, for AP, AP50 and AP75.
         image_scores: [N] float, quality of each image: its F1 at `min_scores`, averaged over the ten IoU thresholds.
         notes: List of sentences about what is not counted, and why.
-        image_ids: [N], the data set's ids of the images, in the order of their ids in results.
+        image_ids: [N], the dataset's ids of the images, in the order of their ids in results.
         dataset, detections, truths, matches, accumulated: The data that the numbers are computed from
             (`mrcnn.evaluation.coco_protocol`).
     """

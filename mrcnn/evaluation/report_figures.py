@@ -1,4 +1,4 @@
-"""Figures of a report. They do not use pyplot, so they need no screen, never block and are not kept in memory."""
+"""Figures of a report. They do not use pyplot, so they need no display, never block and are not kept in memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mrcnn.evaluation.report import Report
 
 BLUE, GREY, RED, GREEN = "#2563a8", "#9aa3ad", "#c2410c", "#2f855a"
-MOST_CLASSES = 24  # shown individually; of more, the most informative ones
+MOST_CLASSES = 24  # shown individually; beyond that, only the most informative ones
 
 
 def plot(report: Report, what: str = "overview") -> Figure:
@@ -53,7 +53,7 @@ def curves(report: Report, ax: Axes) -> None:
 
 
 def classes(report: Report, ax: Axes) -> None:
-    """AP of each class; of many classes, only the best and the worst."""
+    """AP of each class; with many classes, only the best and the worst."""
     rows = sorted((r for r in report.per_class if r["truths"]), key=lambda r: r[f"{report.main}_ap"])
     title = f"AP of classes ({report.main})"
     if len(rows) > MOST_CLASSES:
@@ -71,7 +71,7 @@ def classes(report: Report, ax: Axes) -> None:
 
 
 def confusion(report: Report, ax: Axes) -> None:
-    """Rows true, columns detected, normalized by row; of many classes, only the most confused ones."""
+    """Rows true, columns detected, normalized by row; with many classes, only the most confused ones."""
     matrix = report.confusion
     wrong = matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * np.diag(matrix)
     chosen = 1 + np.flatnonzero((matrix.sum(axis=0) + matrix.sum(axis=1))[1:] > 0)

@@ -1,6 +1,6 @@
 """Implements `MaskRCNN.detect`: molds images, runs the network in batches, and pastes the masks.
 
-Shapes: B images in a batch, H x W their molded size, D detections, n of them that are not padding, C classes.
+Shapes: B images in a batch, H x W their molded size, D rows of detections, n of them in use, C classes.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Detector:
         return [Detections(*arrays, class_names=class_names, path=path) for arrays, path in zip(found, paths)]
 
     def detect_arrays(self, images, config, report=None, class_names=None) -> list[tuple]:
-        """`detect` of photos that are read already: boxes, class_ids, scores and `SoftMasks` of each."""
+        """`detect` for photos that have been read: boxes, class_ids, scores and `SoftMasks` of each."""
         if not images:
             return []
         resized, metas, windows = molding.resize_inputs(images, config)

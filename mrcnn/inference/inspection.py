@@ -1,6 +1,6 @@
 """The steps from one photo to its detections as arrays: anchors, RPN, proposals, classes, candidates, masks.
 
-`mrcnn serve` shows them on its page. They come from one run of a graph with the layers of the model.
+`mrcnn serve` shows them on its web page. All are computed in one run of a graph with the layers of the model.
 
 Shapes and units:
     A  anchors     K  anchors kept before the RPN's NMS     N  proposals     C  classes, 0 is background
@@ -40,7 +40,7 @@ class Inspection:
         objectness: [A], the RPN's probability of an object.
         best_anchors, refined: [K, 4], anchors in the order of `ProposalLayer`, and moved by their deltas and clipped.
         kept: [n] int, rows of these that become proposals, best first.
-        proposals: [n, 4], as the last class head got them.
+        proposals: [n, 4], the input of the last class head.
         class_probs, class_deltas: [n, C] and [n, C, 4] of the class head; deltas divided by their standard deviation.
         candidates: [M, (y1, x1, y2, x2, class_id, score)], best score first; boxes are clipped to the window.
         masks: [M, 28, 28] float 0..1, of the candidate's class.
@@ -70,10 +70,10 @@ class Inspector:
     `MOST_CANDIDATES`. Greedy NMS over them gives the detections for any higher minimum score and any NMS threshold.
 
     Args:
-        model: `MaskRCNN`. Changes of its `config` after the first call are not followed.
+        model: `MaskRCNN`. Changes to its `config` after the first call have no effect here.
 
     Raises:
-        ValueError: The model's class has a `build` of its own, whose steps are not known.
+        ValueError: The model's class overrides `build`, so its steps are not known.
     """
 
     def __init__(self, model):
@@ -121,7 +121,7 @@ class _AllSteps(keras.layers.Layer):
 
 
 def _inspection_network(stages, config) -> keras.Model:
-    """Image, meta -> what `Inspector.inspect` reads, in its order. BatchNorm is folded, as for `detect`."""
+    """Image, meta -> the arrays that `Inspector.inspect` reads, in order. BatchNorm is folded, as for `detect`."""
     layer = source_of(proposals_of(stages, config, config.POST_NMS_ROIS_INFERENCE, config.PRE_NMS_LIMIT))
     best, refined, kept, proposals = _AllSteps(layer)(layer.input)
     rois, probs, deltas = stages.class_head.classify(proposals, stages.meta, stages.pyramid)

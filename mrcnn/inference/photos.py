@@ -1,4 +1,4 @@
-"""Photos in, a dict of arrays out: what `MaskRCNN.predict` and `model(photos)` do.
+"""Photos in, a dict of arrays out: implements `MaskRCNN.predict` and `model(photos)`.
 
 Shapes: B photos, D rows of detections (`DETECTION_MAX_INSTANCES`), h x w the mask head's size.
 """
@@ -34,7 +34,7 @@ def batches_of_photos(x: Any, batch_size: int, steps: int | None = None) -> tupl
         x: An array or a list of photos; or a `keras.utils.PyDataset`, a `tf.data.Dataset` or another iterable, whose
             batches are arrays or lists of photos, or tuples that begin with them, such as `(images, truth)`.
         batch_size: Photos in each batch of an array or list.
-        steps: The most batches to take; None: all.
+        steps: Maximum number of batches; None: all.
 
     Returns:
         The batches, or None if x has no photos; and x, still whole.
@@ -53,14 +53,14 @@ def batches_of_photos(x: Any, batch_size: int, steps: int | None = None) -> tupl
 
 
 def _put_back(first: Any, rest: Iterator) -> Iterator:
-    """A generator, which Keras takes, unlike other iterators."""
+    """A generator: Keras accepts generators, but not other iterators."""
     if first is not None:
         yield first
     yield from rest
 
 
 def _iterate(x: Any) -> Iterator | None:
-    """Iterates once over the batches of a data set; None for arrays and structures of arrays."""
+    """Iterates once over the batches of a dataset; None for arrays and structures of arrays."""
     if isinstance(x, keras.utils.PyDataset):
         numbers = itertools.count() if x.num_batches is None else range(x.num_batches)
         return (x[i] for i in numbers)
@@ -70,7 +70,7 @@ def _iterate(x: Any) -> Iterator | None:
 
 
 def batches_with_truth(x: Any, y: Any, batch_size: int, steps: int | None = None) -> Iterator[tuple[Any, dict]]:
-    """Batches of photos and their objects from anything that `fit` takes: arrays x and y, or a data set x.
+    """Batches of photos and their objects from anything that `fit` takes: arrays x and y, or a dataset x.
 
     Raises:
         ValueError: x can be read only once, or has no objects.
@@ -104,7 +104,7 @@ def photos_of(batch: Any) -> Any:
 def detect_by_name(
     detector: Detector, photos: Any, config, class_names: Sequence[str] | None = None
 ) -> dict[str, np.ndarray]:
-    """Detects on photos of any sizes; the same numbers as `detect`.
+    """Runs detection on photos of any sizes. The numbers are those of `detect`.
 
     Returns:
         dict of `boxes` [B, D, (y1, x1, y2, x2)] float32 pixels of the photo, `classes` [B, D] int32, `scores` [B, D]

@@ -1,4 +1,4 @@
-"""The masks of one image's detections, kept small until somebody needs their pixels.
+"""The masks of one image's detections, kept in a compact form until their pixels are needed.
 
 Three forms, from small to large; each is computed from the one before it:
 
@@ -24,10 +24,10 @@ Crop = tuple[tuple[int, int, int, int], np.ndarray]  # region, pixels [y2 - y1, 
 
 
 class Masks:
-    """n masks of a photo. Subclasses say in which form they were given.
+    """n masks of a photo. Each subclass holds them in one form.
 
-    The dense array is kept once it was asked for: scripts index it in loops and write into it. From then on it is the
-    only truth, and the other forms are computed from it.
+    Once created, the dense array is kept, since scripts index it in loops and write into it. From then on, the other
+    forms are computed from it.
 
     Args:
         image_shape: (H0, W0), pixels.

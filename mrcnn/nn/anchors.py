@@ -1,4 +1,4 @@
-"""Anchors as a layer: constant for a fixed image size, and correct for any other.
+"""Anchors as a layer: a constant for a fixed image size, computed in the graph for variable sizes.
 
 Shapes: A anchors over all levels; R aspect ratios; a level has h x w cells with R anchors each.
 """

@@ -17,7 +17,7 @@ from mrcnn.ops.types import Tensor
 
 @keras.saving.register_keras_serializable(package="mrcnn")
 class MergeRois(layers.Layer):
-    """Makes each RoI an image of its own: [B, N, h, w, C] -> [B * N, h, w, C]."""
+    """Turns each RoI into an image: [B, N, h, w, C] -> [B * N, h, w, C]."""
 
     def compute_output_shape(self, input_shape):
         return (None, *input_shape[2:])

@@ -1,4 +1,4 @@
-"""Cascade R-CNN: class heads one after the other, each on the boxes that the one before has refined.
+"""Cascade R-CNN: a sequence of class heads, each applied to the boxes that the previous one refined.
 
 Shapes: B images, N RoIs, C classes (0 is background). Boxes are (y1, x1, y2, x2), normalized to the padded image.
 
@@ -24,7 +24,7 @@ class RefinedBoxes(layers.Layer):
     """Applies class-agnostic deltas to RoIs and clips them to the image.
 
     Args:
-        bbox_std_dev: [4], what the deltas were divided by.
+        bbox_std_dev: [4], the standard deviations that the deltas are divided by.
         max_log_scale: Upper bound of log dh and log dw.
         box_offset: How boxes are normalized, see `ops.boxes`.
 
@@ -69,7 +69,7 @@ class RefinedBoxes(layers.Layer):
 
 
 class CascadeHead:
-    """Class heads in a row.
+    """A sequence of class heads.
 
     Args:
         heads: `ClassHead`s with class-agnostic boxes.
@@ -81,7 +81,7 @@ class CascadeHead:
         self.mean = layers.Average(name="mrcnn_class_mean", dtype="float32")
 
     def stages(self, rois: Tensor, image_meta: Tensor, pyramid: list[Tensor]) -> list[tuple]:
-        """What each head gets and says: rois [B, N, 4], logits [B, N, C], probs [B, N, C], deltas [B, N, C, 4]."""
+        """Inputs and outputs of each head: rois [B, N, 4], logits [B, N, C], probs [B, N, C], deltas [B, N, C, 4]."""
         stages = []
         for i, head in enumerate(self.heads):
             if i:

@@ -1,4 +1,4 @@
-"""Training targets of the further class heads of a cascade: each learns from the boxes that the one before has refined.
+"""Training targets of the second and later class heads of a cascade: each learns from the previous head's boxes.
 
 Shapes: B images, T RoIs, G ground truth objects. Boxes are (y1, x1, y2, x2), normalized to the padded image.
 
@@ -18,7 +18,7 @@ from mrcnn.nn.targets import match_rois, targets_of_rois
 
 @keras.saving.register_keras_serializable(package="mrcnn")
 class CascadeTargetLayer(keras.layers.Layer):
-    """Matches refined RoIs with the ground truth again, at a higher IoU. None is sampled: all are used.
+    """Matches refined RoIs with the ground truth again, at a higher IoU. All are used, without sampling.
 
     Args:
         positive_iou: A RoI is positive if its IoU with a true box is at least this, otherwise negative.
@@ -30,11 +30,11 @@ class CascadeTargetLayer(keras.layers.Layer):
         gt_boxes: [B, G, 4].
 
     Returns:
-        rois: [B, T, 4]; zeros for those that do not count: without area, or on a crowd.
+        rois: [B, T, 4]; zeros for ignored ones, which have no area or overlap a crowd.
         target_class_ids: [B, T] int32, 0 for negatives and padding.
         target_bbox: [B, T, (dy, dx, log dh, log dw)], divided by the standard deviation; zeros except for positives.
 
-    Example, an IoU of 0.6:
+    Example (an IoU of 0.6):
 
     >>> rois, boxes = np.array([[[0, 0, 0.5, 0.3]]], "float32"), np.array([[[0, 0, 0.5, 0.5]]], "float32")
     >>> class_ids = [CascadeTargetLayer(positive_iou)([rois, np.array([[3]]), boxes])[1] for positive_iou in (0.5, 0.7)]
@@ -71,7 +71,7 @@ class CascadeTargetLayer(keras.layers.Layer):
 class ScaleGradient(keras.layers.Layer):
     """Returns its input and multiplies the gradient.
 
-    With the share of one head in a cascade, all heads together train the backbone as one head would.
+    With a factor of 1 / number of heads, all heads of a cascade together train the backbone as one head would.
 
     Args:
         factor: number, e.g. 1/3.

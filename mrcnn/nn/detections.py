@@ -37,10 +37,10 @@ class DetectionLayer(RuntimeValueLayer):
         min_confidence: Score in [0, 1]; detections below it are dropped. None or 0 keeps all. Can be changed with
             `set_thresholds`, like the next one.
         nms_threshold: IoU in [0, 1]. Of two boxes of one group that overlap more, the lower-scored one is dropped.
-        bbox_std_dev: [4], what the deltas were divided by.
+        bbox_std_dev: [4], the standard deviations that the deltas are divided by.
         multi_label: False gives a proposal its best class. True makes a candidate of every class of a proposal whose
             score is high enough, as in Fast R-CNN.
-        nms_groups: [C] int. Boxes of classes with the same number drop each other. None: boxes of one class. Can be
+        nms_groups: [C] int. NMS runs among classes with the same number. None: within each class. Can be
             changed with `set_thresholds`. See `ops.nms.suppression_groups`.
         min_side: Pixels of the padded image; detections whose height or width is less are dropped.
         max_log_scale: Upper bound of log dh and log dw.
@@ -57,7 +57,7 @@ class DetectionLayer(RuntimeValueLayer):
 
     Reference: Girshick, "Fast R-CNN", section 2.2 (NMS per class); He et al., "Mask R-CNN", section 3.1.
 
-    Example, one proposal in an image of 64 x 64 pixels and two classes:
+    Example (one proposal in an image of 64 x 64 pixels, and two classes):
 
     >>> meta = np.array([[0, 64, 64, 3, 64, 64, 3, 0, 0, 64, 64, 1, 1, 1]], "float32")
     >>> rois = np.array([[[0, 0, 0.5, 0.5]]], "float32")
@@ -201,12 +201,12 @@ def refine_detections(
         min_confidence, nms_threshold: Score and IoU in [0, 1], numbers or scalar tensors.
         nms_groups: [C] numbers, or None for NMS per class.
         multi_label, max_log_scale: As for `DetectionLayer`.
-        min_sides: [(height, width)], normalized; smaller boxes are dropped. None: none is.
+        min_sides: [(height, width)], normalized; smaller boxes are dropped. None: boxes of any size are kept.
 
     Returns:
         dict of `class_ids` [B, K] int32 (K is N, or the candidates of `multi_label`); `class_scores` [B, K];
         `refined_rois` [B, K, 4], clipped to the window; `confident` [B, K] bool, not background, score and box large;
-        `keep` [B, D] int32, the rows that NMS keeps, then -1; `detections` [B, D, 6].
+        `keep` [B, D] int32, the rows that NMS keeps, padded with -1; `detections` [B, D, 6].
     """
     real = ops.any(rois != 0, axis=2)
     if multi_label:
@@ -243,9 +243,9 @@ def refine_detections(
 def first_maximum(x: Tensor) -> tuple[Tensor, Tensor]:
     """The index of the largest value along the last axis, and the value: [..., C] -> [...] int32, [...].
 
-    Of equal values the first one counts. `ops.argmax` gives the same, but under TensorFlow it contains a bitcast, which
-    other runtimes don't have, and `ops.top_k` under PyTorch may choose any of the equal ones. If a value is NaN, the
-    index is that of the last one.
+    Ties go to the first index. `ops.argmax` gives the same, but under TensorFlow it contains a bitcast, which other
+    runtimes don't have, and `ops.top_k` under PyTorch may return any of the equal values. With NaN, the index is the
+    last one.
     """
     largest = ops.max(x, axis=-1)
     last = x.shape[-1] - 1
@@ -254,10 +254,10 @@ def first_maximum(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _every_class(rois, probs, deltas, real, min_confidence):
-    """The K best pairs of a proposal and a class other than background, those below the threshold last with score -1.
+    """The K best pairs of a proposal and a foreground class. Pairs below the threshold come last, with score -1.
 
-    Probabilities add up to 1, so at most `MAX_LABELS` classes of a proposal exceed `MULTI_LABEL_CONFIDENCE`, and K =
-    N * MAX_LABELS loses none of them. With a lower threshold, only the weakest of more than K candidates are lost.
+    Probabilities add up to 1, so at most `MAX_LABELS` classes of a proposal exceed `MULTI_LABEL_CONFIDENCE`, and
+    K = N * MAX_LABELS pairs include all of them. With a lower threshold, only the weakest candidates are lost.
 
     Returns: rois [B, K, 4], class_ids [B, K], scores [B, K], deltas [B, K, 4].
     """
@@ -313,9 +313,9 @@ class DetectedBoxes(keras.layers.Layer):
 class FilledRows(keras.layers.Layer):
     """[B, D, 6] detections -> [B, n, 6]: drops rows at the end that are empty in every image.
 
-    The mask head then computes masks only for what was found. n is a multiple of `STEP` or D, because each new size
-    costs the backend some preparation. JAX and some exports need static shapes, and the devices that share a batch need
-    equal ones, so there n is D.
+    The mask head then computes masks only for actual detections. n is a multiple of `STEP`, or D, because the backend
+    prepares each new size. JAX and some exports need static shapes, and devices that share a batch need equal ones;
+    there, n is D.
     """
 
     STEP = 10

@@ -67,8 +67,8 @@ class FoldedConv2D(layers.Layer):
 def fold_batchnorm(inputs: Tensor | list, outputs: Tensor | list | dict) -> keras.Model:
     """Builds a model for inference over the same layers, with every foldable BatchNorm folded.
 
-    BatchNorm that uses batch statistics even in inference (`train_bn=True`) is not folded, nor are models inside the
-    graph changed.
+    BatchNorm that uses batch statistics even in inference (`train_bn=True`) is not folded, and models nested in the
+    graph are not changed.
 
     Args:
         inputs: As for `keras.Model`.

@@ -19,7 +19,7 @@ from mrcnn.nn.roi_align import PyramidROIAlign
 from mrcnn.ops.convolution import project
 from mrcnn.ops.types import Tensor
 
-# The layers whose shapes follow NUM_CLASSES: what `exclude` leaves out for a file of another number of classes.
+# The layers whose shapes depend on NUM_CLASSES. Pass them as `exclude` to load a file with another number of classes.
 CLASS_DEPENDENT_LAYERS = ("mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask")
 HEAD_CHANNELS = 256  # of the convolutions in the class head
 NORM_GROUPS = 32  # Wu and He, "Group Normalization", section 4.1
@@ -42,7 +42,7 @@ WholeConv2D.__name__ = "Conv2D"  # scripts choose layers by the name of their cl
 
 
 def head_norm(norm: str | None, epsilon: float, train_bn: bool | None, name: str) -> list[layers.Layer]:
-    """The normalization after a convolution of a head: a list of one layer, or of none.
+    """The normalization after a convolution of a head: a list of one layer, or an empty list.
 
     Args:
         norm: "batch", "group" (Wu and He, "Group Normalization", with 32 groups) or None.
@@ -59,7 +59,7 @@ def head_norm(norm: str | None, epsilon: float, train_bn: bool | None, name: str
 
 @keras.saving.register_keras_serializable(package="mrcnn")
 class SameForAllClasses(layers.Layer):
-    """Repeats a class-agnostic output for every class, so that what follows need not know.
+    """Repeats a class-agnostic output for every class, so that later layers need no special case.
 
     Args:
         num_classes: C.
@@ -145,7 +145,7 @@ class ClassHead:
         return logits, self.probs(logits), self.bbox(self.bbox_fc(x))
 
     def classify(self, rois: Tensor, image_meta: Tensor, pyramid: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """The rois, their class probabilities, and the deltas that turn them into boxes (as of `CascadeHead`)."""
+        """The RoIs, their class probabilities, and their box deltas (the interface shared with `CascadeHead`)."""
         _, probs, deltas = self(rois, image_meta, pyramid)
         return rois, probs, deltas
 

@@ -92,7 +92,7 @@ def mrcnn_class_loss_graph(
     class_weights: Sequence[float] | None = None,
     gamma: float = 0.0,
 ) -> Tensor:
-    """Classification: cross entropy, averaged over the RoIs whose predicted class belongs to the image's data set.
+    """Classification: cross entropy, averaged over the RoIs whose predicted class belongs to the image's dataset.
 
     With p the predicted probability of a RoI's true class and w the weight of that class, the loss is
     `sum(w * (1 - p) ** gamma * -log(p)) / sum(w)` over these RoIs.
@@ -100,10 +100,10 @@ def mrcnn_class_loss_graph(
     Args:
         target_class_ids: [B, T] int.
         pred_class_logits: [B, T, C].
-        active_class_ids: [B, C], 1 for the classes of the image's data set, 0 for the others.
-        weights: [B, T] of 0 and 1: which RoIs count. None counts all.
+        active_class_ids: [B, C], 1 for the classes of the image's dataset, 0 for the others.
+        weights: [B, T], 1 for RoIs to include and 0 for others. None includes all.
         class_weights: C numbers >= 0, the background first; None: 1 each.
-        gamma: number >= 0; above 0, RoIs that are classified well count less (Lin et al., "Focal Loss for Dense Object
+        gamma: number >= 0. Above 0, well-classified RoIs have less weight (Lin et al., "Focal Loss for Dense Object
             Detection", equation 4).
     """
     class_ids = ops.cast(target_class_ids, "int32")
@@ -129,7 +129,7 @@ def mrcnn_bbox_loss_graph(
     average: str = "positives",
     weights: Tensor | None = None,
 ) -> Tensor:
-    """Box regression: smooth L1 of the true class's deltas, of the positive RoIs.
+    """Box regression: smooth L1 of the true class's deltas, for positive RoIs.
 
     Args:
         target_bbox: [B, T, 4].
@@ -137,7 +137,7 @@ def mrcnn_bbox_loss_graph(
         pred_bbox: [B, T, C, 4].
         beta: As for `smooth_l1_loss`.
         average: "positives" or "samples", see the top of this file.
-        weights: [B, T] of 0 and 1: which RoIs are samples. None counts all.
+        weights: [B, T], 1 for sampled RoIs and 0 for others. None: all are samples.
     """
     class_mask = _class_mask(target_class_ids, pred_bbox.shape[2])[..., None]  # [B, T, C, 1]
     class_deltas = ops.sum(ops.cast(pred_bbox, "float32") * class_mask, axis=2)  # [B, T, 4]
@@ -181,8 +181,8 @@ def _box_loss(loss, positive, sampled, average):
 
 
 def _mean(values, counts, among=None):
-    """Sum of `values` where `counts` is true (or 1), divided by how often `among` (`counts` if None) is, over the whole
-    batch; 0 if it is nowhere."""
+    """Sum of `values` where `counts` is True (or 1), divided by the number of True entries in `among` (default:
+    `counts`), over the whole batch; 0 if there are none."""
     counts = ops.cast(counts, "float32")
     among = counts if among is None else ops.cast(among, "float32")
     return ops.sum(values * counts) / ops.maximum(replicas.total(ops.sum(among)), 1.0)

@@ -1,4 +1,4 @@
-"""What Keras users give and get, as layers before and after the network: photos, their objects, and detections.
+"""Layers before and after the network for Keras's methods: photos and their objects in, detections out.
 
 Shapes and units:
     B  images     H x W  pixels     G  rows of objects     D  rows of detections     C  classes, 0 is background
@@ -23,7 +23,7 @@ from mrcnn.ops.types import Tensor
 
 @keras.saving.register_keras_serializable(package="mrcnn")
 class MoldedImages(keras.layers.Layer):
-    """Subtracts the mean, and composes the image metas: the whole image counts, and every class.
+    """Subtracts the mean, and composes image metas with the whole image as window and every class active.
 
     Args:
         mean_pixel: [channels], `Config.MEAN_PIXEL`.
@@ -122,7 +122,7 @@ class TrainingInputs(keras.layers.Layer):
         boxes: [B, G, 4]; rows without area are padding.
         labels: [B, G]: the class, 1 to C - 1; 0 and below are padding.
         masks: [B, H, W, G], not 0 where the object is; or mini masks [B, h, w, G].
-        is_crowd: [B, G], optional: not 0 for regions of many objects. They are no examples, and no background either.
+        is_crowd: [B, G], optional: not 0 for regions of many objects, which are neither objects nor background.
 
     Returns:
         dict of `input_image`, `input_image_meta`, `input_rpn_match`...
@@ -249,7 +249,7 @@ class NamedDetections(keras.layers.Layer):
 
 
 def _valid_rows(array, valid, order):
-    """The rows of [B, D, ...] in the order [B, D], those that are not valid as zeros."""
+    """The rows of [B, D, ...] in the order [B, D], with zeros for invalid rows."""
     extra = (1,) * (len(array.shape) - 2)
     valid, order = (ops.reshape(x, (-1, x.shape[1], *extra)) for x in (valid, order))
     return ops.take_along_axis(ops.where(valid, array, ops.zeros_like(array)), order, axis=1)

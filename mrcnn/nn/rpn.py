@@ -19,9 +19,9 @@ from mrcnn.ops.types import Tensor
 class SharedConv2D(Conv2D):
     """A convolution applied to several maps, with a deterministic gradient.
 
-    With five separate calls of one `Conv2D`, TensorFlow would add the five gradients in the order in which buffers
-    become free. The last bits would differ from run to run, and with them proposals and everything after. Here each map
-    has its own copy of the kernel, and the gradient of the copy is one sum in a fixed order.
+    With five separate calls of one `Conv2D`, TensorFlow would add up the five gradients in the order in which buffers
+    become free. The last bits, and with them the proposals and all that follows, would differ from run to run. Here
+    each map has its own copy of the kernel, and the gradient of the copy is one sum in a fixed order.
 
     Args: as for `keras.layers.Conv2D`.
 

@@ -100,7 +100,7 @@ class RPNTargetLayer(keras.layers.Layer):
         return match[..., None], ops.pad(deltas, ((0, 0), (0, self.anchors_per_image - rows.shape[1]), (0, 0)))
 
     def draw_order(self, shape: Sequence[int]) -> Tensor:
-        """[B, A] random numbers in [0, 1): of the candidates, those with the largest ones are used."""
+        """[B, A] random numbers in [0, 1). The candidates with the largest ones are used."""
         return replicas.uniform(shape, seed=self.random)
 
     def get_config(self):

@@ -23,7 +23,7 @@ class RuntimeValue:
     """A float32 scalar or array that can change between two calls of a compiled function without compiling it again.
 
     Args:
-        value: Initial value. Its shape stays.
+        value: Initial value. Its shape is fixed.
         name: Last part of the variable's path.
 
     Assign it as an attribute of a `RuntimeValueLayer`.

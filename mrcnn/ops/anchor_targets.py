@@ -5,7 +5,7 @@ compares both. IoUs are computed in float64, as by NumPy: many anchors overlap a
 decide which of them is the best.
 
 Shapes and units:
-    B  images     A  anchors     G  rows of objects     T  sampled anchors     P = T // 2, the most that are positive
+    B  images     A  anchors     G  rows of objects     T  sampled anchors     P = T // 2, maximum number of positives
     boxes  (y1, x1, y2, x2) in pixels of the molded image
 
 Reference: Ren et al., "Faster R-CNN", section 3.1.2.
@@ -130,7 +130,7 @@ def sample_anchors(positive: Tensor, negative: Tensor, order: Tensor, count: int
 
     Returns:
         match [B, A] int32: 1 positive, -1 negative, 0 not used; rows [B, P] int32, the chosen positives in the order of
-        the anchors, and real [B, P] bool, which of them there are.
+        the anchors, and real [B, P] bool, which of these rows are in use.
     """
     anchors = positive.shape[1]
     rows, real = _largest(positive, order, min(count // 2, anchors))

@@ -114,7 +114,7 @@ def overlaps_graph(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 
     Gradients are finite for boxes without area.
     """
-    boxes1, boxes2 = ops.convert_to_tensor(boxes1), ops.convert_to_tensor(boxes2)  # torch mixes none with NumPy
+    boxes1, boxes2 = ops.convert_to_tensor(boxes1), ops.convert_to_tensor(boxes2)  # torch can't mix tensors and NumPy
     y1, x1, y2, x2 = (boxes1[..., None, i] for i in range(4))  # [..., N, 1]
     v1, u1, v2, u2 = (boxes2[..., None, :, i] for i in range(4))  # [..., 1, M]
     height = ops.maximum(ops.minimum(y2, v2) - ops.maximum(y1, v1), 0.0)

@@ -1,9 +1,8 @@
 """Convolutions whose gradients take less time on CPUs under TensorFlow.
 
 TensorFlow computes the gradients of a convolution much more slowly than the convolution itself. `conv_bias` computes
-the same gradients in other ways, each in a function of its own. Which way is faster depends on whether TensorFlow uses
-oneDNN (`tensorflow_private.onednn_is_on`); docs/processors.md has the measurements, and
-benchmarks/processor.py repeats them.
+the same gradients in other ways, one function each. Which is faster depends on whether TensorFlow uses oneDNN
+(`tensorflow_private.onednn_is_on`). docs/processors.md has the measurements; benchmarks/processor.py repeats them.
 
 Shapes: B images, H x W the map, C input channels, F filters, k the side of the kernel.
 """
@@ -138,7 +137,7 @@ def _kernel_gradient_by_matmul(tf, x, shape, upstream):
 
 
 def _kernel_gradient_by_convolution(tf, x, shape, upstream, settings):
-    """The forward convolution of the map with `upstream` as the kernel, images and channels having swapped places.
+    """The forward convolution of the map with `upstream` as the kernel, and images and channels swapped.
 
     Without oneDNN 1.1 to 1.5 times as fast as TensorFlow's kernel. Benchmark: docs/processors.md, "Gradients".
     """

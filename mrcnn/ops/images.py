@@ -60,7 +60,7 @@ def add_mean(images: ArrayLike, mean: ArrayLike) -> np.ndarray:
 
 
 def clear_padding(molded: np.ndarray, window: Sequence[int]) -> None:
-    """Sets an image without its mean, [H, W, C], to 0 outside `window`, in place: padding then is as the mean pixel."""
+    """Sets a mean-subtracted image [H, W, C] to 0 outside `window`, in place: the padding then equals the mean."""
     y1, x1, y2, x2 = (int(v) for v in window)
     for border in (molded[:y1], molded[y2:], molded[:, :x1], molded[:, x2:]):
         border[...] = 0

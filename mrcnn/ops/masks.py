@@ -93,7 +93,7 @@ def minimize_resized(
     else:  # each appears at least once within the crop
         mask = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         rows, columns = rows - rows[0], columns - columns[0]
-    # Both are sorted, so a box's border is where the first row at or after it appears.
+    # Both are sorted, so the border of a box is at the first row not before it.
     y1, x1, y2, x2 = extract_bboxes(mask).T
     boxes = np.stack(
         [rows.searchsorted(y1), columns.searchsorted(x1), rows.searchsorted(y2), columns.searchsorted(x2)], 1
@@ -275,13 +275,13 @@ def _resized(layer, box, height: int, width: int, is_object: Callable) -> MaskRe
 
 
 def _blank(count: int, height: int, width: int, rows: int) -> np.ndarray:
-    """[count, height, width] False, of which `rows` rows will be written."""
+    """[count, height, width] False; `rows` rows of it will be written."""
     share = rows / max(1, count * height)
     return (_sparse_zeros if share <= SPARSE else np.zeros)((count, height, width), bool)
 
 
 def _sparse_zeros(shape: Sequence[int], dtype: type) -> np.ndarray:
-    """`np.zeros` for an array of which few rows are written, in memory without huge pages.
+    """`np.zeros` in memory without huge pages, for an array with few rows to write.
 
     NumPy asks Linux for pages of 2 MB for large arrays, and touching one byte then costs the whole page: 300 MB for the
     masks of 100 small objects on a photo of 12 megapixels (docs/performance.md, "pasting masks").

@@ -8,7 +8,7 @@ A batch of them travels through the graph beside the images:
     image_shape           (height, width, channels) after resizing and padding: what the network sees
     window                (y1, x1, y2, x2) pixels of it: the part that is not padding
     scale                 resized / original
-    active_class_ids      [C], 1 for each class that the image's data set has, else 0
+    active_class_ids      [C], 1 for each class that the image's dataset has, else 0
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def compose_image_meta(
     """Packs one image's row. Inverse of `parse_image_meta`.
 
     Args:
-        image_id: Position in the data set; 0 if there is none.
+        image_id: Position in the dataset; 0 if there is none.
         original_image_shape: (height, width, channels) as loaded.
         image_shape: (height, width, channels) after resizing and padding.
         window: (y1, x1, y2, x2) pixels: the part that is not padding.
         scale: Resized / original.
-        active_class_ids: [C]. 1 for each class that the image's data set has, else 0.
+        active_class_ids: [C]. 1 for each class that the image's dataset has, else 0.
 
     Returns:
         [12 + C] float64.

@@ -1,4 +1,4 @@
-"""Mini masks of tensors: `ops.masks.minimize_mask` inside a graph. Apart from `ops.masks`, which imports no Keras.
+"""Mini masks of tensors: `ops.masks.minimize_mask` inside a graph. Separate from `ops.masks`, which imports no Keras.
 
 B images of H x W pixels, N objects, mini masks of h x w.
 """

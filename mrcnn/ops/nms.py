@@ -1,4 +1,4 @@
-"""Non-maximum suppression (NMS): of boxes that overlap too much, only the best-scored one is kept.
+"""Non-maximum suppression (NMS): keeps only the highest-scoring one of several overlapping boxes.
 
 Greedy, as in every detector: take the best remaining box, drop all others whose IoU with it exceeds the threshold,
 repeat. `non_max_suppression` does this in NumPy for one image, `nms_graph` in `keras.ops` for a batch;
@@ -30,7 +30,7 @@ def non_max_suppression(boxes: ArrayLike, scores: ArrayLike, threshold: float) -
 
     Args:
         boxes: [K, (y1, x1, y2, x2)], any number type, any unit.
-        scores: [K]. Of equal scores the lower index goes first.
+        scores: [K]. Ties go to the lower index.
         threshold: IoU in [0, 1]. Boxes with a larger IoU are dropped.
 
     Returns:
@@ -70,8 +70,8 @@ def suppression_groups(
     """Which classes drop each other in NMS, from the setting `DETECTION_NMS`.
 
     Args:
-        nms: "class": boxes of one class. "all": boxes of all classes. Or lists of class ids or names: boxes of the
-            classes of a list; classes in no list only drop their own.
+        nms: "class": NMS within each class. "all": among all classes. Or lists of class ids or names: among the classes
+            of each list; classes in no list only drop their own.
         num_classes: C, with the background.
         class_names: [C], the background's first; None: unknown, and `nms` may not have names.
 
@@ -79,7 +79,7 @@ def suppression_groups(
         [C] int32: classes with the same number drop each other.
 
     Raises:
-        ValueError: a class that isn't there, or that is in two lists.
+        ValueError: A class doesn't exist, or is in two lists.
 
     Example:
 
@@ -127,7 +127,7 @@ def nms_graph(
 
     Args:
         boxes: [B, K, (y1, x1, y2, x2)] float, any unit. Computed in float32.
-        scores: [B, K] float. Of equal scores the lower index goes first.
+        scores: [B, K] float. Ties go to the lower index.
         max_output_size: M, the largest number of boxes to pick. May exceed K.
         iou_threshold: IoU in [0, 1], number or scalar tensor. A box is dropped when its IoU with a picked one is
             larger.

@@ -21,7 +21,7 @@ EAST, SOUTH, WEST, NORTH = range(4)
 def trace_polygons(mask: np.ndarray) -> list[list[Ring]]:
     """Traces the outlines of a mask.
 
-    Pixels that only touch at a corner are parts of their own. Rings meet themselves and each other at most in single
+    Pixels that only touch at a corner are separate parts. Rings meet themselves and each other at most in single
     corners, so the polygons are valid by the rules of GeoJSON and of OGC's Simple Features.
 
     Args:
@@ -83,7 +83,7 @@ def _segments(mask: np.ndarray) -> dict:
 
 
 def _follow(segments: dict, start: tuple) -> list[tuple[int, int]]:
-    """The corners of the outline that begins with a segment; takes its segments out."""
+    """The corners of the outline that begins with a segment. Removes its segments from the dict."""
     corners, (corner, direction) = [], start
     while (corner, direction) in segments:
         corners.append(corner)

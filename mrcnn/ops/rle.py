@@ -149,7 +149,7 @@ def decode_rles(rles: list[dict]) -> tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 def encode_crop(pixels: np.ndarray, corner: Sequence[int], image_shape: Sequence[int]) -> dict:
-    """Encodes a mask of which only a part is given; the rest is 0. Equal to `encode_masks` of the whole mask.
+    """Encodes a mask given as a part of it; the rest is 0. Equal to `encode_masks` of the whole mask.
 
     Args:
         pixels: [h, w] bool.
@@ -270,7 +270,7 @@ def _decode_texts(texts: list[bytes]) -> tuple[NDArray[np.int64], NDArray[np.int
     values -= ((codes[last] & 16) > 0) * (1 << 5 * length)
 
     # Sums over every second number of all texts, minus the sum before the number's own chain: the numbers 1, 3, 5, ...
-    # of a text are one chain, 2, 4, 6, ... another, and number 0 stands alone.
+    # of a text are one chain, 2, 4, 6, ... another, and number 0 is separate.
     starts = np.append(0, np.searchsorted(last, ends[:-1]))
     start = np.repeat(starts, np.diff(starts, append=len(values)))
     position = np.arange(len(values)) - start

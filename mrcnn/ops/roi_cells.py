@@ -158,7 +158,7 @@ def _adaptive_by_products(feature_maps, start, size, counts, level, crop_shape):
     """For any backend, with static shapes: the two products of each RoI with its whole map, some RoIs at a time."""
     batch, count = ops.shape(level)
     step = max(1, ROIS_PER_STEP // batch) if isinstance(batch, int) else ROIS_PER_STEP
-    steps = count // step + 1  # at least one row of padding, so that no RoIs are no special case
+    steps = count // step + 1  # at least one row of padding, so that zero RoIs need no special case
 
     def in_steps(x):  # [B, N, ...] -> [steps, B, step, ...]
         x = ops.pad(x, [[0, 0], [0, steps * step - count]] + [[0, 0]] * (len(x.shape) - 2))

@@ -1,4 +1,4 @@
-"""Bilinear sampling of feature maps on one grid of points per RoI: what all kinds of RoIAlign share.
+"""Bilinear sampling of feature maps on one grid of points per RoI, shared by all kinds of RoIAlign.
 
 Shapes and units:
     B  images     N  RoIs per image     C  channels     L  maps, the levels of a pyramid
@@ -142,8 +142,8 @@ def by_level(tf, function, level: Tensor, level_count: int, *arrays: Tensor) -> 
 def crop_kernel(tf, image: Tensor, boxes: Tensor, image_index: Tensor, crop_shape) -> Tensor:
     """`tf.image.crop_and_resize` with a deterministic gradient.
 
-    TensorFlow's gradient kernel adds up RoIs in several threads without a lock: where RoIs overlap, sums get lost, and
-    repeating a step gives a different result (tensorflow/tensorflow#42033). This one takes about 10 ms longer per step.
+    TensorFlow's gradient kernel adds up RoIs in several threads without a lock. Where RoIs overlap, additions get lost,
+    and repeating a step gives a different result (tensorflow/tensorflow#42033). This one takes 10 ms more per step.
 
     Args:
         tf: The module `tensorflow`.

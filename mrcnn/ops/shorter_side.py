@@ -89,7 +89,7 @@ def _resize_opencv(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 def _resize_bilinear(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Without antialiasing: each pixel blends two rows and two columns, at centers aligned between both images.
 
-    In float32 throughout, coordinates included, as weights were trained with; OpenCV's result differs by up to 0.02.
+    Everything is float32, including coordinates, as in the training of the weights; OpenCV differs by up to 0.02.
     """
     x = image.astype(np.float32)
     for axis, (source, target) in enumerate(zip(image.shape[:2], shape)):

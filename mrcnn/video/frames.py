@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # quiet: this module reports errors with the file name
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # silent: this module reports errors with the file name
 
 import cv2
 import numpy as np
@@ -110,7 +110,7 @@ def _read_file(path: Path, rate: float | None) -> Video:
     if first is None:
         capture.release()
         raise OSError(
-            f"{path} has no frame that can be read: it is empty or broken, no video, or OpenCV has no decoder for it."
+            f"{path} has no readable frame: it is empty, broken or not a video, or OpenCV has no decoder for it."
         )
     announced = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     count = announced if announced > 0 else None
@@ -122,7 +122,7 @@ def _read_camera(number: int, rate: float | None) -> Video:
     first = _next_frame(capture)
     if first is None:
         capture.release()
-        raise OSError(f"Camera {number} gives no picture; is it there, and does another program use it?")
+        raise OSError(f"Camera {number} gives no picture. Is it connected, and is another program using it?")
     name = f"camera {number}"
     return Video(name, rate or _rate_of(capture), None, True, _frames_of(capture, first, name, None))
 
@@ -137,7 +137,7 @@ def _frames_of(capture, first: np.ndarray, name: str, announced: int | None) -> 
     finally:
         capture.release()
     if announced and seen < WHOLE * announced:
-        warnings.warn(f"{name} breaks off: {seen} of {announced} frames can be read.", stacklevel=2)
+        warnings.warn(f"{name} is truncated: {seen} of {announced} frames can be read.", stacklevel=2)
 
 
 def _next_frame(capture) -> np.ndarray | None:

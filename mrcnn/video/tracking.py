@@ -1,4 +1,4 @@
-"""Which object of a video is which, from frame to frame.
+"""Tracks the objects of a video from frame to frame.
 
 Shapes: n detections on a frame, T tracked objects; boxes (y1, x1, y2, x2) pixels.
 """

@@ -47,9 +47,9 @@ def checkpoint_name(name: str, epoch: int | None = None) -> str:
 def find_last(model_dir: str | os.PathLike, name: str) -> str:
     """The last checkpoint of the newest run that has one.
 
-    Runs of other names are not looked at, and epochs are counted, not spelled: 10000 comes after 9999. Broken files are
-    left out with a message. The result is `last.train.h5` if that training was interrupted: inside an epoch, or after a
-    checkpoint was written and before the epoch was complete.
+    Runs of other names are ignored, and epochs are compared as numbers: 10000 comes after 9999. Broken files are
+    skipped with a message. The result is `last.train.h5` if that training was interrupted, either within an epoch or
+    between writing a checkpoint and the end of the epoch.
 
     Raises:
         FileNotFoundError: no run of this name, or none with a checkpoint; the message says what was looked for, where.

@@ -51,7 +51,7 @@ SHIPPED_FOLDER = Path(__file__).resolve().parent  # package data
 WORDS = (*PRETRAINED, *SHIPPED, *PRESETS)
 # Published with the file: keras-applications and matterport pass it to `get_file`. None is known for "coco", "balloon".
 PINNED = {"imagenet": "md5:a268eb855778b3df3c7506639542a6af"}
-ATTEMPTS = 5  # of one download; each goes on where the one before broke off
+ATTEMPTS = 5  # per download; each continues where the previous one stopped
 WAIT_SECONDS = 1.0  # between attempts
 TIMEOUT_SECONDS = 30.0  # without a byte from the server
 CHUNK = 1 << 20
@@ -134,9 +134,9 @@ def download(url: str, path: str | os.PathLike, sha256: str | None = None, progr
         `path`, as a str.
 
     Raises:
-        ConnectionError: no connection, the server refuses, or it broke off too often. The message says how to go on:
-            run again, or fetch the file elsewhere and put it in place.
-        ValueError: what came is not the file: a web page, a torso, another checksum.
+        ConnectionError: There is no connection, the server refuses, or it was interrupted too often. The message says
+            what to do: run again, or fetch the file elsewhere and put it in place.
+        ValueError: The server sent something else: a web page, a truncated file, or one with another checksum.
     """
     path = os.fspath(path)
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
@@ -164,7 +164,7 @@ def _bring(url: str, path: str, sha256: str | None, progress: bool) -> None:
 
 # ---- Fetching ----------------------------------------------------------------------------------------------------
 def _fetch(url: str, part: str, path: str, progress: bool) -> None:
-    """Brings `part` to full length, in several attempts if need be."""
+    """Downloads `part` to its full length, in several attempts if necessary."""
     by_hand = f"Or fetch {url} on another machine or in a browser, and put it at {os.path.abspath(path)}"
     with tqdm(unit="B", unit_scale=True, unit_divisor=1024, desc=os.path.basename(path), disable=not progress) as bar:
         for attempt in range(ATTEMPTS):
@@ -189,11 +189,11 @@ def _fetch(url: str, part: str, path: str, progress: bool) -> None:
                 if total is None or _size(part) == total:
                     return
                 problem = f"it broke off after {_size(part):,} of {total:,} bytes"
-    raise ConnectionError(f"{url}: {problem}, and so {ATTEMPTS} times. Run again to go on from there. {by_hand}.")
+    raise ConnectionError(f"{url}: {problem}, {ATTEMPTS} times in a row. Run again to resume. {by_hand}.")
 
 
 def _fetch_once(url: str, part: str, bar: tqdm) -> int | None:
-    """Appends to `part` what the server sends; the full length that it announces, or None."""
+    """Appends the server's answer to `part`; returns the full length that it announces, or None."""
     have, version = _size(part), _read(part.removesuffix(".part") + ".etag.part")
     headers = {"User-Agent": "mrcnn", "Accept-Encoding": "identity"}
     if have and version:
@@ -231,7 +231,7 @@ def _require_size(url: str, size: int) -> None:
 
 
 def _not_through_links(path: str, flags: int) -> int:
-    """Opens a file, as `os.open`, and deletes a link of this name first: it may lead to someone else's file."""
+    """Opens a file like `os.open`, after deleting a link of this name, which may point to someone else's file."""
     if os.path.islink(path):
         os.remove(path)
         flags |= os.O_CREAT
@@ -248,7 +248,7 @@ def _place(response: http.client.HTTPResponse, have: int) -> tuple[int, int | No
 
 
 def _version(response: http.client.HTTPResponse) -> str:
-    """What marks this version of the server's file, or "". A weak ETag ("W/...") may stand for different bytes."""
+    """The ETag of this version of the server's file, or "". A weak one ("W/...") may refer to different bytes."""
     etag = response.headers.get("ETag", "")
     return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified", "")
 
@@ -261,7 +261,7 @@ def _require_space(part: str, needed: int) -> None:
 
 @contextmanager
 def _alone(path: str) -> Iterator[None]:
-    """Lets one process at a time work on `path`. The lock ends with the process, however that ends."""
+    """Lets one process at a time work on `path`. The lock is released when the process ends, for whatever reason."""
     name = path + ".lock.part"
     while True:
         with open(name, "wb", opener=_not_through_links) as lock:

@@ -27,7 +27,7 @@ class LayerMatch:
 
 
 def match_layers(model: keras.Model, layers: dict[str, list[StoredArray]]) -> tuple[list[LayerMatch], list[str]]:
-    """Returns the model's layers that have weights, with their arrays in the file, and names of unmatched arrays."""
+    """Returns the model's layers with weights, their arrays in the file, and the names of unmatched arrays."""
     matches, leftover = [], []
     for layer in model.layers:
         stored = layers.get(layer.name)

@@ -30,7 +30,7 @@ def load_weights_by_name(
     require_all: bool = False,
     skip_mismatch: bool = False,
 ) -> LoadReport:
-    """Loads the weights of each layer of `model` that the file has a layer of the same name for.
+    """Loads the weights of each layer of `model` for which the file has a layer of the same name.
 
     Args:
         model: Built Keras model.
@@ -87,7 +87,7 @@ def load_weights_by_name(
 def _matching_layers(
     model: keras.Model, file: WeightFile, exclude: set[str], require_all: bool, skip_mismatch: bool, report: LoadReport
 ) -> list[LayerMatch]:
-    """Returns the layers to load, all of whose shapes agree, and writes the others into the report."""
+    """Returns the layers to load, whose shapes all agree, and adds the others to the report."""
     config = getattr(model, "config", None)
     load_messages.check_convention(report.path, file, config)
     matches, leftover = match_layers(model, file.layers)

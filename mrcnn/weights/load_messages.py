@@ -81,7 +81,7 @@ def check_convention(path: str, file: WeightFile, config: Any) -> None:
 
 
 def settings_to_change(file: WeightFile, config: Any) -> str:
-    """The settings that a checkpoint of torchvision or detectron2 needs and the model has not, as a sentence or ""."""
+    """The settings that a torchvision or detectron2 checkpoint needs and the model lacks, as a sentence or ""."""
     if file.network is None or config is None:
         return ""
     found = []

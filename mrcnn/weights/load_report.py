@@ -13,7 +13,7 @@ from .readers import shorten
 
 @dataclass(frozen=True)
 class LoadedArray:
-    """An array of a file, and the array of the model that has its values now.
+    """An array of a file, and the array of the model that it was loaded into.
 
     Attributes:
         stored: Name in the file; "" for zeros that no file has.
@@ -79,7 +79,7 @@ class LoadReport:
         return "\n".join(lines)
 
     def to_csv(self, path: str | os.PathLike) -> None:
-        """Writes the conversion report: a row for each array of the file or layer of the model, and what became of it.
+        """Writes the conversion report: a row for each array of the file or layer of the model, and its outcome.
 
         Columns: in the file, its shape, layer, array, its shape, conversion; or "not loaded" and why.
 

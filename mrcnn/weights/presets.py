@@ -3,8 +3,8 @@
 `MaskRCNN.from_preset(word)` builds one; `load_weights(word)` loads one into a model that fits. docs/weights.md says how
 each was checked.
 
-Weights are downloaded when asked for, and none of torchvision and detectron2 is a part of this package. detectron2's
-have the licence CC BY-SA 3.0: say where they come from, and share changed ones under the same licence.
+Weights are downloaded on demand; this package contains none of torchvision or detectron2. detectron2's weights have the
+licence CC BY-SA 3.0: name the source, and share changed weights under the same licence.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Preset:
     file: str | None = None
 
     def describe(self, word: str) -> str:
-        """What is told before the download: address, size, checksum, AP and licence, as far as they are published.
+        """The message shown before the download: address, size, checksum, AP and licence, as far as published.
 
         Example:
             >>> print(PRESETS["torchvision"].describe("torchvision"))

@@ -1,4 +1,4 @@
-"""`last.train.h5`: a checkpoint with all that a training needs to go on as if it had not been interrupted.
+"""`last.train.h5`: a checkpoint with everything that training needs to continue exactly where it was interrupted.
 
 layers as in matterport's `.h5`, see `matterport_h5`
 attributes mrcnn_epoch, mrcnn_step       epochs that are done, and steps of the next one
@@ -31,7 +31,7 @@ GROUP, EPOCH, STEP = "training_state", "mrcnn_epoch", "mrcnn_step"
 
 @dataclass
 class TrainState:
-    """A moment of a training, without the weights.
+    """The state of a training run at one step, without the weights.
 
     Attributes:
         epoch: int, epochs that are done.

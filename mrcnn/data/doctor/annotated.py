@@ -1,6 +1,6 @@
-"""What annotations say about each object before it is drawn: its box if they have one, and how far it extends.
+"""The box and extent that annotations give for each object, before it is drawn.
 
-Masks don't tell: what is outside of the image is cut off, and most readers leave out objects without a pixel.
+Masks don't show these: parts outside the image are cut off, and most readers drop objects without a pixel.
 
 Boxes are (y1, x1, y2, x2) in pixels; y2 and x2 are just outside.
 """
@@ -23,7 +23,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Annotated:
-    """What an annotation says about an object.
+    """The box and extent of an object in its annotation.
 
     Attributes:
         entry: its name in its file.
@@ -37,7 +37,7 @@ class Annotated:
 
 
 def annotated_objects(dataset: Dataset, image_id: int) -> tuple[str, list[Annotated]] | None:
-    """(key of the objects in `image_info`, what they say) of an image; None for datasets that keep only masks."""
+    """(key of the objects in `image_info`, their boxes and extents) of an image; None if a dataset keeps only masks."""
     info = dataset.image_info[image_id]
     for key, describe in READERS.items():
         if isinstance(info.get(key), list):

@@ -26,7 +26,7 @@ Splits = dict[str, list[ImageRecord]]
 MOSTLY_CROWDS = 0.2  # share of crowds above which they mean something else; COCO has 1 %
 IMBALANCE = 50  # times as many objects of the most frequent class
 TINY = 8  # pixels, square root of the box area: two cells of P2
-TINY_SHARE = 0.05  # of the objects, from which on it is worth a word
+TINY_SHARE = 0.05  # of the objects; a larger share is reported
 GOOD_RECALL, RECALL_GAIN = 0.95, 0.02  # of anchors at IoU 0.5, and what a change must gain to be proposed
 BOXES_TRIED = 2000  # for the recall of other anchors
 SCALE_FACTORS = (0.25, 0.5, 0.75, 1.5, 2)  # of RPN_ANCHOR_SCALES that are tried
@@ -43,8 +43,8 @@ def check_copies(splits: Splits) -> tuple[list[Finding], list[ImageRecord]]:
     """Finds photos that are in a split twice, or in both splits.
 
     Returns:
-        Findings, and the records to leave out: of two in one split the second, of two in both splits that of the
-        training split, so that results on the validation split stay comparable.
+        Findings, and the records to leave out: the second of two copies in one split, or the training image of two in
+        different splits, so that results on the validation split stay comparable.
     """
     records = [record for split in reversed(splits) for record in splits[split] if record.thumbnail is not None]
     if not records:
@@ -108,7 +108,7 @@ def _near_equal(names: Sequence[str], total: Counter) -> list[Finding]:
 
 
 def name_key(name: str) -> str:
-    """What is equal for names that differ only in case, separators, doubled letters, or a final s.
+    """A key that is equal for names that differ only in case, separators, doubled letters, or a final s.
 
     Example:
         >>> name_key("Baloon "), name_key("traffic_lights")
@@ -167,16 +167,16 @@ def check_sizes(summaries: dict[str, DatasetSummary], config: Config) -> list[Fi
         crowded = int((summary.objects_per_image > config.MAX_GT_INSTANCES).sum())
         if crowded:
             what = f"{crowded} images have more than {config.MAX_GT_INSTANCES} objects"
-            cure = f"Raise MAX_GT_INSTANCES to {summary.objects_per_image.max()}; of more, a random part is used."
-            findings.append(Finding("too-many-objects", what, cure=cure, split=split))
+            solution = f"Raise MAX_GT_INSTANCES to {summary.objects_per_image.max()}; of more, a random part is used."
+            findings.append(Finding("too-many-objects", what, solution=solution, split=split))
     sides = np.concatenate([summary.sides for summary in summaries.values()])
     tiny = int((sides < TINY).sum())
     if len(sides) and tiny > TINY_SHARE * len(sides):
         what = f"{tiny} of {len(sides)} objects ({tiny / len(sides):.0%}) are smaller than {TINY} pixels {size}"
         wanted = config.IMAGE_MAX_DIM * TINY / np.percentile(sides, 100 * TINY_SHARE)
         wanted = int(-(-wanted // SIZE_MULTIPLE) * SIZE_MULTIPLE)
-        cure = f"IMAGE_MAX_DIM = {wanted} makes {1 - TINY_SHARE:.0%} of them larger; or cut the photos into tiles."
-        findings.append(Finding("tiny-objects", what, cure=cure))
+        solution = f"IMAGE_MAX_DIM = {wanted} makes {1 - TINY_SHARE:.0%} of them larger; or cut the photos into tiles."
+        findings.append(Finding("tiny-objects", what, solution=solution))
     return findings + _check_anchors(summaries.get("train", next(iter(summaries.values()))), config)
 
 
@@ -189,8 +189,8 @@ def _check_anchors(summary: DatasetSummary, config: Config) -> list[Finding]:
     for share, what in sorted(better):
         best[what.split(" = ")[0]] = f"{what}: {share:.0%}"
     what = f"{recall:.0%} of the objects have an anchor with an IoU of 0.5 or more"
-    cure = "; ".join(reversed(best.values())) or "Cut the photos into tiles, or use more RPN_ANCHOR_RATIOS."
-    return [Finding("anchor-recall", what, cure=cure, split="train")]
+    solution = "; ".join(reversed(best.values())) or "Cut the photos into tiles, or use more RPN_ANCHOR_RATIOS."
+    return [Finding("anchor-recall", what, solution=solution, split="train")]
 
 
 def _proposals(summary: DatasetSummary, config: Config) -> list[tuple[float, str]]:

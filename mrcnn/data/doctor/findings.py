@@ -20,7 +20,7 @@ class Kind(NamedTuple):
     """A kind of finding: how serious it is, and what to do about it."""
 
     severity: str
-    cure: str
+    solution: str
 
 
 # `fix` removes every error and warning. An advice needs a decision that only you can make.
@@ -34,7 +34,7 @@ KINDS = {
     "turned-image": Kind(ADVICE, "It is turned upright when it is read. Save it upright to be independent of EXIF."),
     "gray-as-rgb": Kind(ADVICE, "Save it as gray, a third of the values; or set IMAGE_CHANNEL_COUNT = 1."),
     # ---- Copies
-    "leaking-image": Kind(ERROR, "Keep it in one split only; otherwise validation measures what was learned by heart."),
+    "leaking-image": Kind(ERROR, "Keep it in one split only; otherwise validation measures memorization."),
     "duplicate-image": Kind(WARNING, "Remove one of the two; otherwise it counts twice."),
     # ---- Objects
     "empty-object": Kind(ERROR, "Draw the object again, or remove it: its mask has no pixel."),
@@ -74,7 +74,7 @@ class Finding:
         code: one of `KINDS`.
         what: a sentence with the numbers.
         severity: "error", "warning" or "advice".
-        cure: how to fix it.
+        solution: how to fix it.
         split: "train", "val", or "" for both.
         image: the image's id in its source, or "".
         file: the image file or the annotation file, or "".
@@ -84,7 +84,7 @@ class Finding:
     code: str
     what: str
     severity: str = ""
-    cure: str = ""
+    solution: str = ""
     split: str = ""
     image: str = ""
     file: str = ""
@@ -93,7 +93,7 @@ class Finding:
     def __post_init__(self) -> None:
         kind = KINDS[self.code]
         object.__setattr__(self, "severity", self.severity or kind.severity)
-        object.__setattr__(self, "cure", self.cure or kind.cure)
+        object.__setattr__(self, "solution", self.solution or kind.solution)
 
     def __str__(self) -> str:
         image = (
@@ -137,7 +137,7 @@ class Findings:
 
     @property
     def errors(self) -> list[Finding]:
-        """Findings that make training or evaluation fail or wrong."""
+        """Findings that make training or evaluation fail or give wrong results."""
         return self._of(ERROR)
 
     @property
@@ -147,7 +147,7 @@ class Findings:
 
     @property
     def advice(self) -> list[Finding]:
-        """Findings that are no mistakes, but could be better."""
+        """Findings that aren't mistakes, but could be improved."""
         return self._of(ADVICE)
 
     @property
@@ -212,8 +212,8 @@ class Findings:
                 shown.append(f"... {len(found):,} in all")
             severity = found[0].severity
             heading = f"[{colors[severity]}]{severity}[/]\n{code}"
-            cures = "\n".join(dict.fromkeys(finding.cure for finding in found[:EXAMPLES]))
-            table.add_row(heading, _literal("\n".join(shown)), _literal(printable(cures)))
+            solutions = "\n".join(dict.fromkeys(finding.solution for finding in found[:EXAMPLES]))
+            table.add_row(heading, _literal("\n".join(shown)), _literal(printable(solutions)))
         return table
 
     def __str__(self) -> str:

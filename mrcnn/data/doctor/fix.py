@@ -1,4 +1,4 @@
-"""Writes a copy of a dataset without what the doctor's errors and warnings are about.
+"""Writes a copy of a dataset that fixes the doctor's errors and warnings.
 
     <folder>/annotations/instances_train.json, instances_val.json     COCO, masks as run lengths, boxes from the masks
     <folder>/train/, <folder>/val/                                    the photos
@@ -56,11 +56,11 @@ class CleanDataset(Dataset):
         self.prepare()
 
     def load_image(self, image_id: int) -> NDArray:
-        """As the dataset."""
+        """Same as for the dataset."""
         return self.original.load_image(self.records[image_id].image_id)
 
     def load_mask(self, image_id: int) -> tuple[NDArray, NDArray[np.int32]]:
-        """As the dataset, without objects that are left out."""
+        """Same as for the dataset, without the objects that are left out."""
         record = self.records[image_id]
         masks, class_ids = load_masks(self.original, record.image_id)
         new_ids = np.sign(class_ids) * self.new_ids[np.abs(class_ids)]

@@ -34,7 +34,7 @@ OUTSIDE_PIXELS, OUTSIDE_SHARE = 3, 0.02  # that points may be outside of the ima
 
 @dataclass
 class ImageRecord:
-    """What was found in an image, and what the checks of the whole dataset need of it.
+    """The findings in an image, and the values that the checks of the whole dataset need.
 
     Attributes:
         split: "train" or "val".
@@ -85,7 +85,7 @@ def examine(dataset: Dataset, image_id: int, config: Config, split: str) -> Imag
 
 # ---- Pixels ----------------------------------------------------------------------------------------------------------
 def _check_pixels(dataset: Dataset, record: ImageRecord) -> tuple[int, int]:
-    """Reads the image, fills in what the record says of its pixels, and returns (height, width)."""
+    """Reads the image, fills in the record's fields about its pixels, and returns (height, width)."""
     try:
         image = np.asarray(dataset.load_image(record.image_id))
         record.thumbnail = thumbnail(image)
@@ -212,7 +212,7 @@ def _check_annotated(dataset: Dataset, record: ImageRecord, size: tuple[int, int
 def _report_empty(one: Annotated, record: ImageRecord, size: tuple[int, int]) -> None:
     extent = one.extent or one.box
     if extent and (extent[2] <= 0 or extent[3] <= 0 or extent[0] >= size[0] or extent[1] >= size[1]):
-        record.add("outside-image", f"all of it is outside of the image: {_text(extent)}", one.entry)
+        record.add("outside-image", f"it is completely outside the image: {_text(extent)}", one.entry)
     else:
         record.add("empty-object", "the mask has no pixel", one.entry)
 

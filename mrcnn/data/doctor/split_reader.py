@@ -1,4 +1,4 @@
-"""Opens the splits of a dataset and keeps, as findings, what its reader leaves out or warns of."""
+"""Opens the splits of a dataset, and records as findings what its reader skips or warns about."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@
     dataset.load_coco("coco", "val", year="2017")                   # COCO's own folders
     dataset.load_coco_format("my/annotations.json", "my/images")    # any other file
     dataset.prepare()
-    save_coco(dataset, "copy.json")                                 # any data set
+    save_coco(dataset, "copy.json")                                 # any dataset
 
 The file: {"images": [...], "annotations": [...], "categories": [...]}; "info" and "licenses" aren't needed.
     image       {"id", "file_name"} and optionally {"height", "width"}, otherwise those of the image file

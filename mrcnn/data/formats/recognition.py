@@ -24,11 +24,11 @@ class UnknownFormat(ValueError):
 
 @dataclass(frozen=True)
 class OpenOptions:
-    """How a data set is to be opened, see `open_dataset`.
+    """How a dataset is to be opened, see `open_dataset`.
 
     Attributes:
         classes: names of the classes wanted; None: all.
-        names: names of the classes of a related data set, in the order of their ids 1, 2, ..., which are used where the
+        names: names of the classes of a related dataset, in the order of their ids 1, 2, ..., which are used where the
             files don't name theirs; None: there is none.
         skip_broken: leave broken images out with a warning, instead of raising.
         split: one of `Format.splits`; None: the format's default.
@@ -56,7 +56,7 @@ class Format:
         name: for messages.
         signs: what it is recognised by, for messages.
         loader: the call that opens it whatever else is there, for messages.
-        find: returns the paths in a place that `open` takes, one for each data set of the format.
+        find: returns the paths in a place that `open` takes, one for each dataset of the format.
         open: opens one of them. Returns a `Dataset` that isn't prepared yet.
         is_mine: for formats that are JSON files: whether the content of a file, or of its beginning, is of the format.
         splits: names of the splits that a path lists itself, such as a data.yaml; None if the format never does.

@@ -120,7 +120,7 @@ def _is_image(path: str | Path, size: tuple[int, int]) -> bool:
 
 
 def _is_of(dataset: Dataset, file: Path) -> bool:
-    """Whether a file is one of the data set's own."""
+    """Whether a file is one of the dataset's own."""
     paths = (Path(info["path"]) for info in dataset.image_info if info["path"] is not None)
     return any(path.name == file.name and path.resolve() == file.resolve() for path in paths)
 

@@ -1,4 +1,4 @@
-"""What torchvision and detectron2 compute for a picture, with weights that follow from their names.
+"""Recorded outputs of torchvision's and detectron2's networks for one image, with weights computed from a formula.
 
 formula    the weights and the picture
 records    the outputs of the original networks, stage by stage, and what of a stage they hold

@@ -118,7 +118,7 @@ def _norm_kind(state: Mapping[str, Shaped], source: str) -> str | None:
 
 
 def pieces(network: Network) -> list[Piece]:
-    """All arrays of a network, with their names here and there."""
+    """All arrays of a network, with their names in both projects."""
     if not network.classes:
         return _resnet(network, "", "")
     if network.box_head == "c4":
@@ -131,7 +131,7 @@ def pieces(network: Network) -> list[Piece]:
 
 
 def counters(network: Network) -> list[str]:
-    """Names of the counters that a BatchNorm of PyTorch has besides its arrays: none where all of them are frozen."""
+    """Names of the counters that PyTorch's BatchNorm has besides its arrays; none if all are frozen."""
     if "batch" not in (network.fpn_norm, network.head_norm):
         return []
     norms = [piece.source for piece in pieces(network) if piece.kind == "moving_mean"]

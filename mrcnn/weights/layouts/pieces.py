@@ -53,7 +53,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Converted:
-    """An array of a layer, read and converted when asked for."""
+    """An array of a layer, read and converted on demand."""
 
     piece: Piece
     tensor: Any  # None: zeros
@@ -77,7 +77,7 @@ class Converted:
 
 
 def to_layers(pieces: Sequence[Piece], state: Mapping[str, Shaped]) -> list[Converted]:
-    """The arrays whose tensors are there, in the order of `pieces`.
+    """The arrays whose tensors exist, in the order of `pieces`.
 
     Raises:
         ValueError: A tensor has a shape that can't be converted.
@@ -101,8 +101,8 @@ def to_layers(pieces: Sequence[Piece], state: Mapping[str, Shaped]) -> list[Conv
 def to_state(pieces: Sequence[Piece], read: Callable[[str, str], np.ndarray]) -> dict[str, np.ndarray]:
     """{name: array} of a state dict, from `read(layer, kind)`.
 
-    A bias for which the other project has no place is subtracted from the mean of the BatchNorm that follows, which
-    gives the same results.
+    A bias that the other project doesn't have is subtracted from the mean of the following BatchNorm, which gives the
+    same results.
 
     Raises:
         ValueError: Such a bias isn't zero, and no BatchNorm follows.
@@ -137,7 +137,7 @@ def _norm_after(layer: str) -> str:
 
 # ---- Layers --------------------------------------------------------------------------------------------------------
 def conv(layer: str, source: str, bias: bool | int = True) -> list[Piece]:
-    """A convolution. `bias`: True, False, or the size of a bias that only we have."""
+    """A convolution. `bias`: True, False, or the size of a bias that only this package has."""
     kernel = Piece(layer, "kernel", f"{source}.weight", _to_hwio, _to_oihw, change="OIHW to HWIO")
     if bias is True:
         return [kernel, Piece(layer, "bias", f"{source}.bias")]

@@ -1,6 +1,6 @@
 """Names of torchvision's Mask R-CNN: `maskrcnn_resnet50_fpn`, its `_v2`, the same with ResNet-101, and ResNets alone.
 
-Class 0 is the background. Its 91 classes of COCO are the ids 0 to 90, of which no object has 10.
+Class 0 is the background. Its 91 classes of COCO are the ids 0 to 90; no object has one of ten of these ids.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def pieces(network: Network) -> list[Piece]:
 
 
 def counters(network: Network) -> list[str]:
-    """Names of the counters that a BatchNorm of PyTorch has besides its arrays: none where all of them are frozen."""
+    """Names of the counters that PyTorch's BatchNorm has besides its arrays; none if all are frozen."""
     if not (network.fpn_norm or network.head_norm):
         return []
     norms = [piece.source for piece in pieces(network) if piece.kind == "moving_mean"]

@@ -40,7 +40,7 @@ def first_bytes(path: str) -> bytes:
 
 @contextmanager
 def explaining_errors(path: str) -> Iterator[None]:
-    """Turns whatever fails inside into a ValueError that names the file: readers meet damage in many ways."""
+    """Turns any error inside into a ValueError that names the file: damaged files fail in many ways."""
     try:
         yield
     except FileNotFoundError:

@@ -1,6 +1,6 @@
 """Checks the global heaps of an HDF5 file, where it keeps texts of variable length such as the names of layers.
 
-The HDF5 library (1.14 at least) walks through a heap by the sizes that the file tells, and never ends if one is zero.
+The HDF5 library (1.14 at least) steps through a heap by the sizes in the file, and never ends if one is zero.
 
     GCOL  version (1 byte, is 1)  3 zero bytes  size of the heap (8 bytes)
     then for each object: index (2)  reference count (2)  4 bytes  size (8)  content, padded to a multiple of 8 bytes

@@ -1,4 +1,4 @@
-"""Reads pickles of numbers, tensors and arrays without running what they name.
+"""Reads pickles of numbers, tensors and arrays without running any code.
 
 A pickle is a program. Python's `pickle` imports and calls whatever that program names, so a weight file from the
 internet can run anything. Here the program is interpreted: a name from `ALLOWED` makes a plain value, any other name is
@@ -25,7 +25,7 @@ class Bytes:
     """A file-like object on bytes that are in memory or mapped to it.
 
     Args:
-        content: Nothing of it is copied but what is read.
+        content: Only the parts that are read are copied.
     """
 
     def __init__(self, content: memoryview | bytes):
@@ -51,7 +51,7 @@ class Global:
 
 @dataclass(eq=False)
 class PickledArray:
-    """A NumPy array: what its pickle says of it, unchecked."""
+    """A NumPy array as its pickle describes it, unchecked."""
 
     shape: Any = None
     dtype: Any = None
@@ -114,7 +114,7 @@ def read_pickle(stream: Bytes, persistent: Callable[[Any], Any] | None = None) -
         dict, list, tuple, str, bytes, numbers, None; `TensorView`, `PickledArray`, `Opaque`.
 
     Raises:
-        ValueError: It names something else than arrays of numbers, is broken, or too long.
+        ValueError: It names anything but arrays of numbers, is broken, or is too long.
 
     Example:
         >>> import pickle
@@ -144,7 +144,7 @@ def _push(make: Callable[[], Any]) -> Callable[[_State, Any], None]:
 
 
 def _ignore(state: _State, argument: Any) -> None:
-    """Of PROTO and FRAME, which say nothing about the value."""
+    """PROTO and FRAME, which don't affect the value."""
 
 
 def _mark(state: _State, _: Any) -> None:

@@ -1,4 +1,4 @@
-"""The arrays of an open HDF5 weight file, checked: a weight file may come from anywhere.
+"""The arrays of an open HDF5 weight file, checked, because weight files may come from untrusted sources.
 
 Links are not followed, and no array is read that is larger than its bytes in the file allow.
 """

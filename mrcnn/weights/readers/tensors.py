@@ -73,7 +73,7 @@ def checked_sizes(name: str, shape: Any, offset: Any, strides: Any) -> tuple[tup
     """Shape, offset and strides, if they are whole numbers that a tensor can have.
 
     Raises:
-        ValueError: They are not; the message names the tensor.
+        ValueError: They aren't valid; the message names the tensor.
     """
     for what, numbers in (("shape", shape), ("strides", strides), ("offset", (offset,))):
         if not isinstance(numbers, (tuple, list)) or len(numbers) > MOST_DIMENSIONS:
@@ -89,7 +89,7 @@ def check_inside(tensor: Tensor, available: int) -> Tensor:
     """Returns the tensor if its elements are within the `available` bytes of its storage.
 
     Raises:
-        ValueError: They are not.
+        ValueError: Some elements are outside.
     """
     needed = (tensor.last + 1) * tensor.dtype.itemsize
     if tensor.nbytes and needed > available:
@@ -100,10 +100,10 @@ def check_inside(tensor: Tensor, available: int) -> Tensor:
 
 
 def check_total(tensors: Mapping[str, Tensor], size: int) -> None:
-    """Refuses tensors that together are many times larger than their file of `size` bytes, which holds them as is.
+    """Checks that tensors are not many times larger than their file of `size` bytes, which stores them uncompressed.
 
     Raises:
-        ValueError: They are.
+        ValueError: They are larger.
     """
     total = sum(tensor.nbytes for tensor in tensors.values())
     if total > 4 * size + 2**20:

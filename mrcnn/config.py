@@ -107,8 +107,8 @@ class Config(TrainingSettings, NetworkSettings, DerivedSettings):
         effect=GRAPH,
     )
     BACKBONE = Setting(
-        "resnet101", "A name, a function like `mrcnn.model.resnet_graph`, or a Keras model with `pyramid_outputs`,"
-        " such as a KerasHub backbone.", BACKBONE, effect=GRAPH,
+        "resnet101", "A name (docs/training.md, \"Backbones\"), a function like `mrcnn.model.resnet_graph`, or a Keras"
+        " model with `pyramid_outputs`, such as a KerasHub backbone.", BACKBONE, effect=GRAPH,
     )  # fmt: skip
     COMPUTE_BACKBONE_SHAPE = Setting(
         None,

@@ -10,7 +10,10 @@ from mrcnn.ops.resize_modes import SIZE_MULTIPLE
 from mrcnn.settings import STD_DEV, Values, count_numbers, is_number, is_whole, one_of
 
 LOSS_NAMES = ("rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss")
-BACKBONES = ("resnet50", "resnet101", "mobilenet_v2", "small_resnet")
+RESNETS = ("resnet50", "resnet101")
+EFFICIENTNET_LITE = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
+NAMED_IN_STAGES = (*RESNETS, "mobilenet_v2", "small_resnet")  # `layers="4+"` knows the names of their layers
+BACKBONES = (*NAMED_IN_STAGES, *EFFICIENTNET_LITE)
 ROI_ALIGN_MODES = ("crop", "aligned", "unaligned")
 BOX_HEADS = ("fc2", "conv4fc1", "c4")
 COMPUTE_DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")

@@ -28,6 +28,7 @@ from mrcnn.inference import activations, molding
 from mrcnn.inference.detector import Detector
 from mrcnn.inference.results import Detections
 from mrcnn.keras_private import forget_compiled_steps, let_checkpoints_end_in_h5, unwrap_build
+from mrcnn.nn.backbones import adds_mean_pixel
 from mrcnn.nn.heads import CLASS_DEPENDENT_LAYERS
 from mrcnn.nn.precision import computing_in, log_processor, warn_if_slow
 from mrcnn.ops.boxes import norm_boxes
@@ -99,7 +100,7 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel):
         self.input_spec = None  # `model(photos)` takes images, which aren't inputs of the graph
         self._detector = Detector(stages, devices, config.IMAGE_SHAPE)
         of_mode = TRAINING_GRAPH if mode == "training" else DETECT
-        in_graph = ["MEAN_PIXEL"] if config.BACKBONE == "mobilenet_v2" else []  # part of its preprocessing layers
+        in_graph = ["MEAN_PIXEL"] if adds_mean_pixel(config.BACKBONE) else []  # part of its preprocessing layers
         self._built_with = FixedSettings(config, GRAPH, DETECT_AND_TRAIN, of_mode, also=in_graph)
         self._loss_settings, self._loss_means = FixedSettings(config, LOSS), means
         self._class_names = class_names and tuple(class_names)
@@ -264,7 +265,8 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel):
 
         Args:
             filepath: the file. If it is a checkpoint of a run, training continues in that run's folder and epoch. Or
-                a word of docs/weights.md: "coco", "torchvision_v2" (downloaded once), "shapes" (shipped).
+                a word of docs/weights.md: "coco", "torchvision_v2" (downloaded once), "shapes" (shipped), "imagenet"
+                (of this backbone; loaded as with `by_name`).
             by_name: False: every layer with weights must be in the file. True: layers that are not in it keep their
                 weights. At least one must match, and shapes must agree.
             exclude: list of layer names to leave alone, e.g. the heads for another number of classes; implies
@@ -277,6 +279,8 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel):
         Raises:
             FileNotFoundError, ValueError: the model is then unchanged.
         """
+        if filepath == "imagenet" and not os.path.exists(filepath):
+            filepath, by_name = weights.imagenet_weights(self.config), True
         filepath = weights.find_pretrained(filepath)
         report = weights.load_weights_by_name(
             self, filepath, exclude=exclude or (), require_all=not by_name and not exclude, **kwargs
@@ -308,8 +312,8 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel):
         return weights.CheckpointPath(weights.find_last(self.model_dir, self.config.NAME))
 
     def get_imagenet_weights(self) -> str:
-        """Path of ResNet-50's ImageNet weights (no top), downloaded on first use."""
-        return weights.pretrained("imagenet")
+        """Path of this backbone's ImageNet weights: of ResNet-50 (downloaded once), or of an installed package."""
+        return weights.imagenet_weights(self.config)
 
     def set_log_dir(self, model_path=None) -> None:
         """Sets `log_dir`, `epoch` and `checkpoint_path`: of the run that `model_path` belongs to, or of a new one."""

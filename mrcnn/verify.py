@@ -34,7 +34,7 @@ from mrcnn.weights.golden.formula import formula_state, formula_weight
 from mrcnn.weights.golden.records import GOLDEN, golden_of, golden_picture, golden_record, read_record
 from mrcnn.weights.golden.stages import StagedNetwork
 from mrcnn.weights.golden.torchvision_run import run_torchvision
-from mrcnn.weights.layouts import LAYOUTS, Network
+from mrcnn.weights.layouts import Network, layout_of
 from mrcnn.weights.presets import PRESETS, preset_of
 from mrcnn.weights.readers import open_weights
 
@@ -77,11 +77,11 @@ def verify_arrays(path: str) -> bool:
         if file.network is None:
             raise ValueError(f"{path} is a file of Keras, which has no names to convert; load_weights checks it.")
         arrays = [array for stored in file.layers.values() for array in stored]
-        pieces = LAYOUTS[file.network.convention].pieces(file.network)
+        pieces = layout_of(file.network).pieces(file.network)
         found = {(array.piece.layer, array.piece.kind) for array in arrays}
         missing = [piece.source for piece in pieces if (piece.layer, piece.kind) not in found]
         wrong = [array.piece.source for array in arrays if not np.isfinite(array.read()).all()]
-    print(f"{path}: {len(arrays)} arrays of a network of {file.network.convention}.")
+    print(f"{path}: {len(arrays)} arrays of a network of {file.network.convention or file.network.backbone}.")
     for name, value in file.network.settings().items():
         print(f"  {name} = {value!r}")
     for names, what in (
@@ -104,7 +104,7 @@ def verify_golden(path: str) -> bool:
         print("  a backbone alone: nothing to run")
         return True
     name = golden_of(network)
-    ignores = LAYOUTS[network.convention].ignores  # counters of training steps, ...
+    ignores = layout_of(network).ignores  # counters of training steps, ...
     state = {key: array for key, array in read_state_dict(path).items() if not ignores(key)}
     is_golden = name is not None and has_formula_weights(state, name)
     model = _model(path, network, **(GOLDEN[name].settings if is_golden else {}))

@@ -17,7 +17,9 @@ import numpy as np
 from keras import layers
 
 from mrcnn.config import Config
+from mrcnn.config_checks import EFFICIENTNET_LITE
 from mrcnn.nn.convolution import Conv2D
+from mrcnn.nn.efficientnet_lite import efficientnet_lite_graph
 from mrcnn.nn.norm import BatchNorm
 from mrcnn.ops.types import Tensor
 
@@ -320,10 +322,17 @@ def build_backbone(input_image: Tensor, config: Config) -> list[Tensor]:
         return config.BACKBONE(input_image, config.BACKBONE, stage5=True, train_bn=config.TRAIN_BN)
     if config.BACKBONE == "mobilenet_v2":
         return mobilenet_v2_graph(input_image, config.MEAN_PIXEL, train_bn=config.TRAIN_BN)
+    if config.BACKBONE in EFFICIENTNET_LITE:
+        return efficientnet_lite_graph(input_image, config.BACKBONE, config.MEAN_PIXEL, config.TRAIN_BN)
     if config.BACKBONE == "small_resnet":
         return small_resnet_graph(input_image, train_bn=config.TRAIN_BN)
     stage5 = config.BOX_HEAD != "c4"  # there it is part of the head
     return resnet_graph(input_image, config.BACKBONE, stage5, config.TRAIN_BN, resnet_style(config))
+
+
+def adds_mean_pixel(backbone: object) -> bool:
+    """Whether a `BACKBONE` adds `MEAN_PIXEL` to its input again, to scale the pixels as in its own training."""
+    return isinstance(backbone, str) and (backbone == "mobilenet_v2" or backbone in EFFICIENTNET_LITE)
 
 
 def resnet_style(config: Config) -> ResNetStyle:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-import re
 import warnings
 
 import keras
@@ -18,7 +17,7 @@ from mrcnn.training.interrupts import Interrupts
 from mrcnn.training.optimizer import set_step
 from mrcnn.training.rest_of_epoch import fit_from_step
 from mrcnn.training.resume import SaveTraining, find_state, restore
-from mrcnn.training.trainable_layers import LAYER_REGEX, STAGES, layers_from_stage
+from mrcnn.training.trainable_layers import LAYER_REGEX, layer_regex
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +89,7 @@ def _batches(model, train_dataset, val_dataset, augmentation, no_augmentation_so
 
 
 def _select_and_compile(model, layers: str, learning_rate, optimizer) -> None:
-    model.set_trainable(_layer_regex(model, layers), verbose=int(model.devices.writes))
+    model.set_trainable(layer_regex(model, layers), verbose=int(model.devices.writes))
     if not model.trainable_variables:
         raise ValueError(
             f"layers={layers!r} matches no layer with weights, so nothing would be trained; expected one of"
@@ -115,15 +114,6 @@ def _fit(model, batches, validation, epochs: int, callbacks: list, saving: SaveT
     except BaseException:
         saving.save_interrupted()
         raise
-
-
-def _layer_regex(model, layers: str) -> str:
-    """The regular expression of "heads", "3+", ...; layers of a backbone of the user's count by their place in it."""
-    regex = LAYER_REGEX.get(layers, layers)
-    stages = model.stages
-    if layers in STAGES and callable(model.config.BACKBONE) and stages is not None:
-        regex = "|".join([regex, *map(re.escape, layers_from_stage(stages.image, stages.backbone, int(layers[0])))])
-    return regex
 
 
 def learn_class_names(model, dataset) -> None:

@@ -6,6 +6,8 @@ import re
 
 import keras
 
+from mrcnn.config_checks import NAMED_IN_STAGES
+
 HEADS = r"(mrcnn\_.*)|(rpn\_.*)|(fpn\_.*)"
 # Stages of the backbone that "3+", "4+" and "5+" train in addition to the heads.
 STAGES = {
@@ -14,6 +16,23 @@ STAGES = {
     "5+": r"(res5.*)|(bn5.*)|(block_1[3-6]_.*)|(Conv_1.*)|(stage5.*)",
 }
 LAYER_REGEX = {"heads": HEADS, **{name: f"{stages}|{HEADS}" for name, stages in STAGES.items()}, "all": ".*"}
+
+
+def layer_regex(model, layers: str) -> str:
+    """The regular expression for "heads", "3+", ..., "all"; any other text is one already.
+
+    The stages of backbones with names of their own are found by their place between C2 and C5.
+
+    Args:
+        model: A `MaskRCNN`.
+        layers: The argument of `train`.
+    """
+    regex, stages = LAYER_REGEX.get(layers, layers), model.stages
+    backbone = model.config.BACKBONE
+    named = isinstance(backbone, str) and backbone in NAMED_IN_STAGES
+    if layers not in STAGES or named or stages is None:
+        return regex
+    return "|".join([HEADS, *map(re.escape, layers_from_stage(stages.image, stages.backbone, int(layers[0])))])
 
 
 def layers_from_stage(image, stages: list, first: int) -> list[str]:

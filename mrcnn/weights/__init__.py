@@ -5,6 +5,7 @@ layouts         names of torchvision and detectron2, as layers of this package a
 load_by_name    loads a file into a model by layer name, and reports what matched
 matterport_h5   writes matterport's `.h5`
 torch_zip       writes `.pth` files that torchvision and detectron2 load
+imagenet        finds the ImageNet weights of a backbone
 metadata        class names and settings stored with the weights
 presets         networks of torchvision and detectron2: addresses, settings, licences
 downloads       "coco", "torchvision_v2", ...: downloads and verifies files
@@ -20,6 +21,7 @@ from __future__ import annotations
 from .checkpoints import CheckpointPath, checkpoint_name, find_last, parse_checkpoint, run_folder
 from .downloads import PRETRAINED, WORDS, download, find_pretrained, pretrained
 from .from_preset import from_preset
+from .imagenet import imagenet_weights
 from .load_by_name import load_weights_by_name
 from .load_report import LoadReport
 from .matterport_h5 import save_matterport_h5
@@ -41,6 +43,7 @@ __all__ = [
     "find_last",
     "find_pretrained",
     "from_preset",
+    "imagenet_weights",
     "is_intact",
     "load_weights_by_name",
     "parse_checkpoint",

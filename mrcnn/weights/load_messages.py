@@ -70,7 +70,7 @@ def check_convention(path: str, file: WeightFile, config: Any) -> None:
         ValueError: The model has another convention; the message says how to build one for this file.
     """
     network = file.network
-    if network is None or config is None or config.CONVENTION == network.convention:
+    if network is None or config is None or network.convention in (None, config.CONVENTION):
         return
     differs = "stride in 3x3" if network.convention == "torchvision" else "one logit an anchor, boxes without + 1"
     raise ValueError(

@@ -14,8 +14,8 @@ class Network:
     """The parts of a Mask R-CNN, as its weights show them.
 
     Attributes:
-        convention: "torchvision" or "detectron2".
-        backbone: "resnet50" or "resnet101".
+        convention: "torchvision" or "detectron2"; None: a backbone that is the same in all of them.
+        backbone: "resnet50", "resnet101" or an EfficientNet-Lite.
         classes: With the background; 0 for a backbone alone.
         box_head: "fc2", "conv4fc1" or "c4".
         fpn_norm, head_norm: "batch", "group" or None.
@@ -26,7 +26,7 @@ class Network:
         masks: Has a mask head.
     """
 
-    convention: str
+    convention: str | None
     backbone: str = "resnet50"
     classes: int = 0
     box_head: str = "fc2"
@@ -49,7 +49,8 @@ class Network:
 
     def settings(self) -> dict[str, Any]:
         """The settings that build this network."""
-        settings: dict[str, Any] = {"CONVENTION": self.convention, "BACKBONE": self.backbone}
+        settings: dict[str, Any] = {"CONVENTION": self.convention} if self.convention else {}
+        settings["BACKBONE"] = self.backbone
         if not self.classes:
             return settings
         settings |= {

@@ -144,6 +144,11 @@ def conv(layer: str, source: str, bias: bool | int = True) -> list[Piece]:
     return [kernel, Piece(layer, "bias", None, size=int(bias), change="zeros")] if bias else [kernel]
 
 
+def depthwise_conv(layer: str, source: str) -> list[Piece]:
+    """A depthwise convolution without bias: [channels, 1, h, w] -> [h, w, channels, 1]."""
+    return [Piece(layer, "kernel", f"{source}.weight", _to_hwoi, _from_hwoi, change="O1HW to HWO1")]
+
+
 def transposed_conv(layer: str, source: str) -> list[Piece]:
     """A transposed convolution: [in, out, h, w] -> [h, w, out, in]."""
     kernel = Piece(layer, "kernel", f"{source}.weight", _to_hwio, _to_oihw, change="IOHW to HWOI")
@@ -229,6 +234,14 @@ def _to_hwio(weight: np.ndarray) -> np.ndarray:
 
 def _to_oihw(kernel: np.ndarray) -> np.ndarray:
     return kernel.transpose(3, 2, 0, 1)
+
+
+def _to_hwoi(weight: np.ndarray) -> np.ndarray:
+    return weight.transpose(2, 3, 0, 1)
+
+
+def _from_hwoi(kernel: np.ndarray) -> np.ndarray:
+    return kernel.transpose(2, 3, 0, 1)
 
 
 def pyramid(fpn_norm: str | None, lateral: str, output: str, first: int, conv_end: str, norm_end: str) -> list[Piece]:

@@ -219,10 +219,10 @@ def test_an_image_embedded_in_the_file_is_read(folder):
 
 
 def test_the_error_for_a_missing_image_gives_advice(folder):
-    """It read "Nor is there imageData.skip_broken=True leaves this image out."."""
+    """The two sentences were not separated by a space."""
     write(folder, content(shape()))
     write(folder, content(shape(), imagePath="b.png"), "b.json")
-    with pytest.raises(BrokenAnnotation, match=r"imageData\. skip_broken=True leaves this image out\."):
+    with pytest.raises(BrokenAnnotation, match=r"imageData either\. skip_broken=True leaves this image out\."):
         open_dataset(folder)
 
 
@@ -233,7 +233,7 @@ def test_images_in_another_folder(folder, tmp_path_factory):
     path = write(other, content(shape(), imagePath=f"..\\{folder.name}\\a.png"))
     if (other / ".." / folder.name).exists():
         assert load(path, root=folder).load_image(0).shape == (H, W, 3)
-    with pytest.raises(BrokenAnnotation, match=r"imagePath: expected to find .*b/a\.png, got .*Nor is there imageData"):
+    with pytest.raises(BrokenAnnotation, match=r"imagePath: expected to find .*b/a\.png, got .*no imageData either"):
         load(write(other, content(imagePath="b/a.png")))
     photo(other / "a.jpg")  # the image and the JSON were renamed together
     assert load(write(other, content(imagePath="before.png"))).image_info[0]["path"] == str(other / "a.jpg")

@@ -63,7 +63,7 @@ def open_dataset(
             classes of VIA, and the one class of nuclei, Penn-Fudan or a VIA file without attributes. It names the
             classes if the files of YOLO or VIA don't. A background in front is left out.
             A `Dataset` gives all classes the ids that they have there; those that only it has are added.
-        skip_broken: leave broken images out with a warning, instead of raising.
+        skip_broken: skip broken images with a warning, instead of raising.
         attribute: name of the attribute with the class, for VIA files whose regions have several attributes.
         crowds_as_objects: read COCO annotations with iscrowd = 1 as objects. CVAT exports brush masks this way.
         root: a folder whose files the annotations may name, besides the dataset's own. Other names are an error.

@@ -1,8 +1,8 @@
 """Which files an annotation file may name: those inside its dataset, unless the caller allows more.
 
-An annotation file can come from anywhere, and names such as `../../private/a.jpg`, `/home/me/a.jpg` or
-`http://host/a.jpg` would be opened without a word. So every loader has two more arguments, which `names_file` adds:
-`root`, a folder in which files may be as well, and `download`, whether URLs may be fetched.
+An annotation file can come from an untrusted source, and names such as `../../private/a.jpg`, `/home/me/a.jpg` or
+`http://host/a.jpg` would be opened silently. So every loader has two more arguments, which `names_file` adds: `root`,
+another folder with allowed files, and `download`, whether URLs may be fetched.
 
 Names are compared as they are written: a symbolic link inside the dataset may lead anywhere.
 """
@@ -23,7 +23,7 @@ ANNOTATION_FOLDERS = ("annot", "label", "json", "xml")  # folders whose names st
 
 @dataclass(frozen=True)
 class Access:
-    """What may be read.
+    """The files and URLs that may be read.
 
     Attributes:
         roots: folders whose files may be read, absolute.
@@ -85,13 +85,13 @@ _current: ContextVar[Access] = ContextVar("access", default=NOTHING)
 
 
 def current_access() -> Access:
-    """What the loader that is running may read."""
+    """The files that the running loader may read."""
     return _current.get()
 
 
 @contextmanager
 def granting(path: str | Path | None, root: str | Path | None = None, download: bool | None = None) -> Iterator[Access]:
-    """Lets loaders in the block read the files of a dataset, of `root`, and what was granted around the block.
+    """Lets loaders in the block read the files of a dataset, of `root`, and those granted outside the block.
 
     Args:
         path: of the dataset, a folder or an annotation file; None: it has none.

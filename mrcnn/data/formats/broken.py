@@ -2,7 +2,7 @@
 
 A damaged file makes parsers fail in many ways: RecursionError, zlib.error, KeyError, cv2.error and more, none of which
 names the file. Each format's `load_<format>` has the decorator `names_file`, its `load_mask` and `load_image` have
-`names_image`, and `parsing.parse_all` uses `naming` for each image: whatever fails inside is a `BrokenAnnotation` with
+`names_image`, and `parsing.parse_all` uses `naming` for each image. Any error inside becomes a `BrokenAnnotation` with
 file and entry, whose `__cause__` is the original error.
 """
 
@@ -23,7 +23,7 @@ LONG_TEXT = 1000  # characters of a message that names what was expected
 Method = TypeVar("Method", bound=Callable)
 Where = tuple[Any, str]  # (annotation file, name of the entry in it)
 
-# Errors that say nothing about a file: of the machine, of the program, or of a user who turned warnings into errors.
+# Errors not caused by a file: of the machine, of the program, or warnings that the user turned into errors.
 NOT_THE_FILE = (MemoryError, NameError, ImportError, AssertionError, Warning)
 
 # Errors about a file name that no file can have.
@@ -39,7 +39,7 @@ class BrokenAnnotation(ValueError):
         field: of the entry.
         expected: what was expected there.
         got: what was found instead.
-        advice: what to do about it, at the end of the message.
+        advice: how to fix it, at the end of the message.
         others: the errors of further images of the file.
     """
 
@@ -71,15 +71,15 @@ class MissingPhoto(BrokenAnnotation):
 
 @contextmanager
 def naming(file: Any, entry: str = "the file", passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Turns an error of the block into a `BrokenAnnotation` of this file and entry, unless it names the file already.
+    """Turns an error of the block into a `BrokenAnnotation` of this file and entry, unless it already names the file.
 
-    Not changed: BrokenAnnotation; FileNotFoundError, PermissionError and other errors of the file system; a ValueError
-    whose message names the file, such as one about an argument; MemoryError, and errors of the program itself.
+    These pass unchanged: BrokenAnnotation; FileNotFoundError, PermissionError and other errors of the file system; a
+    ValueError whose message names the file, such as one about an argument; MemoryError, and errors of the program.
 
     Args:
         file: path of the file that is read.
         entry: name of the entry in it.
-        passing: other errors that stay as they are.
+        passing: other errors that pass unchanged.
 
     Raises:
         BrokenAnnotation: with the error as its `__cause__`.
@@ -134,7 +134,7 @@ def names_file(load: Method) -> Method:
 def names_image(load: Method) -> Method:
     """Decorator for `load_mask(self, image_id)` and `load_image`: their errors name the image, see `naming`.
 
-    AttributeError and KeyError stay as they are: they come from a dataset that isn't prepared or lacks a class.
+    AttributeError and KeyError pass unchanged: they come from a dataset that isn't prepared or lacks a class.
     """
 
     @functools.wraps(load)
@@ -150,7 +150,7 @@ def names_image(load: Method) -> Method:
 def _names(error: Exception, file: Any) -> bool:
     """Whether an error names a file, and isn't about an impossible file name that the file itself holds."""
     if isinstance(error, OSError):
-        # Ours of a missing file have no errno. Pillow's and h5py's, which name no file, have none, either.
+        # This package's errors for a missing file have no errno. Nor do Pillow's and h5py's, which name no file.
         return isinstance(error, FileNotFoundError) or (error.errno is not None and error.errno not in OF_FILE_NAMES)
     return isinstance(error, ValueError) and str(file) in str(error)
 

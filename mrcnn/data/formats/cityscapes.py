@@ -1,4 +1,4 @@
-"""Cityscapes: polygons of whole street scenes, of which some classes are objects.
+"""Cityscapes: polygons of street scenes; some of their classes are objects.
 
     dataset = CityscapesDataset()
     dataset.load_cityscapes("cityscapes", subset="train")
@@ -9,9 +9,9 @@ The folders:
     gtFine/<subset>/<city>/<name>_gtFine_polygons.json      also gtCoarse
 A file:
     {"imgHeight": 1024, "imgWidth": 2048, "objects": [{"label": "car", "polygon": [[x, y], ...]}, ...]}
-Polygons are listed from back to front: a later one covers those before it, whatever its label, and their masks are
-without what is covered. Labels of objects are those of the benchmark (INSTANCES); a label that ends with "group", such
-as "cargroup", is a crowd: several objects that couldn't be told apart. All other labels are background.
+Polygons are listed from back to front: a later one covers those before it, whatever its label, and masks exclude
+covered pixels. Labels of objects are those of the benchmark (INSTANCES); a label that ends with "group", such as
+"cargroup", is a crowd: several objects that couldn't be distinguished. All other labels are background.
 
 Masks are drawn from the polygons, like those of other formats, and may differ by a pixel at the border from the
 *_instanceIds.png of the dataset.
@@ -85,11 +85,11 @@ class CityscapesDataset(UprightDataset):
                 else the folder of the annotations.
             source: see `Dataset.add_class`.
             classes: labels that are objects, in the order of their ids 1, 2, ...; None: the eight of the benchmark.
-            skip_broken: leave broken images out with a warning, instead of raising.
+            skip_broken: skip broken images with a warning, instead of raising.
 
         Raises:
             FileNotFoundError: no such folder, or no annotation in it.
-            BrokenAnnotation: names the file, the entry, its field, what was expected and what is there.
+            BrokenAnnotation: an entry is invalid. The message names file, entry, field, expected and actual value.
         """
         folder = Path(folder)
         inner = next((folder / name for name in ANNOTATIONS if (folder / name).is_dir()), folder)
@@ -107,7 +107,7 @@ class CityscapesDataset(UprightDataset):
 
     @names_image
     def load_mask(self, image_id: int) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
-        """Draws the masks of an image without what is covered, [H, W, N] bool, and [N] int32 (negative for crowds)."""
+        """Draws the visible masks of an image, [H, W, N] bool, and their class ids, [N] int32 (negative for crowds)."""
         info = self.image_info[image_id]
         if "polygons" not in info:
             return super().load_mask(image_id)

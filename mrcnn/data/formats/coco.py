@@ -113,9 +113,9 @@ class CocoDataset(UprightDataset):
             images_dir: folder of the images; None: that of the file.
             category_ids: ids of the categories wanted; then only images that show one of them. None: all.
             source: see `Dataset.add_class`.
-            skip_broken: leave broken images out with a warning, instead of raising.
+            skip_broken: skip broken images with a warning, instead of raising.
             classes: the same as category_ids, but by name; give one of the two.
-            crowds_as_objects: read annotations with iscrowd = 1 as objects, which CVAT means by it for brush masks.
+            crowds_as_objects: read annotations with iscrowd = 1 as objects. CVAT exports brush masks this way.
             check_images: whether all image files must be there and have the size that the file says. Their headers are
                 read, which takes 0.1 to 0.2 ms each. False: use the masks without the images.
 
@@ -124,7 +124,7 @@ class CocoDataset(UprightDataset):
 
         Raises:
             FileNotFoundError: no such file.
-            BrokenAnnotation: names the file, the entry, its field, what was expected and what is there.
+            BrokenAnnotation: an entry is invalid. The message names file, entry, field, expected and actual value.
         """
         path = "the COCO object" if isinstance(annotations, COCO) else Path(annotations)
         content = annotations.dataset if isinstance(annotations, COCO) else read_json(path)
@@ -304,15 +304,15 @@ def save_coco(
 ) -> Path:
     """Writes a dataset as a COCO file; `CocoDataset.load_coco_format` reads the same masks, pixel for pixel.
 
-    Masks are written as compressed run lengths, which hold parts and holes exactly; polygons can't. Objects without a
-    pixel are left out. Ids of images and categories stay those of the source if they are increasing whole numbers, as
-    COCO's are; otherwise they are 1, 2, 3, ... .
+    Masks are written as compressed run lengths, which represent parts and holes exactly; polygons can't. Objects
+    without a pixel are left out. Ids of images and categories are those of the source if they are increasing whole
+    numbers, as in COCO; otherwise they are 1, 2, 3, ... .
 
     Args:
         dataset: a prepared Dataset.
-        path: of the file; its folder is made if needed. Images stay where they are, and the file has their paths
-            relative to its folder; reading it needs `root=` if they are outside of this folder. Images without a file
-            of their own (drawn or rotated ones) are written as PNG to the folder `<name of the file>_images`.
+        path: The file to write. Its folder is created if needed. Images are not copied; the file has their paths
+            relative to its folder, and reading it needs `root=` if they are outside. Images without a file (drawn or
+            rotated ones) are written as PNG to the folder `<name of the file>_images`.
         image_ids: ids of the images wanted; None: all.
         indent: of the JSON, see `json.dump`; None: all in one line.
         progress: whether to show a progress bar.

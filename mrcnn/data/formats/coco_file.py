@@ -1,6 +1,6 @@
-"""Checks the lists of a COCO file, so that every error says which entry is wrong; see `coco` for the format.
+"""Checks the lists of a COCO file, so that every error names the wrong entry; see `coco` for the format.
 
-Exporters write some things in ways of their own that have only one meaning. These are read as what they mean:
+Some exporters deviate from the format in ways that are unambiguous. These are read as intended:
     ids that are texts in one list and numbers in the other (VIA)
     a category that is listed once for each region (VIA)
     a category 0 that is the name of the project (Roboflow)
@@ -121,7 +121,7 @@ def _objects(
     if unknown and not record(unknown):
         warn(f"{path}: {len(unknown)} annotations are left out because their image isn't in the file: {unknown[0]}")
     if no_objects:
-        warn(f"{path}: {no_objects} annotations of {' or '.join(NO_OBJECT)} are left out; these names mean no object.")
+        warn(f"{path}: {no_objects} annotations of {' or '.join(NO_OBJECT)} are left out; these names mark background.")
     repairs.report(path, len(content["annotations"]))
     return kept
 

@@ -1,4 +1,4 @@
-"""Checks COCO's segmentations, and reads what has a single meaning though it isn't written as COCO writes it.
+"""Checks COCO's segmentations, and reads unambiguous deviations from the format as intended.
 
 segmentation [x, y, x, y, ...]       one polygon without the outer list (VIA)
 segmentation [] or none, and a bbox  an object of which only the box is known: the box is its mask; rotated by
@@ -27,7 +27,7 @@ MOSTLY = 0.5  # COCO has 1 % crowds; a file with more than this share of them me
 
 @dataclass
 class Repairs:
-    """What was read as something else, for the warnings.
+    """Counts deviations from the format, for the warnings.
 
     Attributes:
         crowds_as_objects: whether iscrowd = 1 is ignored.
@@ -44,7 +44,7 @@ class Repairs:
     crowds_of_cvat: int = 0
 
     def report(self, path: str | Path, count: int) -> None:
-        """Warns of each kind once. `count`: annotations of the file."""
+        """Warns once about each kind. `count`: annotations of the file."""
         warn_of_boxes(path, self.boxes, count)
         if self.empty:
             shown = ", ".join(self.empty[:5]) + (", ..." if len(self.empty) > 5 else "")

@@ -80,15 +80,15 @@ class CvatDataset(shapes.ShapeDataset):
 
         Args:
             path: of the XML file.
-            images_dir: folder of the images; None: looked for near the file.
+            images_dir: folder of the images; None: searched for near the file.
             source: see `Dataset.add_class`.
             classes: class names, in the order of their ids 1, 2, ...; None: the labels that the file lists, then those
                 of its shapes. Objects of other classes are left out, with a warning that counts them.
-            skip_broken: leave broken images out with a warning, instead of raising.
+            skip_broken: skip broken images with a warning, instead of raising.
 
         Raises:
             FileNotFoundError: no such file, or none of its images is found.
-            BrokenAnnotation: names the file, the entry, its field, what was expected and what is there.
+            BrokenAnnotation: an entry is invalid. The message names file, entry, field, expected and actual value.
         """
         path = Path(path)
         if not path.is_file():

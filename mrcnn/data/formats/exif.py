@@ -1,13 +1,13 @@
-"""Photos with an EXIF orientation: whether annotations are of the upright photo or of the stored pixels.
+"""Photos with an EXIF orientation: whether annotations refer to the upright photo or to the stored pixels.
 
 A camera held on its side stores rotated pixels, and a number in the EXIF data that says how to rotate them back. Most
 annotation tools show the photo upright; some older ones, and programs that ignore EXIF, use the stored pixels. One rule
 holds for all formats:
 
-1. The size in the annotation, or of a mask, decides if only one of the two has it.
-2. Else coordinates decide, where a format has no size (VIA): the stored pixels are meant if only they hold all points.
-3. Else the photo is upright. This is a guess for square photos and for the orientations 2 to 4, which keep the size: it
-   gives a warning, unless the tools of the format are known to turn photos.
+1. The size in the annotation, or of a mask, decides if only one of the two has this size.
+2. Otherwise, in a format without sizes (VIA), coordinates decide: the stored pixels if only they contain all points.
+3. Otherwise the photo is upright. This is a guess for square photos and for the orientations 2 to 4, which keep the
+   size: it gives a warning, unless the tools of the format are known to rotate photos.
 
 The size of an image in its dataset is the one that was found by this rule, so that `load_image` follows it.
 """

@@ -58,13 +58,13 @@ class IdPngDataset(UprightDataset):
             source: see `Dataset.add_class`.
             class_name: the class of all objects.
             ignore: values besides 0 that aren't objects, such as 255 if it marks borders.
-            skip_broken: leave broken images out with a warning, instead of raising.
+            skip_broken: skip broken images with a warning, instead of raising.
             image_names: names of the images wanted, without ".png"; None: all.
 
         Raises:
             FileNotFoundError: a folder isn't there, has no image, or lacks one that is wanted.
-            BrokenAnnotation: names the folder, the entry, its field, what was expected and what is there. An image
-                without a mask is broken, and so is a mask without an image.
+            BrokenAnnotation: an entry is invalid. The message names folder, entry, field, expected and actual value.
+                An image without a mask is invalid, and so is a mask without an image.
         """
         images = {file.stem: file for file in image_files(images_dir)}
         masks = {file.stem: file for file in image_files(masks_dir)}

@@ -65,12 +65,12 @@ class NucleiDataset(UprightDataset):
             folder: the folder that holds a folder for each image.
             source: see `Dataset.add_class`.
             class_name: the class of all objects.
-            skip_broken: leave broken images out with a warning, instead of raising.
+            skip_broken: skip broken images with a warning, instead of raising.
             image_names: names of the images' folders wanted; None: all.
 
         Raises:
             FileNotFoundError: no such folder, no image in it, or one that is wanted is missing.
-            BrokenAnnotation: names the folder, the entry, its field, what was expected and what is there.
+            BrokenAnnotation: an entry is invalid. The message names folder, entry, field, expected and actual value.
         """
         folder = Path(folder)
         names = choose(image_folders(folder), image_names, folder)

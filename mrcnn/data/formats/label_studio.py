@@ -14,8 +14,8 @@ The file is a list of tasks:
 Coordinates are percentages of the image's width and height. A shape and its label may be two regions of one id.
 
 Images are looked for by their name, also without what Label Studio puts before it: "/data/upload/1/", eight digits and
-a hyphen, "/data/local-files/?d=". Of several annotations of a task, the one marked as ground truth is read, else the
-newest one; cancelled ones never. Key points, and other regions without an area, are left out with a warning.
+a hyphen, "/data/local-files/?d=". If a task has several annotations, the one marked as ground truth is read, otherwise
+the newest; cancelled ones never. Key points, and other regions without an area, are left out with a warning.
 
 Shapes:
     N     objects of an image that have a pixel
@@ -85,15 +85,15 @@ class LabelStudioDataset(shapes.ShapeDataset):
 
         Args:
             path: of the JSON file.
-            images_dir: folder of the images; None: looked for near the file.
+            images_dir: folder of the images; None: searched for near the file.
             source: see `Dataset.add_class`.
             classes: class names, in the order of their ids 1, 2, ...; None: those found, sorted. Objects of other
                 classes are left out, with a warning that counts them.
-            skip_broken: leave broken images out with a warning, instead of raising.
+            skip_broken: skip broken images with a warning, instead of raising.
 
         Raises:
             FileNotFoundError: no such file, or none of its images is found.
-            BrokenAnnotation: names the file, the entry, its field, what was expected and what is there.
+            BrokenAnnotation: an entry is invalid. The message names file, entry, field, expected and actual value.
         """
         path = Path(path)
         tasks = read_json(path)

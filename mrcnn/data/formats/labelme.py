@@ -12,16 +12,15 @@ The image is the file at imagePath, or what imageData holds if there is no such 
 
 Shapes become masks: polygon, rectangle (also an oriented one), circle, mask (a small PNG), and, one pixel thin, line,
 linestrip and point. A file without shapes is an image without objects. Shapes of the labels `__ignore__` and
-`_background_`, labelme's names for what is no object, are left out. The flag `iscrowd` marks a group, whose class id is
-negative. A shape that has too
-few points, such as a polygon of two, is left out with a warning.
+`_background_`, labelme's names for background, are left out. The flag `iscrowd` marks a group, whose class id is
+negative. A shape with too few points, such as a polygon of two, is left out with a warning.
 
 Class ids are the order of `labels.txt`, labelme's list of labels, if that has all labels of the files. Without it, they
 are those of the labels in the files, sorted: then two folders number them alike only if both have all of them.
 
 One object may have several shapes, of one label and one group_id. Their union is its mask, as in labelme's own
 converters, except for holes. labelme has no tool for these; its users draw them in one of three ways, and each is read:
-    a mask shape                         holds what it holds
+    a mask shape                         is read as it is
     one polygon with a cut to the hole   is filled by the even-odd rule
     a second outline in the same group   is cut out if it is wholly inside the first; one inside that is filled again
 In a union a shape within another would change nothing, so it is only drawn for a hole. Outlines that only overlap
@@ -102,12 +101,12 @@ class LabelmeDataset(UprightDataset):
             classes: class names, in the order of their ids 1, 2, ...; None: those of `labels`, else those found,
                 sorted. Give it, or use `open_splits`, if training and validation files may have different ones.
                 Objects of other classes are left out, with a warning that counts them.
-            skip_broken: leave broken images out with a warning, instead of raising.
+            skip_broken: skip broken images with a warning, instead of raising.
             labels: name of the list of class names, one a line, in the folder or the one above; None: don't read it.
 
         Raises:
             FileNotFoundError: no such file, or none in the folder.
-            BrokenAnnotation: names the file, the entry, its field, what was expected and what is there.
+            BrokenAnnotation: an entry is invalid. The message names file, entry, field, expected and actual value.
         """
         path = Path(path)
         files = sorted(path.glob("*.json")) if path.is_dir() else [path]
@@ -244,7 +243,7 @@ def _find_photo(content: dict, file: Path, photos: PhotoFolder) -> Path | None:
     if any(renamed):
         return next(filter(None, renamed))
     photos.refuse_outside(name, where, "imagePath")
-    raise MissingPhoto(*where, "imagePath", photos.folder / name.replace("\\", "/"), "Nor is there imageData.")
+    raise MissingPhoto(*where, "imagePath", photos.folder / name.replace("\\", "/"), "There is no imageData either.")
 
 
 def _embedded_image(content: dict, file: str | Path) -> bytes:

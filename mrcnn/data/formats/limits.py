@@ -1,7 +1,7 @@
-"""What a file may ask for. Files within these limits take time and memory in proportion to their size.
+"""Limits on the content of files. Files within these limits take time and memory in proportion to their size.
 
-The numbers are far above those of real datasets. A file that exceeds one is a `BrokenAnnotation` that names the limit.
-They are read at each call, so a program that needs more sets them: `limits.MAX_MASK_BYTES = 16 << 30`.
+The limits are far above real datasets. A file that exceeds one raises a `BrokenAnnotation` that names the limit. They
+are read at each call, so a program that needs more can set them: `limits.MAX_MASK_BYTES = 16 << 30`.
 
 Shapes:
     V     corners of a polygon, line or other shape
@@ -20,11 +20,11 @@ from mrcnn.data.formats.broken import BrokenAnnotation, Where
 
 MAX_MASK_BYTES = 4 << 30  # of the masks of an image, [H, W, N] bool, or [H, W] bool for each shape
 FAR = 10  # image sizes (the longer side) that a coordinate may be away from the image
-MAX_OUTLINE = 2_000_000  # pixels, length of a polygon; pycocotools needs some 100 bytes for each
+MAX_OUTLINE = 2_000_000  # pixels, length of a polygon; pycocotools needs about 100 bytes for each
 MAX_OVERLAPS = 2_000_000_000  # pixels that are compared to find which shapes of an object are inside others
 MAX_CLASSES = 10_000  # of a dataset
 MAX_SHAPES = 5_000  # of an object that has several
-MAX_YAML_BYTES = 256 << 10  # of a data.yaml, which is read at some 100 kB a second
+MAX_YAML_BYTES = 256 << 10  # of a data.yaml, which is read at about 100 kB a second
 MAX_PARTS = 256  # boxes or connected parts of one digit in an image of M2NIST
 MAX_ARRAY_BYTES = 4 << 30  # of an array of M2NIST
 MAX_CELL = 1 << 27  # characters of a cell of a CSV file, which may hold a mask; Python's own limit is 131,072

@@ -88,7 +88,7 @@ class M2nistDataset(Dataset):
         Raises:
             FileNotFoundError: a file isn't there.
             ValueError: there are no images start to stop.
-            BrokenAnnotation: names the file, the entry, its field, what was expected and what is there.
+            BrokenAnnotation: an entry is invalid. The message names file, entry, field, expected and actual value.
         """
         folder = _folder_of(path)
         images, digits = _read_arrays(folder, start, stop)

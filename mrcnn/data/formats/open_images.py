@@ -1,4 +1,4 @@
-"""Open Images V5-V7: masks of the classes that are wanted, from the files that its site offers.
+"""Open Images V5-V7: masks of chosen classes, from the files that its website offers.
 
     dataset = OpenImagesDataset()
     dataset.load_open_images("open_images", ["Pumpkin"])
@@ -12,7 +12,7 @@ The folder, as downloaded (or as FiftyOne sorts it: data/, labels/masks/, labels
 Photos and masks are also found in folders one level deeper. A mask mostly has other sides than its photo (which may be
 the original, or one of 1024 pixels); it is resized to it.
 
-Not every object of a class has a mask: groups and uncertain ones were left out by the makers.
+Not every object of a class has a mask: its authors left out groups and uncertain objects.
 
 Shapes:
     N     objects of an image that have a pixel
@@ -85,13 +85,13 @@ class OpenImagesDataset(UprightDataset):
             annotations: CSV of the masks; None: the only one in the folder. Needed if the folder has several.
             descriptions: CSV of the classes' names; None: the one in the folder.
             source: see `Dataset.add_class`.
-            skip_broken: leave broken images out with a warning, instead of raising. Broken are also those whose photo
+            skip_broken: skip broken images with a warning, instead of raising. Broken are also those whose photo
                 or mask wasn't downloaded.
             limit: int, the most photos to add; None: all.
 
         Raises:
             FileNotFoundError: a file or folder isn't there.
-            BrokenAnnotation: names the file, the entry, its field, what was expected and what is there.
+            BrokenAnnotation: an entry is invalid. The message names file, entry, field, expected and actual value.
         """
         folder = Path(folder)
         annotations = _find_file(folder, ANNOTATIONS, "annotations", annotations)

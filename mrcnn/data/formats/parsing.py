@@ -1,4 +1,4 @@
-"""What the readers of all formats share: JSON files, their fields, numbers for named classes, sizes of images."""
+"""Code shared by the readers of all formats: JSON files, their fields, numbers for named classes, sizes of images."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def parse_all(
         entries: one for each image.
         parse: makes of an entry what is returned for it. It runs in several threads, because most of the time is spent
             waiting for image files whose size it reads.
-        skip_broken: leave broken entries out with a warning, instead of raising.
+        skip_broken: skip broken entries with a warning, instead of raising.
         where: returns (annotation file, name of the entry), for errors of `parse` that don't name them; None: the
             entries are paths of annotation files.
         limit: stop when so many are parsed; None: parse all.
@@ -123,8 +123,8 @@ def parse_all(
         What `parse` returned, in the order of the entries.
 
     Raises:
-        BrokenAnnotation: `parse` failed, in whatever way, for an entry, or with `skip_broken` for all of them. Says how
-            many are broken, and names each missing image file.
+        BrokenAnnotation: `parse` failed for an entry, or with `skip_broken` for all of them. The message counts the
+            broken entries, and names each missing image file.
     """
     entries = list(entries)
     parsed: list[Parsed] = []
@@ -151,7 +151,7 @@ def parse_all(
 
 
 def _in_threads(function: Callable[[Entry], Parsed], items: Sequence[Entry]) -> Iterator[Parsed]:
-    """Yields function(item) in the order of the items; once it is closed, items that wait aren't begun any more."""
+    """Yields function(item) in the order of the items; after it is closed, no further items are started."""
     if len(items) < 2:
         yield from map(function, items)
         return
@@ -230,9 +230,9 @@ def name_classes(
 
 
 def warn_of_similar_names(names: Iterable[str], path: str | Path) -> None:
-    """Warns of class names that are equal, or differ only in upper and lower case, spaces, hyphens and underscores.
+    """Warns about class names that are equal, or differ only in upper and lower case, spaces, hyphens and underscores.
 
-    Such classes are usually one class with a typing error, which the network would have to tell apart.
+    They are usually one class with a typing error, which the network would have to distinguish.
     """
     alike: dict[str, list[str]] = {}
     for name in names:
@@ -243,13 +243,13 @@ def warn_of_similar_names(names: Iterable[str], path: str | Path) -> None:
 
 
 def warn_of_boxes(path: str | Path, boxes: int, count: int) -> None:
-    """Warns of objects, `boxes` of `count`, of which the annotations have no more than a box."""
+    """Warns about objects, `boxes` of `count`, that are annotated with a box only."""
     if boxes:
         warn(f"{path}: {boxes} of {count} objects have only a box, which is taken as the mask.")
 
 
 def warn_of_small_shapes(path: str | Path, names: Sequence[str]) -> None:
-    """Warns of shapes that are left out because they have too few points to have an area."""
+    """Warns about shapes that are left out because they have too few points to have an area."""
     if names:
         shown = ", ".join(sorted(names)[:5]) + (", ..." if len(names) > 5 else "")
         warn(f"{path}: {len(names)} shapes have too few points and are left out: {shown}.")
@@ -259,7 +259,7 @@ def image_header(path: str | Path, where: Where) -> ImageHeader:
     """The header of an image file.
 
     Raises:
-        BrokenAnnotation: there is no such file, or it isn't an image that is read.
+        BrokenAnnotation: there is no such file, or it isn't a supported image.
     """
     if is_url(path):
         raise BrokenAnnotation(*where, "height, width", "pixels, as the image is a URL", "nothing")

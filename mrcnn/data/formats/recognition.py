@@ -1,4 +1,4 @@
-"""How a format describes itself (`Format`), and what it is shown of a folder or file to recognise it (`Place`)."""
+"""The description of a format (`Format`), and the view of a folder or file by which it is recognised (`Place`)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PLACES_SHOWN = 12  # folders that a message names
 
 
 class UnknownFormat(ValueError):
-    """No known format fits, or more than one does. The message says what was looked for and what is there."""
+    """No known format fits, or more than one does. The message lists the known formats and the files found."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class OpenOptions:
         classes: names of the classes wanted; None: all.
         names: names of the classes of a related dataset, in the order of their ids 1, 2, ..., which are used where the
             files don't name theirs; None: there is none.
-        skip_broken: leave broken images out with a warning, instead of raising.
+        skip_broken: skip broken images with a warning, instead of raising.
         split: one of `Format.splits`; None: the format's default.
         attribute: the region attribute that tells the class, of VIA; None: the only one.
         crowds_as_objects: read COCO's crowds (iscrowd = 1) as objects.
@@ -73,7 +73,7 @@ class Format:
 
 @dataclass
 class Place:
-    """What is at a path. Each part is looked up once, and only if a format asks for it.
+    """The content of a path. Each part is looked up once, and only if a format needs it.
 
     Attributes:
         path: a folder, or a file, which is treated as a folder that holds nothing else.

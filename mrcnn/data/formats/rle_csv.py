@@ -10,8 +10,8 @@ The file has one row for each object. Its columns, by any of these names:
                are counted from 1. Empty: the image has no object.
     class      ClassId, class, cell_type, label; without one, all objects are of one class
     size       width and height; without them, those of the image
-Pixels are counted down the columns, as Kaggle mostly does, but along the rows where the runs are called "annotation"
-(Sartorius). `by_rows` says otherwise.
+Pixels are counted down the columns, as in most Kaggle competitions, but along the rows if the column is called
+"annotation" (Sartorius). `by_rows` overrides this.
 
 A row is an object. Where a file has one row for each class, as Severstal's, all defects of a class are one object.
 If masks of an image overlap, a warning counts such images.
@@ -91,13 +91,13 @@ class RleCsvDataset(shapes.ShapeDataset):
 
         Args:
             path: of the CSV file.
-            images_dir: folder of the images; None: looked for near the file.
+            images_dir: folder of the images; None: searched for near the file.
             source: see `Dataset.add_class`.
             classes: class names wanted, in the order of their ids 1, 2, ...; None: those found, sorted. If the file has
                 numbers for classes, names of these numbers, from 0 or 1 on, whichever is the first in the file.
             class_name: the class of all objects of a file that has no classes.
             by_rows: whether pixels are counted along the rows; False: down the columns; None: if it is Sartorius'.
-            skip_broken: leave broken images out with a warning, instead of raising.
+            skip_broken: skip broken images with a warning, instead of raising.
 
         Raises:
             FileNotFoundError: no such file, or none of its images is found.

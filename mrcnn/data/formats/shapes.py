@@ -1,4 +1,4 @@
-"""What readers of formats with several kinds of shapes share: the shapes, and the dataset that draws them.
+"""Shapes, and the dataset that draws them, for formats with several kinds of shapes.
 
 A reader checks a file and describes each object by one or more shapes, which `ShapeDataset.load_mask` draws when it is
 needed. The mask of an object is the union of its shapes.
@@ -155,7 +155,7 @@ def rings(
         where, field: for the errors.
 
     Raises:
-        BrokenAnnotation: a ring has fewer than three points, what isn't numbers, or is outside the limits.
+        BrokenAnnotation: a ring has fewer than three points or values that aren't numbers, or exceeds the limits.
     """
     checked = []
     for points in polygons:

@@ -86,12 +86,12 @@ class SuperviselyDataset(shapes.ShapeDataset):
             source: see `Dataset.add_class`.
             classes: class names, in the order of their ids 1, 2, ...; None: those of meta.json. Objects of other
                 classes are left out, with a warning that counts them.
-            skip_broken: leave broken images out with a warning, instead of raising.
+            skip_broken: skip broken images with a warning, instead of raising.
             subset: name of one of the project's datasets; None: all.
 
         Raises:
             FileNotFoundError: no such folder, or no annotation in it.
-            BrokenAnnotation: names the file, the entry, its field, what was expected and what is there.
+            BrokenAnnotation: an entry is invalid. The message names file, entry, field, expected and actual value.
         """
         folder = Path(folder)
         places = dataset_folders(folder / subset if subset else folder)

@@ -1,4 +1,4 @@
-"""Formats that aren't read: they are recognised, so that the error can say which export to choose instead."""
+"""Unsupported formats. They are recognised so that the error can name the export to choose instead."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mrcnn.data.formats.recognition import Place, first_bytes
 
 
 class Unread(NamedTuple):
-    """A format that isn't read: its name, what to do instead, and whether the content of a JSON file is of it."""
+    """An unsupported format: its name, what to do instead, and a check of a JSON file's content."""
 
     name: str
     advice: str

@@ -4,7 +4,7 @@
     dataset.load_via("balloon/train/via_region_data.json", class_name="balloon")
     dataset.prepare()
 
-The file, in one of these forms:
+A file has one of these forms:
     1.x              {key: entry, ...}, regions of an entry as {"0": region, ...}
     2.x              {key: entry, ...}, regions as a list
     2.x project      {"_via_img_metadata": {key: entry, ...}, "_via_attributes": ..., ...}
@@ -14,8 +14,8 @@ where
     entry   {"filename": ..., "regions": ...}
     region  {"shape_attributes": {"name": "polygon", "all_points_x": ..., ...}, "region_attributes": {...}}
 
-Shapes become masks: polygon, polyline (closed), rect, circle, ellipse, point (one pixel). A polygon of
-less than three points, such as a click by mistake, is left out with a warning.
+Shapes become masks: polygon, polyline (closed), rect, circle, ellipse, point (one pixel). A polygon of fewer than three
+points, such as an accidental click, is left out with a warning.
 """
 
 from __future__ import annotations
@@ -86,11 +86,11 @@ class ViaDataset(UprightDataset):
             classes: class names, in the order of their ids 1, 2, ...; None: those of the project, else those
                 in the file, sorted. A file numbers only the classes it has: give the names, or use `open_splits`, where
                 training and validation files may have different ones.
-            skip_broken: leave broken images out with a warning, instead of raising.
+            skip_broken: skip broken images with a warning, instead of raising.
 
         Raises:
             FileNotFoundError: no such file.
-            BrokenAnnotation: names the file, the entry, its field, what was expected and what is there.
+            BrokenAnnotation: an entry is invalid. The message names file, entry, field, expected and actual value.
         """
         path = find_file(path)
         photos = PhotoFolder(path.parent if images_dir is None else images_dir)

@@ -88,7 +88,7 @@ class VocDataset(UprightDataset):
             classes: class names, in the order of their ids 1, 2, ...; None: for masks those that voc_masks lists, for
                 boxes those found, sorted. Give it, or use `open_splits`, if training and validation files may have
                 different ones. Objects of other classes are left out, for boxes with a warning that counts them.
-            skip_broken: leave broken images out with a warning, instead of raising.
+            skip_broken: skip broken images with a warning, instead of raising.
             keep_difficult: whether objects marked as difficult to recognise count.
             subset: "train", "val", ...: the images that ImageSets/Main/<subset>.txt names, or for masks
                 ImageSets/Segmentation/<subset>.txt; None: all.
@@ -97,7 +97,7 @@ class VocDataset(UprightDataset):
 
         Raises:
             FileNotFoundError: no such file or folder, or none in it.
-            BrokenAnnotation: names the file, the entry, its field, what was expected and what is there.
+            BrokenAnnotation: an entry is invalid. The message names file, entry, field, expected and actual value.
         """
         layout = VocLayout.of(Path(annotations_dir))
         found = None if masks is False else find_masks(layout.top)

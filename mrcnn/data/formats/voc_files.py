@@ -38,7 +38,7 @@ Image = tuple[str, Path, tuple[int, int], list[Object]]  # name, image file, (he
 
 @dataclass(frozen=True)
 class VocLayout:
-    """Where the parts of a dataset are.
+    """The folders of a dataset.
 
     Attributes:
         top: the folder that holds the others.

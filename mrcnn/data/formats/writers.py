@@ -1,4 +1,4 @@
-"""What the writers of annotations share: which images, their objects, their files; JSON that is whole or not there."""
+"""Code shared by the writers of annotations: images to write, their objects and files, and atomic JSON files."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def file_stem(dataset: Dataset, image_id: int, taken: set[str]) -> str:
 
 
 def image_file(dataset: Dataset, image_id: int, size: tuple[int, int], png: Path) -> Path | str:
-    """The file that holds an image as its masks have it: its own, or else `png`, which is then written.
+    """The file that holds an image as its masks refer to it: its own, or else `png`, which is then written.
 
     An image has no file of its own if it is drawn by `load_image`, is part of another file, has another size there, or
     is stored rotated, which some readers undo and some don't.

@@ -10,11 +10,11 @@ A file, x and y being shares of the image's width and height:
     <class> <centre x> <centre y> <width> <height>  a box; its mask is the whole box
 The labels of `.../images/a.jpg` are in `.../labels/a.txt`: the last folder `images` of the path becomes `labels`. Where
 there is none, they are beside the image. An image without a text file is one without objects; a text file without an
-image is left out with a warning. A line that stands twice counts once, as for Ultralytics.
+image is left out with a warning. A repeated line counts once, as for Ultralytics.
 
-An object is one line. If it has several parts, Ultralytics joins their outlines by lines that it goes there and back;
-others join holes to the outline in that way. Such bridges are taken out again, and the outlines are filled by the
-even-odd rule: parts stay parts, holes stay holes.
+An object is one line. If it has several parts, Ultralytics joins their outlines by bridges, lines that the polygon
+follows in both directions; other tools join holes to the outline in this way. Bridges are removed again, and the
+outlines are filled by the even-odd rule, so that parts and holes are preserved.
 
 data.yaml:  path (the set's folder), train, val, test (folders of images, lists of them, or text files that list
 images), names (list, or map from numbers).
@@ -77,7 +77,7 @@ class YoloSegDataset(UprightDataset):
                 there is no list.
             split: "train", "val" or "test" of data.yaml; None: "train". Of a folder of labels: a folder in it.
             source: see `Dataset.add_class`.
-            skip_broken: leave broken images out with a warning, instead of raising.
+            skip_broken: skip broken images with a warning, instead of raising.
             number_names: names of the numbers 0, 1, ... where neither data.yaml nor classes.txt lists them, as
                 `classes`, but without an effect where one of them does.
 
@@ -137,7 +137,7 @@ def draw(values: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def split_at_bridges(points: np.ndarray) -> list[np.ndarray]:
-    """Splits a polygon at lines that it goes there and back between two outlines, in a time linear in its corners.
+    """Splits a polygon at its bridges, lines between two outlines that it follows in both directions, in linear time.
 
     Args:
         points: [V, 2] float, with `DECIMALS` decimals.
@@ -168,7 +168,7 @@ def split_at_bridges(points: np.ndarray) -> list[np.ndarray]:
 
 
 def _cut_at_doubled_edges(corners: list[tuple]) -> list[list]:
-    """Cuts a closed polygon at every edge that it goes there and back.
+    """Cuts a closed polygon at every edge that it follows in both directions.
 
     Returns:
         The pieces, the one with the start last. Each is a list of corners and, after the corner where another piece was

@@ -1,7 +1,7 @@
 """Writes datasets as YOLO text files, in which an object is one polygon; see `yolo` for the format.
 
-An object of several parts, or with holes, has several outlines. They are joined by bridges: lines that the polygon goes
-there and back. `YoloSegDataset` takes them out again; Ultralytics draws them, as it draws its own.
+An object of several parts, or with holes, has several outlines. They are joined by bridges: lines that the polygon
+follows in both directions. `YoloSegDataset` removes them again; Ultralytics draws them, as it draws its own.
 
 Shapes:
     V     corners of an outline

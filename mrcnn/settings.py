@@ -185,7 +185,7 @@ class FixedSettings:
     def __init__(self, config, *effects: str, also: Iterable[str] = ()):
         names = [name for name, setting in config.settings_table.items() if setting.effect in effects]
         names += also
-        self.values = {name: _kept(getattr(config, name)) for name in names}
+        self.values = {name: _copy_mutable(getattr(config, name)) for name in names}
 
     def changed(self, config) -> list[str]:
         """Names of the settings that have another value in `config` now."""
@@ -205,7 +205,7 @@ class FixedSettings:
             )
 
 
-def _kept(value: Any) -> Any:
+def _copy_mutable(value: Any) -> Any:
     """A copy of values that can change in place. Others, such as a backbone, are compared by identity."""
     return copy.copy(value) if isinstance(value, (list, dict, set, np.ndarray)) else value
 

@@ -107,7 +107,7 @@ def verify_golden(path: str) -> bool:
     ignores = layout_of(network).ignores  # counters of training steps, ...
     state = {key: array for key, array in read_state_dict(path).items() if not ignores(key)}
     is_golden = name is not None and has_formula_weights(state, name)
-    model = _model(path, network, **(GOLDEN[name].settings if is_golden else {}))
+    model = _build_model(path, network, **(GOLDEN[name].settings if is_golden else {}))
     back = state_dict_of(model, network=network)
     changed = changed_tensors(state, {key: array for key, array in back.items() if not ignores(key)})
     print(f"  {len(changed)} tensors differ when converted back{': ' if changed else ''}{', '.join(changed[:12])}")
@@ -162,7 +162,7 @@ def verify_stages(path: str, record: str | None, image: np.ndarray, **settings: 
         network = file.network
     if record is None and network.convention != "torchvision":
         raise ValueError(f"{path} is of {network.convention}, which torchvision can't run; give --record.")
-    model = _model(path, network, **settings)
+    model = _build_model(path, network, **settings)
     if record is None:
         sides = model.config.IMAGE_MIN_DIM, model.config.IMAGE_MAX_DIM
         expected = run_torchvision(path, network, image, *sides, model.config.BATCH_NORM_EPS)
@@ -171,7 +171,7 @@ def verify_stages(path: str, record: str | None, image: np.ndarray, **settings: 
     return _print_errors(StagedNetwork(model).errors(image, expected), Path(record).name if record else "torchvision")
 
 
-def _model(path: str, network: Network, **settings: Any) -> Any:
+def _build_model(path: str, network: Network, **settings: Any) -> Any:
     """The network in a file, with its weights."""
     from mrcnn.model import MaskRCNN
 

@@ -23,10 +23,10 @@ def note(text: str) -> None:
 
 def print_json(value: Any) -> None:
     """Prints the result of a command with `--json`."""
-    print(json.dumps(value, ensure_ascii=False, default=_plain))
+    print(json.dumps(value, ensure_ascii=False, default=_to_json_types))
 
 
-def _plain(value: Any) -> Any:
+def _to_json_types(value: Any) -> Any:
     """JSON-ready form of paths, and of NumPy's numbers and arrays."""
     return value.tolist() if hasattr(value, "tolist") else str(value)
 

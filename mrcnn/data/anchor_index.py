@@ -56,7 +56,7 @@ class AnchorIndex:
         sizes = self.anchors[:, 2:] - self.anchors[:, :2]
         centers = 0.5 * (self.anchors[:, 2:] + self.anchors[:, :2])
         _, size_id = np.unique(np.around(sizes / SAME) @ (1, 1j), return_inverse=True)
-        groups = _split(size_id.reshape(-1))
+        groups = _group_positions(size_id.reshape(-1))
         grids = [grid for members in groups for grid in _as_grids(members, centers[members])]
         self._order = np.concatenate([grid.members for grid in grids] or [np.zeros(0, int)])  # [A] by grid
         self._sides = np.ascontiguousarray(self.anchors[self._order].T)  # [(y1, x1, y2, x2), A] in that order
@@ -83,7 +83,7 @@ class AnchorIndex:
         boxes = np.reshape(boxes, (-1, 4)).astype(np.float64)
         if not len(boxes):
             return np.zeros(0, int), np.zeros(0, int), np.zeros(0)
-        place, box = self._candidates(boxes, min_iou)
+        place, box = self._find_candidates(boxes, min_iou)
         iou = iou_of_sides(self._sides.take(place, axis=1), boxes.T.take(box, axis=1))
         enough = np.flatnonzero((iou >= min_iou) & (iou > 0))
         return self._order[place[enough]], box[enough], iou[enough]
@@ -99,14 +99,14 @@ class AnchorIndex:
             anchor [P] int, box [P] int, iou [P] float64, as in `pairs`.
         """
         boxes = np.reshape(boxes, (-1, 4)).astype(np.float64)
-        found = [_highest(*known, len(boxes))]
+        found = [_keep_highest(*known, len(boxes))]
         missing = np.ones(len(boxes), bool)
         missing[known[1]] = False
         for min_iou in BEST_IOU_STEPS:
             ids = np.flatnonzero(missing)
             if not len(ids):
                 break
-            anchor, box, iou = _highest(*self.pairs(boxes[ids], min_iou), len(ids))
+            anchor, box, iou = _keep_highest(*self.pairs(boxes[ids], min_iou), len(ids))
             found.append((anchor, ids[box], iou))
             missing[ids[box]] = False
         return tuple(np.concatenate(columns) for columns in zip(*found))
@@ -125,7 +125,7 @@ class AnchorIndex:
         best[box] = iou
         return best
 
-    def _candidates(self, boxes: np.ndarray, min_iou: float) -> tuple[np.ndarray, np.ndarray]:
+    def _find_candidates(self, boxes: np.ndarray, min_iou: float) -> tuple[np.ndarray, np.ndarray]:
         """All pairs that reach min_iou and a few that don't: position in `_order` [P] int, box [P] int."""
         size, box_size = self._sizes[:, None], boxes[:, 2:] - boxes[:, :2]  # [K, 1, 2], [G, 2]
         center = 0.5 * (boxes[:, 2:] + boxes[:, :2])
@@ -140,9 +140,9 @@ class AnchorIndex:
         high = np.floor((center + reach - self._origins[:, None]) / self._steps[:, None])
         low, high = np.maximum(low, 0), np.minimum(high, self._shapes[:, None] - 1)
         counts = np.where(possible[..., None], np.maximum(high - low + 1, 0), 0).astype(int)  # [K, G, (rows, columns)]
-        return self._cells(low.astype(int), counts)
+        return self._expand_cells(low.astype(int), counts)
 
-    def _cells(self, low: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _expand_cells(self, low: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """All cells of blocks of cells, low and counts [K, G, (y, x)] int: position in `_order` [P], box [P]."""
         grid, box = np.nonzero(counts.prod(axis=-1))
         low, (rows, columns) = low[grid, box], counts[grid, box].T
@@ -158,7 +158,7 @@ def _count_up(lengths: np.ndarray) -> np.ndarray:
     return np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
 
 
-def _split(group: np.ndarray) -> list[np.ndarray]:
+def _group_positions(group: np.ndarray) -> list[np.ndarray]:
     """Positions of the values 0, 1, ... in group [A], one array per value."""
     order = np.argsort(group, kind="stable")
     return np.split(order, np.cumsum(np.bincount(group))[:-1]) if len(group) else []
@@ -177,7 +177,7 @@ def _as_grids(members: np.ndarray, centers: np.ndarray) -> list[Grid]:
     return [Grid(members[i : i + 1], tuple(centers[i]), (1.0, 1.0), (1, 1)) for i in range(len(members))]
 
 
-def _highest(anchor: np.ndarray, box: np.ndarray, iou: np.ndarray, count: int) -> Pairs:
+def _keep_highest(anchor: np.ndarray, box: np.ndarray, iou: np.ndarray, count: int) -> Pairs:
     """The pairs (anchor, box, iou) [P] with the highest IoU of their box; boxes are 0..count-1."""
     best = np.zeros(count)
     np.maximum.at(best, box, iou)

@@ -130,12 +130,12 @@ def check_same_classes(expected_names: Sequence[str] | None, dataset: Dataset, w
         raise ValueError(f"expected_names is {expected}; expected the background in front: {with_background}.")
     for class_id, name in enumerate(found[1:], start=1):
         wanted = expected[class_id] if class_id < len(expected) else None
-        if not _differ(name, wanted):
+        if not _names_differ(name, wanted):
             continue
         but = f"but {wanted!r} was expected" if wanted is not None else "and no class was expected"
         raise ValueError(
             f"Class id {class_id} is {name!r} in {what} ({type(dataset).__name__}), {but}.\n"
-            f"  expected: {_numbered(expected)}\n  {what}: {_numbered(found)}\n"
+            f"  expected: {_number_names(expected)}\n  {what}: {_number_names(found)}\n"
             "Number its classes alike: open_dataset(path, classes=train_dataset), or call add_class in the same order."
         )
 
@@ -156,7 +156,7 @@ def _names_of(dataset: Dataset) -> list[str]:
     return dataset.class_names
 
 
-def _differ(name: str, wanted: str | None) -> bool:
+def _names_differ(name: str, wanted: str | None) -> bool:
     """Whether both names are meaningful and differ. Two numbers count as names, such as those of digits."""
     if wanted is None:
         return PLACEHOLDER.fullmatch(name) is None
@@ -165,7 +165,7 @@ def _differ(name: str, wanted: str | None) -> bool:
     return name != wanted and (both_numbers or not is_placeholder)
 
 
-def _numbered(names: Sequence[str]) -> str:
+def _number_names(names: Sequence[str]) -> str:
     return ", ".join(f"{class_id} {name}" for class_id, name in enumerate(names) if class_id > 0) or "none"
 
 

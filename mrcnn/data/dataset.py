@@ -134,7 +134,9 @@ class Dataset:
         self.num_images = len(self.image_info)
         self._image_ids = np.arange(self.num_images)
 
-        members = [(i, source, own_id) for i, info in enumerate(self.class_info) for source, own_id in _members(info)]
+        members = [
+            (i, source, own_id) for i, info in enumerate(self.class_info) for source, own_id in _source_classes(info)
+        ]
         self.class_from_source_map = {f"{source}.{own_id}": i for i, source, own_id in members}
         self.image_from_source_map = {f"{info['source']}.{info['id']}": i for i, info in enumerate(self.image_info)}
         self.sources = list(dict.fromkeys(source for _, source, _ in members))
@@ -146,13 +148,13 @@ class Dataset:
     def _merge_classes(self, class_map: Mapping[str, str]) -> None:
         if not isinstance(class_map, Mapping):
             raise ValueError(f'class_map is {class_map!r}; expected a dict such as {{"via.1": "balloon"}}.')
-        known = {f"{source}.{own_id}" for info in self.class_info for source, own_id in _members(info)}
+        known = {f"{source}.{own_id}" for info in self.class_info for source, own_id in _source_classes(info)}
         unknown = sorted(str(key) for key in class_map if key not in known)
         if unknown:
             raise ValueError(f"class_map names {', '.join(unknown)}; registered are {', '.join(sorted(known))}.")
         merged = {}  # from name to class for those in class_map; other classes are kept under their own key
         for info in self.class_info:
-            for source, own_id in _members(info):
+            for source, own_id in _source_classes(info):
                 name = class_map.get(f"{source}.{own_id}")
                 if name is None:
                     merged[source, own_id] = info
@@ -200,7 +202,7 @@ class Dataset:
             ValueError: the source doesn't have the class.
         """
         info = self.class_info[class_id]
-        for other, own_id in _members(info):
+        for other, own_id in _source_classes(info):
             if other == source:
                 return own_id
         raise ValueError(f"Class {class_id} ({info['name']!r}) is of source {info['source']!r}, not of {source!r}.")
@@ -260,7 +262,7 @@ class Dataset:
         return np.zeros((*image_size(self, image_id), 0), bool), np.zeros(0, np.int32)
 
 
-def _members(class_info: dict[str, Any]) -> list[tuple[str, Hashable]]:
+def _source_classes(class_info: dict[str, Any]) -> list[tuple[str, Hashable]]:
     """(source, own id) of all source classes that a class stands for."""
     return class_info.get("members", [(class_info["source"], class_info["id"])])
 

@@ -169,7 +169,7 @@ def find_dataset(path: Path) -> tuple[Format, Path]:
     place = Place(path, known_formats())
     found = recognise(place)
     if len(found) != 1:
-        raise UnknownFormat(_several(path, found) if found else _none(place))
+        raise UnknownFormat(_describe_several(path, found) if found else _describe_unknown(place))
     return found[0]
 
 
@@ -261,10 +261,10 @@ def _find_split(place: Place, found: Found, split: str) -> Target:
     if len(fitting) == 1:
         return *fitting[0], None
     if fitting:
-        raise UnknownFormat(_several(place.path, fitting))
+        raise UnknownFormat(_describe_several(place.path, fitting))
     named = " or ".join(repr(word) for word in words)
     expected = f"expected a folder {named}, or an annotation file with this word in its name"
-    lines = [f"{form.name}: {target}" for form, target in found] + _found(place)
+    lines = [f"{form.name}: {target}" for form, target in found] + _describe_content(place)
     raise UnknownFormat(indented(f"{place.path}: no split {split!r}; {expected}. Found", lines))
 
 
@@ -280,17 +280,17 @@ def _splits_named(stem: str) -> set[tuple[str, ...]]:
 
 
 # ---- Messages --------------------------------------------------------------------------------------------------------
-def _several(path: Path, found: Found) -> str:
+def _describe_several(path: Path, found: Found) -> str:
     lines = [f"{form.name}: {target}, by {form.loader}" for form, target in found]
     heading = f"{path}: more than one dataset fits. Open the file itself, call one of these, or use open_splits:"
     return indented(heading, lines)
 
 
-def _none(place: Place) -> str:
+def _describe_unknown(place: Place) -> str:
     signs = [f"{form.name}: {form.signs}" for form in place.formats]
     unread = "".join(f" {line}" for line in describe_unread(place))
     text = indented(f"{place.path}: no known format.{unread} Looked for", signs)
-    text += indented("\nand found", _found(place))
+    text += indented("\nand found", _describe_content(place))
     inner = [f"{folder}: {form.name}" for folder, form in datasets_below(place)]
     if not inner:
         return text
@@ -306,7 +306,7 @@ def datasets_below(place: Place) -> list[tuple[Path, Format]]:
     return found
 
 
-def _found(place: Place) -> list[str]:
+def _describe_content(place: Place) -> list[str]:
     """A few lines about what is there."""
     shown = [f"{file.name}: {describe(content)}" for file, (_, content) in list(place.json_files.items())[:5]]
     if place.path.is_file():

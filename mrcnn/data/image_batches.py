@@ -54,7 +54,7 @@ class ImageBatches(keras.utils.PyDataset):
         self.batch_size = config.BATCH_SIZE if batch_size is None else int(batch_size)
         self._rng = np.random.default_rng(seed)
         self.shuffle, self._order = shuffle, np.array(dataset.image_ids)
-        self._mix()
+        self._shuffle_order()
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -86,8 +86,8 @@ class ImageBatches(keras.utils.PyDataset):
 
     def on_epoch_end(self) -> None:
         """Called by Keras after each epoch."""
-        self._mix()
+        self._shuffle_order()
 
-    def _mix(self) -> None:
+    def _shuffle_order(self) -> None:
         if self.shuffle:
             self._rng.shuffle(self._order)

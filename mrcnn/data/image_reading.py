@@ -156,7 +156,7 @@ def read_image(path: str | Path, upright: bool | tuple[int, int] = False, downlo
 
 def decode_image(data: bytes, name: str, upright: bool | tuple[int, int] = False) -> np.ndarray:
     """`read_image` of the bytes of a file. `name`: of the file, for errors."""
-    with _naming(name):
+    with _name_errors(name):
         if _is_tiff(data):
             from mrcnn.data import tiff  # imports tifffile, which few need
 
@@ -194,7 +194,7 @@ def read_stored_values(source: str | Path | bytes, name: str | None = None) -> n
     """
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
     name = str(source) if name is None else name
-    with _naming(name):
+    with _name_errors(name):
         if _is_tiff(data):
             from mrcnn.data import tiff
 
@@ -206,8 +206,8 @@ def read_stored_values(source: str | Path | bytes, name: str | None = None) -> n
 def read_header(source: str | Path | bytes, name: str | None = None) -> ImageHeader:
     """Reads the header of an image file, given as in `read_stored_values`. Raises the same errors."""
     name = str(source) if name is None else name
-    with _naming(name), io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
-        if _is_tiff(_start(file)):
+    with _name_errors(name), io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
+        if _is_tiff(_first_bytes(file)):
             from mrcnn.data import tiff
 
             return tiff.read_header(file, name)
@@ -222,7 +222,7 @@ def is_url(path: str | Path) -> bool:
 
 # ---- Opening ---------------------------------------------------------------------------------------------------------
 @contextmanager
-def _naming(name: str) -> Iterator[None]:
+def _name_errors(name: str) -> Iterator[None]:
     """Turns any error of a decoder into one that names the file."""
     try:
         yield
@@ -237,7 +237,7 @@ def _naming(name: str) -> Iterator[None]:
 @contextmanager
 def _open(file: BinaryIO, name: str) -> Iterator[Image.Image]:
     """The image with its header read by Pillow, if it is of a format in `PLUGINS`, and not too large."""
-    start = _start(file)
+    start = _first_bytes(file)
     plugin = next((found for magic, found in PLUGINS.items() if start.startswith(magic)), None)
     if plugin is None or (plugin[0] == "WEBP" and start[8:12] != b"WEBP"):
         raise UnreadableImage(f"{name} is {_describe(start)}, not an image that is read; expected {FORMATS_READ}.")
@@ -262,7 +262,7 @@ def check_pixels(height: int, width: int, name: str) -> None:
         )
 
 
-def _start(file: BinaryIO) -> bytes:
+def _first_bytes(file: BinaryIO) -> bytes:
     start = file.read(START_BYTES)
     file.seek(0)
     return start

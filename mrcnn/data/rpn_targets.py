@@ -99,13 +99,13 @@ def choose_anchors(
         overlaps = boxes.compute_overlaps(index.anchors[forced[0]], objects)
         forced = forced[0], overlaps.argmax(axis=1), overlaps.max(axis=1)
     strong = iou >= config.RPN_POSITIVE_IOU
-    positive, owner = _owners(forced, (overlapping[strong], owner[strong], iou[strong]))
+    positive, owner = _choose_owners(forced, (overlapping[strong], owner[strong], iou[strong]))
     free = np.ones(len(index), bool)  # which may be negative
     for taken in (crowded, overlapping, positive):
         free[taken] = False
 
     limit = config.RPN_TRAIN_ANCHORS_PER_IMAGE
-    kept = _choose(np.arange(len(positive)), limit // 2, rng)
+    kept = _choose_at_random(np.arange(len(positive)), limit // 2, rng)
     positive, owner = positive[kept], owner[kept]
     negative = _choose_free(free, limit - len(positive), rng)
     deltas = boxes.compute_deltas(index.anchors[positive], objects[owner], np.float64)
@@ -113,7 +113,7 @@ def choose_anchors(
     return positive, negative, deltas
 
 
-def _owners(forced: Pairs, strong: Pairs) -> tuple[np.ndarray, np.ndarray]:
+def _choose_owners(forced: Pairs, strong: Pairs) -> tuple[np.ndarray, np.ndarray]:
     """Positive anchors, sorted and unique, and the object of each: that of `forced`, else that of highest IoU.
 
     Args:
@@ -128,7 +128,7 @@ def _owners(forced: Pairs, strong: Pairs) -> tuple[np.ndarray, np.ndarray]:
     return anchor[first], owner[first]
 
 
-def _choose(ids: np.ndarray, count: int, rng: np.random.Generator | None) -> np.ndarray:
+def _choose_at_random(ids: np.ndarray, count: int, rng: np.random.Generator | None) -> np.ndarray:
     """At most count of the ids, chosen at random, in their order."""
     if len(ids) <= count:
         return ids
@@ -151,7 +151,7 @@ def _choose_free(free: np.ndarray, count: int, rng: np.random.Generator | None) 
         _, first = np.unique(drawn, return_index=True)
         if len(first) >= count:
             return np.sort(drawn[np.sort(first)[:count]])
-    return _choose(np.flatnonzero(free), count, rng)
+    return _choose_at_random(np.flatnonzero(free), count, rng)
 
 
 # ---- Regions of interest, in NumPy -----------------------------------------------------------------------------------
@@ -273,13 +273,13 @@ def generate_random_rois(
         raise ValueError(f"image_shape is {tuple(image_shape)}; expected at least two pixels in each direction.")
     gt_boxes = np.reshape(gt_boxes, (-1, 4)).astype(int)
     each = int(RANDOM_ROIS_NEAR_OBJECTS * count / len(gt_boxes)) if len(gt_boxes) else 0
-    regions = [(_around(y1, y2, height), _around(x1, x2, width), each) for y1, x1, y2, x2 in gt_boxes]
+    regions = [(_extend_range(y1, y2, height), _extend_range(x1, x2, width), each) for y1, x1, y2, x2 in gt_boxes]
     regions.append(((0, height), (0, width), count - each * len(gt_boxes)))
     rois = [_random_boxes(rows, columns, wanted, rng) for rows, columns, wanted in regions]
     return np.concatenate(rois).astype(np.int32)
 
 
-def _around(low: int, high: int, side: int) -> tuple[int, int]:
+def _extend_range(low: int, high: int, side: int) -> tuple[int, int]:
     """The range low..high extended by its length at both ends; 0..side if that is less than two pixels."""
     start, stop = max(low - (high - low), 0), min(high + (high - low), side)
     return (start, stop) if stop - start > 1 else (0, side)

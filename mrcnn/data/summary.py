@@ -117,12 +117,12 @@ class DatasetSummary:
     @property
     def frequent_image_sizes(self) -> list[tuple[tuple[int, int], int]]:
         """[((height, width), images)] of `image_sizes`, most frequent first."""
-        return _frequent(self.image_sizes)
+        return _count_sizes(self.image_sizes)
 
     @property
     def frequent_molded_sizes(self) -> list[tuple[tuple[int, int], int]]:
         """[((height, width), images)] of `molded_sizes`, most frequent first; empty without a Config."""
-        return [] if self.molded_sizes is None else _frequent(self.molded_sizes)
+        return [] if self.molded_sizes is None else _count_sizes(self.molded_sizes)
 
     @property
     def visible_boxes(self) -> np.ndarray:
@@ -224,7 +224,7 @@ class DatasetSummary:
         }
 
 
-def _frequent(sizes: np.ndarray) -> list[tuple[tuple[int, int], int]]:
+def _count_sizes(sizes: np.ndarray) -> list[tuple[tuple[int, int], int]]:
     """[((height, width), count)] of sizes [M, 2], most frequent first."""
     unique, counts = np.unique(sizes, axis=0, return_counts=True)
     order = np.argsort(-counts, kind="stable")

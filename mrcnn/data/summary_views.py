@@ -25,16 +25,16 @@ BLUE, RED = "#2563a8", "#c2410c"
 # ---- Table -----------------------------------------------------------------------------------------------------------
 def table(summary) -> str:
     """The summary as lines of text, a title in the first 14 columns."""
-    return "\n".join(f"{title:<14}{printable(text)}" for title, text in _rows(summary))
+    return "\n".join(f"{title:<14}{printable(text)}" for title, text in _table_rows(summary))
 
 
-def _rows(summary) -> list[tuple[str, str]]:
+def _table_rows(summary) -> list[tuple[str, str]]:
     counts = summary.objects_per_image
     without = summary.images_without_objects
-    rows = [("Dataset", summary.name), ("Images", _count(len(counts), "image") + ", " + _size_text(summary))]
-    rows += [("", f"{len(without)} without objects" + (f": {_first(without)}" if without else ""))]
-    crowds = f", including {_count(int(summary.crowd.sum()), 'crowd')}" if summary.crowd.any() else ""
-    rows += [("Objects", f"{_count(len(summary.class_ids), 'object')}{crowds}")]
+    rows = [("Dataset", summary.name), ("Images", _counted(len(counts), "image") + ", " + _size_text(summary))]
+    rows += [("", f"{len(without)} without objects" + (f": {_join_first(without)}" if without else ""))]
+    crowds = f", including {_counted(int(summary.crowd.sum()), 'crowd')}" if summary.crowd.any() else ""
+    rows += [("Objects", f"{_counted(len(summary.class_ids), 'object')}{crowds}")]
     if len(counts):
         rows += [("", f"per image: {counts.min()} to {counts.max()}, median {np.median(counts):g}")]
     if summary.without_pixel:
@@ -43,8 +43,8 @@ def _rows(summary) -> list[tuple[str, str]]:
     if len(summary.visible_boxes):
         unit = "pixels of the stored image" if summary.config is None else "pixels after resizing"
         rows += [
-            ("Size", f"{_spread(summary.sides, '.0f')} (square root of the box area, {unit})"),
-            ("Aspect ratio", f"{_spread(summary.aspect_ratios, '.2f')} (width / height of the box)"),
+            ("Size", f"{_format_spread(summary.sides, '.0f')} (square root of the box area, {unit})"),
+            ("Aspect ratio", f"{_format_spread(summary.aspect_ratios, '.2f')} (width / height of the box)"),
         ]
     return rows if summary.config is None else rows + _config_rows(summary)
 
@@ -59,13 +59,13 @@ def _size_text(summary) -> str:
 def _class_rows(summary) -> list[tuple[str, str]]:
     counts, shown_in = summary.instances_per_class, summary.images_per_class
     present = [(name, count) for name, count in counts.items() if count]
-    rows = [f"{name}: {_count(count, 'object')} in {_count(shown_in[name], 'image')}" for name, count in present]
+    rows = [f"{name}: {_counted(count, 'object')} in {_counted(shown_in[name], 'image')}" for name, count in present]
     if len(rows) > CLASSES_SHOWN:
         rows = [*rows[:CLASSES_SHOWN], f"and {len(rows) - CLASSES_SHOWN} less frequent classes"]
     absent = [name for name, count in counts.items() if not count]
     if absent:
-        rows += [f"without objects: {_first(absent)}"]
-    heading = f"{_count(len(counts), 'class')}, {len(present)} with objects"
+        rows += [f"without objects: {_join_first(absent)}"]
+    heading = f"{_counted(len(counts), 'class')}, {len(present)} with objects"
     return [("Classes", heading), *(("", row) for row in rows)]
 
 
@@ -76,15 +76,18 @@ def _config_rows(summary) -> list[tuple[str, str]]:
     more = f" and {len(sizes) - SIZES_SHOWN} others" if len(sizes) > SIZES_SHOWN else ""
     rows = [("Resized to", f'{shown}{more} (mode "{config.IMAGE_RESIZE_MODE}")')]
     if summary.lost_in_resizing:
-        rows += [("", f"{_count(summary.lost_in_resizing, 'object')} without a pixel after resizing")]
+        rows += [("", f"{_counted(summary.lost_in_resizing, 'object')} without a pixel after resizing")]
     crowded = int((summary.objects_per_image > config.MAX_GT_INSTANCES).sum())
     if crowded:
         rows += [
-            ("", f"{_count(crowded, 'image')} with more than MAX_GT_INSTANCES = {config.MAX_GT_INSTANCES} objects")
+            (
+                "",
+                f"{_counted(crowded, 'image')} with more than MAX_GT_INSTANCES = {config.MAX_GT_INSTANCES} objects",
+            )
         ]
     if summary.mini_empty is not None:
         cells = " x ".join(map(str, config.MINI_MASK_SHAPE))
-        smaller = f"larger than the box: {_share(summary.smaller_than_mini_mask, len(summary.visible_boxes))}"
+        smaller = f"larger than the box: {_format_share(summary.smaller_than_mini_mask, len(summary.visible_boxes))}"
         lost = f"objects lost because smaller than a cell: {int(summary.mini_empty.sum()):,}"
         rows += [("Mini masks", f"{cells}, {smaller}; {lost}")]
     if summary.anchor_recall(0) is not None:
@@ -93,21 +96,21 @@ def _config_rows(summary) -> list[tuple[str, str]]:
     return rows
 
 
-def _spread(values: np.ndarray, form: str) -> str:
+def _format_spread(values: np.ndarray, form: str) -> str:
     low, middle, high = (format(value, form) for value in np.percentile(values, (5, 50, 95)))
     return f"median {middle}, 90 % between {low} and {high}"
 
 
-def _count(number: int, what: str) -> str:
+def _counted(number: int, what: str) -> str:
     plural = f"{what}es" if what.endswith(("s", "x")) else f"{what}s"
     return f"{number:,} {what if number == 1 else plural}"
 
 
-def _share(number: int, total: int) -> str:
+def _format_share(number: int, total: int) -> str:
     return f"{number:,} ({number / total:.0%})" if total else "0"
 
 
-def _first(names: Sequence) -> str:
+def _join_first(names: Sequence) -> str:
     return ", ".join(map(str, names[:10])) + (", ..." if len(names) > 10 else "")
 
 
@@ -117,7 +120,7 @@ def draw(summary) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(14, 8.4), layout="constrained")
-    objects = f"{_count(len(summary.class_ids), 'object')} in {_count(len(summary.image_ids), 'image')}"
+    objects = f"{_counted(len(summary.class_ids), 'object')} in {_counted(len(summary.image_ids), 'image')}"
     figure.suptitle(f"{printable(summary.name)}: {objects}", fontsize=15, **PLAIN_TEXT)
     panels = (_draw_classes, _draw_image_sizes, _draw_counts, _draw_sides, _draw_aspects, _draw_recall)
     for panel, ax in zip(panels, figure.subplots(2, 3).ravel()):
@@ -149,7 +152,7 @@ def _draw_image_sizes(summary, ax: Axes) -> None:
     longest = 1.15 * max([*heights, *widths, 1])
     ax.set(xlim=(0, longest), ylim=(0, longest), aspect="equal", xlabel="width, pixels", ylabel="height, pixels",
            title="Image sizes (larger dot: more images)")  # fmt: skip
-    frequent = [f"{width} × {height}: {_count(count, 'image')}" for (height, width), count in sizes[:SIZES_SHOWN]]
+    frequent = [f"{width} × {height}: {_counted(count, 'image')}" for (height, width), count in sizes[:SIZES_SHOWN]]
     others = [f"{len(sizes) - SIZES_SHOWN} other sizes"] if len(sizes) > SIZES_SHOWN else []
     ax.text(0.03, 0.03, "\n".join(frequent + others), transform=ax.transAxes, va="bottom", fontsize=9, color="#444")
 
@@ -165,7 +168,7 @@ def _draw_counts(summary, ax: Axes) -> None:
     for axis in (ax.xaxis, ax.yaxis):
         axis.get_major_locator().set_params(integer=True)
     empty = len(summary.images_without_objects)
-    title = f"Objects per image ({_count(empty, 'image')} without objects)"
+    title = f"Objects per image ({_counted(empty, 'image')} without objects)"
     ax.set_ylim(bottom=0)
     ax.set(title=title, xlabel="objects" + (f", {width} per bar" if width > 1 else ""), ylabel="images")
 
@@ -176,7 +179,7 @@ def _draw_sides(summary, ax: Axes) -> None:
     _draw_log_histogram(ax, summary.sides, None if summary.config is None else summary.config.RPN_ANCHOR_SCALES)
     if summary.mini_empty is not None:
         height, width = summary.config.MINI_MASK_SHAPE
-        label = f"mini mask, {height} × {width}:\n{_count(summary.smaller_than_mini_mask, 'box')} with a shorter side"
+        label = f"mini mask, {height} × {width}:\n{_counted(summary.smaller_than_mini_mask, 'box')} with a shorter side"
         ax.axvline(np.log2(height * width) / 2, color="k", linewidth=1, linestyle=":", label=label)
         ax.legend(fontsize=9, loc="upper left", edgecolor="none", framealpha=0.9)
         ax.set_ylim(0, 1.3 * ax.get_ylim()[1])  # room for the legend

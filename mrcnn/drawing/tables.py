@@ -51,12 +51,14 @@ def display_weight_stats(model: keras.Model) -> None:
         for weight, values in zip(layer.weights, layer.get_weights()):
             name = getattr(weight, "path", weight.name)
             low, high, spread = values.min(), values.max(), values.astype(np.float64).std()
-            alerts = "".join(f" <span style='color:red'>*** {alert}</span>" for alert in _alerts(name, low, high))
+            alerts = "".join(
+                f" <span style='color:red'>*** {alert}</span>" for alert in _weight_alerts(name, low, high)
+            )
             table.append([name + alerts, str(values.shape), f"{low:+9.4f}", f"{high:+9.4f}", f"{spread:9.4f}"])
     display_table(table)
 
 
-def _alerts(name: str, low: float, high: float) -> list[str]:
+def _weight_alerts(name: str, low: float, high: float) -> list[str]:
     if not np.isfinite([low, high]).all():
         return ["not a number"]
     looks = {"dead?": low == high and not re.search(r"bias(:0)?$", name), "overflow?": max(-low, high) > OVERFLOW}

@@ -135,13 +135,13 @@ class Predictions:
             self.path, self._list = Path(source), None
             self._file = open(self.path, "rb")  # noqa: SIM115 (open as long as this object)
             weakref.finalize(self, self._file.close)
-            entries = _scan(self._file, self.path)
+            entries = _scan_results(self._file, self.path)
         else:
             self.path, self._list = None, source if isinstance(source, list) else list(source)
             entries = ((entry, i, i) for i, entry in enumerate(self._list))
-        self._index(entries)
+        self._index_entries(entries)
 
-    def _index(self, entries: Iterator[tuple[dict, int, int]]) -> None:
+    def _index_entries(self, entries: Iterator[tuple[dict, int, int]]) -> None:
         numbers, starts, stops, boxes, masks = (array(code) for code in "qqqbb")
         for index, (entry, start, stop) in enumerate(entries):
             if not isinstance(entry, dict) or "image_id" not in entry:
@@ -204,11 +204,11 @@ class Predictions:
         dataset = self.names.dataset
         where = f"predictions of {describe_image(dataset, image_id)}"
         source = dataset.image_info[image_id]["source"]
-        class_ids = np.array([self._class(e, source, i) for i, e in zip(indices, entries)])
-        scores = np.array([_number(e, "score", i) for i, e in zip(indices, entries)])
+        class_ids = np.array([self._class_of_entry(e, source, i) for i, e in zip(indices, entries)])
+        scores = np.array([_read_number(e, "score", i) for i, e in zip(indices, entries)])
         rles = self._masks(indices, entries, size) if self.has_masks else None
         if self.has_boxes:
-            boxes = np.array([_box(e["bbox"], i) for i, e in zip(indices, entries)])
+            boxes = np.array([_read_box(e["bbox"], i) for i, e in zip(indices, entries)])
         else:
             boxes = coco_mask.toBbox(rles).reshape(-1, 4)
         require_detections(class_ids, scores, boxes, size, dataset.num_classes, where, indices)
@@ -216,7 +216,7 @@ class Predictions:
         areas = coco_mask.area(rles).astype(float) if from_masks and rles else boxes[:, 2] * boxes[:, 3]
         return Instances(size, class_ids, boxes, areas, np.zeros(len(entries), bool), scores, rles)
 
-    def _class(self, entry: dict, source: str, index: int) -> int:
+    def _class_of_entry(self, entry: dict, source: str, index: int) -> int:
         category = entry.get("category_id")
         try:
             return self.names.classes[source, _key(category)]
@@ -243,20 +243,20 @@ class Predictions:
         return rles
 
 
-def _number(entry: dict, name: str, index: int) -> float:
+def _read_number(entry: dict, name: str, index: int) -> float:
     value = entry.get(name)
     if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
         raise ValueError(f"predictions[{index}]: {name} is {value!r}; expected a number.")
     return float(value)
 
 
-def _box(box, index: int) -> list[float]:
+def _read_box(box, index: int) -> list[float]:
     if len(box) != 4:
         raise ValueError(f"predictions[{index}]: bbox is {box!r}; expected [x, y, width, height].")
     return [float(v) for v in box]
 
 
-def _scan(file: BinaryIO, path: Path) -> Iterator[tuple[dict, int, int]]:
+def _scan_results(file: BinaryIO, path: Path) -> Iterator[tuple[dict, int, int]]:
     """Yields each result of a JSON list with its first byte and the one behind its last, in pieces of CHUNK bytes.
 
     Not ijson: it gives no byte offsets, so results could not be read again image by image, and it refuses the NaN that

@@ -41,17 +41,17 @@ class Collector:
         rank = _rank_in_class(detections.class_ids[order])
         best = detections.take(order)
         self._image_ids.append(int(image_id))
-        self._detections.append(_pack((best.class_ids, best.scores, rank, order), _DETECTION))
+        self._detections.append(_pack_columns((best.class_ids, best.scores, rank, order), _DETECTION))
         self._truths.append(
-            _pack((truth.class_ids, self.settings.ignored_bits(truth.areas, truth.crowd), truth.crowd), _TRUTH)
+            _pack_columns((truth.class_ids, self.settings.ignored_bits(truth.areas, truth.crowd), truth.crowd), _TRUTH)
         )
-        for kind, ious in self._ious(truth, best):
+        for kind, ious in self._iou_matrices(truth, best):
             same_class = best.class_ids[:, None] == truth.class_ids[None, :]
             hits, ignored, taken = match(ious, same_class, best.areas, truth.areas, truth.crowd, self.settings)
             det, gt = np.nonzero((ious >= LOWEST_PAIR) & ~truth.crowd)
-            self._matches[kind].append(_pack((hits, ignored, taken, det, gt, ious[det, gt]), _MATCH))
+            self._matches[kind].append(_pack_columns((hits, ignored, taken, det, gt, ious[det, gt]), _MATCH))
 
-    def _ious(self, truth: Instances, best: Instances):
+    def _iou_matrices(self, truth: Instances, best: Instances):
         """Yields each kind of IoU with its matrix [D, G]."""
         crowd = truth.crowd.astype(int).tolist()
         something = len(best) > 0 and len(truth) > 0
@@ -81,14 +81,14 @@ class Collector:
         images = list(images) if key is None else sorted(images, key=lambda i: key(self._image_ids[i]))
         dets, gts = ([len(parts[i][0]) for i in images] for parts in (self._detections, self._truths))
         positions = np.arange(len(images))
-        det_columns = _columns([self._detections[i] for i in images], _DETECTION)
-        gt_columns = _columns([self._truths[i] for i in images], _TRUTH)
+        det_columns = _join_columns([self._detections[i] for i in images], _DETECTION)
+        gt_columns = _join_columns([self._truths[i] for i in images], _TRUTH)
         first_det, first_gt = np.cumsum([0, *dets])[:-1], np.cumsum([0, *gts])[:-1]
         matches = {}
         for kind, parts in self._matches.items():
             parts = [parts[i] for i in images]
             pairs = [len(part[3]) for part in parts]
-            columns = Matches(*_columns(parts, _MATCH))
+            columns = Matches(*_join_columns(parts, _MATCH))
             columns.taken += np.where(columns.taken >= 0, np.repeat(first_gt, dets), 0).astype(np.int32)
             columns.pair_det += np.repeat(first_det, pairs).astype(np.int32)
             columns.pair_gt += np.repeat(first_gt, pairs).astype(np.int32)
@@ -101,11 +101,11 @@ class Collector:
         )
 
 
-def _pack(columns: tuple, types: tuple) -> tuple:
+def _pack_columns(columns: tuple, types: tuple) -> tuple:
     return tuple(column.astype(kind) for column, kind in zip(columns, types))
 
 
-def _columns(parts: list[tuple], types: tuple) -> list[np.ndarray]:
+def _join_columns(parts: list[tuple], types: tuple) -> list[np.ndarray]:
     """Concatenates one tuple of arrays per image into one array per column."""
     return [np.concatenate([part[i] for part in parts]) if parts else np.zeros(0, kind) for i, kind in enumerate(types)]
 

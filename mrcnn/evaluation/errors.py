@@ -61,7 +61,7 @@ def break_down(detections: Detections, truths: Truths, matches: Matches, num_cla
     """Classifies the false detections and computes the cost of each kind of error."""
     hit = (matches.hits & MATCH_50).astype(bool)
     counted = ~(matches.ignored & MATCH_50).astype(bool)
-    kind, meant = _kinds(detections, truths, matches, counted & ~hit)
+    kind, meant = _classify_errors(detections, truths, matches, counted & ~hit)
 
     untaken = ~truths.crowd
     untaken[matches.taken[hit]] = False
@@ -79,7 +79,7 @@ def break_down(detections: Detections, truths: Truths, matches: Matches, num_cla
 
     base = average()
     costs = {}
-    fixable = _fixable(np.isin(kind, (LOCALISATION, CLASS)), meant, detections.score, untaken)
+    fixable = _find_fixable(np.isin(kind, (LOCALISATION, CLASS)), meant, detections.score, untaken)
     for i in (LOCALISATION, CLASS):
         fixed = fixable & (kind == i)
         right_class = detections.class_id.copy()
@@ -94,7 +94,7 @@ def break_down(detections: Detections, truths: Truths, matches: Matches, num_cla
     return Errors(base, counts, costs, kind, meant, missed)
 
 
-def _kinds(
+def _classify_errors(
     detections: Detections, truths: Truths, matches: Matches, wrong: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """[D] kind of error or -1, and [D] the ground-truth instance that it refers to or -1."""
@@ -127,7 +127,7 @@ def _best_pair(matches: Matches, chosen: np.ndarray, count: int) -> tuple[np.nda
     return iou, gt
 
 
-def _fixable(wrong: np.ndarray, meant: np.ndarray, score: np.ndarray, untaken: np.ndarray) -> np.ndarray:
+def _find_fixable(wrong: np.ndarray, meant: np.ndarray, score: np.ndarray, untaken: np.ndarray) -> np.ndarray:
     """[D] bool: false detections that can become hits: the best-scored one for each unmatched true instance."""
     rows = np.flatnonzero(wrong & (meant >= 0))
     rows = rows[untaken[meant[rows]]]

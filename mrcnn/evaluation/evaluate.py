@@ -87,20 +87,24 @@ def evaluate_dataset(
 
     The example is in the docstring of this module.
     """
-    names, image_ids = _prepare(dataset, image_ids, detection_area)
+    names, image_ids = _check_arguments(dataset, image_ids, detection_area)
     _check_model(model, dataset, min_score)
     batch_size = batch_size or getattr(getattr(model, "config", None), "BATCH_SIZE", 1)
     batches = [image_ids[first : first + batch_size] for first in range(0, len(image_ids), batch_size)]
     collector, unannotated = Collector(boundary, settings=Settings(area_ranges, max_detections)), 0
-    with ResultsWriter(save, names) as writer, _bar(len(image_ids), progress) as bar, min_confidence(model, min_score):
+    with (
+        ResultsWriter(save, names) as writer,
+        _progress_bar(len(image_ids), progress) as bar,
+        min_confidence(model, min_score),
+    ):
         for batch in batches:
             for image_id, found in _detect(model, dataset, batch, detection_area, min_score):
                 kept = _of_annotated_classes(found, names, image_id)
                 unannotated += len(found) - len(kept)
                 writer.add(image_id, kept)
-                collector.add(image_id, _truth(dataset, image_id, found.size), kept)
+                collector.add(image_id, _read_truth(dataset, image_id, found.size), kept)
                 bar.update()
-    return Report(names, collector, writer.read, _notes(model, min_score, unannotated))
+    return Report(names, collector, writer.read, _make_notes(model, min_score, unannotated))
 
 
 def evaluate_predictions(
@@ -132,14 +136,14 @@ def evaluate_predictions(
     Raises:
         ValueError: for invalid input; the message names its index in the list.
     """
-    names, image_ids = _prepare(dataset, image_ids, detection_area)
+    names, image_ids = _check_arguments(dataset, image_ids, detection_area)
     results = Predictions(predictions, names)
     masks = results.has_masks or len(results) == 0
     notes = [] if masks else ["The results hold no masks: only boxes are measured."]
     if detection_area == "mask" and not masks:
         raise ValueError('detection_area is "mask", but the predictions have no "segmentation".')
     collector = Collector(boundary, masks, Settings(area_ranges, max_detections))
-    with _bar(len(image_ids), progress) as bar:
+    with _progress_bar(len(image_ids), progress) as bar:
         for image_id in image_ids:
             truth = truth_of(dataset, image_id)
             collector.add(image_id, truth, results.detections(image_id, truth.size, detection_area))
@@ -147,7 +151,7 @@ def evaluate_predictions(
     return Report(names, collector, lambda: results, notes)
 
 
-def _prepare(dataset, image_ids, detection_area: str) -> tuple[Names, list[int]]:
+def _check_arguments(dataset, image_ids, detection_area: str) -> tuple[Names, list[int]]:
     """Checks the arguments; returns the dataset's names and the chosen image ids."""
     names = Names(dataset)
     if detection_area not in DETECTION_AREAS:
@@ -210,7 +214,7 @@ def _of_annotated_classes(found: Instances, names: Names, image_id: int) -> Inst
     return found if len(rows) == len(found) else found.take(rows)
 
 
-def _truth(dataset, image_id: int, size: tuple[int, int]) -> Instances:
+def _read_truth(dataset, image_id: int, size: tuple[int, int]) -> Instances:
     truth = truth_of(dataset, image_id)
     if len(truth) and tuple(truth.size) != tuple(size):
         raise ValueError(
@@ -219,7 +223,7 @@ def _truth(dataset, image_id: int, size: tuple[int, int]) -> Instances:
     return truth
 
 
-def _notes(model, min_score: float | None, unannotated: int) -> list[str]:
+def _make_notes(model, min_score: float | None, unannotated: int) -> list[str]:
     notes = []
     threshold = min_score
     if threshold is None:
@@ -237,5 +241,5 @@ def _notes(model, min_score: float | None, unannotated: int) -> list[str]:
     return notes
 
 
-def _bar(total: int, shown: bool) -> tqdm:
+def _progress_bar(total: int, shown: bool) -> tqdm:
     return tqdm(total=total, desc="Evaluating", unit="image", disable=not shown)

@@ -40,12 +40,12 @@ def write_page(report: Report, path: str | Path, images: int = 6) -> Path:
         truths=int((~report.truths.crowd).sum()),
         detections=len(report.detections.score),
         notes=report.notes,
-        tiles=_tiles(report),
+        tiles=_number_tiles(report),
         coco=_coco_table(report),
-        figures=_figures(report),
+        figures=_encode_figures(report),
         classes=_class_table(report),
         key=KEY,
-        galleries=_galleries(report, images),
+        galleries=_draw_galleries(report, images),
     )
     with replacing(path) as unfinished:
         unfinished.write_text(page, encoding="utf-8")
@@ -63,7 +63,7 @@ def _template() -> jinja2.Template:
 
 
 # ---- Numbers ---------------------------------------------------------------------------------------------------------
-def _tiles(report: Report) -> list[dict[str, str]]:
+def _number_tiles(report: Report) -> list[dict[str, str]]:
     names = [f"{report.main}_{name}" for name in ("ap", "ap50", "ap75", f"ar{report.settings.limits[-1]}")]
     names += [name for name in ("box_ap", "boundary_ap") if name in report.numbers and name not in names]
     tiles = []
@@ -94,7 +94,7 @@ def _class_table(report: Report) -> tuple[list[str], list[list[str]]]:
     return head, rows
 
 
-def _figures(report: Report) -> list[tuple[str, str]]:
+def _encode_figures(report: Report) -> list[tuple[str, str]]:
     """(name, SVG in base64) of each figure."""
     figures = []
     for name in FIGURES:
@@ -105,7 +105,7 @@ def _figures(report: Report) -> list[tuple[str, str]]:
 
 
 # ---- Images ----------------------------------------------------------------------------------------------------------
-def _galleries(report: Report, count: int) -> list[tuple[str, list[dict[str, str]]]]:
+def _draw_galleries(report: Report, count: int) -> list[tuple[str, list[dict[str, str]]]]:
     """(title, pictures) of each gallery that has pictures."""
     if count <= 0 or not report.image_ids:
         return []

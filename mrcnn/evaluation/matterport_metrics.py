@@ -104,10 +104,10 @@ def compute_matches(
     Raises:
         ValueError: A score is NaN (the message has its index), or masks have different sizes.
     """
-    gt_kept = _unpadded(gt_boxes)
+    gt_kept = _rows_in_use(gt_boxes)
     gt_class_ids = _select(gt_class_ids, gt_kept)
     gt_masks = _select_masks(gt_masks, gt_kept)
-    pred_kept = _unpadded(pred_boxes)
+    pred_kept = _rows_in_use(pred_boxes)
     pred_scores = _select(pred_scores, pred_kept)
     if np.isnan(pred_scores).any():
         raise ValueError(f"compute_matches: pred_scores[{int(np.argmax(np.isnan(pred_scores)))}] is NaN.")
@@ -217,7 +217,7 @@ def compute_recall(pred_boxes: ArrayLike, gt_boxes: ArrayLike, iou: float) -> tu
     return len(found) / len(gt_boxes), positive_ids
 
 
-def _unpadded(boxes) -> np.ndarray:
+def _rows_in_use(boxes) -> np.ndarray:
     """Indices of the rows of boxes that aren't all zero; none for an empty array of any shape."""
     boxes = np.asarray(boxes)
     return np.flatnonzero(np.any(boxes.reshape(-1, 4) != 0, axis=1)) if boxes.size else np.zeros(0, np.int64)

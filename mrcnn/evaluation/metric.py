@@ -70,9 +70,9 @@ class MeanAveragePrecision(keras.metrics.Metric):
         )
         for i in range(len(y_true["labels"])):
             truth, found = ({key: array[i] for key, array in values.items()} for values in (y_true, y_pred))
-            self._add(truth, found, mask_paste)
+            self._add_image(truth, found, mask_paste)
 
-    def _add(self, truth: dict, found: dict, mask_paste: str) -> None:
+    def _add_image(self, truth: dict, found: dict, mask_paste: str) -> None:
         real = truth["labels"] > 0
         class_ids = truth["labels"][real].astype(np.int32)
         if "is_crowd" in truth:

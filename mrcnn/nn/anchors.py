@@ -75,11 +75,11 @@ class Anchors(keras.layers.Layer):
         image, *pyramid = inputs
         levels = zip(self.scales, self.strides, pyramid, strict=True)
         image_size = ops.shape(image)[1:3]
-        boxes = [self._level(scale, stride, image_size, ops.shape(p)[1:3]) for scale, stride, p in levels]
+        boxes = [self._anchors_of_level(scale, stride, image_size, ops.shape(p)[1:3]) for scale, stride, p in levels]
         boxes = ops.concatenate(boxes, axis=0)  # [A, 4] pixels
         return norm_boxes_graph(boxes, image_size, self.box_offset)[None]  # [1, A, 4]
 
-    def _level(self, scale, stride, image_size, size):
+    def _anchors_of_level(self, scale, stride, image_size, size):
         """[h * w * R, 4] pixels: the anchors of cell (y, x) are centered on (y * stride, x * stride)."""
         corners = ops.convert_to_tensor(cell_anchors(scale, self.ratios, self.rounding), "float32")  # [R, 4]
         strides = [pixels // n for pixels, n in zip(image_size, size)] if self.strides_from_maps else [stride, stride]

@@ -53,7 +53,7 @@ def rpn_class_loss_graph(rpn_match: Tensor, rpn_class_logits: Tensor) -> Tensor:
     """
     match = ops.cast(ops.squeeze(rpn_match, -1), "int32")  # [B, A]; `match == 1` of a symbolic tensor is False
     loss = _cross_entropy(ops.cast(ops.equal(match, 1), "int32"), rpn_class_logits)  # [B, A]
-    return _mean(loss, match != 0)
+    return _masked_mean(loss, match != 0)
 
 
 def rpn_bbox_loss_graph(
@@ -116,7 +116,7 @@ def mrcnn_class_loss_graph(
     if weights is not None:
         counts = counts * ops.cast(weights, "float32")
     if class_weights is None:
-        return _mean(loss, counts)
+        return _masked_mean(loss, counts)
     counts = counts * ops.take(ops.convert_to_tensor(class_weights, "float32"), class_ids)
     return ops.sum(loss * counts) / ops.maximum(replicas.total(ops.sum(counts)), EPSILON)
 
@@ -158,7 +158,7 @@ def mrcnn_mask_loss_graph(target_masks: Tensor, target_class_ids: Tensor, pred_m
     probs = ops.clip(probs, EPSILON, 1 - EPSILON)
     target = ops.cast(target_masks, "float32")
     loss = -(target * ops.log(probs) + (1 - target) * ops.log(1 - probs))
-    return _mean(ops.mean(loss, axis=(2, 3)), target_class_ids > 0)
+    return _masked_mean(ops.mean(loss, axis=(2, 3)), target_class_ids > 0)
 
 
 def _class_mask(class_ids, num_classes):
@@ -176,11 +176,11 @@ def _cross_entropy(labels, logits):
 def _box_loss(loss, positive, sampled, average):
     """loss [..., 4], positive and sampled [...] -> scalar; `average` as at the top of this file."""
     if average == "positives":
-        return _mean(ops.mean(loss, axis=-1), positive)
-    return _mean(ops.sum(loss, axis=-1), positive, sampled)
+        return _masked_mean(ops.mean(loss, axis=-1), positive)
+    return _masked_mean(ops.sum(loss, axis=-1), positive, sampled)
 
 
-def _mean(values, counts, among=None):
+def _masked_mean(values, counts, among=None):
     """Sum of `values` where `counts` is True (or 1), divided by the number of True entries in `among` (default:
     `counts`), over the whole batch; 0 if there are none."""
     counts = ops.cast(counts, "float32")

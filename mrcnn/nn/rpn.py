@@ -48,14 +48,14 @@ class SharedConv2D(Conv2D):
         if not isinstance(inputs, (list, tuple)):
             return super().call(inputs)
         copies = len(inputs) if training else 1
-        kernels, biases = (self._copies(weight, copies) for weight in (self.kernel, self.bias))
+        kernels, biases = (self._kernel_copies(weight, copies) for weight in (self.kernel, self.bias))
         outputs = []
         for i, x in enumerate(inputs):
             x = conv_bias(x, kernels[i % copies], biases[i % copies], self.strides, self.padding)
             outputs.append(self.activation(x))
         return outputs
 
-    def _copies(self, weight, count):
+    def _kernel_copies(self, weight, count):
         weight = ops.cast(weight, self.compute_dtype)
         return ops.unstack(ops.broadcast_to(weight[None], (count, *weight.shape)), count)
 

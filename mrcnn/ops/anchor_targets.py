@@ -109,12 +109,12 @@ def iou_with_box(sides: Sequence[Tensor], box: Tensor) -> Tensor:
     """
     y1, x1, y2, x2 = sides
     v1, u1, v2, u2 = (box[:, i : i + 1] for i in range(4))  # [B, 1]
-    intersection = _overlap(y1, y2, v1, v2) * _overlap(x1, x2, u1, u2)  # [B, A]
+    intersection = _interval_overlap(y1, y2, v1, v2) * _interval_overlap(x1, x2, u1, u2)  # [B, A]
     union = (y2 - y1) * (x2 - x1) + (v2 - v1) * (u2 - u1) - intersection
     return intersection / ops.where(union > 0, union, ops.ones_like(union))  # union <= 0 only where nothing is common
 
 
-def _overlap(start, end, other_start, other_end):
+def _interval_overlap(start, end, other_start, other_end):
     """Length of the common part of two intervals. With `where`: `ops.minimum` computes in float32 on PyTorch."""
     length = ops.where(end < other_end, end, other_end) - ops.where(start > other_start, start, other_start)
     return ops.relu(length)
@@ -133,23 +133,23 @@ def sample_anchors(positive: Tensor, negative: Tensor, order: Tensor, count: int
         the anchors, and real [B, P] bool, which of these rows are in use.
     """
     anchors = positive.shape[1]
-    rows, real = _largest(positive, order, min(count // 2, anchors))
+    rows, real = _top_candidates(positive, order, min(count // 2, anchors))
     chosen = ops.sum(ops.cast(real, "int32"), axis=1, keepdims=True)  # [B, 1]
-    negative_rows, is_negative = _largest(negative, order, min(count, anchors))
+    negative_rows, is_negative = _top_candidates(negative, order, min(count, anchors))
     place = ops.arange(negative_rows.shape[1], dtype="int32")[None]
     is_negative = ops.logical_and(is_negative, place < count - chosen)
-    match = _flags(rows, real, positive) - _flags(negative_rows, is_negative, positive)
+    match = _rows_to_flags(rows, real, positive) - _rows_to_flags(negative_rows, is_negative, positive)
     rows = ops.sort(ops.where(real, rows, anchors), axis=1)
     return match, ops.minimum(rows, anchors - 1), rows < anchors
 
 
-def _largest(candidates, order, count):
+def _top_candidates(candidates, order, count):
     """The `count` candidates with the largest order, best first: rows [B, count] int32, and which are candidates."""
     values, rows = ops.top_k(ops.where(candidates, order, -1.0), count)
     return ops.cast(rows, "int32"), values >= 0
 
 
-def _flags(rows, real, like):
+def _rows_to_flags(rows, real, like):
     """[B, A] int32, 1 at the rows [B, K] that are real; `like` is [B, A]."""
     zeros = ops.cast(ops.zeros_like(like), "int32")
     first = ops.arange(ops.shape(zeros)[0], dtype="int32")[:, None] * zeros.shape[1]

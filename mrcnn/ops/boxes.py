@@ -98,13 +98,13 @@ def iou_of_sides(
     width -= np.maximum(sides1[1], sides2[1])
     np.maximum(intersection, 0, out=intersection)
     intersection *= np.maximum(width, 0, out=width)
-    union = np.add(_area(sides1), _area(sides2), out=width) if areas is None else areas[0] + areas[1]
+    union = np.add(_box_area(sides1), _box_area(sides2), out=width) if areas is None else areas[0] + areas[1]
     union -= intersection
     np.maximum(union, np.finfo(union.dtype).tiny, out=union)  # both without area: 0 / tiny = 0
     return np.divide(intersection, union, out=out)
 
 
-def _area(sides: Sequence[np.ndarray]) -> np.ndarray:
+def _box_area(sides: Sequence[np.ndarray]) -> np.ndarray:
     y1, x1, y2, x2 = sides
     return (y2 - y1) * (x2 - x1)
 
@@ -233,7 +233,7 @@ def norm_boxes(boxes: ArrayLike, shape: Sequence[int], offset: int = 1) -> np.nd
     >>> norm_boxes([[0, 0, 11, 21]], (11, 21))
     array([[0., 0., 1., 1.]], dtype=float32)
     """
-    return ((np.asarray(boxes) - _corners(offset)) / _extent(shape, offset)).astype(np.float32)
+    return ((np.asarray(boxes) - _offset_corners(offset)) / _image_extent(shape, offset)).astype(np.float32)
 
 
 def denorm_boxes(boxes: ArrayLike, shape: Sequence[int], offset: int = 1, whole: bool = True) -> np.ndarray:
@@ -248,28 +248,28 @@ def denorm_boxes(boxes: ArrayLike, shape: Sequence[int], offset: int = 1, whole:
     Returns:
         [N, (y1, x1, y2, x2)], int32, or float32 if not rounded.
     """
-    pixels = np.asarray(boxes) * _extent(shape, offset) + _corners(offset)
+    pixels = np.asarray(boxes) * _image_extent(shape, offset) + _offset_corners(offset)
     return np.around(pixels).astype(np.int32) if whole else pixels.astype(np.float32)
 
 
-def _corners(offset: int) -> np.ndarray:
+def _offset_corners(offset: int) -> np.ndarray:
     return np.array([0.0, 0.0, offset, offset])
 
 
-def _extent(shape: Sequence[int], offset: int) -> np.ndarray:
+def _image_extent(shape: Sequence[int], offset: int) -> np.ndarray:
     """(height, width, height, width) - offset; at least 1, because an image of one pixel has no extent."""
     return np.maximum(np.tile(np.asarray(shape[:2]), 2) - offset, 1)
 
 
 def norm_boxes_graph(boxes: Tensor, shape: Tensor, offset: int = 1) -> Tensor:
     """`norm_boxes` for tensors, float32. shape: (height, width), or [B, 2] for boxes [B, ..., 4]."""
-    corners = ops.convert_to_tensor(_corners(offset), "float32")
+    corners = ops.convert_to_tensor(_offset_corners(offset), "float32")
     return (ops.cast(boxes, "float32") - corners) / _extent_graph(shape, boxes, offset)
 
 
 def denorm_boxes_graph(boxes: Tensor, shape: Tensor, offset: int = 1, whole: bool = True) -> Tensor:
     """`denorm_boxes` for tensors: int32, or float32 if not `whole`. shape: as for `norm_boxes_graph`."""
-    corners = ops.convert_to_tensor(_corners(offset), "float32")
+    corners = ops.convert_to_tensor(_offset_corners(offset), "float32")
     pixels = boxes * _extent_graph(shape, boxes, offset) + corners
     return ops.cast(ops.round(pixels), "int32") if whole else pixels
 

@@ -33,14 +33,14 @@ def bilinear(image: np.ndarray, shape: Sequence[int], limits: tuple | None = Non
     floats = np.float64 if image.dtype == np.float64 else np.float32
     for axis, source in enumerate(image.shape[:2]):
         lanes = resized.swapaxes(axis, 0)  # a view
-        for edge, keep in _margins(source, len(lanes)):
+        for edge, keep in _blended_margins(source, len(lanes)):
             blended = lanes[edge] * keep.astype(floats).reshape((-1,) + (1,) * (lanes.ndim - 1))
             lanes[edge] = blended if limits is None else np.clip(blended, *limits)
     return resized
 
 
 @lru_cache(maxsize=256)
-def _margins(source: int, target: int) -> list[tuple[slice, np.ndarray]]:
+def _blended_margins(source: int, target: int) -> list[tuple[slice, np.ndarray]]:
     """The rows (or columns) at both edges that blend with the outside: slice, and the share [rows] they keep."""
     outside = _outside_share(source, target)
     margin = np.count_nonzero(outside) // 2

@@ -63,7 +63,7 @@ def minimize_mask(bbox: ArrayLike, mask: ArrayLike, mini_shape: Sequence[int]) -
                 f"Instance {i} has the box {[y1, x1, y2, x2]} in a mask of {height} x {width} pixels;"
                 " expected an area, inside it. Drop instances with an empty mask first."
             )
-    return _shrink(mask, np.arange(count), boxes, np.arange(height), np.arange(width), mini_shape)
+    return _shrink_masks(mask, np.arange(count), boxes, np.arange(height), np.arange(width), mini_shape)
 
 
 def minimize_resized(
@@ -100,20 +100,20 @@ def minimize_resized(
     )
     mini = np.zeros(tuple(mini_shape) + (mask.shape[-1],), bool)
     visible = np.flatnonzero(y2 > y1)
-    mini[..., visible] = _shrink(mask, visible, boxes[visible], rows, columns, mini_shape)
+    mini[..., visible] = _shrink_masks(mask, visible, boxes[visible], rows, columns, mini_shape)
     (pad_top, _), (pad_left, _) = padding[:2]
     boxes[visible] += [pad_top, pad_left, pad_top, pad_left]
     return boxes.astype(np.int32), mini
 
 
-def _shrink(mask, instances, boxes, rows, columns, mini_shape) -> np.ndarray:
+def _shrink_masks(mask, instances, boxes, rows, columns, mini_shape) -> np.ndarray:
     """Resizes mask[rows[y1:y2]][:, columns[x1:x2], i] of each instance i, reading only the pixels that this needs.
 
     Args: instances [K] int; boxes [K, (y1, x1, y2, x2)] int; rows, columns int, see `images.mask_sources`.
     Returns: [h, w, K] bool.
     """
-    y, y_weights = _taps(boxes[:, 0], boxes[:, 2], rows, mini_shape[0])  # [K, 2, h]
-    x, x_weights = _taps(boxes[:, 1], boxes[:, 3], columns, mini_shape[1])  # [K, 2, w]
+    y, y_weights = _bilinear_taps(boxes[:, 0], boxes[:, 2], rows, mini_shape[0])  # [K, 2, h]
+    x, x_weights = _bilinear_taps(boxes[:, 1], boxes[:, 3], columns, mini_shape[1])  # [K, 2, w]
     height, width = mini_shape
     shrunk = np.empty((height, width, len(instances)), bool)
     many = max(1, PIXELS_PER_BLOCK // (height * width))
@@ -142,7 +142,7 @@ def _take_grid(layer, rows, columns) -> np.ndarray:
     return layer[rows[:, None], columns]
 
 
-def _taps(starts, ends, sources, target: int) -> tuple[np.ndarray, np.ndarray]:
+def _bilinear_taps(starts, ends, sources, target: int) -> tuple[np.ndarray, np.ndarray]:
     """The two source pixels on both sides of each target pixel, and their weights (0 outside): [K, 2, target] each.
 
     The K pieces are sources[start:end]; `sources` holds the index of each pixel in the original mask.
@@ -169,7 +169,9 @@ def expand_mask(bbox: ArrayLike, mini_mask: ArrayLike, image_shape: Sequence[int
     height, width = (int(side) for side in image_shape[:2])
     boxes = _pixel_boxes(bbox, len(layers)).tolist()
     above_half = partial(np.less, 0.5)
-    return draw_regions([_resized(m, box, height, width, above_half) for m, box in zip(layers, boxes)], image_shape)
+    return draw_regions(
+        [_resized_region(m, box, height, width, above_half) for m, box in zip(layers, boxes)], image_shape
+    )
 
 
 def unmold_mask(mask: ArrayLike, bbox: ArrayLike, image_shape: Sequence[int]) -> np.ndarray:
@@ -232,7 +234,7 @@ def mask_regions(
     if method == "resize":
         boxes = _pixel_boxes(boxes, len(layers)).tolist()
         is_object = partial(np.less_equal, threshold)  # threshold <= pixels; NaN never is
-        return [_resized(layer, box, height, width, is_object) for layer, box in zip(layers, boxes)]
+        return [_resized_region(layer, box, height, width, is_object) for layer, box in zip(layers, boxes)]
     if method not in PASTE_METHODS:
         raise ValueError(f"method is {method!r}; expected 'resize', {', '.join(map(repr, PASTE_METHODS))}.")
     place = PASTE_METHODS[method]
@@ -248,7 +250,7 @@ def draw_regions(regions: Sequence[MaskRegion | None], image_shape: Sequence[int
     """Draws masks of `mask_regions` into an image each: [height, width, N] bool."""
     height, width = (int(side) for side in image_shape[:2])
     rows = sum(region[2] - region[0] for region, _ in filter(None, regions))
-    pasted = _blank(len(regions), height, width, rows)
+    pasted = _blank_masks(len(regions), height, width, rows)
     for canvas, found in zip(pasted, regions):
         if found is not None:
             (y1, x1, y2, x2), compute = found
@@ -260,7 +262,7 @@ def _threshold(compute: Callable[[], np.ndarray], is_object: Callable) -> np.nda
     return is_object(compute())
 
 
-def _resized(layer, box, height: int, width: int, is_object: Callable) -> MaskRegion | None:
+def _resized_region(layer, box, height: int, width: int, is_object: Callable) -> MaskRegion | None:
     """`mask_regions` of one mask for the method "resize"."""
     y1, x1, y2, x2 = box
     top, left, bottom, right = max(y1, 0), max(x1, 0), min(y2, height), min(x2, width)
@@ -274,7 +276,7 @@ def _resized(layer, box, height: int, width: int, is_object: Callable) -> MaskRe
     return (top, left, bottom, right), compute
 
 
-def _blank(count: int, height: int, width: int, rows: int) -> np.ndarray:
+def _blank_masks(count: int, height: int, width: int, rows: int) -> np.ndarray:
     """[count, height, width] False; `rows` rows of it will be written."""
     share = rows / max(1, count * height)
     return (_sparse_zeros if share <= SPARSE else np.zeros)((count, height, width), bool)

@@ -37,7 +37,7 @@ def minimize_mask_graph(boxes: Tensor, masks: Tensor, mini_shape: Sequence[int])
     values = pixels * y_weights[..., None] * x_weights[..., None, :]
     values = values[:, :, : rows // 2] + values[:, :, rows // 2 :]
     values = values[..., : columns // 2] + values[..., columns // 2 :]  # [B, N, h, w]
-    # Margins blend with zeros outside the box, but a full piece stays full, as in `_shrink`.
+    # Margins blend with zeros outside the box, but a full piece stays full, as in `_shrink_masks`.
     full = ops.all(pixels > 0, axis=(2, 3), keepdims=True)
     has_area = ops.all(boxes[..., 2:] > boxes[..., :2], axis=-1)[..., None, None]
     shrunk = ops.logical_and(ops.logical_or(values > 0.5, full), has_area)
@@ -45,8 +45,8 @@ def minimize_mask_graph(boxes: Tensor, masks: Tensor, mini_shape: Sequence[int])
 
 
 def _taps_graph(starts, ends, side: int, target: int):
-    """`_taps` for tensors [B, N]: source pixels, first all upper ones, then all lower ones, and weights [B, N, 2 *
-    target]."""
+    """`_bilinear_taps` for tensors [B, N]: source pixels, first all upper, then all lower ones, and their weights,
+    [B, N, 2 * target]."""
     lengths = (ends - starts)[..., None]  # [B, N, 1]
     odd = ops.arange(1, 2 * target, 2, dtype="int32")  # twice the centers of the target pixels
     positions = ops.cast(odd * lengths - target, "float32") / (2 * target)  # [B, N, target]

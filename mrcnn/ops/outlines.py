@@ -41,12 +41,12 @@ def trace_polygons(mask: np.ndarray) -> list[list[Ring]]:
     _, parts = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
     outer: dict[int, Ring] = {}
     holes: dict[int, list[Ring]] = {}
-    segments = _segments(mask)
+    segments = _outline_segments(mask)
     while segments:
         (x, y), direction = start = next(iter(segments))
         # The pixel on the right of the first segment: it belongs to the part.
         part = int(parts[y - (direction in (WEST, NORTH)), x - (direction in (SOUTH, WEST))])
-        for ring in _split_at_repeats(_follow(segments, start)):
+        for ring in _split_at_repeats(_follow_outline(segments, start)):
             if signed_area(ring) > 0:
                 outer[part] = ring
             else:
@@ -60,7 +60,7 @@ def signed_area(ring: np.ndarray) -> float:
     return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
 
 
-def _segments(mask: np.ndarray) -> dict:
+def _outline_segments(mask: np.ndarray) -> dict:
     """The straight pieces of all outlines, with the mask on their right: {(start, direction): end}, (x, y) each."""
     padded = np.pad(mask, 1)
     segments = {}
@@ -82,7 +82,7 @@ def _segments(mask: np.ndarray) -> dict:
     return segments
 
 
-def _follow(segments: dict, start: tuple) -> list[tuple[int, int]]:
+def _follow_outline(segments: dict, start: tuple) -> list[tuple[int, int]]:
     """The corners of the outline that begins with a segment. Removes its segments from the dict."""
     corners, (corner, direction) = [], start
     while (corner, direction) in segments:

@@ -170,11 +170,11 @@ def to_rgb_uint8(image: ArrayLike, name: str = "image") -> np.ndarray:
         )
     if image.dtype.kind not in "biuf":
         raise ValueError(f"{name} has dtype {image.dtype}; expected bool, integers or floats.")
-    pixels = _shown(image[..., : 3 if image.shape[2] > 2 else 1])
+    pixels = _scale_for_display(image[..., : 3 if image.shape[2] > 2 else 1])
     return np.broadcast_to(pixels, (*pixels.shape[:2], 3)).copy()
 
 
-def _shown(image: np.ndarray) -> np.ndarray:
+def _scale_for_display(image: np.ndarray) -> np.ndarray:
     if image.dtype == np.uint8:
         return image
     if image.dtype == bool:

@@ -20,13 +20,13 @@ from mrcnn.ops.types import Tensor
 
 def count() -> int:
     """The number of replicas that run this code together, each with a share of the batch."""
-    replica = _replica()
+    replica = _replica_context()
     return 1 if replica is None else replica.num_replicas_in_sync
 
 
 def total(share: Tensor) -> Tensor:
     """The sum of a tensor over all shares of the batch, for every replica. No gradient flows through it."""
-    replica = _replica()
+    replica = _replica_context()
     return share if replica is None else ops.stop_gradient(replica.all_reduce("SUM", share))
 
 
@@ -35,12 +35,12 @@ def scaled_total(share: Tensor) -> Tensor:
 
     Its gradient is that of the share. Keras adds the gradients of all replicas, which gives that of the total.
     """
-    return share if _replica() is None else share + ops.stop_gradient(total(share) / count() - share)
+    return share if _replica_context() is None else share + ops.stop_gradient(total(share) / count() - share)
 
 
 def uniform(shape: Sequence[int], seed: keras.random.SeedGenerator | int) -> Tensor:
     """`keras.random.uniform([b, ...])`: each image gets the numbers it would get if one device had the whole batch."""
-    replica = _replica()
+    replica = _replica_context()
     if replica is None:
         return keras.random.uniform(shape, seed=seed)
     here = ops.cast(shape[0], "int32")
@@ -50,7 +50,7 @@ def uniform(shape: Sequence[int], seed: keras.random.SeedGenerator | int) -> Ten
     return drawn[first : first + here]
 
 
-def _replica():
+def _replica_context():
     """The context of this replica in `tf.distribute` if there are several, else None."""
     if keras.backend.backend() != "tensorflow":
         return None

@@ -88,10 +88,10 @@ def _read_folder(folder: Path, rate: float | None) -> Video:
     if not files:
         raise ValueError(f"{folder} holds no image; expected frames that end in {', '.join(IMAGE_ENDINGS)}.")
     files.sort(key=lambda file: natural_order(file.name))
-    return Video(str(folder), rate or DEFAULT_RATE, len(files), False, _images(files))
+    return Video(str(folder), rate or DEFAULT_RATE, len(files), False, _read_images(files))
 
 
-def _images(files) -> Iterator[np.ndarray]:
+def _read_images(files) -> Iterator[np.ndarray]:
     shape = None
     for file in files:
         frame = read_image(file)

@@ -76,7 +76,7 @@ def pretrained(word: str, cache_dir: str | os.PathLike | None = None) -> str:
         FileNotFoundError: "shapes", and the package lacks its file.
     """
     if word in SHIPPED:
-        return _shipped(*SHIPPED[word])
+        return _check_shipped(*SHIPPED[word])
     if word not in WORDS:
         raise ValueError(f"There are no pretrained weights {word!r}; expected one of {', '.join(WORDS)}.")
     preset = PRESETS.get(word)
@@ -112,7 +112,7 @@ def find_pretrained(path_or_word: str | os.PathLike) -> str:
     return path
 
 
-def _shipped(file: str, sha256: str) -> str:
+def _check_shipped(file: str, sha256: str) -> str:
     path = SHIPPED_FOLDER / file
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there, though it is part of the package. Install mrcnn again.")
@@ -143,15 +143,15 @@ def download(url: str, path: str | os.PathLike, sha256: str | None = None, progr
         raise ValueError(f"{url!r} can't be downloaded; expected an address that begins with http:// or https://.")
     if not os.path.exists(path):
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        with _alone(path):
+        with _locked(path):
             if not os.path.exists(path):  # another process may have brought it while we waited
-                _bring(url, path, sha256, progress)
+                _download_to(url, path, sha256, progress)
                 return path
     _check(path, path, sha256)
     return path
 
 
-def _bring(url: str, path: str, sha256: str | None, progress: bool) -> None:
+def _download_to(url: str, path: str, sha256: str | None, progress: bool) -> None:
     part = path + ".part"
     _fetch(url, part, path, progress)
     try:
@@ -184,17 +184,17 @@ def _fetch(url: str, part: str, path: str, progress: bool) -> None:
                     f"{url} can't be reached: {error.reason}. Check the network connection, and run again. {by_hand}."
                 ) from error
             except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
-                problem = f"{type(error).__name__} after {_size(part):,} bytes"
+                problem = f"{type(error).__name__} after {_file_size(part):,} bytes"
             else:
-                if total is None or _size(part) == total:
+                if total is None or _file_size(part) == total:
                     return
-                problem = f"it broke off after {_size(part):,} of {total:,} bytes"
+                problem = f"it broke off after {_file_size(part):,} of {total:,} bytes"
     raise ConnectionError(f"{url}: {problem}, {ATTEMPTS} times in a row. Run again to resume. {by_hand}.")
 
 
 def _fetch_once(url: str, part: str, bar: tqdm) -> int | None:
     """Appends the server's answer to `part`; returns the full length that it announces, or None."""
-    have, version = _size(part), _read(part.removesuffix(".part") + ".etag.part")
+    have, version = _file_size(part), _read(part.removesuffix(".part") + ".etag.part")
     headers = {"User-Agent": "mrcnn", "Accept-Encoding": "identity"}
     if have and version:
         headers |= {"Range": f"bytes={have}-", "If-Range": version}
@@ -204,7 +204,7 @@ def _fetch_once(url: str, part: str, bar: tqdm) -> int | None:
                 f"{url}: the server sends a web page and not the file. It begins with {response.read(60)!r}. A login"
                 " page of the network, or a link to a page about the file? Open the address in a browser and see."
             )
-        have, total = _place(response, have)
+        have, total = _content_range(response, have)
         _require_size(url, total or 0)
         _require_space(part, (total or 0) - have)
         if not have:
@@ -238,7 +238,7 @@ def _not_through_links(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
-def _place(response: http.client.HTTPResponse, have: int) -> tuple[int, int | None]:
+def _content_range(response: http.client.HTTPResponse, have: int) -> tuple[int, int | None]:
     """Where the answer's first byte goes, and the length of the whole file if the server says it."""
     part = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
     if response.status == 206 and part and int(part[1]) == have:
@@ -260,7 +260,7 @@ def _require_space(part: str, needed: int) -> None:
 
 
 @contextmanager
-def _alone(path: str) -> Iterator[None]:
+def _locked(path: str) -> Iterator[None]:
     """Lets one process at a time work on `path`. The lock is released when the process ends, for whatever reason."""
     name = path + ".lock.part"
     while True:
@@ -272,7 +272,7 @@ def _alone(path: str) -> Iterator[None]:
             try:
                 yield
             finally:
-                leftovers = [name] if _size(path + ".part") else [name, path + ".etag.part"]
+                leftovers = [name] if _file_size(path + ".part") else [name, path + ".etag.part"]
                 if os.name == "nt":
                     lock.close()  # an open file can't be removed there
                 for left in leftovers:
@@ -361,7 +361,7 @@ def _checksum(file: str, algorithm: str) -> str:
         return hashlib.file_digest(opened, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
 
 
-def _size(file: str) -> int:
+def _file_size(file: str) -> int:
     return os.path.getsize(file) if os.path.exists(file) else 0
 
 

@@ -66,7 +66,7 @@ def from_preset(
     if weights is not None or folder is None:
         path = os.fspath(weights) if weights is not None else pretrained(word)
     if folder is None:
-        known_settings, names = _network(word, path)
+        known_settings, names = _read_network(word, path)
     trained_on = known_settings["NUM_CLASSES"]
     config_settings = {**known_settings, **settings}
     if classes is not None:
@@ -86,7 +86,7 @@ def from_preset(
     return model
 
 
-def _network(word: str, path: str) -> tuple[dict[str, Any], Sequence[str] | None]:
+def _read_network(word: str, path: str) -> tuple[dict[str, Any], Sequence[str] | None]:
     """The settings of the network in a file, and its class names if they are known."""
     if word in SHIPPED:
         stored = read_settings(path) or {}

@@ -105,11 +105,11 @@ def _matching_layers(
     if mismatched and not (skip_mismatch and found):
         raise ValueError(load_messages.mismatch(report.path, mismatched, file, config))
     report.mismatched = [match.name for match in mismatched]
-    report.arrays = [row for match in found for row in _rows(match, report.path)]
+    report.arrays = [row for match in found for row in _report_rows(match, report.path)]
     return found
 
 
-def _rows(match: LayerMatch, path: str) -> list[LoadedArray]:
+def _report_rows(match: LayerMatch, path: str) -> list[LoadedArray]:
     rows = []
     for variable, array in zip(match.variables, by_owner(match, path), strict=True):
         piece = getattr(array, "piece", None)

@@ -52,8 +52,11 @@ def incomplete(report: LoadReport, file: WeightFile, config: Any) -> str:
 def mismatch(path: str, matches: list[LayerMatch], file: WeightFile, config: Any) -> str:
     """Shapes differ."""
     width = max(len(match.name) for match in matches)
-    rows = [f"  {match.name:{width}}  in the file {_text(match.stored_shapes)}, in the model {_text(match.shapes)}"
-            for match in matches[:20]]  # fmt: skip
+    rows = [
+        f"  {match.name:{width}}  in the file {_shape_text(match.stored_shapes)}, in the model"
+        f" {_shape_text(match.shapes)}"
+        for match in matches[:20]
+    ]
     if len(matches) > len(rows):
         rows.append(f"  ... and {len(matches) - len(rows)} more")
     return (
@@ -101,7 +104,7 @@ def settings_to_change(file: WeightFile, config: Any) -> str:
     return f" The file needs {'; '.join(found)}.{exclude}"
 
 
-def _text(shapes: list[tuple[int, ...]]) -> str:
+def _shape_text(shapes: list[tuple[int, ...]]) -> str:
     return " ".join("x".join(map(str, shape)) or "scalar" for shape in shapes) or "nothing"
 
 

@@ -69,19 +69,19 @@ def _coco(info: dict[str, Any], i: int) -> Annotated:
         numbers = [v for v in box if isinstance(v, (int, float)) and math.isfinite(v)]
         if len(numbers) == 4 and any(numbers):
             told = (box[1], box[0], box[1] + box[3], box[0] + box[2])
-    return Annotated(f"annotation {annotation.get('id', i)}", told, _around(ys, xs))
+    return Annotated(f"annotation {annotation.get('id', i)}", told, _box_around(ys, xs))
 
 
 def _via(info: dict[str, Any], i: int) -> Annotated:
     shape, _ = info["shapes"][i]
     if "all_points_x" in shape:
-        extent = _around(shape["all_points_y"], shape["all_points_x"])
+        extent = _box_around(shape["all_points_y"], shape["all_points_x"])
     elif shape["name"] == "rect":
         y, x = float(shape["y"]), float(shape["x"])
         extent = (y, x, y + float(shape["height"]), x + float(shape["width"]))
     else:
         radius = max(float(shape.get(name, 0)) for name in ("r", "rx", "ry"))
-        extent = _circle(float(shape["cy"]), float(shape["cx"]), radius)
+        extent = _circle_box(float(shape["cy"]), float(shape["cx"]), radius)
     return Annotated(f"region {i}", extent=extent)
 
 
@@ -89,22 +89,22 @@ def _shapes(info: dict[str, Any], i: int) -> Annotated:
     """Of labelme, of formats that draw with `formats.shapes`, and of Open Images, which names the file of a mask."""
     parts = info["objects"][i][-1]
     found = [_extent_of(part) for part in parts] if isinstance(parts, list) else []
-    return Annotated(f"object {i}", extent=_join([extent for extent in found if extent]))
+    return Annotated(f"object {i}", extent=_join_boxes([extent for extent in found if extent]))
 
 
 def _extent_of(part: Any) -> Box | None:
     if isinstance(part, shapes.Rings):
-        return _around(*np.concatenate(part.rings).T[::-1])
+        return _box_around(*np.concatenate(part.rings).T[::-1])
     if isinstance(part, shapes.Box):
         return part.y, part.x, part.y + part.h, part.x + part.w
     if isinstance(part, shapes.Ellipse):
-        return _circle(part.y, part.x, max(part.ry, part.rx))
+        return _circle_box(part.y, part.x, max(part.ry, part.rx))
     if not isinstance(part, dict) or part["kind"] == "mask":
         return None
     points = part["points"]  # of labelme
     if part["kind"] == "circle":
-        return _circle(*points[0][::-1], float(np.hypot(*(points[1] - points[0]))))
-    return _around(points[:, 1], points[:, 0])
+        return _circle_box(*points[0][::-1], float(np.hypot(*(points[1] - points[0]))))
+    return _box_around(points[:, 1], points[:, 0])
 
 
 def _yolo(info: dict[str, Any], i: int) -> Annotated:
@@ -113,14 +113,14 @@ def _yolo(info: dict[str, Any], i: int) -> Annotated:
         x, y, w, h = values * (info["width"], info["height"], info["width"], info["height"])
         return Annotated(f"line {i + 1}", extent=(y - h / 2, x - w / 2, y + h / 2, x + w / 2))
     xs, ys = values.reshape(-1, 2).T * [[info["width"]], [info["height"]]]
-    return Annotated(f"line {i + 1}", extent=_around(ys, xs))
+    return Annotated(f"line {i + 1}", extent=_box_around(ys, xs))
 
 
 def _voc(info: dict[str, Any], i: int) -> Annotated:
     outline = info["outlines"][i]
     if outline is None:
         return Annotated(f"object {i}")
-    return Annotated(f"object {i}", info["boxes"][i][1], _around(*outline))
+    return Annotated(f"object {i}", info["boxes"][i][1], _box_around(*outline))
 
 
 def _panoptic(info: dict[str, Any], i: int) -> Annotated:
@@ -138,15 +138,15 @@ READERS: dict[str, Callable[[dict[str, Any], int], Annotated]] = {
 
 
 # ---- Boxes -----------------------------------------------------------------------------------------------------------
-def _around(ys: Sequence[float], xs: Sequence[float]) -> Box | None:
+def _box_around(ys: Sequence[float], xs: Sequence[float]) -> Box | None:
     return (float(min(ys)), float(min(xs)), float(max(ys)), float(max(xs))) if len(ys) and len(xs) else None
 
 
-def _circle(y: float, x: float, radius: float) -> Box:
+def _circle_box(y: float, x: float, radius: float) -> Box:
     return float(y - radius), float(x - radius), float(y + radius), float(x + radius)
 
 
-def _join(boxes: Sequence[Box]) -> Box | None:
+def _join_boxes(boxes: Sequence[Box]) -> Box | None:
     if not boxes:
         return None
     low, high = np.min(boxes, axis=0), np.max(boxes, axis=0)

@@ -62,27 +62,27 @@ def find_copies(thumbnails: NDArray[np.uint8], digests: list[bytes]) -> list[Cop
         >>> find_copies(np.stack([photo, other, photo[:, ::-1]]), [b"1", b"2", b"3"])
         [Copy(first=0, second=2, how='mirrored')]
     """
-    found = dict.fromkeys(_identical(digests), "identical")
+    found = dict.fromkeys(_find_identical(digests), "identical")
     textured = np.flatnonzero(thumbnails.mean(axis=-1).std(axis=(1, 2)) >= FLAT)
     if len(textured) > 1:
         for mirrored in (False, True):
-            for first, second in _similar(thumbnails[textured], mirrored):
+            for first, second in _find_similar(thumbnails[textured], mirrored):
                 pair = int(textured[first]), int(textured[second])
                 found.setdefault(pair, "mirrored" if mirrored else "similar")
     return [Copy(*pair, how) for pair, how in sorted(found.items())]
 
 
-def _identical(digests: list[bytes]) -> list[tuple[int, int]]:
+def _find_identical(digests: list[bytes]) -> list[tuple[int, int]]:
     """Pairs of equal digests: each with the first one that equals it."""
     first_of: dict[bytes, int] = {}
     pairs = [(first_of.setdefault(digest, i), i) for i, digest in enumerate(digests)]
     return [pair for pair in pairs if pair[0] != pair[1]]
 
 
-def _similar(thumbnails: NDArray[np.uint8], mirrored: bool) -> NDArray[np.int64]:
+def _find_similar(thumbnails: NDArray[np.uint8], mirrored: bool) -> NDArray[np.int64]:
     """Pairs [P, (first, second)] of thumbnails, or of a thumbnail and a mirrored one, with a correlation of `SAME`."""
     others = thumbnails[:, :, ::-1] if mirrored else thumbnails
-    cells, other_cells = _cells(thumbnails), _cells(others)
+    cells, other_cells = _shrink_thumbnails(thumbnails), _shrink_thumbnails(others)
     _, directions = np.linalg.eigh(cells.T @ cells)
     directions = directions[:, -DIRECTIONS:]  # those of the largest variance are last
     radius = np.sqrt(2 - 2 * SAME)  # distance of vectors of length 1 with this correlation
@@ -94,19 +94,19 @@ def _similar(thumbnails: NDArray[np.uint8], mirrored: bool) -> NDArray[np.int64]
     for start in range(0, len(pairs), CHUNK):
         part = pairs[start : start + CHUNK]
         part = part[(cells[part[:, 0]] * other_cells[part[:, 1]]).sum(axis=1) >= SAME]
-        correlation = (_normalized(thumbnails[part[:, 0]]) * _normalized(others[part[:, 1]])).sum(axis=1)
+        correlation = (_normalize_rows(thumbnails[part[:, 0]]) * _normalize_rows(others[part[:, 1]])).sum(axis=1)
         kept.append(part[correlation >= SAME])
     return np.concatenate(kept)
 
 
-def _cells(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _shrink_thumbnails(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[M, 64], of mean 0 and length 1."""
     size = THUMBNAIL // CELLS
     gray = thumbnails.mean(axis=-1, dtype=np.float32).reshape(-1, CELLS, size, CELLS, size)
-    return _normalized(gray.mean(axis=(2, 4)))
+    return _normalize_rows(gray.mean(axis=(2, 4)))
 
 
-def _normalized(values: NDArray) -> NDArray[np.float32]:
+def _normalize_rows(values: NDArray) -> NDArray[np.float32]:
     """[M, ...] as rows of mean 0 and length 1."""
     rows = values.reshape(len(values), int(np.prod(values.shape[1:]))).astype(np.float32)
     rows -= rows.mean(axis=1, keepdims=True)

@@ -184,7 +184,7 @@ def _check_anchors(summary: DatasetSummary, config: Config) -> list[Finding]:
     recall = summary.anchor_recall(0.5)
     if recall is None or recall >= GOOD_RECALL:
         return []
-    better = [one for one in _proposals(summary, config) if one[0] >= recall + RECALL_GAIN]
+    better = [one for one in _propose_settings(summary, config) if one[0] >= recall + RECALL_GAIN]
     best = {}  # of each setting
     for share, what in sorted(better):
         best[what.split(" = ")[0]] = f"{what}: {share:.0%}"
@@ -193,16 +193,16 @@ def _check_anchors(summary: DatasetSummary, config: Config) -> list[Finding]:
     return [Finding("anchor-recall", what, solution=solution, split="train")]
 
 
-def _proposals(summary: DatasetSummary, config: Config) -> list[tuple[float, str]]:
+def _propose_settings(summary: DatasetSummary, config: Config) -> list[tuple[float, str]]:
     """[(recall at IoU 0.5, the change of a setting)]."""
     trained = np.flatnonzero(~np.isnan(summary.anchor_iou))
     trained = trained[:: -(-len(trained) // BOXES_TRIED)]
     boxes, sizes = summary.molded_boxes[trained], summary.molded_sizes[summary.image[trained]]
     found = []
     for scales in _other_scales(summary, config):
-        found.append((_recall(boxes, sizes, config, scales=scales), f"RPN_ANCHOR_SCALES = {scales}"))
+        found.append((_anchor_recall(boxes, sizes, config, scales=scales), f"RPN_ANCHOR_SCALES = {scales}"))
     for ratios in OTHER_RATIOS:
-        found.append((_recall(boxes, sizes, config, ratios=ratios), f"RPN_ANCHOR_RATIOS = {ratios}"))
+        found.append((_anchor_recall(boxes, sizes, config, ratios=ratios), f"RPN_ANCHOR_RATIOS = {ratios}"))
     for factor in SIZE_FACTORS if config.IMAGE_RESIZE_MODE in ("square", "pad64") else ():
         sides = [float(side or 0) * factor / SIZE_MULTIPLE for side in (config.IMAGE_MIN_DIM, config.IMAGE_MAX_DIM)]
         low, high = (round(side) * SIZE_MULTIPLE for side in sides)
@@ -210,14 +210,14 @@ def _proposals(summary: DatasetSummary, config: Config) -> list[tuple[float, str
             continue
         factor = high / config.IMAGE_MAX_DIM
         larger, what = (boxes * factor, np.around(sizes * factor)), f"IMAGE_MIN_DIM, IMAGE_MAX_DIM = {low}, {high}"
-        found.append((_recall(*larger, config), what))
+        found.append((_anchor_recall(*larger, config), what))
         if factor == max(SIZE_FACTORS):
-            scales = _doubled(factor * np.percentile(summary.sides, 5), len(config.RPN_ANCHOR_SCALES))
-            found.append((_recall(*larger, config, scales=scales), f"{what} and RPN_ANCHOR_SCALES = {scales}"))
+            scales = _double_scales(factor * np.percentile(summary.sides, 5), len(config.RPN_ANCHOR_SCALES))
+            found.append((_anchor_recall(*larger, config, scales=scales), f"{what} and RPN_ANCHOR_SCALES = {scales}"))
     return found
 
 
-def _doubled(side: float, count: int) -> tuple[int, ...]:
+def _double_scales(side: float, count: int) -> tuple[int, ...]:
     """Anchor scales from a side on, each twice the one before."""
     return tuple(round(float(max(side, SMALLEST_ANCHOR)) * 2**i) for i in range(count))
 
@@ -228,12 +228,12 @@ def _other_scales(summary: DatasetSummary, config: Config) -> list[tuple[int, ..
     tried = [scales * factor for factor in SCALE_FACTORS]
     low, high = np.percentile(summary.sides, (5, 95))
     low = max(low, SMALLEST_ANCHOR)
-    tried += [_doubled(low, len(scales)), np.geomspace(low, max(high, 2 * low), len(scales))]
+    tried += [_double_scales(low, len(scales)), np.geomspace(low, max(high, 2 * low), len(scales))]
     rounded = [tuple(round(float(side)) for side in one) for one in tried]
     return [one for one in rounded if one[0] >= SMALLEST_ANCHOR and all(np.diff(one) > 0)]
 
 
-def _recall(boxes: NDArray, sizes: NDArray, config: Config, **changes: Sequence[float]) -> float:
+def _anchor_recall(boxes: NDArray, sizes: NDArray, config: Config, **changes: Sequence[float]) -> float:
     """Share of boxes [N, 4], in images of sizes [N, 2], that have an anchor with an IoU of 0.5."""
     if "scales" in changes and config.BOX_HEAD == "c4":  # all in one level
         changes["scales"] = [list(changes["scales"])]

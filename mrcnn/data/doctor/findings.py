@@ -138,24 +138,24 @@ class Findings:
     @property
     def errors(self) -> list[Finding]:
         """Findings that make training or evaluation fail or give wrong results."""
-        return self._of(ERROR)
+        return self._select(ERROR)
 
     @property
     def warnings(self) -> list[Finding]:
         """Findings that are probably mistakes."""
-        return self._of(WARNING)
+        return self._select(WARNING)
 
     @property
     def advice(self) -> list[Finding]:
         """Findings that aren't mistakes, but could be improved."""
-        return self._of(ADVICE)
+        return self._select(ADVICE)
 
     @property
     def has_errors(self) -> bool:
         """Whether there is an error."""
         return bool(self.errors)
 
-    def _of(self, severity: str) -> list[Finding]:
+    def _select(self, severity: str) -> list[Finding]:
         return [finding for finding in self.findings if finding.severity == severity]
 
     def by_code(self) -> dict[str, list[Finding]]:
@@ -170,7 +170,7 @@ class Findings:
         return {
             "images": self.images,
             "objects": self.objects,
-            "counts": {severity: len(self._of(severity)) for severity in SEVERITIES},
+            "counts": {severity: len(self._select(severity)) for severity in SEVERITIES},
             "seconds": round(self.seconds, 3),
             "findings": [asdict(finding) for finding in self.findings],
             "fixed": self.fixed,
@@ -183,7 +183,7 @@ class Findings:
             f"{split}: {self.images[split]:,} images, {self.objects.get(split, 0):,} objects" for split in self.images
         ]
         names = ("errors", "warnings", "pieces of advice")
-        counts = ", ".join(f"{len(self._of(severity)):,} {name}" for severity, name in zip(SEVERITIES, names))
+        counts = ", ".join(f"{len(self._select(severity)):,} {name}" for severity, name in zip(SEVERITIES, names))
         return f"{'; '.join(checked)}. {counts} ({self.seconds:.1f} s)."
 
     def fixed_rows(self) -> dict[str, str]:
@@ -213,7 +213,7 @@ class Findings:
             severity = found[0].severity
             heading = f"[{colors[severity]}]{severity}[/]\n{code}"
             solutions = "\n".join(dict.fromkeys(finding.solution for finding in found[:EXAMPLES]))
-            table.add_row(heading, _literal("\n".join(shown)), _literal(printable(solutions)))
+            table.add_row(heading, _escape_markup("\n".join(shown)), _escape_markup(printable(solutions)))
         return table
 
     def __str__(self) -> str:
@@ -225,7 +225,7 @@ class Findings:
         return capture.get() + self.summary()
 
 
-def _literal(text: str) -> Any:
+def _escape_markup(text: str) -> Any:
     """Text in which brackets are no markup of rich."""
     from rich.text import Text
 

@@ -122,7 +122,7 @@ def write_clean(
 
 def _class_names(datasets: dict[str, Dataset], kept: dict[str, list[ImageRecord]]) -> dict[str, str]:
     """{name: name in the copy} of the classes that training images show, in their order."""
-    counts = {split: _counts(datasets[split], records) for split, records in kept.items()}
+    counts = {split: _count_objects(datasets[split], records) for split, records in kept.items()}
     total = sum(counts.values(), Counter())
     groups: dict[str, list[str]] = {}
     for dataset in datasets.values():
@@ -137,7 +137,7 @@ def _class_names(datasets: dict[str, Dataset], kept: dict[str, list[ImageRecord]
     return names
 
 
-def _counts(dataset: Dataset, records: list[ImageRecord]) -> Counter:
+def _count_objects(dataset: Dataset, records: list[ImageRecord]) -> Counter:
     """Number of objects that are kept, by class."""
     counts: Counter = Counter()
     for record in records:

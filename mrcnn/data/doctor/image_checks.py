@@ -212,7 +212,7 @@ def _check_annotated(dataset: Dataset, record: ImageRecord, size: tuple[int, int
 def _report_empty(one: Annotated, record: ImageRecord, size: tuple[int, int]) -> None:
     extent = one.extent or one.box
     if extent and (extent[2] <= 0 or extent[3] <= 0 or extent[0] >= size[0] or extent[1] >= size[1]):
-        record.add("outside-image", f"it is completely outside the image: {_text(extent)}", one.entry)
+        record.add("outside-image", f"it is completely outside the image: {_format_box(extent)}", one.entry)
     else:
         record.add("empty-object", "the mask has no pixel", one.entry)
 
@@ -231,9 +231,9 @@ def _check_box(one: Annotated, box: NDArray, record: ImageRecord) -> None:
     slack = np.tile(np.maximum(SLACK_PIXELS, SLACK_SHARE * (box[2:] - box[:2])), 2)
     drawn = [box] if one.extent is None else [box, one.extent]
     if one.box is not None and all((np.abs(np.subtract(one.box, other)) > slack).any() for other in drawn):
-        record.add("box-mismatch", f"the box is {_text(one.box)}, that of the mask {_text(box)}", one.entry)
+        record.add("box-mismatch", f"the box is {_format_box(one.box)}, that of the mask {_format_box(box)}", one.entry)
 
 
-def _text(box: tuple[float, float, float, float] | NDArray) -> str:
+def _format_box(box: tuple[float, float, float, float] | NDArray) -> str:
     y1, x1, y2, x2 = box
     return f"x {x1:.0f} to {x2:.0f}, y {y1:.0f} to {y2:.0f}"

@@ -95,7 +95,7 @@ def naming(file: Any, entry: str = "the file", passing: tuple[type[Exception], .
     try:
         yield
     except Exception as error:
-        if isinstance(error, (BrokenAnnotation, *NOT_THE_FILE, *passing)) or _names(error, file):
+        if isinstance(error, (BrokenAnnotation, *NOT_THE_FILE, *passing)) or _names_a_file(error, file):
             raise
         got = f"{type(error).__name__}: {cut(str(error), LONG_TEXT)}"
         raise BrokenAnnotation(file, entry, "content", "a readable file", got) from error
@@ -147,7 +147,7 @@ def names_image(load: Method) -> Method:
     return named
 
 
-def _names(error: Exception, file: Any) -> bool:
+def _names_a_file(error: Exception, file: Any) -> bool:
     """Whether an error names a file, and isn't about an impossible file name that the file itself holds."""
     if isinstance(error, OSError):
         # This package's errors for a missing file have no errno. Nor do Pillow's and h5py's, which name no file.
@@ -201,25 +201,27 @@ def brief(value: Any) -> str:
         ('[0, 1, 2, 3, 4, 5, 6', 80)
     """
     text = ""
-    for piece in _pieces(value):
+    for piece in _repr_pieces(value):
         text += piece
         if len(text) > SHOWN:
             break
     return cut(text)
 
 
-def _pieces(value: Any) -> Iterator[str]:
+def _repr_pieces(value: Any) -> Iterator[str]:
     """The parts of a value's repr, in order."""
     kind = type(value)
     if kind in (str, bytes):
         yield repr(value[: SHOWN + 1])
     elif kind in (list, tuple):
         yield "[" if kind is list else "("
-        yield from _separated(map(_pieces, value))
+        yield from _join_items(map(_repr_pieces, value))
         yield "]" if kind is list else ",)" if len(value) == 1 else ")"
     elif kind is dict:
         yield "{"
-        yield from _separated(chain(_pieces(key), [": "], _pieces(content)) for key, content in value.items())
+        yield from _join_items(
+            chain(_repr_pieces(key), [": "], _repr_pieces(content)) for key, content in value.items()
+        )
         yield "}"
     elif kind is int and value.bit_length() > 4 * SHOWN:  # Python refuses to write numbers of thousands of digits
         yield f"a whole number of {value.bit_length()} bits"
@@ -227,7 +229,7 @@ def _pieces(value: Any) -> Iterator[str]:
         yield repr(value)
 
 
-def _separated(items: Iterator[Iterator[str]]) -> Iterator[str]:
+def _join_items(items: Iterator[Iterator[str]]) -> Iterator[str]:
     for i, pieces in enumerate(items):
         if i:
             yield ", "

@@ -339,8 +339,8 @@ def save_coco(
     path = Path(path)
     taken: set[str] = set()
     wanted = writers.chosen_images(dataset, image_ids)
-    source_ids = _increasing([dataset.image_info[i]["id"] for i in wanted])
-    category_ids = _increasing([info["id"] for info in dataset.class_info[1:]])
+    source_ids = _renumber_ids([dataset.image_info[i]["id"] for i in wanted])
+    category_ids = _renumber_ids([info["id"] for info in dataset.class_info[1:]])
     images, annotations = [], []
     for source_id, image_id in zip(source_ids, writers.with_progress(wanted, progress)):
         masks, class_ids = writers.read_objects(dataset, image_id)
@@ -373,7 +373,7 @@ def _as_annotation(rle: dict, is_crowd: bool) -> dict[str, Any]:
     }
 
 
-def _increasing(ids: Sequence[Any]) -> list[int]:
+def _renumber_ids(ids: Sequence[Any]) -> list[int]:
     """ids, if they are increasing whole numbers; otherwise 1, 2, 3, ..."""
     whole = all(isinstance(source_id, numbers.Integral) and source_id > 0 for source_id in ids)
     increasing = whole and all(a < b for a, b in pairwise(ids))

@@ -75,13 +75,18 @@ def size_for_annotation(
     if header.orientation == 1:
         check_told_size(told, upright, where)
         return upright
-    if stored != upright and _fits(told, stored) and not _fits(told, upright):
+    if stored != upright and _has_size(told, stored) and not _has_size(told, upright):
         return stored
     _check_turned_size(told, header, where)
     told_apart = stored != upright and any(told)
-    if extent is not None and not told_apart and _holds(stored, extent) and not _holds(upright, extent):
+    if (
+        extent is not None
+        and not told_apart
+        and _contains_point(stored, extent)
+        and not _contains_point(upright, extent)
+    ):
         return stored
-    if not told_apart and not tools_turn and (extent is None or stored == upright or _holds(stored, extent)):
+    if not told_apart and not tools_turn and (extent is None or stored == upright or _contains_point(stored, extent)):
         warn(
             "A photo has an EXIF orientation, and the annotation doesn't tell whether it means the stored pixels or the"
             " upright photo; it is taken as upright. Save photos without EXIF orientation to be sure (docs/data.md,"
@@ -101,17 +106,17 @@ def size_of_masks(path: str | Path, masks: Sequence[str | Path], where: Where) -
     return size
 
 
-def _fits(told: Size, size: tuple[int, int]) -> bool:
+def _has_size(told: Size, size: tuple[int, int]) -> bool:
     return all(pixels in (None, 0, side) for pixels, side in zip(told, size))
 
 
-def _holds(size: tuple[int, int], extent: tuple[float, float]) -> bool:
+def _contains_point(size: tuple[int, int], extent: tuple[float, float]) -> bool:
     """Whether an image of this (height, width) holds a point (y, x)."""
     return extent[0] <= size[0] and extent[1] <= size[1]
 
 
 def _check_turned_size(told: Size, header: ImageHeader, where: Where) -> None:
-    if not _fits(told, header.upright):
+    if not _has_size(told, header.upright):
         (height, width), (stored_height, stored_width) = header.upright, header.stored
         sizes = f"{height} x {width} (height x width)"
         if header.stored != header.upright:

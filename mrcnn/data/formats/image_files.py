@@ -60,7 +60,7 @@ def read_values(path: str | Path, where: Where, size: tuple[int, int] | None = N
     Raises:
         BrokenAnnotation: the file isn't an image, has another size, or colours.
     """
-    values = _pixels(path, where, read_stored_values)
+    values = _read_pixels(path, where, read_stored_values)
     if values.ndim == 3:
         colors = values[..., : 1 if values.shape[-1] == 2 else 3]
         if (colors != colors[..., :1]).any():
@@ -84,13 +84,13 @@ def read_colors(path: str | Path, where: Where, size: tuple[int, int] | None = N
     Raises:
         BrokenAnnotation: the file isn't an image, or has another size.
     """
-    red, green, blue = np.moveaxis(_pixels(path, where, read_image)[..., :3].astype(np.int32), -1, 0)
+    red, green, blue = np.moveaxis(_read_pixels(path, where, read_image)[..., :3].astype(np.int32), -1, 0)
     colors = red << 16 | green << 8 | blue
     check_size(path, where, colors.shape, size)
     return colors
 
 
-def _pixels(path: str | Path, where: Where, read: Callable[[str | Path], np.ndarray]) -> np.ndarray:
+def _read_pixels(path: str | Path, where: Where, read: Callable[[str | Path], np.ndarray]) -> np.ndarray:
     """The pixels of an image, read by a function of `image_reading`."""
     try:
         return read(path)

@@ -101,7 +101,9 @@ class LabelStudioDataset(shapes.ShapeDataset):
             raise BrokenAnnotation(path, "the file", "content", "a list of tasks, as Label Studio has it", tasks)
         entries = [(f"tasks[{i}]", task) for i, task in enumerate(tasks)]
         if images_dir is None:
-            names = [name for entry, task in entries[:NAMES_READ] for name in _photo_names(_link(task, (path, entry)))]
+            names = [
+                name for entry, task in entries[:NAMES_READ] for name in _photo_names(_image_link(task, (path, entry)))
+            ]
             images_dir = find_images_folder(path, names, FORMAT.loader)
         photos = PhotoFolder(images_dir)
 
@@ -109,7 +111,7 @@ class LabelStudioDataset(shapes.ShapeDataset):
             return _parse_task(item[1], (path, item[0]), photos)
 
         parsed = parse_all(entries, parse, skip_broken, lambda item: (path, item[0]))
-        _report(path, parsed)
+        _warn_about_skipped(path, parsed)
         self.add_parsed([image for image, _, _ in parsed], source, classes, path)
 
 
@@ -142,7 +144,7 @@ FORMAT = Format(
 
 
 # ---- Images ----------------------------------------------------------------------------------------------------------
-def _link(task: Any, where: Where) -> str:
+def _image_link(task: Any, where: Where) -> str:
     """The path or URL of a task's image, as the file has it."""
     if not isinstance(task, dict):
         raise BrokenAnnotation(*where, "task", "an object", task)
@@ -172,7 +174,7 @@ def _photo_names(link: str) -> list[str]:
 # ---- Tasks -----------------------------------------------------------------------------------------------------------
 def _parse_task(task: dict, where: Where, photos: PhotoFolder) -> tuple[shapes.ParsedImage, Counter[str], bool]:
     """The image, how many regions of each type have no area, and whether there was a choice of annotations."""
-    names = _photo_names(_link(task, where))
+    names = _photo_names(_image_link(task, where))
     photo = next(filter(None, map(photos.find, names)), None)
     if photo is None:
         photos.refuse_outside(names[0], where)
@@ -180,11 +182,13 @@ def _parse_task(task: dict, where: Where, photos: PhotoFolder) -> tuple[shapes.P
     regions, several = _regions(task, where)
     told = next(([r.get("original_height"), r.get("original_width")] for _, r in regions), [None, None])
     size = upright_size(photo, where, told)
-    labels = {region["id"]: _label(region) for _, region in regions if "id" in region and _label(region)}
+    labels = {
+        region["id"]: _class_of_region(region) for _, region in regions if "id" in region and _class_of_region(region)
+    }
     objects, left_out = [], Counter()
     for entry, region in regions:
         region_where = (where[0], f"{where[1]}.{entry}")
-        label, value = _label(region) or labels.get(region.get("id")), region["value"]
+        label, value = _class_of_region(region) or labels.get(region.get("id")), region["value"]
         if region.get("image_rotation"):
             expected = "0: rotate the images themselves, and annotate these"
             raise BrokenAnnotation(*region_where, "image_rotation", expected, region["image_rotation"])
@@ -229,14 +233,14 @@ def _regions(task: dict, where: Where) -> tuple[list[tuple[str, dict]], bool]:
     return regions, len(done) > 1
 
 
-def _label(region: dict) -> str | None:
+def _class_of_region(region: dict) -> str | None:
     """The class of a region: the first entry of "polygonlabels", "rectanglelabels", "labels", ..."""
     found = [names for key, names in region["value"].items() if key.endswith("labels") and isinstance(names, list)]
     name = next((names[0] for names in found if names), None)
     return name.strip() if isinstance(name, str) and name.strip() else None
 
 
-def _report(path: Path, parsed: list[tuple[shapes.ParsedImage, Counter[str], bool]]) -> None:
+def _warn_about_skipped(path: Path, parsed: list[tuple[shapes.ParsedImage, Counter[str], bool]]) -> None:
     left_out, chosen = sum((counts for _, counts, _ in parsed), Counter()), sum(several for *_, several in parsed)
     if left_out:
         counts = ", ".join(f"{kind} ({count})" for kind, count in sorted(left_out.items()))
@@ -250,16 +254,16 @@ def _polygon(value: dict, size: tuple[int, int], where: Where) -> shapes.Shape:
     points = field(value, "points", list, "a list of [x, y]", where)
     if not all(isinstance(point, list) and len(point) == 2 and _is_numbers(point) for point in points):
         raise BrokenAnnotation(*where, "points", "points [x, y], two numbers each", points)
-    return shapes.rings([[(_pixels(x, size[1]), _pixels(y, size[0])) for x, y in points]], size, where)
+    return shapes.rings([[(_to_pixels(x, size[1]), _to_pixels(y, size[0])) for x, y in points]], size, where)
 
 
 def _rectangle(value: dict, size: tuple[int, int], where: Where) -> shapes.Shape:
-    y, x, h, w, angle = _percentages(value, ("y", "x", "height", "width"), size, where)
+    y, x, h, w, angle = _read_percentages(value, ("y", "x", "height", "width"), size, where)
     return shapes.box(y, x, h, w, angle, size, where, center=False)
 
 
 def _ellipse(value: dict, size: tuple[int, int], where: Where) -> shapes.Shape:
-    y, x, ry, rx, angle = _percentages(value, ("y", "x", "radiusY", "radiusX"), size, where)
+    y, x, ry, rx, angle = _read_percentages(value, ("y", "x", "radiusY", "radiusX"), size, where)
     return shapes.ellipse(y, x, ry, rx, angle, size, where)
 
 
@@ -277,7 +281,7 @@ def _brush(value: dict, size: tuple[int, int], where: Where) -> shapes.Shape:
 READERS = {"points": _polygon, "rle": _brush, "radiusX": _ellipse, "height": _rectangle}  # by what `value` has
 
 
-def _percentages(
+def _read_percentages(
     value: dict, names: Sequence[str], size: tuple[int, int], where: Where
 ) -> tuple[float, float, float, float, float]:
     """Numbers of the directions y, x, y, x in pixels, and the rotation in radians."""
@@ -285,11 +289,11 @@ def _percentages(
     rotation = value.get("rotation") or 0
     if not _is_numbers([rotation]):
         raise BrokenAnnotation(*where, "rotation", "degrees", rotation)
-    y, x, h, w = (_pixels(number, side) for number, side in zip(numbers, (*size, *size)))
+    y, x, h, w = (_to_pixels(number, side) for number, side in zip(numbers, (*size, *size)))
     return y, x, h, w, math.radians(rotation)
 
 
-def _pixels(percentage: float, side: int) -> float:
+def _to_pixels(percentage: float, side: int) -> float:
     return round(percentage / 100 * side, DECIMALS)
 
 

@@ -225,7 +225,7 @@ def _parse_file(file: Path, photos: PhotoFolder, too_small: list[str]) -> tuple[
         size = size_for_annotation(header, where, told)
     else:
         size = upright_size(photo, where, told)
-    return file, photo, size, _objects(content["shapes"], size, file, too_small)
+    return file, photo, size, _group_shapes(content["shapes"], size, file, too_small)
 
 
 def _find_photo(content: dict, file: Path, photos: PhotoFolder) -> Path | None:
@@ -254,7 +254,7 @@ def _embedded_image(content: dict, file: str | Path) -> bytes:
         raise BrokenAnnotation(file, "the image", "imageData", "an image file in base64", str(error)) from error
 
 
-def _objects(entries: list, size: Size, file: Path, too_small: list[str]) -> list[Object]:
+def _group_shapes(entries: list, size: Size, file: Path, too_small: list[str]) -> list[Object]:
     """The objects in the order of their first shapes; a group is one object."""
     limits.check_masks(len(entries), *size, (file, "the image"))
     objects = {}

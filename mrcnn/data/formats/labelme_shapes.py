@@ -123,9 +123,9 @@ def merge(parts: Sequence[NDArray[np.bool_]], may_cut: Sequence[bool]) -> NDArra
         return parts[0]
     if len(parts) > limits.MAX_SHAPES:
         raise ValueError(f"an object has {len(parts)} shapes; expected at most {limits.MAX_SHAPES}")
-    areas, boxes = np.array([np.count_nonzero(part) for part in parts]), np.array([_box(part) for part in parts])
+    areas, boxes = np.array([np.count_nonzero(part) for part in parts]), np.array([_mask_box(part) for part in parts])
     by_area = sorted(np.flatnonzero(areas).tolist(), key=lambda i: -areas[i])
-    depths = _depths(parts, areas, boxes, [i for i in by_area if may_cut[i]])
+    depths = _nesting_depths(parts, areas, boxes, [i for i in by_area if may_cut[i]])
     mask = np.zeros_like(parts[0])
     for i in sorted(by_area, key=lambda i: depths[i]):
         y1, x1, y2, x2 = boxes[i]
@@ -133,7 +133,9 @@ def merge(parts: Sequence[NDArray[np.bool_]], may_cut: Sequence[bool]) -> NDArra
     return mask
 
 
-def _depths(parts: Sequence[NDArray[np.bool_]], areas: np.ndarray, boxes: np.ndarray, by_area: list[int]) -> np.ndarray:
+def _nesting_depths(
+    parts: Sequence[NDArray[np.bool_]], areas: np.ndarray, boxes: np.ndarray, by_area: list[int]
+) -> np.ndarray:
     """[K] number of shapes that each is completely inside of, one inside the other; 0 for those not in `by_area`.
 
     Args:
@@ -163,7 +165,7 @@ def _depths(parts: Sequence[NDArray[np.bool_]], areas: np.ndarray, boxes: np.nda
     return depths
 
 
-def _box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+def _mask_box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
     """(y1, x1, y2, x2) around the pixels of a mask, y2 and x2 exclusive; zeros if it has none."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return (rows[0], columns[0], rows[-1] + 1, columns[-1] + 1) if len(rows) else (0, 0, 0, 0)

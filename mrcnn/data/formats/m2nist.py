@@ -233,7 +233,7 @@ def _folder_of(path: str | Path) -> Path:
 
 
 @contextmanager
-def _member(folder: Path, name: str) -> Iterator[IO[bytes] | None]:
+def _open_member(folder: Path, name: str) -> Iterator[IO[bytes] | None]:
     """Opens a file of the folder or zip file for reading; None if it isn't there."""
     if folder.is_dir():
         if not (folder / name).is_file():
@@ -256,7 +256,7 @@ def _member(folder: Path, name: str) -> Iterator[IO[bytes] | None]:
 
 def _read_arrays(folder: Path, start: int, stop: int | None) -> tuple[np.ndarray, np.ndarray]:
     """(images start to stop [n, H, W] uint8, their digits [n, H, W] uint16)."""
-    with _member(folder, IMAGES) as file:
+    with _open_member(folder, IMAGES) as file:
         shape, dtype = _read_header(file, folder, IMAGES)
         if len(shape) != 3 or dtype != np.uint8:
             raise BrokenAnnotation(folder, IMAGES, "array", "[images, height, width] uint8", f"{shape} {dtype}")
@@ -264,7 +264,7 @@ def _read_arrays(folder: Path, start: int, stop: int | None) -> tuple[np.ndarray
         if not 0 <= start < stop <= shape[0]:
             raise ValueError(f"start={start}, stop={stop}: {folder / IMAGES} has images 0 to {shape[0] - 1}.")
         images = _read_rows(file, folder, IMAGES, shape, dtype, start, stop)
-    with _member(folder, LABELS) as file:
+    with _open_member(folder, LABELS) as file:
         own_shape, dtype = _read_header(file, folder, LABELS)
         if own_shape not in (shape, (*shape, BACKGROUND + 1)) or dtype.kind not in "buif":
             expected = f"{list(shape)} digits, or {[*shape, BACKGROUND + 1]} channels"
@@ -345,7 +345,7 @@ def _pack_channels(channels: np.ndarray, folder: Path) -> np.ndarray:
 
 def _read_lines(folder: Path) -> list[str] | None:
     """The lines of bbox.txt; None if it isn't there."""
-    with _member(folder, BOXES) as file:
+    with _open_member(folder, BOXES) as file:
         if file is None:
             return None
         content = _read_bytes(file, limits.MAX_UNPACKED_BYTES + 1)

@@ -87,7 +87,7 @@ class PanopticDataset(UprightDataset):
         content = read_json(path)
         if not isinstance(content, dict) or any(not isinstance(content.get(part), list) for part in PARTS):
             raise BrokenAnnotation(path, "the file", "content", f"lists {', '.join(PARTS)}", content)
-        names = _things(content["categories"], path)
+        names = _thing_names(content["categories"], path)
         by_id = {image["id"]: image for image in content["images"] if has_keys(image, "id", "file_name")}
         if images_dir is None:
             first = [str(image["file_name"]) for image in list(by_id.values())[:NAMES_READ]]
@@ -167,7 +167,7 @@ FORMAT = Format(
 
 
 # ---- Parts of the file -----------------------------------------------------------------------------------------------
-def _things(categories: list, path: Path) -> dict[int, str | None]:
+def _thing_names(categories: list, path: Path) -> dict[int, str | None]:
     """{category id: name, or None of stuff}."""
     names: dict[int, str | None] = {}
     for i, category in enumerate(categories):

@@ -83,13 +83,13 @@ class PhotoFolder:
 
     def _find_in(self, folder: Path, name: str) -> Path | None:
         if folder not in self._listings:
-            self._listings[folder] = _listing(folder)
+            self._listings[folder] = _list_names(folder)
         names = self._listings[folder]
         found = names.get(name) or names.get(name.lower())
         return None if found is None else folder / found
 
 
-def _listing(folder: Path) -> dict[str, str]:
+def _list_names(folder: Path) -> dict[str, str]:
     """Names of the files in a folder, by themselves and in lower case; empty if there is no such folder."""
     try:
         with os.scandir(folder) as entries:

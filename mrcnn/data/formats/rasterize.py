@@ -56,7 +56,7 @@ def rings(height: int, width: int, polygons: Sequence[tuple[Sequence[float], Seq
         return mask
     inside = mask[top:bottom, left:right]
     edges = y1 - top, x1 - left, y2 - top, x2 - left
-    rows, crossings, counts = _crossings(*edges, bottom - top)
+    rows, crossings, counts = _row_crossings(*edges, bottom - top)
     # Right of a crossing, inside becomes outside and the other way round.
     changes = np.zeros((bottom - top, right - left + 1), np.uint8)
     columns = np.clip(np.ceil(crossings[counts]), 0, right - left).astype(int)
@@ -78,7 +78,7 @@ def _check_corners(ys: np.ndarray, xs: np.ndarray, height: int, width: int) -> N
         raise ValueError(f"the outline of a shape is {length:.0f} pixels long; expected {limits.MAX_OUTLINE} or less")
 
 
-def _crossings(
+def _row_crossings(
     y1: np.ndarray, x1: np.ndarray, y2: np.ndarray, x2: np.ndarray, height: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Where edges from (y1, x1) to (y2, x2) meet the rows 0..height-1.

@@ -249,7 +249,7 @@ def _parse_image(
         )
         all_starts.append(starts)
         all_lengths.append(lengths)
-    return shapes.ParsedImage(own_id, photo, (height, width), objects), _overlap(all_starts, all_lengths)
+    return shapes.ParsedImage(own_id, photo, (height, width), objects), _runs_overlap(all_starts, all_lengths)
 
 
 def _parse_runs(text: str, pixels: int, where: Where) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -269,7 +269,7 @@ def _parse_runs(text: str, pixels: int, where: Where) -> tuple[NDArray[np.int64]
     return starts, lengths
 
 
-def _overlap(starts: list[NDArray[np.int64]], lengths: list[NDArray[np.int64]]) -> bool:
+def _runs_overlap(starts: list[NDArray[np.int64]], lengths: list[NDArray[np.int64]]) -> bool:
     """Whether a run of one row shares a pixel with one of another; runs of one row that overlap count as well."""
     if not starts:
         return False

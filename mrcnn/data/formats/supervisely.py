@@ -202,7 +202,7 @@ def _parse_file(file: Path, photos: PhotoFolder) -> tuple[shapes.ParsedImage, Co
         object_where = (file, f"objects[{i}]")
         if not isinstance(entry, dict):
             raise BrokenAnnotation(*object_where, "object", "an object", entry)
-        kind = _kind(entry)
+        kind = _kind_of_object(entry)
         if kind in NO_MASK:
             left_out[kind] += 1
             continue
@@ -211,7 +211,7 @@ def _parse_file(file: Path, photos: PhotoFolder) -> tuple[shapes.ParsedImage, Co
     return shapes.ParsedImage(photo.name, photo, size, objects), left_out
 
 
-def _kind(entry: dict) -> str | None:
+def _kind_of_object(entry: dict) -> str | None:
     """The kind of an object; old files have only what it consists of."""
     if entry.get("geometryType"):
         return entry["geometryType"]

@@ -17,12 +17,12 @@ class Unread(NamedTuple):
     is_mine: Callable[[Any], bool]
 
 
-def _first(content: Any) -> Any:
+def _first_entry(content: Any) -> Any:
     """The first entry of a list; anything else as it is."""
     return content[0] if isinstance(content, list) and content else content
 
 
-def _entry(content: Any, part: str) -> Any:
+def _first_entry_of(content: Any, part: str) -> Any:
     """The first entry of a list in an object; None if there is none."""
     entries = content.get(part) if isinstance(content, dict) else None
     return entries[0] if isinstance(entries, list) and entries else None
@@ -42,12 +42,12 @@ JSON_FORMATS = (
     Unread(
         "OCHuman's own form",
         "open ochuman_coco_format_val_range_0.00_1.00.json, or the one of the test images, which is COCO",
-        lambda content: has_keys(_entry(content, "images"), "image_id", "annotations"),
+        lambda content: has_keys(_first_entry_of(content, "images"), "image_id", "annotations"),
     ),
     Unread(
         "a Labelbox export",
         "convert it to COCO, for example by the labelbox package's converter",
-        lambda content: has_keys(_first(content), "data_row") or has_keys(_first(content), "Labeled Data"),
+        lambda content: has_keys(_first_entry(content), "data_row") or has_keys(_first_entry(content), "Labeled Data"),
     ),
     Unread(
         "V7 Darwin JSON",
@@ -64,27 +64,29 @@ JSON_FORMATS = (
     Unread(
         "a CVAT task backup",
         "export the task as COCO 1.0 or CVAT for images 1.1 instead",
-        lambda content: has_keys(_first(content), "version", "tags", "shapes", "tracks"),
+        lambda content: has_keys(_first_entry(content), "version", "tags", "shapes", "tracks"),
     ),
     Unread(
         "CreateML JSON, which has boxes only",
         "export it as COCO segmentation",
-        lambda content: has_keys(_first(content), "image", "annotations") and isinstance(content, list),
+        lambda content: has_keys(_first_entry(content), "image", "annotations") and isinstance(content, list),
     ),
     Unread(
         "BDD100K or Scalabel JSON",
         "convert it to COCO by `python -m scalabel.label.to_coco`",
-        lambda content: has_keys(_first(content), "name", "labels") or has_keys(_entry(content, "frames"), "name"),
+        lambda content: (
+            has_keys(_first_entry(content), "name", "labels") or has_keys(_first_entry_of(content, "frames"), "name")
+        ),
     ),
     Unread(
         "detections in COCO's results format, not annotations",
         "evaluate them by `evaluate_predictions`; open the annotation file to train",
-        lambda content: has_keys(_first(content), "image_id", "category_id", "score"),
+        lambda content: has_keys(_first_entry(content), "image_id", "category_id", "score"),
     ),
     Unread(
         "COCO captions",
         "open instances_*.json",
-        lambda content: has_keys(_entry(content, "annotations"), "caption"),
+        lambda content: has_keys(_first_entry_of(content, "annotations"), "caption"),
     ),
 )
 FILE_FORMATS = (  # (ending, first bytes that it must have, name, what to do)

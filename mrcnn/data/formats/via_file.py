@@ -67,15 +67,15 @@ def _entries_of_csv(path: Path) -> NamedEntries:
             raise BrokenAnnotation(path, f"line {line}", "columns", f"{len(header)} cells", row)
         entry = entries.setdefault(row[filename], {"filename": row[filename], "regions": []})
         region = {
-            "shape_attributes": _cell(row[shape], (path, f"line {line}"), COLUMNS[1]),
-            "region_attributes": _cell(row[attributes], (path, f"line {line}"), COLUMNS[2]),
+            "shape_attributes": _parse_cell(row[shape], (path, f"line {line}"), COLUMNS[1]),
+            "region_attributes": _parse_cell(row[attributes], (path, f"line {line}"), COLUMNS[2]),
         }
         if region["shape_attributes"]:
             entry["regions"].append(region)
     return list(entries.items())
 
 
-def _cell(text: str, where: Where, column: str) -> dict:
+def _parse_cell(text: str, where: Where, column: str) -> dict:
     try:
         content = json.loads(text or "{}")
     except ValueError as error:
@@ -108,7 +108,7 @@ def extent_of(entry: dict) -> tuple[float, float]:
 
 def class_of(region: dict, attribute: str) -> str | None:
     """The name of a region's class; of a checkbox, the one that is ticked. None if it has no value."""
-    value = _attributes(region).get(attribute)
+    value = _attributes_of(region).get(attribute)
     if isinstance(value, dict):
         ticked = [name for name, on in value.items() if on]
         value = ticked[0] if len(ticked) == 1 else None
@@ -123,7 +123,7 @@ def attribute_of_classes(path: Path, regions: Sequence[dict]) -> str | None:
     Raises:
         BrokenAnnotation: there are several, and they don't say the same of every region.
     """
-    names = sorted({name for region in regions for name in _attributes(region)})
+    names = sorted({name for region in regions for name in _attributes_of(region)})
     told = {name: [class_of(region, name) for region in regions] for name in names}
     told = {name: values for name, values in told.items() if any(values)}
     if all(values == next(iter(told.values())) for values in told.values()):
@@ -147,7 +147,7 @@ def names_by_attribute(
     """
     found = {class_of(region, attribute) for region in regions} - {None}
     if regions and not found:
-        others = sorted({name for region in regions for name in _attributes(region)})
+        others = sorted({name for region in regions for name in _attributes_of(region)})
         raise BrokenAnnotation(path, "the file", "region_attributes", f"to find {attribute!r} with a value", others)
     return list(classes or offered.get(attribute) or sorted(found))
 
@@ -163,7 +163,7 @@ def names_without_attribute(path: Path, regions: Sequence[dict], classes: Sequen
     return list(classes or ["object"])
 
 
-def _attributes(region: dict) -> dict:
+def _attributes_of(region: dict) -> dict:
     attributes = region.get("region_attributes")
     return attributes if isinstance(attributes, dict) else {}
 
@@ -207,7 +207,7 @@ def parse_regions(
             continue
         shown = next(iter(ids)) if attribute is None else class_of(region, attribute)
         if shown not in ids:
-            got = _attributes(region).get(attribute, "nothing")
+            got = _attributes_of(region).get(attribute, "nothing")
             raise BrokenAnnotation(*where, f"region_attributes.{attribute}", f"one of {', '.join(ids)}", got)
         shapes.append((shape, ids[shown]))
     return shapes

@@ -86,7 +86,7 @@ class VocLayout:
         """
         folder = self.xml_folder or self.top
         if subset is not None:
-            names, access = self._listed(subset, SPLITS_FOLDERS), current_access()
+            names, access = self._names_in_list(subset, SPLITS_FOLDERS), current_access()
             return [access.check(folder / f"{name}.xml", (self.top, name), "image", folder) for name in names]
         files = [self.xml_file] if self.xml_file else sorted(folder.glob("*.xml"))
         if not files:
@@ -97,7 +97,7 @@ class VocLayout:
         """Names, without ending, of the images of a subset that have a mask; warns of those that don't."""
         stems = masks.stems()
         if subset is not None:
-            wanted = self._listed(subset, SPLITS_FOLDERS[::-1])
+            wanted = self._names_in_list(subset, SPLITS_FOLDERS[::-1])
         elif self.xml_file is not None:
             wanted = [self.xml_file.stem]
         else:
@@ -116,7 +116,7 @@ class VocLayout:
             )
         return [name for name in wanted if name in known]
 
-    def _listed(self, subset: str, folders: tuple[Path, ...]) -> list[str]:
+    def _names_in_list(self, subset: str, folders: tuple[Path, ...]) -> list[str]:
         """Names of the images of a subset."""
         lists = [self.top / folder / f"{subset}.txt" for folder in folders]
         file = next((file for file in lists if file.is_file()), lists[0])
@@ -147,7 +147,7 @@ def parse_xml(file: Path, photos: PhotoFolder) -> tuple[Path, Path, tuple[int, i
         raise BrokenAnnotation(file, "the file", "content", "<annotation>, as Pascal VOC has it", f"<{root.tag}>")
     photo, where = _find_photo(root, file, photos), (file, "the image")
     told = [root.findtext(f"size/{side}") for side in ("height", "width")]
-    told = [None if text is None else round(_number(text, f"size.{side}", where))
+    told = [None if text is None else round(_parse_number(text, f"size.{side}", where))
             for side, text in zip(("height", "width"), told)]  # fmt: skip
     size = upright_size(photo, where, told)
     entries = [entry for entry in root.findall("object") if entry.findtext("deleted", "0").strip() != "1"]  # of LabelMe
@@ -224,7 +224,7 @@ def _parse_object(entry: ElementTree.Element, i: int, file: Path, size: tuple[in
         text = entry.findtext(f"bndbox/{side}")
         if text is None:
             raise BrokenAnnotation(*where, f"bndbox.{side}", "a number of pixels", "nothing")
-        numbers[side] = _number(text, f"bndbox.{side}", where)
+        numbers[side] = _parse_number(text, f"bndbox.{side}", where)
     for first, last in (("xmin", "xmax"), ("ymin", "ymax")):
         if numbers[last] < numbers[first]:
             expected = f"{first} = {numbers[first]:g} or more"
@@ -244,7 +244,7 @@ def _parse_polygon(entry: ElementTree.Element, size: tuple[int, int], where: Whe
     for axis in "yx":
         found = [(child.tag[1:], child.text or "") for child in entry.iterfind("polygon/*") if child.tag[:1] == axis]
         found += [("", child.text or "") for child in entry.iterfind(f"polygon/pt/{axis}")]
-        points.append([_number(text, f"polygon.{axis}{number}", where) for number, text in found])
+        points.append([_parse_number(text, f"polygon.{axis}{number}", where) for number, text in found])
         limits.check_coordinates(points[-1], *size, where, "polygon")
     ys, xs = points
     if len(ys) != len(xs):
@@ -253,7 +253,7 @@ def _parse_polygon(entry: ElementTree.Element, size: tuple[int, int], where: Whe
     return (ys, xs) if len(ys) >= 3 else None
 
 
-def _number(text: str, name: str, where: Where) -> float:
+def _parse_number(text: str, name: str, where: Where) -> float:
     try:
         number = float(text)
     except ValueError:

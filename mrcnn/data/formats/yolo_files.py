@@ -27,7 +27,7 @@ Pairs = list[tuple[Path, Path | None]]  # (image, its labels)
 def read_split(path: Path, split: str, images_dir: str | Path | None) -> tuple[Pairs, dict[int, str]]:
     """[(image, label file)] of a split, and {number: class name}."""
     content = read_yaml(path)
-    names = _names(content.get("names", ""), path)
+    names = _class_names(content.get("names", ""), path)
     if images_dir is not None:
         return with_labels(image_files(images_dir)), names
     entries = content.get(split) or []
@@ -104,7 +104,7 @@ def read_folder(folder: Path, images_dir: str | Path | None) -> tuple[Pairs, dic
             lines = (place / NAME_LIST).read_text(encoding="utf-8").splitlines()
             return pairs, dict(enumerate(line.strip() for line in lines if line.strip()))
         if (place / "data.yaml").is_file():
-            return pairs, _names(read_yaml(place / "data.yaml").get("names", ""), place / "data.yaml")
+            return pairs, _class_names(read_yaml(place / "data.yaml").get("names", ""), place / "data.yaml")
     return pairs, {}
 
 
@@ -134,7 +134,7 @@ def _swap_last(path: Path, old: str, new: str) -> Path:
     return Path(*parts)
 
 
-def _names(names: Any, path: Path) -> dict[int, str]:
+def _class_names(names: Any, path: Path) -> dict[int, str]:
     """{number: class name} of the list or map in a data.yaml; empty if it has none."""
     pairs = names if isinstance(names, dict) else dict(enumerate(names)) if isinstance(names, list) else {"": names}
     if names == "":

@@ -160,12 +160,12 @@ def outlines(mask: NDArray[np.bool_], around: bool, corner: tuple[int, int] = (0
     """
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     small = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.uint8)
-    found, _ = cv2.findContours(_spread(small) if around else small, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    found, _ = cv2.findContours(_enlarge_mask(small) if around else small, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     rings = [(ring[:, 0] - 1) / SUBPIXELS if around else ring[:, 0] for ring in found]
     return [np.maximum(ring + (corner[1] + columns[0], corner[0] + rows[0]), 0) for ring in rings]
 
 
-def _spread(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _enlarge_mask(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A mask of subpixels: 3 x 3 of each pixel, and those between it and its neighbours if these are set as well."""
     large = mask.repeat(SUBPIXELS, axis=0).repeat(SUBPIXELS, axis=1)
     beside, below = np.roll(large, -1, axis=1), np.roll(large, -1, axis=0)  # first subpixels of the next pixels

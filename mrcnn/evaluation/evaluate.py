@@ -67,9 +67,8 @@ def evaluate_dataset(
             [n, (y1, x1, y2, x2)] pixels, class_ids [n], scores [n], masks [H, W, n].
         dataset: Prepared `Dataset`. Negative class ids from its `load_mask` are crowds.
         image_ids: The dataset's ids of the images to use; None: all.
-        min_score: Detections with a lower score are left out, whatever `config.DETECTION_MIN_CONFIDENCE` is; while
-            this function runs, it replaces that setting, so don't call `detect` from another thread. None: use the
-            setting, and keep everything that `detect` returns.
+        min_score: Detections with a lower score are ignored. It replaces `config.DETECTION_MIN_CONFIDENCE` while this
+            function runs, so don't call `detect` from another thread. None: use the setting.
         batch_size: Images per call of `detect`; None: `model.config.BATCH_SIZE`.
         boundary: Whether to compute boundary AP.
         detection_area: Whether a detection's size (small, medium, large) is the area of its "box" or of its "mask".

@@ -12,7 +12,7 @@ Shapes and units:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -28,6 +28,7 @@ from mrcnn.ops.kernels import exporting
 INPUTS = ("images", "windows", "thresholds")
 OUTPUTS = ("boxes", "class_ids", "scores", "masks")
 STAGES = ("rpn_classes", "rpn_boxes", "proposals", "classes", "box_deltas", "detections", "masks")  # after the pyramid
+WEIGHT = "weight_"  # with an index: name of an input that is a weight
 THRESHOLDS = ("min_confidence", "nms_threshold")  # names of `DetectionLayer`'s runtime values
 
 
@@ -102,15 +103,22 @@ class Network:
 
         return tf.function(self.call, input_signature=self._signature(None), autograph=False)
 
-    def traced(self) -> Any:
-        """A `tf.function` of the inputs by name, without variables and without TensorFlow's own kernels."""
+    def traced(self, weights: Sequence[int] = ()) -> Any:
+        """A `tf.function` of the inputs by name, without variables and without TensorFlow's own kernels.
+
+        Args:
+            weights: Indices of `constants` that are further inputs, "weight_<index>", instead of constants.
+        """
         import tensorflow as tf
 
-        @tf.function(input_signature=self._signature(self.batch_size), autograph=False)
-        def serve(images, windows, thresholds):
-            state = [(v, tf.constant(value)) for v, value in zip(self.model.variables, self.constants)]
+        shapes = [tf.TensorSpec(self.constants[i].shape, tf.float32, f"{WEIGHT}{i}") for i in weights]
+
+        @tf.function(input_signature=[*self._signature(self.batch_size), *shapes], autograph=False)
+        def serve(images, windows, thresholds, *given):
+            given = dict(zip(weights, given))
+            values = (given[i] if i in given else tf.constant(x) for i, x in enumerate(self.constants))
             with exporting(self.fixed_shapes):
-                return self.call(images, windows, thresholds, state)
+                return self.call(images, windows, thresholds, list(zip(self.model.variables, values)))
 
         return serve
 

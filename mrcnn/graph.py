@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import keras
 import numpy as np
+from keras import ops
 
 from mrcnn.nn.anchors import Anchors
 from mrcnn.nn.backbones import build_backbone, resnet_stage, resnet_style
@@ -133,6 +134,13 @@ def detector_graph(stages: Stages, config) -> tuple[list, list]:
     found = FilledRows()(detections)  # [B, n, 6]
     masks = stages.mask_head.of_class(DetectedBoxes()(found), found[..., 4], stages.meta, stages.pyramid)
     return [stages.image, stages.meta], [detections, masks]  # masks [B, n, 28, 28]
+
+
+def detector_graph_of(inputs: list, outputs: list) -> tuple[list, list]:
+    """`detector_graph` of a network that has only the inputs and outputs of `detection_graph`."""
+    detections, masks = outputs[0], outputs[INFERENCE_OUTPUTS.index("mrcnn_mask")]  # [B, D, 6], [B, D, 28, 28, C]
+    classes = ops.cast(detections[..., 4], "int32")
+    return inputs, [detections, ops.take_along_axis(masks, classes[..., None, None, None], axis=-1)[..., 0]]
 
 
 def detections_of(stages: Stages, config) -> tuple:

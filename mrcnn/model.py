@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import os
+from functools import partial
 
 import keras
 import numpy as np
@@ -23,7 +24,7 @@ from mrcnn.config import Config
 from mrcnn.config_checks import warn_of_contradictions
 from mrcnn.data.class_names import check_same_classes
 from mrcnn.distribution import find_devices
-from mrcnn.graph import build_stages, detection_graph, set_thresholds, training_graph, training_inputs
+from mrcnn.graph import build_stages, detection_graph, detector_graph, set_thresholds, training_graph, training_inputs
 from mrcnn.inference import activations, molding
 from mrcnn.inference.detector import Detector
 from mrcnn.inference.results import Detections
@@ -98,7 +99,8 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel):
         self.process_id = os.getpid()
         self.stages = stages
         self.input_spec = None  # `model(photos)` takes images, which aren't inputs of the graph
-        self._detector = Detector(stages, devices, config.IMAGE_SHAPE)
+        detecting = partial(detector_graph, stages) if stages else partial(scripts.detector_of_own_build, self)
+        self._detector = Detector(detecting, devices, config.IMAGE_SHAPE)
         of_mode = TRAINING_GRAPH if mode == "training" else DETECT
         in_graph = ["MEAN_PIXEL"] if adds_mean_pixel(config.BACKBONE) else []  # part of its preprocessing layers
         self._built_with = FixedSettings(config, GRAPH, DETECT_AND_TRAIN, of_mode, also=in_graph)
@@ -187,13 +189,13 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel):
         """
         if scripts.overridden(self, MaskRCNN, "build", "mold_inputs", "unmold_detections", "get_anchors"):
             return scripts.detect_by_methods(self, images)
-        self._follow_settings("detect", FOLLOWED_BY_DETECT)
+        self._follow_settings("detect", self.followed_by_detect)
         return self._detector.detect(images, self.config, log if verbose else None, self.class_names)
 
     @eagerly
     def detect_molded(self, molded_images, image_metas, verbose=0) -> list[Detections]:
         """`detect` for molded images [B, H, W, channels] and their metas [B, 12 + C], as `mold_inputs` returns them."""
-        self._follow_settings("detect_molded", FOLLOWED_BY_DETECT)
+        self._follow_settings("detect_molded", self.followed_by_detect)
         arrays = molded_images, image_metas, self.config
         return self._detector.detect_molded(*arrays, log if verbose else None, self.class_names)
 
@@ -211,6 +213,11 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel):
         """
         check_same_classes(self.class_names, dataset, "the dataset")
         return evaluation.evaluate_dataset(self, dataset, image_ids, **options)
+
+    @property
+    def followed_by_detect(self) -> tuple[str, ...]:
+        """Settings whose change rebuilds the network of `detect`; none if a subclass has a `build` of its own."""
+        return FOLLOWED_BY_DETECT if self.stages else ()
 
     def detector(self) -> keras.Model:
         """The network that `detect` runs (`graph.detector_graph`): this model's layers, with BatchNorm folded."""

@@ -29,8 +29,7 @@ from mrcnn.export import export_model
 from mrcnn.graph import photo_graph
 from mrcnn.inference import photos
 from mrcnn.keras_private import symbolic_build
-from mrcnn.ops.kernels import is_symbolic
-from mrcnn.settings import FOLLOWED_BY_DETECT
+from mrcnn.ops.kernels import is_symbolic, outside_of_traces
 from mrcnn.training.losses_by_name import total_loss
 
 FROM_SAMPLE = ("input_image_meta", "input_rpn_match", "input_rpn_bbox")  # inputs that the losses need
@@ -82,10 +81,11 @@ class NativeModel(keras.Model):
 
     def _photo_network(self) -> keras.Model:
         """The graph from photos to named detections; it shares the layers of `detector()`."""
-        network = self.detector()
-        holder = self.__dict__.setdefault("_photo_networks", SimpleNamespace(of=None, network=None))
-        if holder.of is not network:  # hidden from Keras, which would track the layers twice
-            holder.of, holder.network = network, keras.Model(*photo_graph(network, self.config), name="photos")
+        with outside_of_traces():  # what is built in a trace can't be used after it
+            network = self.detector()
+            holder = self.__dict__.setdefault("_photo_networks", SimpleNamespace(of=None, network=None))
+            if holder.of is not network:  # hidden from Keras, which would track the layers twice
+                holder.of, holder.network = network, keras.Model(*photo_graph(network, self.config), name="photos")
         return holder.network
 
     # ---- Training ----------------------------------------------------------------------------------------------------
@@ -172,9 +172,10 @@ class NativeModel(keras.Model):
 
     def build_optimizer(self) -> None:
         """Creates the optimizer's variables, if the model is compiled and they don't exist yet."""
-        if self.optimizer is not None and not self.optimizer.built:
+        optimizer = getattr(self, "optimizer", None)  # there is none before `compile`
+        if optimizer is not None and not optimizer.built:
             with self.devices.scope():
-                self.optimizer.build(self.trainable_variables)
+                optimizer.build(self.trainable_variables)
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         symbolic_build(self)
@@ -244,7 +245,7 @@ class NativeModel(keras.Model):
     @wraps(keras.Model.predict_on_batch)
     def predict_on_batch(self, x):
         if photos.are_photos(x):
-            self._follow_settings("predict", FOLLOWED_BY_DETECT)
+            self._follow_settings("predict", self.followed_by_detect)
             return photos.detect_by_name(self._detector, x, self.config, self.class_names)
         self._follow_settings("predict_on_batch")
         return super().predict_on_batch(x)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
+import keras  # noqa: E402
 import numpy as np  # noqa: E402
 from kit import TWO_IMAGES, Batches, loss_gradients, make_batch, photo, tiny_model  # noqa: E402
 
@@ -23,6 +24,10 @@ def run(weights: str, result: str) -> None:
     folder = str(Path(result).parent)
     model = tiny_model("training", folder, ADD_GT_TO_PROPOSALS=True)
     model.load_weights(weights)
+    if keras.backend.backend() == "jax":  # the first call may be inside `jit`: nothing of its trace is kept
+        import jax
+
+        jax.eval_shape(model, np.stack([photo()]))
     found = {}
     for i, detected in enumerate(model.detect([photo(), photo(40, 90, seed=1), photo(130, 64, seed=2)])):
         found |= {f"detect{i}_{name}": array for name, array in detected.items()}

@@ -11,7 +11,7 @@ import pytest
 from train_kit import FORMATS, NAMES, SIDE, Scenes, write_scenes
 
 from mrcnn.cli import plan as planning
-from mrcnn.cli.train_data import open_split
+from mrcnn.cli.train_data import open_split, reading_masks_once
 from mrcnn.config import Config
 from mrcnn.data.summary import summarize
 
@@ -59,6 +59,19 @@ def test_splits_of_the_dataset_are_used(tmp_path):
 def test_validation_on_the_single_training_image_is_flagged(tmp_path):
     split = open_split(write_scenes(tmp_path, "coco", 1), None, seed=0)
     assert split.kind == "one" and "says nothing" in split.reason
+
+
+def test_masks_are_read_once_for_all_choices():
+    """Polygons of 500 images were drawn twice."""
+    dataset = Scenes().load_scenes(2)
+    read, load_mask = [], dataset.load_mask
+    dataset.load_mask = lambda image_id: (read.append(image_id), load_mask(image_id))[1]
+    sample = reading_masks_once(dataset)
+    first, again = ([sample.load_mask(i) for i in (0, 1)] for _ in range(2))
+    assert read == [0, 1] and first[0][0].any()
+    for (masks, class_ids), (kept, kept_ids) in zip(first, again):
+        np.testing.assert_array_equal(kept, masks != 0)
+        np.testing.assert_array_equal(kept_ids, class_ids)
 
 
 # ---- Choices ---------------------------------------------------------------------------------------------------------

@@ -108,14 +108,14 @@ def print_result(model: MaskRCNN, split: Split, record: dict[str, Any], as_json:
 def choose(split: Split, given: dict[str, Any], settings: dict[str, Any]):
     """The plan for these images, and the weights to start from."""
     from mrcnn.cli import plan as planning
+    from mrcnn.cli.train_data import reading_masks_once
     from mrcnn.cli.train_start import choose_start, has_gpu
     from mrcnn.config import Config
 
     on_gpu = has_gpu()
     start = choose_start(given["weights"], on_gpu)
-    plan = planning.make_plan(
-        planning.summarize_sample(split.train), start, on_gpu, given["image_size"], given["batch"]
-    )
+    sample = reading_masks_once(split.train)
+    plan = planning.make_plan(planning.summarize_sample(sample), start, on_gpu, given["image_size"], given["batch"])
     planning.choose_recipe(plan, start, split.train.num_images, split.val.num_images, given["epochs"], given["steps"])
     plan.settings |= settings
     classes = ", ".join(split.train.class_names[1:])
@@ -127,7 +127,7 @@ def choose(split: Split, given: dict[str, Any], settings: dict[str, Any]):
     if settings:
         plan.why.append(("settings", ", ".join(f"{k} = {v}" for k, v in settings.items()), "as given"))
     config = Config.from_json({**start.base, **plan.settings, "NAME": "plan", "NUM_CLASSES": split.train.num_classes})
-    recall = planning.summarize_sample(split.train, config).anchor_recall(0.5)
+    recall = planning.summarize_sample(sample, config).anchor_recall(0.5)
     if recall is not None:
         plan.why.append(("anchor recall", f"{recall:.0%}", "objects that an anchor covers with an IoU of at least 0.5"))
     return plan, start

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from mrcnn.data.dataset import Dataset
 
 SPLITS = ("train", "val")
@@ -85,3 +87,28 @@ def part_of(dataset: Dataset, image_ids: Sequence[int]) -> Dataset:
     part.image_info = [dataset.image_info[i] for i in image_ids]
     part.prepare()
     return part
+
+
+def reading_masks_once(dataset: Dataset) -> Dataset:
+    """A copy of a prepared dataset that keeps the masks it has read, as run lengths."""
+    import numpy as np
+
+    from mrcnn.data.ground_truth import load_masks
+    from mrcnn.ops.rle import decode_crops, encode_masks
+
+    kept: dict[int, tuple] = {}
+
+    def load_mask(image_id: int) -> tuple[np.ndarray, np.ndarray]:
+        if image_id not in kept:
+            masks, class_ids = load_masks(dataset, image_id)
+            kept[image_id] = masks.shape, encode_masks(masks != 0), class_ids
+            return masks, class_ids
+        shape, rles, class_ids = kept[image_id]
+        masks = np.zeros(shape, bool)
+        for i, ((y1, x1, y2, x2), mask) in enumerate(decode_crops(rles)):
+            masks[y1:y2, x1:x2, i] = mask
+        return masks, class_ids
+
+    copied = copy.copy(dataset)
+    copied.load_mask = load_mask
+    return copied

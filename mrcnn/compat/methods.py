@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from mrcnn.compat.tf1 import eager_mode
-from mrcnn.graph import INFERENCE_OUTPUTS, MODES, build_model
+from mrcnn.graph import INFERENCE_OUTPUTS, MODES, build_model, detector_graph_of
 from mrcnn.inference import activations
 from mrcnn.inference.results import Detections
 
@@ -137,6 +137,20 @@ def graph_of_own_build(model, mode: str, config) -> tuple:
             " and change what lies between its inputs and outputs."
         )
     return network.inputs, outputs
+
+
+def detector_of_own_build(model, config) -> tuple[list, list]:
+    """`graph.detector_graph` of a model whose class overrides `build(mode, config)`.
+
+    Raises:
+        ValueError: the model is for training.
+    """
+    if model.mode == "training":
+        raise ValueError(
+            f"{type(model).__name__} replaces `build`, and this model was built for training, so it has no outputs for"
+            ' detection. Build it with mode="inference" and load the weights.'
+        )
+    return detector_graph_of(model.inputs, model.outputs)
 
 
 def check_mode(mode) -> None:

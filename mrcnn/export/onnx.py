@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mrcnn.export.network import WEIGHT, Network
+from mrcnn.export.export_graphs import WEIGHT, Network
 
 if TYPE_CHECKING:
     import onnx

@@ -6,13 +6,15 @@ Shapes: B images in a batch, H x W their molded size, D rows of detections, n of
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
 from mrcnn.config_checks import warn_of_contradictions
-from mrcnn.graph import Stages, detector_graph, set_thresholds
+from mrcnn.graph import set_thresholds
 from mrcnn.inference import molding
 from mrcnn.inference.results import Detections
 from mrcnn.nn.folding import fold_batchnorm
@@ -25,7 +27,7 @@ class Detector:
     """Detects objects with the layers of a model. It has no weights, and several threads can use it at once.
 
     Args:
-        stages: `graph.Stages` of the model.
+        graph: `graph.detector_graph` of the model: a function of the Config that returns inputs and outputs.
         devices: `distribution.Devices` that share a batch.
         image_shape: Initial value of the attribute.
 
@@ -33,8 +35,8 @@ class Detector:
         image_shape: (height, width, channels) of the last molded image.
     """
 
-    def __init__(self, stages: Stages, devices, image_shape):
-        self.stages = stages
+    def __init__(self, graph: Callable[[Any], tuple[list, list]], devices, image_shape):
+        self.graph = graph
         self.devices = devices
         self.image_shape = tuple(int(n) for n in image_shape)
         self._anchors: tuple = ((), None)  # image shape, anchors
@@ -114,7 +116,7 @@ class Detector:
         """
         if self._network is None or self._built_with.changed(config):
             warn_of_contradictions(config, stacklevel=6)
-            self._network = fold_batchnorm(*detector_graph(self.stages, config))
+            self._network = fold_batchnorm(*self.graph(config))
             self._built_with = FixedSettings(config, DETECT, DETECT_AND_TRAIN)
             if keras.backend.backend() == "tensorflow":
                 self._network.jit_compile = False

@@ -8,7 +8,7 @@ graphs compiled by XLA use the first one. So do graphs that are exported to othe
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from types import ModuleType
 
@@ -69,6 +69,20 @@ def has_accelerator() -> bool:
     import torch
 
     return torch.cuda.is_available() or torch.backends.mps.is_available()
+
+
+def outside_of_traces() -> AbstractContextManager:
+    """A context that computes at once also inside `tf.function` and `jax.jit`: for what outlives the trace."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return tf.init_scope()
+    if backend == "jax":
+        import jax
+
+        return jax.ensure_compile_time_eval()
+    return nullcontext()
 
 
 def is_symbolic(tensor: object) -> bool:

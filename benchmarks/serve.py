@@ -112,7 +112,7 @@ for line in sys.stdin:
 
 @contextmanager
 def bare_detect():
-    """Yields a function that runs `detect` on so many photos in a process of its own, decoding included."""
+    """Yields a function that runs `detect` on a number of photos in a separate process, including decoding."""
     environment = {**os.environ, "PYTHONPATH": f"{Path(__file__).parent}:{ROOT}"}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     with subprocess.Popen([sys.executable, "-c", BARE], text=True, env=environment, **pipes) as process:
@@ -164,7 +164,7 @@ def ask(connection: http.client.HTTPConnection, body: bytes, headers: dict[str, 
 
 
 def load(port: int, clients: int, requests: int, pid: int) -> dict:
-    """Sends `requests` photos from `clients` threads, each with a connection of its own that asks again at once."""
+    """Sends `requests` photos from `clients` threads. Each has a connection and sends its next request immediately."""
     body, times, statuses, lock = photo_file(), [], Counter(), threading.Lock()
     left = iter(range(requests))
 
@@ -216,7 +216,7 @@ def resident_megabytes(pid: int) -> int:
 
 
 def hostile(port: int, count: int) -> dict:
-    """The statuses of bodies that are no image."""
+    """The statuses of bodies that aren't images."""
     from serve_kit import hostile_bodies
 
     statuses = Counter()

@@ -1,7 +1,7 @@
 """How the benchmarks measure: compared calls alternate in one run, and each ratio is taken within rounds.
 
-A busy or throttled machine affects all calls alike, so ratios are more reliable. The value of a
-comparison is the median over rounds of a ratio within a round; the spread is the interquartile range.
+A busy or throttled machine affects all calls equally, so ratios are more reliable. The value of a comparison is the
+median over rounds of a ratio within a round; the spread is the interquartile range.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Our side of benchmarks/torchvision_peer.py: python torchvision_ours.py NAME SHORTER_SIDE DATA_FOLDER"""
+"""This package's side of benchmarks/torchvision_peer.py: python torchvision_ours.py NAME SHORTER_SIDE DATA_FOLDER"""
 
 import json
 import sys

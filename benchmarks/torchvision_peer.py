@@ -1,8 +1,8 @@
 """Compares detection with torchvision's own Mask R-CNN v1 and v2, on the same weights and photo.
 
-Weights follow a formula (`mrcnn.weights.golden`), so nothing is downloaded, and both sides find the same number of
-objects. Each runs in a process of its own (see `peer`): theirs in `torchvision_worker.py` with an
-interpreter that has torch and torchvision, ours in `torchvision_ours.py`.
+Weights come from a formula (`mrcnn.weights.golden`), so nothing is downloaded, and both sides find the same number of
+objects. Each runs in a separate process (see `peer`): torchvision in `torchvision_worker.py`, with an interpreter that
+has torch and torchvision, this package in `torchvision_ours.py`.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ _LIKE_BOTH: dict[str, Any] = {
 _SETTINGS_OF_BOTH: dict[str, Any] = {
     "BACKBONE": "resnet50", "MEAN_PIXEL": [123.675, 116.28, 103.53], "BATCH_NORM_EPS": 1e-5, "HEAD_NORM": None,
     "IMAGE_RESIZE_MODE": "pad32", "IMAGE_MIN_DIM": 800, "IMAGE_MAX_DIM": 1333,
-    "RPN_CHANNELS": 256, "RPN_ANCHOR_RATIOS": [2, 1, 0.5],  # theirs are height / width, wide anchors first
+    "RPN_CHANNELS": 256, "RPN_ANCHOR_RATIOS": [2, 1, 0.5],  # in these projects height / width, wide anchors first
     "RPN_BBOX_STD_DEV": [1.0, 1.0, 1.0, 1.0], "RPN_NMS_THRESHOLD": 0.7,
     "PRE_NMS_LIMIT": 1000, "POST_NMS_ROIS_INFERENCE": 1000,
     "DETECTION_MIN_CONFIDENCE": 0.05, "DETECTION_NMS_THRESHOLD": 0.5,

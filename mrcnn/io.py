@@ -57,7 +57,7 @@ def _flush(path: Path) -> None:
 
 def remove_orphans(folder: str | os.PathLike) -> list[str]:
     """Deletes the temporary files that killed processes have left in a folder; returns their names."""
-    if os.name != "posix":  # elsewhere a process can't be asked for without ending it
+    if os.name != "posix":  # on Windows, checking for a process would end it
         return []
     found = [(path, UNFINISHED.fullmatch(path.name)) for path in Path(folder).glob(".*.part")]
     orphans = [path for path, match in found if match and not _is_running(int(match[1]))]

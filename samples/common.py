@@ -1,7 +1,7 @@
 """Shared by the samples: initial weights, the learning rate, augmentation, evaluation, pictures of detections.
 
-`--weights` takes a word or a file: `coco` and `imagenet` are downloaded once, `shapes` is shipped, `last` is the newest
-checkpoint under `--logs`. A file is a checkpoint (ours or matterport's) or a backbone such as MobileNetV2 of
+`--weights` takes a name or a file: `coco` and `imagenet` are downloaded once, `shapes` is shipped, `last` is the newest
+checkpoint under `--logs`. A file is a checkpoint (of this package or matterport's) or a backbone such as MobileNetV2 of
 keras.applications.
 """
 
@@ -24,7 +24,7 @@ class SmallNetwork:
     """Settings of a network that trains on a CPU, as a mixin: `class SmallXConfig(SmallNetwork, XConfig)`.
 
     MobileNetV2 with a narrow pyramid, a narrow class head and few proposals. Ground-truth boxes join the proposals and
-    negatives fill up the RoIs, so that new heads learn from few photos. Each sample sets image size and anchor scales.
+    negatives fill the sample of RoIs, so that new heads learn from few photos. Each sample sets image size and anchors.
     """
 
     BACKBONE = "mobilenet_v2"
@@ -43,7 +43,7 @@ class SmallNetwork:
 
 
 def find_weights(word: str, name: str | None, logs) -> str:
-    """Path of the weights that `word` stands for.
+    """Path of the weights that `word` names.
 
     Args:
         word: one of `weights.WORDS`, "last", or a path.

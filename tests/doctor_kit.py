@@ -26,7 +26,7 @@ class Object:
 class Photo:
     pixels: np.ndarray
     objects: list[Object]
-    size: tuple[int, int] | None = None  # (height, width) as told; None: that of the pixels
+    size: tuple[int, int] | None = None  # (height, width) stated in the annotation; None: that of the pixels
     exif: int = 0
     suffix: str = ".jpg"
     damage: str = ""  # "missing" or "cut"

@@ -69,7 +69,7 @@ class AnnotationSet(Dataset):
 
 
 class FakeModel:
-    """Detects what it was told to: a list of results, one an image, in the order in which they are asked for."""
+    """Returns given results, one per image, in the order of the calls."""
 
     def __init__(self, results):
         self.results, self.next, self.batches = results, 0, []

@@ -74,7 +74,7 @@ def hostile_bodies(count: int, seed: int = 0) -> list[tuple[bytes, dict[str, str
 
 
 class StandIn:
-    """A model without a network: finds a square in every photo, and can be told to wait or to fail.
+    """A model without a network: finds a square in every photo, and can be made to wait or to fail.
 
     Attributes:
         go: `detect` waits for this event.

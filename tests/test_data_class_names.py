@@ -123,5 +123,7 @@ def test_invalid_class_lists_are_refused(classes, message):
 def test_a_similar_class_name_is_suggested():
     val = Dataset()
     val.add_class("pets", 1, "Cat")
-    with pytest.raises(ValueError, match=r"'Cat', which isn't in classes=\['cat'\]. Write 'cat' and 'Cat' alike"):
+    with pytest.raises(
+        ValueError, match=r"'Cat', which isn't in classes=\['cat'\]. Use one spelling of 'cat' and 'Cat' in both"
+    ):
         number_classes(val, ["cat"])

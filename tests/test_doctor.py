@@ -1,4 +1,4 @@
-"""The dataset doctor: finds every planted fault, stays silent on clean sets, and writes a copy without the faults."""
+"""The dataset doctor: finds every mistake added to a dataset, reports nothing on clean ones, and writes a corrected copy."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_a_box_that_contradicts_its_outline_is_found_in_voc(tmp_path):
 
 # ---- Faults of the set as a whole ------------------------------------------------------------------------------------
 def rename(photos, new):
-    """Renames the classes of the objects by turns."""
+    """Renames the classes of the objects alternately."""
     objects = [one for photo in photos.values() for one in photo.objects]
     for i, one in enumerate(objects):
         one.name = new[i % len(new)]

@@ -43,7 +43,7 @@ def test_thresholds_match_pycocotools():
     np.testing.assert_array_equal(RECALLS, parameters.recThrs)
 
 
-# ---- Nothing there -----------------------------------------------------------------------------------------------
+# ---- Empty inputs ------------------------------------------------------------------------------------------------
 def test_no_detection():
     truth = made_up_truth(np.random.default_rng(1))
     report = evaluate(truth, [])

@@ -492,9 +492,9 @@ def test_the_documentation_lists_all_limits_and_their_values():
     text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `(?:image_reading\.)?([A-Z_]+)` \|.*\| ([^|]+) \|$", text, re.MULTILINE))
     units = {"GiB": 1 << 30, "MiB": 1 << 20, "Mi": 1 << 20, "KiB": 1 << 10}
-    told = {}
+    documented = {}
     for name, value in rows.items():
         number, _, unit = value.replace(",", "").partition(" ")
-        told[name] = int(number) * units.get(unit, 1)
+        documented[name] = int(number) * units.get(unit, 1)
     found = {name: value for name, value in vars(limits).items() if name.isupper() and isinstance(value, int)}
-    assert told == {**found, "MAX_PIXELS": image_reading.MAX_PIXELS}
+    assert documented == {**found, "MAX_PIXELS": image_reading.MAX_PIXELS}

@@ -89,8 +89,8 @@ def test_broken_images_are_errors_or_skipped(folder):
     cv2.imwrite(str(folder / "PedMasks" / "small_mask.png"), IDS[1:])
     with pytest.warns(UserWarning, match="3 images are left out") as warned:
         dataset = load(folder, skip_broken=True)
-    told = str(warned[0].message)
-    assert "lost: image: expected to find " in told and "small_mask.png to be 30 x 40" in told
+    message = str(warned[0].message)
+    assert "lost: image: expected to find " in message and "small_mask.png to be 30 x 40" in message
     assert [info["id"] for info in dataset.image_info] == ["p1", "p2"]
     with pytest.raises(FileNotFoundError, match="has no image p3"):
         load(folder, image_names=["p1", "p3"])
@@ -110,10 +110,12 @@ def test_real_pedestrians(shared):
         masks, class_ids = dataset.load_mask(image_id)
         assert masks.shape[:2] == dataset.load_image(image_id).shape[:2]
         counts.append(len(class_ids))
-        # The set's own text tells the boxes, from 1 and with both ends.
+        # The dataset's text files have boxes, counted from 1 with both ends included.
         text = shared / "data" / "penn_fudan" / "PennFudanPed" / "Annotation" / f"{info['id']}.txt"
         for i, line in enumerate(line for line in text.read_text().splitlines() if line.startswith("Bounding box")):
-            told = [int(n) for n in line.split(":")[1].replace("(", "").replace(")", "").replace("-", ",").split(",")]
+            message = [
+                int(n) for n in line.split(":")[1].replace("(", "").replace(")", "").replace("-", ",").split(",")
+            ]
             ys, xs = np.nonzero(masks[..., i])
-            np.testing.assert_allclose([xs.min() + 1, ys.min() + 1, xs.max() + 1, ys.max() + 1], told, atol=2)
+            np.testing.assert_allclose([xs.min() + 1, ys.min() + 1, xs.max() + 1, ys.max() + 1], message, atol=2)
     assert counts == [2, 1, 1, 2, 2]

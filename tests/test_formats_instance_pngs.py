@@ -124,8 +124,12 @@ def test_broken_images_are_errors_or_skipped(tmp_path):
     with pytest.warns(UserWarning, match="4 images are left out") as warned:
         dataset = load(tmp_path, skip_broken=True)
     assert [info["id"] for info in dataset.image_info] == ["a"]
-    told = str(warned[0].message)
-    assert "c: images: expected a folder" in told and "['d.png', 'other.png']" in told and "m.png to be an im" in told
+    message = str(warned[0].message)
+    assert (
+        "c: images: expected a folder" in message
+        and "['d.png', 'other.png']" in message
+        and "m.png to be an im" in message
+    )
 
 
 def test_masks_that_break_after_loading(tmp_path):

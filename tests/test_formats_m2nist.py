@@ -1,4 +1,4 @@
-"""M2NIST: label maps and channels, folder and zip, equal digits told apart, broken digits joined."""
+"""M2NIST: label maps and channels, folder and zip, equal digits separated, broken digits joined."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_image_numbers_out_of_range_are_refused(tmp_path, start, stop):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("combined.npy", np.zeros((4, H, W), np.float32), r"combined.npy: array: expected .*float32"),
         ("combined.npy", np.zeros((4, H), np.uint8), r"combined.npy: array"),
@@ -146,13 +146,13 @@ def test_image_numbers_out_of_range_are_refused(tmp_path, start, stop):
         ("bbox.txt", b"0\t1,2,3,4,5\n", r"bbox.txt: the file: lines: expected one an image, 4, got 1"),
     ],
 )
-def test_broken_files_are_named(tmp_path, name, content, told):
+def test_broken_files_are_named(tmp_path, name, content, message):
     write(tmp_path)
     if isinstance(content, bytes):
         (tmp_path / name).write_bytes(content)
     else:
         np.save(tmp_path / name, content)
-    with pytest.raises(BrokenAnnotation, match=told):
+    with pytest.raises(BrokenAnnotation, match=message):
         load(tmp_path)
 
 
@@ -168,7 +168,7 @@ def test_truncated_files_are_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ("0\t1,2,3\t5,6,7,8,9", "boxes: expected x1,y1,x2,y2,digit"),
         ("0\t1,2,x,4,5", "boxes: expected x1,y1,x2,y2,digit"),
@@ -177,10 +177,10 @@ def test_truncated_files_are_named(tmp_path):
         ("7\t1,2,3,4,3\t1,1,2,2,0", "number: expected 0"),
     ],
 )
-def test_broken_boxes_are_named(tmp_path, line, told):
+def test_broken_boxes_are_named(tmp_path, line, message):
     write(tmp_path)
     (tmp_path / "bbox.txt").write_text("\n".join([line, *lines()[1:]]))
-    with pytest.raises(BrokenAnnotation, match=f"image 0: {told}"):
+    with pytest.raises(BrokenAnnotation, match=f"image 0: {message}"):
         load(tmp_path)
     with pytest.warns(UserWarning, match="1 images are left out"):
         assert load(tmp_path, skip_broken=True).num_images == 3

@@ -162,8 +162,8 @@ def test_subsets_can_be_selected(folder):
 def test_images_next_to_the_xml_files_or_renamed(folder, tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
     photo(other / "b.png")
-    for name, told in (("b.xml", "b.png"), ("b2.xml", "C:\\photos\\b.png"), ("b3.xml", "b")):
-        (other / name).write_text(xml(thing(), filename=told))
+    for name, filename in (("b.xml", "b.png"), ("b2.xml", "C:\\photos\\b.png"), ("b3.xml", "b")):
+        (other / name).write_text(xml(thing(), filename=filename))
     assert {info["path"] for info in load(other).image_info} == {str(other / "b.png")}
     (other / "b.xml").write_text(xml(thing(), filename="IMG_0001.jpeg"))
     assert load(other / "b.xml").image_info[0]["path"] == str(other / "b.png")
@@ -204,7 +204,7 @@ def test_rotated_photos_are_read_upright(folder):
 )
 def test_errors_name_file_and_entry(folder, text, message):
     path = write(folder, text)
-    if message is None:  # the photo is neither called as told nor as the file
+    if message is None:  # the photo is neither called as the XML says nor as the file
         (folder / "JPEGImages" / "a.jpg").rename(folder / "JPEGImages" / "c.jpg")
         message = r"the image: filename: expected to find .*JPEGImages/b\.jpg, got 'nothing there'"
     with pytest.raises(BrokenAnnotation, match=message) as caught:

@@ -108,7 +108,7 @@ def check(result, height, width):
     return n
 
 
-# ---- Nothing there ---------------------------------------------------------------------------------------------------
+# ---- Empty inputs ----------------------------------------------------------------------------------------------------
 def test_detect_without_photos(inference):
     assert inference.detect([]) == []
 

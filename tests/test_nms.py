@@ -91,7 +91,7 @@ def box_by_box(boxes, scores, count, threshold, class_ids=None, valid=None):
     return picked + [-1] * (count - len(picked))
 
 
-# ---- Nothing there -----------------------------------------------------------------------------------------------
+# ---- Empty inputs ------------------------------------------------------------------------------------------------
 
 
 def test_no_candidates(pick):

@@ -44,7 +44,7 @@ def detect_batch(rois, probs, deltas, windows, max_instances=3, min_confidence=0
     return numpy(layer([rois, probs, deltas, meta]))
 
 
-# ---- Nothing there ---------------------------------------------------------------------------------------------------
+# ---- Empty inputs ----------------------------------------------------------------------------------------------------
 def test_background_proposals_give_no_detections():
     np.testing.assert_array_equal(detect([A, C], [of(0, 0.9), of(0, 0.5)]), [NONE] * 3)
 

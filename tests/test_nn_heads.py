@@ -91,7 +91,7 @@ def test_gradients_agree_with_finite_differences(mode):
     found = gradients(total, *maps)
     assert [bool(np.any(g)) for g in found] == [False, True, False, True]
     for i, gradient in enumerate(found):
-        if gradient.any():  # linear in the features: central differences are exact but for rounding
+        if gradient.any():  # linear in the features: central differences are exact up to rounding
             np.testing.assert_allclose(gradient, finite_differences(total, maps, i, step=0.5), atol=1e-4)
 
 

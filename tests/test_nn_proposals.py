@@ -27,7 +27,7 @@ def propose_batch(anchors, fg, deltas=None, count=3, **settings):
     return numpy(ProposalLayer(count, 0.7, **settings)([probs, deltas, anchors]))
 
 
-# ---- Nothing there ---------------------------------------------------------------------------------------------------
+# ---- Empty inputs ----------------------------------------------------------------------------------------------------
 def test_missing_proposals_are_zero_rows():
     np.testing.assert_allclose(propose([A], fg=[0.9], count=3), [A, P, P])
 

@@ -48,7 +48,7 @@ def rows_equal(rows, expected):
     return rows == sorted(map(tuple, np.asarray(expected, float).round(5)))
 
 
-# ---- Nothing there ---------------------------------------------------------------------------------------------------
+# ---- Empty inputs ----------------------------------------------------------------------------------------------------
 def test_without_objects_all_proposals_are_negatives():
     rois, class_ids, deltas, masks = sample([FAR, G, P], class_ids=[0, 0], boxes=[P, P])
     assert rows_equal(rois, [FAR, G] + [P] * 6)

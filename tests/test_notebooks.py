@@ -77,7 +77,7 @@ def test_no_absolute_paths_in_notebooks(name):
 @pytest.mark.parametrize("name", PICTURES)
 def test_cells_are_short_and_settings_come_first(name):
     first = code_cells(name)[0]["source"]
-    assert first[0].startswith("# Yours: this cell.")
+    assert first[0].startswith("# Change this cell.")
     for cell in code_cells(name):
         lines = [line for line in cell["source"] if line.strip() and not line.lstrip().startswith("#")]
         assert len(lines) <= MOST_LINES, "".join(lines)

@@ -340,20 +340,20 @@ def test_a_missing_split_is_named(tmp_path):
 def test_an_unknown_format_is_named_with_all_formats(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere: not there"):
         open_dataset(tmp_path / "nowhere")
-    with pytest.raises(UnknownFormat, match="files: none\n  folders: none") as told:
+    with pytest.raises(UnknownFormat, match="files: none\n  folders: none") as caught:
         open_dataset(tmp_path)
     for word in ("VIA", "COCO", "labelme", "VOC", "YOLO", "Open Images", "nuclei", "Penn-Fudan", "M2NIST"):
-        assert f"\n  {word}" in str(told.value) or f" {word}:" in str(told.value)
+        assert f"\n  {word}" in str(caught.value) or f" {word}:" in str(caught.value)
     photo(tmp_path)
     write(tmp_path / "b.json", {"some": 1, "keys": 2})
     write(tmp_path / "c.json", "{no json")
     write(tmp_path / "d.json", [{"image_id": 1, "category_id": 1, "score": 0.5, "segmentation": {}}])
     (tmp_path / "sub").mkdir()
-    with pytest.raises(UnknownFormat) as told:
+    with pytest.raises(UnknownFormat) as caught:
         open_dataset(tmp_path)
     for words in ("3 .json, 1 .jpg", "folders: sub", "b.json: an object with 'some', 'keys'", "c.json: not JSON",
                   "d.json: detections in COCO's results format"):  # fmt: skip
-        assert words in str(told.value)
+        assert words in str(caught.value)
     with pytest.raises(UnknownFormat, match=r"a file .jpg of \d+ bytes"):
         open_dataset(tmp_path / "a.jpg")
 

@@ -415,7 +415,7 @@ def test_hand_computed_image_grid():
     assert image_sources(2, 4).tolist() == [0, 0, 1, 1]  # each pixel four times as large; scipy's grid: 0 0 1 1
     assert image_sources(3, 12).tolist() == [0] * 4 + [1] * 4 + [2] * 4  # scipy's grid: 0 0 0 1 1 1 1 1 1 2 2 2
     assert image_sources(3, 2).tolist() == [0, 2] and image_sources(5, 1).tolist() == [2]
-    assert image_sources(8, 4).tolist() == [0, 3, 4, 7]  # between two pixels: by turns
+    assert image_sources(8, 4).tolist() == [0, 3, 4, 7]  # between two pixels: alternating
     assert image_sources(7, 7).tolist() == list(range(7))
     for source, target in np.random.default_rng(0).integers(1, 200, (50, 2)):
         steps = np.diff(image_sources(source, target))

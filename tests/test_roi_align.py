@@ -146,7 +146,7 @@ def random_case(seed=0, batch=2, count=12, channels=3):
     return maps, boxes, rng.integers(2, 6, (batch, count))
 
 
-# ---- Nothing there -----------------------------------------------------------------------------------------------
+# ---- Empty inputs ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", ["crop", "aligned"])

@@ -464,7 +464,7 @@ def test_differences_drop_padding_and_show_the_nearest_iou():
     padded, padded_ids = np.vstack([boxes, np.zeros((3, 4))]), np.append(class_ids, [0, 0, 0])
     ax = visualize.display_differences(
         image, padded, padded_ids, masks, boxes[:1], [2], [0.8], masks[..., :1], NAMES, show_mask=False)  # fmt: skip
-    assert texts(ax) == ["0.80 / 1.00"], "of another class: no match, but the overlap is told"
+    assert texts(ax) == ["0.80 / 1.00"], "of another class: no match, but the overlap is shown"
     assert len(of_kind(ax, Rectangle)) == 3
 
 

@@ -113,7 +113,7 @@ def unchanged(model):
         np.testing.assert_array_equal(a, b)
 
 
-# ---- Nothing there -----------------------------------------------------------------------------------------------
+# ---- Empty inputs ------------------------------------------------------------------------------------------------
 def test_a_missing_file_is_named_with_its_neighbours(tmp_path, unchanged):
     with pytest.raises(FileNotFoundError, match=r"no file .*gone\.h5.*No weight file is in"):
         weights.load_weights_by_name(unchanged, tmp_path / "gone.h5")

@@ -255,7 +255,7 @@ def test_offline_the_error_says_what_to_fetch_and_where_to_put_it(server, path):
     text = str(error.value)
     assert f"fetch {server.url} on another machine" in text and f"put it at {path}" in text
     assert "Check the network connection" in text
-    path.write_bytes(server.content)  # done as told
+    path.write_bytes(server.content)  # as the message says
     assert weights.download(server.url, path, progress=False) == str(path)
 
 

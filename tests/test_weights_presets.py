@@ -170,12 +170,12 @@ def test_preset_facts_are_shown_once_before_the_download(tmp_path, monkeypatch, 
         downloads.pretrained(word, tmp_path)
         downloads.pretrained(word, tmp_path)  # the file is there now
         (record,) = caplog.records
-        told = record.getMessage()
-        assert record.levelname == "WARNING" and told.startswith(f"{word}: {preset.url}")
-        assert preset.licence in told and f"begins with {preset.checksum.removeprefix('md5:')}" in told
-        assert "AP" not in told or f"box AP {preset.box_ap}, mask AP {preset.mask_ap}" in told
-        assert (word in ("torchvision", "torchvision_v2")) == (f"({preset.megabytes} MB)" in told)
-        assert ("CC BY-SA 3.0" in told) == word.startswith("detectron2/")
+        message = record.getMessage()
+        assert record.levelname == "WARNING" and message.startswith(f"{word}: {preset.url}")
+        assert preset.licence in message and f"begins with {preset.checksum.removeprefix('md5:')}" in message
+        assert "AP" not in message or f"box AP {preset.box_ap}, mask AP {preset.mask_ap}" in message
+        assert (word in ("torchvision", "torchvision_v2")) == (f"({preset.megabytes} MB)" in message)
+        assert ("CC BY-SA 3.0" in message) == word.startswith("detectron2/")
     assert len(list(tmp_path.iterdir())) == len(PRESETS)
 
 

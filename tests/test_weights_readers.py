@@ -157,9 +157,9 @@ HOSTILE = {
     "memo": (b"\x80\x02Nr\xff\xff\xff\xff.", "it holds a NoneType"),
     "long": (b"\x80\x02\x8b\x00\x00\x20\x00" + b"\x7f" * 2**21 + b".", "it holds a int"),
     "digits": (b"\x80\x02L" + b"9" * 2**21 + b"L\n.", "can't be read as weights"),
-    "told size": (b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.", "can't be read as weights"),
-    "told bytearray": (b"\x80\x05\x96\xff\xff\xff\xff\xff\xff\xff\x7f.", "can't be read as weights"),
-    "told frame": (b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7f.", "an instruction takes a value"),
+    "huge size": (b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.", "can't be read as weights"),
+    "huge bytearray": (b"\x80\x05\x96\xff\xff\xff\xff\xff\xff\xff\x7f.", "can't be read as weights"),
+    "huge frame": (b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7f.", "an instruction takes a value"),
     "extension": (b"\x80\x02\x82\x01.", "the instruction EXT1"),
     "safetensors header": ((2**40).to_bytes(8, "little") + b"{", "is not a weight file"),
     "safetensors nesting": (

@@ -13,7 +13,7 @@ It takes a minute of processor time and ends with
     mask_ap      0.000 -> 0.521
     mask_ap50    0.000 -> 0.896
 
-on images that training didn't see. `MRCNN_GUIDE_IMAGES=4 MRCNN_GUIDE_EPOCHS=1` only shows that all of it runs.
+on images that were not used in training. `MRCNN_GUIDE_IMAGES=4 MRCNN_GUIDE_EPOCHS=1` only checks that everything runs.
 """
 
 import os

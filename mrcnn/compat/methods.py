@@ -134,7 +134,7 @@ def graph_of_own_build(model, mode: str, config) -> tuple:
     if not fits:
         raise TypeError(
             f"{type(model).__name__}.build returned {outputs!r}; expected {expected}. Call super().build(mode, config)"
-            " and change what lies between its inputs and outputs."
+            " and change the layers between its inputs and outputs."
         )
     return network.inputs, outputs
 

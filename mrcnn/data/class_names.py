@@ -77,7 +77,7 @@ def number_classes(dataset: Dataset, classes: Dataset | Sequence[str]) -> None:
     unknown = [name for name in dataset.class_names[1:] if name.strip() not in names]
     if unknown:
         alike = [name for name in names if name.casefold() == unknown[0].strip().casefold()]
-        hint = f"Write {alike[0]!r} and {unknown[0]!r} alike in both" if alike else "Add it there"
+        hint = f"Use one spelling of {alike[0]!r} and {unknown[0]!r} in both" if alike else "Add it there"
         raise ValueError(
             f"{type(dataset).__name__} has the class {unknown[0]!r}, which isn't in classes={names}. {hint}, or"
             " open the dataset without it."
@@ -120,7 +120,7 @@ def check_same_classes(expected_names: Sequence[str] | None, dataset: Dataset, w
         ValueError: Class id 1 is 'dog' in the validation set (Dataset), but 'cat' was expected.
           expected: 1 cat, 2 dog
           the validation set: 1 dog
-        Number its classes alike: open_dataset(path, classes=train_dataset), or call add_class in the same order.
+        Use the same class ids: open_dataset(path, classes=train_dataset), or call add_class in the same order.
     """
     if expected_names is None:
         return
@@ -136,7 +136,7 @@ def check_same_classes(expected_names: Sequence[str] | None, dataset: Dataset, w
         raise ValueError(
             f"Class id {class_id} is {name!r} in {what} ({type(dataset).__name__}), {but}.\n"
             f"  expected: {_number_names(expected)}\n  {what}: {_number_names(found)}\n"
-            "Number its classes alike: open_dataset(path, classes=train_dataset), or call add_class in the same order."
+            "Use the same class ids: open_dataset(path, classes=train_dataset), or call add_class in the same order."
         )
 
 

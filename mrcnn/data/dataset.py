@@ -263,7 +263,7 @@ class Dataset:
 
 
 def _source_classes(class_info: dict[str, Any]) -> list[tuple[str, Hashable]]:
-    """(source, own id) of all source classes that a class stands for."""
+    """(source, own id) of all source classes that were merged into a class."""
     return class_info.get("members", [(class_info["source"], class_info["id"])])
 
 

@@ -229,7 +229,7 @@ def _name_errors(name: str) -> Iterator[None]:
     except (UnreadableImage, MemoryError, ImportError, Warning):
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.filename is not None:  # not there, or not ours to read
+        if isinstance(error, OSError) and error.filename is not None:  # missing, or without permission
             raise
         raise UnreadableImage(f"{name} can't be read as an image: {error or type(error).__name__}") from error
 

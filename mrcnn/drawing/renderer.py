@@ -111,7 +111,7 @@ def _scale_mask(
     """A mask and its region, resized by nearest neighbours as the picture was, from `size` to `new_size`."""
     low, high = [], []
     for axis, (old, new) in enumerate(zip(size, new_size)):
-        start, stop = (-(-side * new // old) for side in region[axis::2])  # pixels whose source lies in the region
+        start, stop = (-(-side * new // old) for side in region[axis::2])  # pixels whose source is in the region
         mask = mask.take(np.arange(start, stop) * old // new - region[axis], axis=axis)
         low, high = [*low, start], [*high, stop]
     return [*low, *high], mask

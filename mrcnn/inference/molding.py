@@ -126,7 +126,7 @@ def unmold_detections(detections, mrcnn_mask, original_image_shape, image_shape,
         rules: `Convention`.
 
     Returns:
-        boxes [n, 4] in pixels of the photo, int32, or float32 if `rules` say so; class_ids [n] int32; scores [n]
+        boxes [n, 4] in pixels of the photo, int32, or float32, depending on `rules`; class_ids [n] int32; scores [n]
         float32; masks [H0, W0, n] bool.
     """
     count = _count(detections)

@@ -76,7 +76,7 @@ def image_sources(source: int, target: int) -> np.ndarray:
     """[target] int: the source pixel under the center of each target pixel. This is the grid of images.
 
     Where a center is exactly between two source pixels, as in halving an image, the lower and the upper one are taken
-    in turns; one of them alone would shift the whole mask.
+    alternately; one of them alone would shift the whole mask.
     """
     centers = (np.arange(target) + 0.5) * (source / target)
     sources = np.floor(centers).astype(np.intp)

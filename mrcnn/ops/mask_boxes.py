@@ -52,7 +52,7 @@ def _bounding_rectangle(layer: np.ndarray) -> tuple[int, int, int, int]:
 def any_column(mask: np.ndarray) -> np.ndarray:
     """Computes `np.bitwise_or.reduce(mask, axis=1)` by repeated halving: [H, W, N] bool or int -> [H, N].
 
-    NumPy's reduction walks along the short last axis; combining whole halves is several times faster
+    NumPy's reduction iterates along the short last axis; combining whole halves is several times faster
     (docs/performance.md, "loading").
     """
     while mask.shape[1] > 1:

@@ -32,7 +32,7 @@ def padded_resize(mask: np.ndarray, box: np.ndarray, height: int, width: int) ->
 
     Returns:
         The region inside the image, and a function that computes its pixels, [rows, columns] float32. None if nothing
-        lies inside the image.
+        is inside the image.
     """
     center, half = (box[:2] + box[2:]) * np.float32(0.5), (box[2:] - box[:2]) * np.float32(0.5)
     half = half * np.array([(n + 2) / n for n in mask.shape], np.float32)

@@ -227,7 +227,7 @@ def mask_regions(
 
     Returns:
         N pairs of a region (y1, x1, y2, x2) inside the image, and a function without arguments that computes the mask
-        in it, [y2 - y1, x2 - x1] bool. None for a mask that lies outside the image.
+        in it, [y2 - y1, x2 - x1] bool. None for a mask outside the image.
     """
     layers = np.asarray(masks)
     height, width = (int(side) for side in image_shape[:2])

@@ -145,7 +145,7 @@ def to_rgb_uint8(image: ArrayLike, name: str = "image") -> np.ndarray:
     Args:
         image: Gray [H, W] or [H, W, 1], gray with alpha [H, W, 2], RGB [H, W, 3], RGBA [H, W, 4], or up to 12 bands,
             of which the first three are shown. Alpha is dropped. bool becomes 0 and 255. uint16 is scaled from 10, 12,
-            14 or 16 bits, whichever its values need, and rounded; floats that all lie in 0..1 are scaled to 0..255.
+            14 or 16 bits, whichever its values need, and rounded; floats that are all in 0..1 are scaled to 0..255.
             Other numbers above 512 are scaled from their lowest..highest. All others are clipped to 0..255 (so that a
             mean-subtracted image does not wrap around) and truncated. NaN becomes 0.
         name: Name of the image in error messages.

@@ -153,7 +153,7 @@ def encode_crop(pixels: np.ndarray, corner: Sequence[int], image_shape: Sequence
 
     Args:
         pixels: [h, w] bool.
-        corner: (y1, x1), where `pixels` begins in the image. All of it must lie inside the image.
+        corner: (y1, x1), where `pixels` begins in the image. All of it must be inside the image.
         image_shape: (H, W), pixels; further entries are ignored.
 
     Returns:
@@ -168,7 +168,7 @@ def encode_crop(pixels: np.ndarray, corner: Sequence[int], image_shape: Sequence
     h, w = pixels.shape
     padded = np.zeros((w, h + (h < height)), np.int8)  # columns as rows; the 0 below a column ends its runs
     padded[:, :h] = pixels.T
-    steps = np.flatnonzero(np.diff(padded.reshape(-1), prepend=0, append=0))  # where runs start and stop, in turns
+    steps = np.flatnonzero(np.diff(padded.reshape(-1), prepend=0, append=0))  # where runs start and stop, alternating
     columns, rows = np.divmod(steps, padded.shape[1])
     places = (columns + corner[1]) * height + rows + corner[0]  # in the whole mask, column by column
     ends = np.append(places, height * width)

@@ -141,7 +141,7 @@ def roi_align_pixels(
 
     Args:
         feature_maps: list of [B, H_l, W_l, C], P2 first. float32, float16 or bfloat16.
-        boxes: [B, N, (y1, x1, y2, x2)] float, pixels of the image; may lie outside of it.
+        boxes: [B, N, (y1, x1, y2, x2)] float, pixels of the image; may be outside it.
         levels: [B, N] int, see `roi_levels`; 2 is the first of `feature_maps`.
         crop_shape: (h, w).
         strides: Pixels of the image in one pixel of each map.

@@ -12,7 +12,7 @@ downloads       "coco", "torchvision_v2", ...: downloads and verifies files
 from_preset     builds the network of a word or folder, and loads its weights
 preset_folder   writes and reads such a folder
 golden          outputs of the original networks, stage by stage, to compare with
-train_state     `last.train.h5`: weights and all that training needs to go on exactly
+train_state     `last.train.h5`: weights and everything needed to resume training exactly
 checkpoints     names of run folders and checkpoints; finds the newest
 """
 

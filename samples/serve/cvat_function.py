@@ -1,11 +1,11 @@
 """A CVAT function (Nuclio, type "detector") that asks a running `mrcnn serve`.
 
-The container needs Python alone: the network runs where the server is. Deploy it with function.yaml beside this file,
-in which you list your model's classes. Environment: MRCNN_URL, such as http://server:8000, and MRCNN_TOKEN.
+The container only needs Python, because the network runs on the server. List your model's classes in function.yaml
+beside this file and deploy with it. Environment: MRCNN_URL, such as http://server:8000, and MRCNN_TOKEN.
 
 CVAT sends {"image": base64, "threshold": number} and expects a list of objects; a mask is the list of its pixels
-inside its box, row by row, and the corners of the box: left, top, right, bottom, the last two inclusive. It also wants
-a polygon, for which the box is enough.
+inside its box, row by row, and the corners of the box: left, top, right, bottom, the last two inclusive. It also
+requires a polygon; the box is sufficient.
 """
 
 from __future__ import annotations

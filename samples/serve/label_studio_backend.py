@@ -31,7 +31,7 @@ SECONDS = 60
 
 @dataclass(frozen=True)
 class Interface:
-    """What the labeling interface calls things.
+    """Names used in the labeling interface.
 
     Attributes:
         labels: Name of the tag <PolygonLabels>.

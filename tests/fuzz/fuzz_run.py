@@ -1,6 +1,6 @@
 """Breaks files of every format and weight container, and checks what reading them does.
 
-    python tests/fuzz/fuzz_run.py --count 2000                  # some 40 s; the same ones each time
+    python tests/fuzz/fuzz_run.py --count 2000                  # about 40 s; reproducible
     python tests/fuzz/fuzz_run.py --count 1000 --cases coco voc
     python tests/fuzz/fuzz_run.py --first 1234 --count 1 --keep /tmp/broken   # one again, and its files
 
@@ -43,7 +43,7 @@ def work(names: list[str], first: int, count: int, keep: Path, progress: Path) -
     from mrcnn.data import image_reading
     from mrcnn.data.formats import limits
 
-    # A size within the limits is right to take its memory, so they are set to what MEMORY has room for.
+    # Sizes within the limits may use their memory, so the limits are set to fit into MEMORY.
     image_reading.MAX_PIXELS = 4_000_000
     limits.MAX_MASK_BYTES, limits.MAX_OUTLINE = 100 << 20, 500_000
     makers = {**fuzz_cases.FORMATS, **fuzz_cases.WEIGHTS}

@@ -63,13 +63,13 @@ def _coco(info: dict[str, Any], i: int) -> Annotated:
     points = annotation["segmentation"]
     xs, ys = ([], []) if isinstance(points, dict) else ([v for p in points for v in p[axis::2]] for axis in (0, 1))
     box, attributes = annotation.get("bbox"), annotation.get("attributes")
-    told = None
+    stated_box = None
     rotated = isinstance(attributes, dict) and attributes.get("rotation")  # of CVAT: the box before the rotation
     if isinstance(box, list) and len(box) == 4 and not rotated:
         numbers = [v for v in box if isinstance(v, (int, float)) and math.isfinite(v)]
         if len(numbers) == 4 and any(numbers):
-            told = (box[1], box[0], box[1] + box[3], box[0] + box[2])
-    return Annotated(f"annotation {annotation.get('id', i)}", told, _box_around(ys, xs))
+            stated_box = (box[1], box[0], box[1] + box[3], box[0] + box[2])
+    return Annotated(f"annotation {annotation.get('id', i)}", stated_box, _box_around(ys, xs))
 
 
 def _via(info: dict[str, Any], i: int) -> Annotated:

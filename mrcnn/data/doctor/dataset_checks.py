@@ -1,6 +1,6 @@
 """Checks of the dataset as a whole: copies, classes, values of pixels, and what the network gets.
 
-`Splits` is {split: records of its images}. Names of classes are compared, not ids: `open_splits` numbers both alike.
+`Splits` is {split: records of its images}. Names of classes are compared, not ids: `open_splits` gives both the same ids.
 """
 
 from __future__ import annotations
@@ -137,9 +137,11 @@ def check_values(splits: Splits, config: Config) -> list[Finding]:
         return findings
     mean = np.mean([record.thumbnail.mean(axis=(0, 1)) for record in records], axis=0)
     if (np.abs(mean - np.broadcast_to(config.MEAN_PIXEL, 3)) > MEAN_OFF).any():
-        told = ", ".join(f"{value:g}" for value in np.broadcast_to(config.MEAN_PIXEL, 3))
+        configured = ", ".join(f"{value:g}" for value in np.broadcast_to(config.MEAN_PIXEL, 3))
         measured = ", ".join(f"{value:.1f}" for value in mean)
-        findings.append(Finding("mean-pixel", f"the mean pixel of the images is [{measured}], MEAN_PIXEL is [{told}]"))
+        findings.append(
+            Finding("mean-pixel", f"the mean pixel of the images is [{measured}], MEAN_PIXEL is [{configured}]")
+        )
     return findings
 
 

@@ -191,8 +191,8 @@ def _parse_file(
     if not isinstance(content, dict):
         raise BrokenAnnotation(file, "the file", "content", "an object with imgHeight, imgWidth and objects", content)
     photo = _find_photo(file, images_dir)
-    told = [field(content, side, int, "pixels", where) for side in ("imgHeight", "imgWidth")]
-    size = upright_size(photo, where, told)
+    stated = [field(content, side, int, "pixels", where) for side in ("imgHeight", "imgWidth")]
+    size = upright_size(photo, where, stated)
     polygons = []
     for i, entry in enumerate(field(content, "objects", list, "a list of objects", where)):
         object_where = (file, f"objects[{i}]")

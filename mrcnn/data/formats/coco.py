@@ -190,7 +190,7 @@ class CocoDataset(UprightDataset):
         return f"http://cocodataset.org/#explore?id={info['id']}" if info["source"] == "coco" else ""
 
 
-CocoFormatDataset = CocoDataset  # for files that aren't COCO, the same under a name that says so
+CocoFormatDataset = CocoDataset  # a more fitting name for files that aren't COCO
 
 
 def coco_layout(dataset_dir: str | Path, subset: str, year: str | int) -> tuple[Path, Path]:

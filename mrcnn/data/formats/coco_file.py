@@ -143,17 +143,17 @@ def check_image(image: dict, file: CocoFile, photos: PhotoFolder | None) -> tupl
     """
     where, annotations = (file.path, f"image {image['id']}"), file.annotations.get(image["id"], [])
     name = file_name(image, where)
-    told = [image.get(side) for side in ("height", "width")]
-    for side, pixels in zip(("height", "width"), told if any(told) or photos is None else ()):
+    stated = [image.get(side) for side in ("height", "width")]
+    for side, pixels in zip(("height", "width"), stated if any(stated) or photos is None else ()):
         if not isinstance(pixels, numbers.Real) or not 1 <= pixels <= image_reading.MAX_PIXELS or pixels != int(pixels):
             raise BrokenAnnotation(*where, side, "pixels, a whole number of 1 or more", pixels)
     if is_url(name):
         current_access().check_url(name, where, "file_name")
     photo: str | Path = name if photos is None else photos.locate(name, where)
     if photos is None or is_url(photo):
-        height, width = (int(pixels) for pixels in told)
+        height, width = (int(pixels) for pixels in stated)
     else:
-        height, width = upright_size(photo, where, told, tools_turn=False)
+        height, width = upright_size(photo, where, stated, tools_turn=False)
     limits.check_image_size(height, width, where)
     limits.check_masks(len(annotations), height, width, where)
     for entry, annotation in annotations:

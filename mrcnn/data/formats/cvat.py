@@ -166,8 +166,8 @@ def _parse_image(image: ElementTree.Element, path: Path, photos: PhotoFolder) ->
     where = (path, f"image {name}")
     there = next((known for known in _photo_names(image) if photos.find(known)), name)
     photo = photos.locate(there, where, "name")
-    told = [int(_number(image, side, where)) if image.get(side) else None for side in ("height", "width")]
-    size = upright_size(photo, where, told)
+    stated = [int(_number(image, side, where)) if image.get(side) else None for side in ("height", "width")]
+    size = upright_size(photo, where, stated)
     objects: dict[tuple, shapes.ParsedObject] = {}
     for i, entry in enumerate(image):
         shape_where = (path, f"image {name}, {entry.tag} {i}")

@@ -26,7 +26,7 @@ from mrcnn.data.formats.parsing import image_header
 from mrcnn.data.image_reading import ImageHeader, read_image
 from mrcnn.data.user_warnings import warn
 
-Size = Sequence[int | None]  # (height, width) in pixels; None or 0: not told
+Size = Sequence[int | None]  # (height, width) in pixels; None or 0: unknown
 
 
 class UprightDataset(Dataset):
@@ -44,18 +44,18 @@ class UprightDataset(Dataset):
 def upright_size(
     path: str | Path,
     where: Where,
-    told: Size = (None, None),
+    stated: Size = (None, None),
     extent: tuple[float, float] | None = None,
     tools_turn: bool = True,
 ) -> tuple[int, int]:
     """`size_for_annotation` of an image file. Raises BrokenAnnotation also if there is no image."""
-    return size_for_annotation(image_header(path, where), where, told, extent, tools_turn)
+    return size_for_annotation(image_header(path, where), where, stated, extent, tools_turn)
 
 
 def size_for_annotation(
     header: ImageHeader,
     where: Where,
-    told: Size = (None, None),
+    stated: Size = (None, None),
     extent: tuple[float, float] | None = None,
     tools_turn: bool = True,
 ) -> tuple[int, int]:
@@ -64,7 +64,7 @@ def size_for_annotation(
     Args:
         header: of the image.
         where: (annotation file, name of the entry), for the errors.
-        told: (height, width) in the annotation, or of its mask.
+        stated: (height, width) in the annotation, or of its mask.
         extent: largest (y, x) of the annotation's coordinates, if it has no size.
         tools_turn: whether the tools of this format are known to turn photos upright. False: warn of a guess.
 
@@ -73,20 +73,24 @@ def size_for_annotation(
     """
     stored, upright = header.stored, header.upright
     if header.orientation == 1:
-        check_told_size(told, upright, where)
+        check_stated_size(stated, upright, where)
         return upright
-    if stored != upright and _has_size(told, stored) and not _has_size(told, upright):
+    if stored != upright and _has_size(stated, stored) and not _has_size(stated, upright):
         return stored
-    _check_turned_size(told, header, where)
-    told_apart = stored != upright and any(told)
+    _check_turned_size(stated, header, where)
+    distinguishable = stored != upright and any(stated)
     if (
         extent is not None
-        and not told_apart
+        and not distinguishable
         and _contains_point(stored, extent)
         and not _contains_point(upright, extent)
     ):
         return stored
-    if not told_apart and not tools_turn and (extent is None or stored == upright or _contains_point(stored, extent)):
+    if (
+        not distinguishable
+        and not tools_turn
+        and (extent is None or stored == upright or _contains_point(stored, extent))
+    ):
         warn(
             "A photo has an EXIF orientation, and the annotation doesn't tell whether it means the stored pixels or the"
             " upright photo; it is taken as upright. Save photos without EXIF orientation to be sure (docs/data.md,"
@@ -106,8 +110,8 @@ def size_of_masks(path: str | Path, masks: Sequence[str | Path], where: Where) -
     return size
 
 
-def _has_size(told: Size, size: tuple[int, int]) -> bool:
-    return all(pixels in (None, 0, side) for pixels, side in zip(told, size))
+def _has_size(stated: Size, size: tuple[int, int]) -> bool:
+    return all(pixels in (None, 0, side) for pixels, side in zip(stated, size))
 
 
 def _contains_point(size: tuple[int, int], extent: tuple[float, float]) -> bool:
@@ -115,19 +119,19 @@ def _contains_point(size: tuple[int, int], extent: tuple[float, float]) -> bool:
     return extent[0] <= size[0] and extent[1] <= size[1]
 
 
-def _check_turned_size(told: Size, header: ImageHeader, where: Where) -> None:
-    if not _has_size(told, header.upright):
+def _check_turned_size(stated: Size, header: ImageHeader, where: Where) -> None:
+    if not _has_size(stated, header.upright):
         (height, width), (stored_height, stored_width) = header.upright, header.stored
         sizes = f"{height} x {width} (height x width)"
         if header.stored != header.upright:
             sizes += (
                 f", as EXIF orientation {header.orientation} turns it, or {stored_height} x {stored_width}, as stored"
             )
-        raise BrokenAnnotation(*where, "image size", sizes, f"{told[0]} x {told[1]}")
+        raise BrokenAnnotation(*where, "image size", sizes, f"{stated[0]} x {stated[1]}")
 
 
-def check_told_size(told: Size, found: tuple[int, int], where: Where) -> None:
+def check_stated_size(stated: Size, found: tuple[int, int], where: Where) -> None:
     """Raises BrokenAnnotation if the size (height, width) in an annotation isn't the image's."""
-    for side, pixels, expected in zip(("height", "width"), told, found):
+    for side, pixels, expected in zip(("height", "width"), stated, found):
         if pixels not in (None, 0, expected):
             raise BrokenAnnotation(*where, f"image {side}", f"{expected}, as the image has it", pixels)

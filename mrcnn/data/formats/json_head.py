@@ -65,7 +65,7 @@ def find_strings(path: Path, key: str, limit: int) -> list[str]:
             text = rest + block
             matches = list(pattern.finditer(text))
             found += [json.loads(match[1].decode("utf-8", errors="replace")) for match in matches]
-            rest = text[max(matches[-1].end() if matches else 0, len(text) - 4096) :]  # a name may go on in the next
+            rest = text[max(matches[-1].end() if matches else 0, len(text) - 4096) :]  # a name may continue in the next
     return found[:limit]
 
 

@@ -180,8 +180,8 @@ def _parse_task(task: dict, where: Where, photos: PhotoFolder) -> tuple[shapes.P
         photos.refuse_outside(names[0], where)
         raise MissingPhoto(*where, "image", photos.folder / names[-1])
     regions, several = _regions(task, where)
-    told = next(([r.get("original_height"), r.get("original_width")] for _, r in regions), [None, None])
-    size = upright_size(photo, where, told)
+    stated = next(([r.get("original_height"), r.get("original_width")] for _, r in regions), [None, None])
+    size = upright_size(photo, where, stated)
     labels = {
         region["id"]: _class_of_region(region) for _, region in regions if "id" in region and _class_of_region(region)
     }

@@ -16,7 +16,7 @@ linestrip and point. A file without shapes is an image without objects. Shapes o
 negative. A shape with too few points, such as a polygon of two, is left out with a warning.
 
 Class ids are the order of `labels.txt`, labelme's list of labels, if that has all labels of the files. Without it, they
-are those of the labels in the files, sorted: then two folders number them alike only if both have all of them.
+are those of the labels in the files, sorted: then two folders have the same ids only if both have all labels.
 
 One object may have several shapes, of one label and one group_id. Their union is its mask, as in labelme's own
 converters, except for holes. labelme has no tool for these; its users draw them in one of three ways, and each is read:
@@ -210,21 +210,21 @@ def _parse_file(file: Path, photos: PhotoFolder, too_small: list[str]) -> tuple[
     if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
         got = sorted(content) if isinstance(content, dict) else content
         raise BrokenAnnotation(file, "the file", "content", 'an object with a list "shapes", as labelme writes it', got)
-    told = []
+    stated = []
     for side in ("imageHeight", "imageWidth"):
         pixels = content.get(side)
         if pixels is not None and (not isinstance(pixels, int) or pixels < 1):
             raise BrokenAnnotation(*where, side, "pixels, a whole number of 1 or more", pixels)
-        told.append(pixels)
+        stated.append(pixels)
     photo = _find_photo(content, file, photos)
     if photo is None:
         try:
             header = read_header(_embedded_image(content, file), f"{file} (imageData)")
         except UnreadableImage as error:
             raise BrokenAnnotation(*where, "imageData", "an image file in base64", str(error)) from error
-        size = size_for_annotation(header, where, told)
+        size = size_for_annotation(header, where, stated)
     else:
-        size = upright_size(photo, where, told)
+        size = upright_size(photo, where, stated)
     return file, photo, size, _group_shapes(content["shapes"], size, file, too_small)
 
 

@@ -35,7 +35,7 @@ def check_coordinates(values: Sequence[float], height: int, width: int, where: W
     """Checks that coordinates are finite and at most `FAR` image sizes outside of the image.
 
     Args:
-        values: numbers, x and y alike, in pixels.
+        values: numbers, both x and y, in pixels.
         height, width: of the image, pixels.
         where: (annotation file, name of the entry), for the error.
         field: name of the field, for the error.

@@ -241,11 +241,11 @@ def _read_annotations(path: Path, names: dict[str, str]) -> dict[str, list[tuple
 
 def _size_of_photo(photo: Path, mask: Path | None, where: Where) -> tuple[int, int]:
     """(height, width) of the photo, upright or as stored, whichever has the proportions of a mask, if there is one."""
-    header, told = image_header(photo, where), (None, None)
+    header, stated = image_header(photo, where), (None, None)
     if mask is not None and header.stored != header.upright:
         mask_height, mask_width = image_size(mask, where)
-        told = max(header.stored, header.upright, key=lambda size: (size[0] > size[1]) == (mask_height > mask_width))
-    return size_for_annotation(header, where, told, tools_turn=False)
+        stated = max(header.stored, header.upright, key=lambda size: (size[0] > size[1]) == (mask_height > mask_width))
+    return size_for_annotation(header, where, stated, tools_turn=False)
 
 
 def _parse_image(

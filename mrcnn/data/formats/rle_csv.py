@@ -235,8 +235,8 @@ def _parse_image(
     photo = next(filter(None, map(photos.find, _file_names(own_id))), None)
     if photo is None:
         photo = photos.locate(_file_names(own_id)[0], where)  # says what is missing
-    told = [int(text) if text else None for text in (rows[0].size if rows else (None, None))]
-    height, width = upright_size(photo, where, told)
+    stated = [int(text) if text else None for text in (rows[0].size if rows else (None, None))]
+    height, width = upright_size(photo, where, stated)
     limits.check_masks(len(rows), height, width, where)
     objects, all_starts, all_lengths = [], [], []
     for row in rows:

@@ -193,8 +193,8 @@ def _parse_file(file: Path, photos: PhotoFolder) -> tuple[shapes.ParsedImage, Co
     photo = next(filter(None, map(photos.find, names)), None)
     if photo is None:
         raise MissingPhoto(*where, "image file", photos.folder / file.stem)
-    told = field(content, "size", dict, "height and width", where)
-    size = upright_size(photo, where, [field(told, side, int, "pixels", where) for side in ("height", "width")])
+    stated = field(content, "size", dict, "height and width", where)
+    size = upright_size(photo, where, [field(stated, side, int, "pixels", where) for side in ("height", "width")])
     entries = field(content, "objects", list, "a list of objects", where)
     limits.check_masks(len(entries), *size, where)
     objects, left_out = [], Counter()

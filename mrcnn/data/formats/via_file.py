@@ -124,12 +124,12 @@ def attribute_of_classes(path: Path, regions: Sequence[dict]) -> str | None:
         BrokenAnnotation: there are several, and they don't say the same of every region.
     """
     names = sorted({name for region in regions for name in _attributes_of(region)})
-    told = {name: [class_of(region, name) for region in regions] for name in names}
-    told = {name: values for name, values in told.items() if any(values)}
-    if all(values == next(iter(told.values())) for values in told.values()):
-        return next(iter(told), None)
-    examples = {name: sorted(set(values) - {None})[:3] for name, values in told.items()}
-    advice = f"Say which one tells the class, such as open_dataset(path, attribute={next(iter(told))!r})."
+    values_by_name = {name: [class_of(region, name) for region in regions] for name in names}
+    values_by_name = {name: values for name, values in values_by_name.items() if any(values)}
+    if all(values == next(iter(values_by_name.values())) for values in values_by_name.values()):
+        return next(iter(values_by_name), None)
+    examples = {name: sorted(set(values) - {None})[:3] for name, values in values_by_name.items()}
+    advice = f"Say which one tells the class, such as open_dataset(path, attribute={next(iter(values_by_name))!r})."
     raise BrokenAnnotation(path, "the file", "region_attributes", "one attribute", examples, advice)
 
 

@@ -146,10 +146,10 @@ def parse_xml(file: Path, photos: PhotoFolder) -> tuple[Path, Path, tuple[int, i
     if root.tag != "annotation":
         raise BrokenAnnotation(file, "the file", "content", "<annotation>, as Pascal VOC has it", f"<{root.tag}>")
     photo, where = _find_photo(root, file, photos), (file, "the image")
-    told = [root.findtext(f"size/{side}") for side in ("height", "width")]
-    told = [None if text is None else round(_parse_number(text, f"size.{side}", where))
-            for side, text in zip(("height", "width"), told)]  # fmt: skip
-    size = upright_size(photo, where, told)
+    stated = [root.findtext(f"size/{side}") for side in ("height", "width")]
+    stated = [None if text is None else round(_parse_number(text, f"size.{side}", where))
+            for side, text in zip(("height", "width"), stated)]  # fmt: skip
+    size = upright_size(photo, where, stated)
     entries = [entry for entry in root.findall("object") if entry.findtext("deleted", "0").strip() != "1"]  # of LabelMe
     limits.check_masks(len(entries), *size, where)
     return file, photo, size, [_parse_object(entry, i, file, size) for i, entry in enumerate(entries)]

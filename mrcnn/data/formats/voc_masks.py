@@ -37,7 +37,7 @@ VOC_CLASSES = (
 
 
 def voc_palette() -> np.ndarray:
-    """[256] int32, the colours 0xRRGGBB of VOC's palette: the bits of the index, by turns, from the highest bit down.
+    """[256] int32, the colours 0xRRGGBB of VOC's palette: the bits of the index in rotation, from the highest bit down.
 
     Example:
         >>> [f"{color:06x}" for color in voc_palette()[[0, 1, 2, 255]]]

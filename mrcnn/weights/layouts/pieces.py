@@ -109,7 +109,7 @@ def to_state(pieces: Sequence[Piece], read: Callable[[str, str], np.ndarray]) ->
     """
     means = {piece.layer for piece in pieces if piece.kind == "moving_mean"}
     biases = {_norm_after(p.layer): (p.layer, read(p.layer, p.kind)) for p in pieces if p.source is None}
-    biases = {norm: told for norm, told in biases.items() if told[1].any()}
+    biases = {norm: entry for norm, entry in biases.items() if entry[1].any()}
     for norm, (layer, _) in biases.items():
         if norm not in means:
             raise ValueError(f"{layer} has a bias, for which the layout has no place.")

@@ -36,20 +36,20 @@ def read_tensors(data: mmap.mmap) -> dict[str, Tensor]:
     header = json.loads(data[8 : 8 + length])
     if not isinstance(header, dict):
         raise ValueError("its header is not an object with names")
-    return {name: _tensor(name, told, data, 8 + length) for name, told in header.items() if name != "__metadata__"}
+    return {name: _tensor(name, entry, data, 8 + length) for name, entry in header.items() if name != "__metadata__"}
 
 
-def _tensor(name: str, told: dict, data: mmap.mmap, start: int) -> Tensor:
-    if not isinstance(told, dict) or told.get("dtype") not in DTYPES:
-        kind = told.get("dtype") if isinstance(told, dict) else None
+def _tensor(name: str, entry: dict, data: mmap.mmap, start: int) -> Tensor:
+    if not isinstance(entry, dict) or entry.get("dtype") not in DTYPES:
+        kind = entry.get("dtype") if isinstance(entry, dict) else None
         raise ValueError(f"the tensor {name} has the dtype {str(kind)[:20]}; expected one of {', '.join(DTYPES)}")
-    offsets = told.get("data_offsets")
+    offsets = entry.get("data_offsets")
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(type(n) is int and n >= 0 for n in offsets):
         raise ValueError(f"the tensor {name} has no data_offsets")
     begin, end = (start + n for n in offsets)
-    shape, _, _ = checked_sizes(name, told.get("shape"), 0, told.get("shape"))
+    shape, _, _ = checked_sizes(name, entry.get("shape"), 0, entry.get("shape"))
     tensor = Tensor(
-        name, shape, np.dtype(DTYPES[told["dtype"]]), lambda: memoryview(data)[begin:end], 0, contiguous(shape)
+        name, shape, np.dtype(DTYPES[entry["dtype"]]), lambda: memoryview(data)[begin:end], 0, contiguous(shape)
     )
     if end > len(data) or end - begin != tensor.nbytes:
         raise ValueError(

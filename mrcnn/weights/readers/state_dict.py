@@ -34,7 +34,7 @@ def recognizes(path: str, head: bytes) -> bool:
 
 @contextmanager
 def open_state_dict(path: str | os.PathLike) -> Iterator[dict[str, Tensor]]:
-    """Opens a checkpoint in a `with` block. Its tensors are checked, and read when asked for.
+    """Opens a checkpoint in a `with` block. Its tensors are checked, and read on demand.
 
     Raises:
         FileNotFoundError: No such file.

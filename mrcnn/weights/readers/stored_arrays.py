@@ -79,7 +79,7 @@ def number_array(dataset: h5py.Dataset, path: str) -> h5py.Dataset:
     if dataset.shape is None or not (dataset.dtype.kind in "fiub" or _is_bfloat16(dataset)):
         raise ValueError(f"{path}: {dataset.name} holds {dataset.dtype}; expected an array of numbers.")
     if dataset.is_virtual or dataset.external:
-        raise ValueError(f"{path}: the numbers of {dataset.name} lie in another file; refused, as this may be hostile.")
+        raise ValueError(f"{path}: the numbers of {dataset.name} are in another file; refused, as this may be hostile.")
     claimed, held = math.prod(dataset.shape) * dataset.dtype.itemsize, dataset.id.get_storage_size()
     if claimed > held and (dataset.chunks is None or held == 0):
         raise ValueError(

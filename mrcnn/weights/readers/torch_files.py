@@ -62,8 +62,8 @@ def read_zip(archive: zipfile.ZipFile, data: mmap.mmap) -> Any:
     order = _member(archive, data, folder + "byteorder")() if folder + "byteorder" in archive.namelist() else b"little"
     storages: dict[str, Storage] = {}
 
-    def persistent(told: Any) -> Storage:
-        kind, key, count = _checked_id(told)
+    def persistent(identifier: Any) -> Storage:
+        kind, key, count = _checked_id(identifier)
         if key not in storages:
             dtype = _dtype(kind, bytes(order) == b"big")
             info = archive.NameToInfo.get(f"{folder}data/{key}")
@@ -82,9 +82,9 @@ def read_stream(data: mmap.mmap) -> Any:
     """Returns the object in a stream of pickles, with `TensorView`s of `Storage`s."""
     storages: dict[str, Storage] = {}
 
-    def persistent(told: Any) -> Any:
-        kind, key, count = _checked_id(told)
-        view = told[5] if len(told) > 5 else None
+    def persistent(identifier: Any) -> Any:
+        kind, key, count = _checked_id(identifier)
+        view = identifier[5] if len(identifier) > 5 else None
         storage = storages.setdefault(key, Storage(key, _dtype(kind, False), count, lambda: b""))
         if view is None:
             return storage
@@ -136,11 +136,16 @@ def _place_storage(data: mmap.mmap, storage: Storage, position: int, big: bool) 
     return stop
 
 
-def _checked_id(told: Any) -> tuple[str, str, int]:
+def _checked_id(identifier: Any) -> tuple[str, str, int]:
     """Type, key and number of elements of a storage, from its persistent id."""
-    if not isinstance(told, tuple) or len(told) < 5 or told[0] != "storage" or not isinstance(told[1], Global):
+    if (
+        not isinstance(identifier, tuple)
+        or len(identifier) < 5
+        or identifier[0] != "storage"
+        or not isinstance(identifier[1], Global)
+    ):
         raise ValueError("it refers to data that is no storage of a tensor")
-    _, kind, key, _, count = told[:5]
+    _, kind, key, _, count = identifier[:5]
     if not isinstance(key, str) or type(count) is not int or not 0 <= count < 2**48:
         raise ValueError("a storage has no key or no size")
     return kind.name.removeprefix("torch."), key, count
@@ -170,7 +175,7 @@ def _member(archive: zipfile.ZipFile, data: mmap.mmap, name: str) -> Callable[[]
     def read() -> memoryview:
         nonlocal checked
         content = memoryview(data)[start:stop]
-        if not checked and info.CRC and zlib.crc32(content) != info.CRC:  # 0: torch was told not to compute it
+        if not checked and info.CRC and zlib.crc32(content) != info.CRC:  # 0: written without checksums
             raise ValueError(f"{name[:80]} is damaged: its checksum differs. Copy or download the file again")
         checked = True
         return content

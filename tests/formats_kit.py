@@ -58,7 +58,7 @@ def masks_of_every_kind():
 
 
 class Drawn(Dataset):
-    """Two images without files: one with `masks`, of alternating classes cat and dog, the third a crowd; one with none."""
+    """Two images without files: one with `masks`, alternately cat and dog, the third a crowd; one with none."""
 
     def __init__(self, masks):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The dataset doctor: finds every mistake added to a dataset, reports nothing on clean ones, and writes a corrected copy."""
+"""The dataset doctor: finds every added mistake, reports nothing on clean datasets, writes a corrected copy."""
 
 from __future__ import annotations
 

@@ -649,8 +649,8 @@ def lost_layer(file):
 HOSTILE = {
     external_link: r"link to secret\.h5:/conv1.*hostile",
     soft_link: "link to another place:/bn_conv1.*hostile",
-    external_storage: "lie in another file.*hostile",
-    virtual_dataset: "lie in another file.*hostile",
+    external_storage: "are in another file.*hostile",
+    virtual_dataset: "are in another file.*hostile",
     huge_shape: "claims the shape .* but the file holds 0 bytes",
     huge_chunked_shape: "claims the shape .* but the file holds 0 bytes",
     bomb: "would unpack to 34,359,",

@@ -1,6 +1,6 @@
 """Checks of the dataset as a whole: copies, classes, values of pixels, and what the network gets.
 
-`Splits` is {split: records of its images}. Names of classes are compared, not ids: `open_splits` gives both the same ids.
+`Splits` is {split: records of its images}. Classes are compared by name; `open_splits` gives both splits the same ids.
 """
 
 from __future__ import annotations

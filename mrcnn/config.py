@@ -33,8 +33,9 @@ from mrcnn.config_checks import (
 )  # fmt: skip
 from mrcnn.config_derived import DERIVED, DerivedSettings
 from mrcnn.config_networks import NetworkSettings
+from mrcnn.config_recipes import RecipeSettings
 from mrcnn.config_training import TrainingSettings
-from mrcnn.conventions import CONVENTIONS, MATTERPORT
+from mrcnn.conventions import CONVENTIONS
 from mrcnn.ops.resize_modes import RESIZE_MODES
 from mrcnn.settings import (
     COMPILE,
@@ -65,7 +66,7 @@ from mrcnn.settings import (
 
 
 @collect_settings
-class Config(TrainingSettings, NetworkSettings, DerivedSettings):
+class Config(RecipeSettings, TrainingSettings, NetworkSettings, DerivedSettings):
     """The settings of a model and its training.
 
     Override them in a subclass, pass them by keyword, or set them on the instance:
@@ -190,11 +191,9 @@ class Config(TrainingSettings, NetworkSettings, DerivedSettings):
         np.array([0.1, 0.1, 0.2, 0.2]), "The RPN's box deltas are divided by these.", STD_DEV, effect=DETECT_AND_TRAIN
     )
     BBOX_STD_DEV = Setting(
-        np.array([0.1, 0.1, 0.2, 0.2]),
-        "The class head's box deltas are divided by these.",
-        STD_DEV,
+        np.array([0.1, 0.1, 0.2, 0.2]), "The class head's box deltas are divided by these.", STD_DEV,
         effect=DETECT_AND_TRAIN,
-    )
+    )  # fmt: skip
     DETECTION_MAX_INSTANCES = Setting(100, "Most detections of an image.", whole(1), "detections", DETECT)
     DETECTION_MIN_CONFIDENCE = Setting(
         0.7, "Detections with a lower score are dropped; None or 0: none is.", CONFIDENCE, "score"
@@ -293,8 +292,8 @@ class Config(TrainingSettings, NetworkSettings, DerivedSettings):
         for name, value in self.to_dict().items():
             if name not in DERIVED and isinstance(value, (list, dict, np.ndarray)):
                 setattr(self, name, value.copy())
-        self._follow_convention(MATTERPORT)
-        for name, value in sorted(settings.items(), key=lambda item: item[0] != "CONVENTION"):
+        self._follow_defaults("matterport", "matterport")
+        for name, value in sorted(settings.items(), key=lambda item: item[0] not in ("CONVENTION", "RECIPE")):
             if not hasattr(type(self), name):
                 hint = near_miss(name, self._known_names())
                 raise TypeError(
@@ -319,17 +318,17 @@ class Config(TrainingSettings, NetworkSettings, DerivedSettings):
     def __setattr__(self, name, value):
         if not hasattr(self, name) and (hint := near_miss(name, self._known_names())):
             _warn_of_near_miss(type(self).__name__, name, hint, stacklevel=3)
-        before = self.convention
+        before = self.CONVENTION, self.RECIPE
         super().__setattr__(name, value)
-        if name == "CONVENTION":
-            self._follow_convention(before)
+        if name in ("CONVENTION", "RECIPE"):
+            self._follow_defaults(*before)
 
     def __repr__(self):
         values = {name: getattr(self, name) for name in self.settings_table} | self.to_dict()
         changed = [
             f"{name}={value!r}"
             for name, value in values.items()
-            if name not in DERIVED and not same_value(value, self._default(name, self.convention))
+            if name not in DERIVED and not same_value(value, self._default(name))
         ]
         return f"{type(self).__name__}({', '.join(changed)})"
 
@@ -382,7 +381,7 @@ class Config(TrainingSettings, NetworkSettings, DerivedSettings):
     @classmethod
     def from_json(cls, settings: dict) -> Config:
         """The inverse of `to_json`."""
-        return type("Config", (Config,), dict(settings))()
+        return type("Config", (Config,), Config._without_defaults(settings))()
 
     def display(self) -> None:
         """Prints all settings and derived values."""

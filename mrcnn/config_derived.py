@@ -9,7 +9,8 @@ import numpy as np
 
 from mrcnn.conventions import CONVENTIONS, MATTERPORT, Convention
 from mrcnn.ops.resize_modes import SIZE_MULTIPLE
-from mrcnn.settings import same_value
+from mrcnn.recipes import RECIPES
+from mrcnn.settings import same_value, to_json
 
 DERIVED = ("BATCH_SIZE", "IMAGE_META_SIZE", "IMAGE_SHAPE")
 
@@ -70,19 +71,32 @@ class DerivedSettings:
         """The rules that `CONVENTION` names."""
         return CONVENTIONS.get(self.CONVENTION, MATTERPORT)
 
-    def _follow_convention(self, before: Convention) -> None:
-        """Replaces settings that still have the default of the convention `before` with the new convention's default.
+    def _follow_defaults(self, convention: str, recipe: str) -> None:
+        """Settings that have their default under this convention and recipe get that of the present ones.
 
         Those that a subclass sets stay.
         """
         bases = [cls for cls in type(self).__mro__ if "settings_table" in cls.__dict__]
         subclasses = type(self).__mro__[: type(self).__mro__.index(bases[-1])]
         explicit = {name for cls in subclasses for name in cls.__dict__}
-        for name in {*before.settings, *self.convention.settings} - explicit:
-            if same_value(getattr(self, name), self._default(name, before)):
-                setattr(self, name, copy.copy(self._default(name, self.convention)))
+        before, now = self._defaults(convention, recipe), self._defaults(self.CONVENTION, self.RECIPE)
+        for name in now.keys() - explicit:
+            if not same_value(before[name], now[name]) and same_value(getattr(self, name), before[name]):
+                setattr(self, name, copy.copy(now[name]))
 
-    def _default(self, name: str, convention: Convention) -> Any:
-        """The default of a setting under a convention; `...` for an attribute that is not a setting."""
-        setting = self.settings_table.get(name)
-        return convention.settings.get(name, setting.default if setting else ...)
+    def _default(self, name: str) -> Any:
+        """The default of a setting; `...` for an attribute that is no setting."""
+        return self._defaults(self.CONVENTION, self.RECIPE).get(name, ...)
+
+    @classmethod
+    def _defaults(cls, convention: str, recipe: str) -> dict[str, Any]:
+        """The defaults of all settings under a convention and a recipe, where these are known."""
+        defaults = {name: setting.default for name, setting in cls.settings_table.items()}
+        rules = CONVENTIONS.get(convention, MATTERPORT).settings
+        return defaults | rules | RECIPES.get(recipe, {}) | {"CONVENTION": "matterport", "RECIPE": "matterport"}
+
+    @classmethod
+    def _without_defaults(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Those of the settings in JSON's types that differ from the defaults under their convention and recipe."""
+        defaults = cls._defaults(settings.get("CONVENTION", "matterport"), settings.get("RECIPE", "matterport"))
+        return {k: v for k, v in settings.items() if k not in defaults or to_json(k, defaults[k]) != v}

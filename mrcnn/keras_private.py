@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+from collections.abc import Iterator
 
 import keras
 
@@ -24,6 +26,28 @@ def source_of(tensor):
 def forget_compiled_steps(model) -> None:
     """Makes the next `fit` and `evaluate` trace the loss again, with the settings they find then."""
     model.train_function = model.test_function = None
+
+
+def moving_averages(optimizer: keras.optimizers.Optimizer) -> list[tuple[keras.Variable, keras.Variable]]:
+    """(variable, its moving average) of each variable that a built optimizer with `use_ema` trains, otherwise []."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if not optimizer.use_ema:
+        return []
+    pairs = zip(optimizer._trainable_variables, optimizer._model_variables_moving_average, strict=True)
+    return [(variable, average) for variable, average in pairs if average is not None]
+
+
+@contextlib.contextmanager
+def weights_stay_after_fit(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
+    """Within it, `fit` ends with the weights of the last step, not with the optimizer's averages (`use_ema`).
+
+    On JAX, `fit` would replace them after an exception as well.
+    """
+    optimizer.finalize_variable_values = lambda var_list: None
+    try:
+        yield
+    finally:
+        del optimizer.finalize_variable_values
 
 
 def flush_tensorboard(callback: keras.callbacks.TensorBoard) -> None:

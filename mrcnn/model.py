@@ -140,7 +140,7 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel):
     def train(self, train_dataset, val_dataset, learning_rate, epochs, layers, augmentation=None,
               custom_callbacks=None, no_augmentation_sources=None, *, optimizer=None, workers=1,
               use_multiprocessing=False, restart_schedule=False, save_every_steps=None, keep_checkpoints="all",
-              best_metric="val_loss") -> keras.callbacks.History:  # fmt: skip
+              best_metric="val_loss", recipe=None) -> keras.callbacks.History:  # fmt: skip
         """Trains until the model has done `epochs` epochs in total, and saves a checkpoint after each.
 
         Args:
@@ -158,6 +158,7 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel):
             save_every_steps: int, also writes `last.train.h5` within an epoch. None: only after each epoch.
             keep_checkpoints: "all", an int (the last n), or "best": the one with the best `best_metric`, and the last.
             best_metric: a name in losses.csv, e.g. "val_loss", or "val_mask_ap" of `evaluation.EvaluateDataset`.
+            recipe: "small-data" sets `Config.RECIPE`, and with it settings that still have their default values.
 
         Returns:
             `history` has `loss`, the sum that is minimized, its parts (five losses and `weight_decay`), and `val_...`.
@@ -165,6 +166,8 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel):
         Raises:
             ValueError: The model was built for inference, a dataset has other classes, or `layers` matches nothing.
         """
+        if recipe is not None:
+            training.use_recipe(self.config, recipe, self._built_with)
         self._follow_settings("train")
         return run_training(
             self, train_dataset, val_dataset, learning_rate, epochs, layers, augmentation, custom_callbacks,

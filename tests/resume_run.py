@@ -31,9 +31,9 @@ def callbacks() -> list:
     return [plateau, keras.callbacks.EarlyStopping("val_loss", patience=50)]
 
 
-def train(folder, epochs: int, others=(), seed=3, **options):
+def train(folder, epochs: int, others=(), seed=3, settings=None, **options):
     """The model and the history of a training that goes on where the one in `folder` stopped, if there is one."""
-    model = tiny_model("training", folder, seed=seed, **SETTINGS)
+    model = tiny_model("training", folder, seed=seed, **SETTINGS, **(settings or {}))
     np.random.seed(seed)  # `SEED` is None: the seed of the data is drawn
     try:
         model.load_weights(model.find_last())

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BACKENDS = ("tensorflow", "jax", "torch")
 LEVELS = {
     "conventions": 0,
+    "recipes": 0,
     "keras_private": 0,
     "tensorflow_private": 0,
     "settings": 0,
@@ -26,6 +27,7 @@ LEVELS = {
     "config_checks": 1,
     "config_derived": 1,
     "config_networks": 1,
+    "config_recipes": 1,
     "config_training": 1,
     "nn": 2,
     "data": 2,

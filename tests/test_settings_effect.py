@@ -9,6 +9,7 @@ from kit import TWO_IMAGES, Squares, make_batch, model_layer, numpy, photo, spre
 from mrcnn.config import Config
 from mrcnn.data.generator import DataGenerator
 from mrcnn.settings import CALL, COMPILE, DETECT, DETECT_AND_TRAIN, GRAPH, LOSS, TRAINING_GRAPH
+from mrcnn.training.schedule import scheduled_rate
 
 
 class WithEmpty(Squares):
@@ -94,7 +95,14 @@ def optimizer_of(model):
     model.compile()
     optimizer = model.optimizer
     rate = float(numpy(optimizer.learning_rate))
-    return {"optimizer": np.array([rate, optimizer.momentum, optimizer.global_clipnorm or 0])}
+    averages = optimizer.ema_momentum if optimizer.use_ema else 0
+    return {"optimizer": np.array([rate, optimizer.momentum, optimizer.global_clipnorm or 0, averages])}
+
+
+def rates_of(model):
+    """The learning rate of the steps of a training with the rate 0.1, as `train` would use it."""
+    rate = scheduled_rate(model.config, 0.1, steps=10)
+    return {"rates": np.array([numpy(rate(step)) if callable(rate) else rate for step in range(11)])}
 
 
 def steps_of(model):
@@ -112,7 +120,10 @@ NEW = {
         "RPN_NEGATIVE_IOU": (0.0, batch_of), "TRAIN_ON_EMPTY_IMAGES": (True, batch_of),
         "STEPS_PER_EPOCH": (3, steps_of), "RPN_NMS_THRESHOLD": (0.0, predicted_by),
         "DETECTION_MIN_CONFIDENCE": (0.9999, predicted_by), "DETECTION_NMS_THRESHOLD": (0.0, predicted_by),
-        "DETECTION_NMS": ("all", of_two_classes),
+        "DETECTION_NMS": ("all", of_two_classes), "RECIPE": ("small-data", batch_of),
+        "FLIP_PROBABILITY": (1.0, batch_of), "SCALE_JITTER": ((0.4, 0.6), batch_of),
+        "COPY_PASTE_PROBABILITY": (1.0, batch_of), "COLOR_JITTER": (0.5, batch_of),
+        "LEARNING_SCHEDULE": ("cosine", rates_of), "LEARNING_WARMUP": (0.3, rates_of),
     },
     DETECT: {"DETECTION_MAX_INSTANCES": (1, detections_of), "POST_NMS_ROIS_INFERENCE": (1, detections_of)},
     DETECT_AND_TRAIN: {
@@ -127,7 +138,7 @@ NEW = {
     },
     COMPILE: {
         "LEARNING_RATE": (0.5, optimizer_of), "LEARNING_MOMENTUM": (0.5, optimizer_of),
-        "GRADIENT_CLIP_NORM": (1.0, optimizer_of),
+        "GRADIENT_CLIP_NORM": (1.0, optimizer_of), "EMA_MOMENTUM": (0.9, optimizer_of),
     },
     TRAINING_GRAPH: {
         "POST_NMS_ROIS_TRAINING": (10, None), "USE_MINI_MASK": (False, None), "MINI_MASK_SHAPE": ((6, 6), None),
@@ -156,6 +167,7 @@ WITH = {
     "IMAGE_CHANNEL_COUNT": {"MEAN_PIXEL": [1]},
 }  # to be valid
 OTHERWISE = {
+    "SWA_EPOCHS": "test_recipes.py trains with 2",
     "VALIDATION_STEPS": "test_training.py trains with 1 and with None",
     "MAX_BROKEN_IMAGES": "test_data_generator.py loads with 0 and with a share",
 }

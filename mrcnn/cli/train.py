@@ -45,6 +45,9 @@ def train(
         bool, typer.Option(help="Mirror half of the images; not for text or other one-sided things.")
     ] = True,
     seed: Annotated[int, typer.Option(help="Of the split, the order of the images and new weights.")] = 0,
+    recipe: Annotated[
+        str | None, typer.Option(help="Augmentation, averages and losses: small-data or matterport (docs/training.md).")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the last run of this name.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be chosen, and stop.")] = False,
     settings: options.SettingsOption = None,
@@ -69,7 +72,7 @@ def train(
     split = open_split(data, val, record["seed"] if record else seed, classes=options.names_in(classes), **reading)
     if record is None:
         given = {"epochs": epochs, "steps": steps, "image_size": image_size, "batch": batch, "weights": weights}
-        plan, start = choose(split, given, parse_settings(settings or ()))
+        plan, start = choose(split, given, with_recipe(recipe, flip, parse_settings(settings or ())))
         record = {
             "data": str(data), "seed": seed, "flip": flip, "classes": split.train.class_names,
             "settings": {**plan.settings, "NAME": name, "SEED": seed}, "recipe": plan.recipe, "choices": plan.why,
@@ -131,6 +134,20 @@ def choose(split: Split, given: dict[str, Any], settings: dict[str, Any]):
     if recall is not None:
         plan.why.append(("anchor recall", f"{recall:.0%}", "objects that an anchor covers with an IoU of at least 0.5"))
     return plan, start
+
+
+def with_recipe(recipe: str | None, flip: bool, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a recipe, if there is one, and those given, which come first.
+
+    Raises:
+        ValueError: there is no such recipe.
+    """
+    from mrcnn.recipes import recipe_settings
+
+    if recipe is None:
+        return settings
+    no_flip = {} if flip else {"FLIP_PROBABILITY": 0.0}
+    return {**recipe_settings(recipe), "RECIPE": recipe, **no_flip, **settings}
 
 
 def show_choices(plan: Plan) -> None:
@@ -196,7 +213,8 @@ def run(model: MaskRCNN, split: Split, record: dict[str, Any]) -> None:
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, total - warm_up, warmup_target=recipe["learning_rate"], warmup_steps=warm_up
     )
-    adam = keras.optimizers.Adam(rate, global_clipnorm=config.GRADIENT_CLIP_NORM)
+    ema = {"use_ema": True, "ema_momentum": config.EMA_MOMENTUM} if config.EMA_MOMENTUM else {}
+    adam = keras.optimizers.Adam(rate, global_clipnorm=config.GRADIENT_CLIP_NORM, **ema)
     with redirect_stdout(StringIO()):  # the list of all layers and Keras's bar, in whose place `Progress` is shown
         model.train(
             split.train, split.val, rate, recipe["epochs"], recipe["layers"],

@@ -264,7 +264,7 @@ def _augment_keras(
         if count:
             masks = layer.transform_segmentation_masks(masks, transformation, training=True)
     images, masks = (np.asarray(keras.ops.convert_to_numpy(batch)) for batch in (images, masks))
-    return _like(image, images[0]), mask_bits.pack(masks[0] > 0.5)
+    return as_type_of(image, images[0]), mask_bits.pack(masks[0] > 0.5)
 
 
 # ---- Albumentations --------------------------------------------------------------------------------------------------
@@ -324,10 +324,10 @@ def _augment_callable(
         )
     augmented, masks_out = np.asarray(result[0]), np.asarray(result[1])
     _check_shape(augmentation, "masks", masks_out.shape, masks.shape)
-    return _like(image, augmented), mask_bits.pack(masks_out)
+    return as_type_of(image, augmented), mask_bits.pack(masks_out)
 
 
-def _like(image: np.ndarray, augmented: np.ndarray) -> np.ndarray:
+def as_type_of(image: np.ndarray, augmented: np.ndarray) -> np.ndarray:
     """Converts augmented to the type of image; to integers by rounding and clipping to the range of the type."""
     if image.dtype == augmented.dtype:
         return augmented

@@ -10,6 +10,7 @@ Shapes:
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import multiprocessing
 import pickle
@@ -68,6 +69,7 @@ class DataGenerator(keras.utils.PyDataset):
     Attributes:
         epoch: int, counted up by Keras after each epoch. Set it to resume an earlier training.
         repeats: bool, whether each epoch has the batches of the first one, see `repeated`.
+        by_settings: bool, whether images are augmented as `config` asks, see `data.augment_by_settings`.
 
     Raises:
         ValueError, TypeError: an argument doesn't fit the dataset, the config or the batch size.
@@ -123,6 +125,7 @@ class DataGenerator(keras.utils.PyDataset):
         augmentations = [] if augmentation is None else [augmentation]
         self.stream = SampleStream(dataset, config, shuffle, self.seed, augmentations, no_augmentation_sources)
         self.steps, self.epoch, self.repeats, self.first = steps, 0, False, 0
+        self.by_settings = True
         self.shard = _check_shard(shard, self.batch_size, self.last_batch_size)
         self._pool = _start_processes(self.stream, workers) if use_multiprocessing else None
         if self._pool is not None:
@@ -150,9 +153,10 @@ class DataGenerator(keras.utils.PyDataset):
         places, (part, parts) = self._places(self.first + index), self.shard
         size = len(places) // parts
         places = places[part * size : (part + 1) * size]
-        samples = (
-            [self.stream.sample(place) for place in places] if self._pool is None else self._from_processes(places)
-        )
+        if self._pool is None:
+            samples = [self.stream.sample(place, self.by_settings) for place in places]
+        else:
+            samples = self._from_processes(places)
         return (collate(one_shape(samples, self.stream), self.stream.config),)
 
     def on_epoch_end(self) -> None:
@@ -168,18 +172,18 @@ class DataGenerator(keras.utils.PyDataset):
         return view
 
     def repeated(self) -> DataGenerator:
-        """A view of this generator whose epochs all have the batches of its present epoch.
+        """A view of this generator whose epochs all have the batches of its present epoch, not augmented by settings.
 
         `fit` and `evaluate` take this view of what they validate on, so that validation losses can be compared.
         """
         view = self.view()
-        view.repeats = True
+        view.repeats, view.by_settings = True, False
         return view
 
     def rest_of_epoch(self, first: int) -> DataGenerator:
         """A view with the batches of the present epoch from number `first` on, for a training that was interrupted."""
-        view = self.repeated()
-        view.first = first
+        view = self.view()
+        view.repeats, view.first = True, first
         return view
 
     def _places(self, index: int) -> range:
@@ -192,7 +196,7 @@ class DataGenerator(keras.utils.PyDataset):
 
     def _from_processes(self, places: Iterable[int]) -> list[Sample]:
         try:
-            return list(self._pool.map(_sample_in_process, places))
+            return list(self._pool.map(_sample_in_process, places, itertools.repeat(self.by_settings)))
         except BrokenProcessPool as error:
             raise RuntimeError(
                 "A worker process ended unexpectedly; its own message is above. If it mentions bootstrapping, put the"
@@ -263,8 +267,8 @@ def _start_worker(content: bytes) -> None:
     _stream = pickle.loads(content)
 
 
-def _sample_in_process(place: int) -> Sample:
-    return _stream.sample(place)
+def _sample_in_process(place: int, by_settings: bool) -> Sample:
+    return _stream.sample(place, by_settings)
 
 
 # ---- Batches ---------------------------------------------------------------------------------------------------------
@@ -350,7 +354,7 @@ def data_generator(
     first = 0
     while True:
         places = range(first, first + batch_size)
-        samples = [stream.sample(place) for place in places]
+        samples = [stream.sample(place, by_settings=False) for place in places]
         inputs, outputs = list(collate(one_shape(samples, stream), config).values()), []
         if random_rois:
             rois, targets = _roi_targets(stream, places, samples, random_rois, detection_targets)

@@ -23,10 +23,11 @@ import numpy as np
 from mrcnn.config import Config
 from mrcnn.data.anchor_index import AnchorIndex
 from mrcnn.data.augment import AugmentationError, check_augmentation
+from mrcnn.data.augment_by_settings import AugmentBySettings, Loaded
 from mrcnn.data.dataset import Dataset, describe_image
 from mrcnn.data.formats.broken import BrokenAnnotation
 from mrcnn.data.rpn_targets import choose_anchors
-from mrcnn.data.training_sample import mold_sample, read_sample
+from mrcnn.data.training_sample import active_classes, mold_sample, read_sample
 from mrcnn.ops.anchors import anchors_of_image
 from mrcnn.ops.meta import SHAPE
 
@@ -118,8 +119,8 @@ class SampleStream:
         """The source of all randomness at a place."""
         return np.random.default_rng((self.seed, purpose, place))
 
-    def sample(self, place: int) -> Sample:
-        """The sample at a place.
+    def sample(self, place: int, by_settings: bool = True) -> Sample:
+        """The sample at a place; `by_settings=False`: without the augmentation that settings ask for, for validation.
 
         An image without objects is replaced with the next one that has some, unless config.TRAIN_ON_EMPTY_IMAGES; so is
         one whose objects are lost in a random crop, and one that a dataset of the user's can't load.
@@ -135,7 +136,7 @@ class SampleStream:
             image_id = self.image_id(place + offset % len(self))
             if image_id in self._broken:
                 continue
-            loaded = None if image_id in self._without_objects else self._load(image_id, rng)
+            loaded = None if image_id in self._without_objects else self._load(image_id, rng, by_settings)
             if loaded is not None:
                 return self._with_targets(*loaded, rng)
             if image_id not in self._broken:
@@ -150,29 +151,53 @@ class SampleStream:
             " or set Config.TRAIN_ON_EMPTY_IMAGES = True if this is intended."
         )
 
-    def _load(self, image_id: int, rng: np.random.Generator) -> tuple[np.ndarray, ...] | None:
+    def _load(self, image_id: int, rng: np.random.Generator, by_settings: bool) -> tuple[np.ndarray, ...] | None:
         """What `load_image_gt` returns; None if an object is required and there is none, not counting crowds."""
         dataset, config = self.dataset, self.config
-        source = dataset.image_info[image_id]["source"]
-        augmentations = [] if source in self.no_augmentation_sources else self.augmentations
-        try:
-            image, masks, class_ids = read_sample(dataset, config, image_id)
-        except BrokenAnnotation:
-            raise
-        except Exception as error:
-            self._leave_out(image_id, error)
+        augmented = dataset.image_info[image_id]["source"] not in self.no_augmentation_sources
+        augmentations = self.augmentations if augmented else []
+        read = self._read(image_id)
+        if read is None:
             return None
+        image, masks, class_ids = read
+        settings = AugmentBySettings(config, lambda rng: self._another(image_id, rng))
         try:
             if not config.TRAIN_ON_EMPTY_IMAGES and not (class_ids > 0).any():
                 self._without_objects.add(image_id)
                 return None
             loaded = mold_sample(
-                dataset, config, image_id, image, masks, class_ids, augmentations, config.USE_MINI_MASK, rng
-            )
+                dataset, config, image_id, image, masks, class_ids, augmentations, config.USE_MINI_MASK, rng,
+                settings if augmented and by_settings else None,
+            )  # fmt: skip
         except Exception as error:
             failed = "augment" if isinstance(error, AugmentationError) else "load"
             raise ValueError(f"Can't {failed} {describe_image(dataset, image_id)}: {error}") from error
         return loaded if config.TRAIN_ON_EMPTY_IMAGES or (loaded[2] > 0).any() else None
+
+    def _read(self, image_id: int) -> Loaded | None:
+        """What `read_sample` returns; None, after a warning, for an image that can't be loaded."""
+        try:
+            return read_sample(self.dataset, self.config, image_id)
+        except BrokenAnnotation:
+            raise
+        except Exception as error:
+            self._leave_out(image_id, error)
+            return None
+
+    def _another(self, image_id: int, rng: np.random.Generator) -> Loaded | None:
+        """A random other image and its objects, without crowds and classes that the source of `image_id` doesn't have.
+
+        None if the image that is drawn has none. Of a dataset with one image, it is the same one.
+        """
+        ids = self.dataset.image_ids
+        other = ids[(image_id + 1 + rng.integers(max(len(ids) - 1, 1))) % len(ids)]
+        read = None if other in self._broken or other in self._without_objects else self._read(other)
+        if read is None:
+            return None
+        image, masks, class_ids = read
+        active = active_classes(self.dataset, self.config, image_id)
+        usable = np.isin(class_ids, np.flatnonzero(active)) & (class_ids > 0) & (masks != 0).any(axis=(0, 1))
+        return (image, masks[..., usable], class_ids[usable]) if usable.any() else None
 
     def _leave_out(self, image_id: int, error: Exception) -> None:
         """Warns once of an image that can't be loaded, and raises if there are too many of them."""

@@ -18,6 +18,7 @@ import numpy as np
 from mrcnn.config import Config
 from mrcnn.data import mask_bits
 from mrcnn.data.augment import augment_sample
+from mrcnn.data.augment_by_settings import AugmentBySettings
 from mrcnn.data.dataset import Dataset, describe_image
 from mrcnn.data.ground_truth import check_class_ids, load_masks
 from mrcnn.ops import images
@@ -109,13 +110,18 @@ def mold_sample(
     augmentations: Sequence[Any] = (),
     use_mini_mask: bool = False,
     rng: np.random.Generator | None = None,
+    by_settings: AugmentBySettings | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The second half of `load_image_gt`: resizes and augments what `read_sample` returned. Same results and errors."""
     active_class_ids = active_classes(dataset, config, image_id)
     original_shape, dtype = image.shape, image.dtype
-    image, window, scale, (mask_scale, padding, crop) = resize_for_training(image, config, rng)
+    if by_settings is not None:
+        image, masks = by_settings.flip(image, masks, rng)
+    jittered = by_settings is not None and config.SCALE_JITTER is not None
+    resized = by_settings.resize(image, rng) if jittered else resize_for_training(image, config, rng)
+    image, window, scale, (mask_scale, padding, crop) = resized
     mini_shape = tuple(config.MINI_MASK_SHAPE) if use_mini_mask else None
-    if augmentations:
+    if augmentations or (by_settings is not None and by_settings.changes_pixels()):
         pad_later = config.IMAGE_RESIZE_MODE in TOP_LEFT_MODES  # flipping would move the padding
         if pad_later:
             image = image[: window[2], : window[3]]
@@ -124,6 +130,8 @@ def mold_sample(
         planes = images.resize_mask_like_image(
             mask_bits.pack(masks), mask_scale, [(0, 0)] * 2 if pad_later else padding, crop
         )
+        if by_settings is not None:
+            image, planes, class_ids = by_settings.change_pixels(image, planes, class_ids, window, rng)
         for augmentation in augmentations:
             image, planes = augment_sample(augmentation, image, planes, len(class_ids), rng)
         if pad_later:

@@ -157,20 +157,20 @@ def resize_image(
     if mode in ("pad32", "shorter_side"):
         return fit_shorter_side(image, min_dim, max_dim, 32 if mode == "pad32" else 1, rounding, resampling)
 
-    scale = _image_scale(height, width, min_dim, max_dim, min_scale, mode)
+    scale = image_scale(height, width, min_dim, max_dim, min_scale, mode)
     height, width = scaled(height, scale), scaled(width, scale)
     if mode == "crop":
         pick = random.randint if rng is None else lambda low, high: int(rng.integers(low, high + 1))
         y, x = pick(0, height - min_dim), pick(0, width - min_dim)
         crop = (y, x, min_dim, min_dim)
-        return _scale_into(image, (height, width), padding, crop), (0, 0, min_dim, min_dim), scale, padding, crop
+        return scale_into(image, (height, width), padding, crop), (0, 0, min_dim, min_dim), scale, padding, crop
 
     for axis, side in enumerate((height, width)):
         target = max_dim if mode == "square" else -(-side // SIZE_MULTIPLE) * SIZE_MULTIPLE
         padding[axis] = ((target - side) // 2, target - side - (target - side) // 2)
     (top, _), (left, _), _ = padding
     window = (top, left, top + height, left + width)
-    return _scale_into(image, (height, width), padding, crop), window, scale, padding, crop
+    return scale_into(image, (height, width), padding, crop), window, scale, padding, crop
 
 
 def _check_resize(image: np.ndarray, min_dim, max_dim, mode) -> None:
@@ -188,7 +188,10 @@ def _check_resize(image: np.ndarray, min_dim, max_dim, mode) -> None:
         raise ValueError(f'min_dim is {min_dim}; mode "pad64" needs a multiple of {SIZE_MULTIPLE}, or None.')
 
 
-def _image_scale(height, width, min_dim, max_dim, min_scale, mode) -> float:
+def image_scale(
+    height: int, width: int, min_dim: int | None, max_dim: int | None, min_scale: float | None, mode: str
+) -> float:
+    """By how much `resize_image` scales an image in the modes "square", "pad64" and "crop"."""
     scale = max(1.0, min_dim / min(height, width)) if min_dim else 1.0
     if min_scale and scale < min_scale:
         scale = min_scale
@@ -202,7 +205,7 @@ def scaled(side: int, scale: float) -> int:
     return max(1, round(side * scale))
 
 
-def _scale_into(image: np.ndarray, shape: tuple, padding, crop) -> np.ndarray:
+def scale_into(image: np.ndarray, shape: tuple[int, int], padding: Sequence, crop: tuple | None) -> np.ndarray:
     """The image scaled to shape (height, width), cropped and zero-padded, in its own dtype.
 
     Only the borders are set to zero, and scaled pixels are written directly into the result, once

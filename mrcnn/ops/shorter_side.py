@@ -73,7 +73,7 @@ def fit_shorter_side(
         As `ops.images.resize_image`. With "bilinear" the image is float32, otherwise of the given dtype.
     """
     (height, width), scale = scaled_sides(image.shape[:2], min_dim, max_dim, rounding)
-    resized = _RESIZE[resampling](image, (height, width)) if (height, width) != image.shape[:2] else image
+    resized = RESIZE[resampling](image, (height, width)) if (height, width) != image.shape[:2] else image
     if resampling == "bilinear":
         resized = resized.astype(np.float32, copy=False)
     padding = [(0, -height % multiple), (0, -width % multiple), (0, 0)]
@@ -115,4 +115,4 @@ def _resize_pillow(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return np.stack(resized, axis=-1).reshape(*shape, *image.shape[2:]).astype(image.dtype)
 
 
-_RESIZE = {"opencv": _resize_opencv, "bilinear": _resize_bilinear, "pillow": _resize_pillow}
+RESIZE = {"opencv": _resize_opencv, "bilinear": _resize_bilinear, "pillow": _resize_pillow}

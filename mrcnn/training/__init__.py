@@ -5,4 +5,5 @@ from mrcnn.training.batches import evaluate_arguments, fit_arguments, stream_of
 from mrcnn.training.callbacks import Checkpoint, run_callbacks
 from mrcnn.training.losses_by_name import compute_losses, loss_means, weight_decay, weighted_sum
 from mrcnn.training.optimizer import default_optimizer, is_learning_rate, refuse_losses
+from mrcnn.training.recipe import use_recipe
 from mrcnn.training.trainable_layers import HEADS, LAYER_REGEX, STAGES, freeze, frozen_layers, set_trainable

@@ -13,7 +13,8 @@ def default_optimizer(config, learning_rate=None, momentum=None):
     This is the norm that matterport's `clipnorm` meant. In Keras 3, `clipnorm` is the norm of each weight's gradient.
 
     Args:
-        config: `Config`. If `GRADIENT_CLIP_NORM` is None or 0, gradients are not clipped.
+        config: `Config`. If `GRADIENT_CLIP_NORM` is None or 0, gradients are not clipped. With `EMA_MOMENTUM`, it keeps
+            moving averages of the weights.
         learning_rate: float or a `keras.optimizers.schedules.LearningRateSchedule`; None: `LEARNING_RATE`.
         momentum: float; None: `LEARNING_MOMENTUM`.
     """
@@ -22,6 +23,8 @@ def default_optimizer(config, learning_rate=None, momentum=None):
         learning_rate=float(rate) if isinstance(rate, numbers.Real) else rate,  # Keras refuses numpy.float32 and int
         momentum=config.LEARNING_MOMENTUM if momentum is None else momentum,
         global_clipnorm=config.GRADIENT_CLIP_NORM or None,
+        use_ema=bool(config.EMA_MOMENTUM),
+        ema_momentum=config.EMA_MOMENTUM or 0.99,  # Keras's default
     )
 
 

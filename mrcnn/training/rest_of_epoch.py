@@ -13,7 +13,6 @@ class ContinuedCallbacks(keras.callbacks.CallbackList):
                          epochs=epochs, verbose=verbose)  # fmt: skip
         self.first = first
         self.begun = self.ends = False
-        self._weights = None
 
     def on_train_begin(self, logs=None):
         if not self.begun:
@@ -23,16 +22,6 @@ class ContinuedCallbacks(keras.callbacks.CallbackList):
     def on_train_end(self, logs=None):
         if self.ends:
             super().on_train_end(logs)
-
-    def on_epoch_end(self, epoch, logs=None):
-        super().on_epoch_end(epoch, logs)
-        if not self.ends and self.model.optimizer.use_ema:  # `fit` ends with the averages as weights
-            self._weights = self.model.get_weights()
-
-    def put_back_weights(self) -> None:
-        """Gives the model the weights that it had before a call of `fit` ended."""
-        if self._weights is not None:
-            self.model.set_weights(self._weights)
 
     def on_train_batch_begin(self, batch, logs=None):
         super().on_train_batch_begin(self.first + batch, logs)
@@ -62,7 +51,6 @@ def fit_from_step(model, batches, step: int, validation, epochs: int, callbacks:
     if epoch + 1 == epochs or model.stop_training:
         callbacks.on_train_end()
         return model.history
-    callbacks.put_back_weights()
     return model.fit(batches, initial_epoch=epoch + 1, epochs=epochs, validation_data=validation, callbacks=callbacks)
 
 
@@ -76,4 +64,3 @@ def _end_epoch(model, epoch: int, validation, callbacks: ContinuedCallbacks) -> 
         found = model.evaluate(validation, callbacks=callbacks, return_dict=True, verbose=0)
         logs |= {f"val_{name}": value for name, value in found.items()}
     callbacks.on_epoch_end(epoch, logs)
-    model.optimizer.finalize_variable_values(model.trainable_variables)

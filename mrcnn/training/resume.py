@@ -22,6 +22,7 @@ from mrcnn.training.callback_state import CallbackState
 from mrcnn.training.callbacks import KeptCheckpoints, layers_not_finite
 from mrcnn.training.interrupts import Interrupts
 from mrcnn.training.optimizer import has_schedule, step_variable
+from mrcnn.weights.load_by_name import load_weights_by_name
 from mrcnn.weights.train_state import STATE_FILE, TrainState, read_state, write_state
 
 logger = logging.getLogger(__name__)
@@ -35,9 +36,15 @@ def find_state(model) -> TrainState | None:
     state = read_state(path)
     if state is None:
         logger.warning("%s is broken: the optimizer and the schedule start from the epoch's number alone.", path)
-    elif state.epoch == model.epoch and state.info["weights"] == digest(model):
+    elif state.epoch == model.epoch and digest(model) in _weights_of(state):
         return state
     return None
+
+
+def _weights_of(state: TrainState) -> list[str]:
+    """The digests of the weights in the state and, after an epoch, of their averages, which the checkpoint has."""
+    averaged = state.info.get("averaged")
+    return [state.info["weights"], *([averaged] if averaged and not state.step else [])]
 
 
 def digest(model) -> str:
@@ -51,7 +58,8 @@ def digest(model) -> str:
 def restore(model, state: TrainState, learning_rate) -> bool:
     """Gives the compiled model the random numbers of the state, and the optimizer if it fits; whether it fitted.
 
-    An optimizer fits if it is of the same class and trains the same weights. A new `learning_rate` stays.
+    An optimizer fits if it is of the same class and trains the same weights. A new `learning_rate` stays. If the model
+    has the averages of the weights, it gets the weights as well, and keeps the averages if the optimizer does not fit.
     """
     for variable, key in zip(_random_variables(model), _keys(state, "random"), strict=False):
         variable.assign(state.arrays[key])
@@ -59,6 +67,8 @@ def restore(model, state: TrainState, learning_rate) -> bool:
     optimizer, keys = model.optimizer, _keys(state, "optimizer")
     if state.info["optimizer"] != _describe_optimizer(model) or len(keys) != len(optimizer.variables):
         return False
+    if digest(model) != state.info["weights"]:
+        load_weights_by_name(model, Path(model.log_dir) / STATE_FILE)
     same_rate = state.info["rate"] == _rate(learning_rate)
     rate = None if same_rate or has_schedule(optimizer) else _numpy(optimizer.learning_rate)
     for variable, key in zip(optimizer.variables, keys, strict=True):
@@ -96,6 +106,7 @@ class SaveTraining(keras.callbacks.Callback):
         self.steps = len(batches)
         self.epoch, self.step = model.epoch, start.step if start else 0
         self._saved_step = self.step
+        self.more_info: dict = {}  # for `TrainState.info`
         self._end_of_steps = None  # what `_changing` was when the last step of the epoch was done
         if self.writes:
             remove_orphans(self.folder)
@@ -186,7 +197,7 @@ class SaveTraining(keras.callbacks.Callback):
         info = {
             "weights": digest(self.model), "optimizer": _describe_optimizer(self.model), "rate": self.rate,
             "seed": self.batches.seed, "steps": self.steps, "time": time.time(), "files": self._files,
-            "callbacks": None if self.model.stop_training else states, "kept": self.kept.values,
+            "callbacks": None if self.model.stop_training else states, "kept": self.kept.values, **self.more_info,
         }  # fmt: skip
         return TrainState(self.epoch, self.step, info, {**optimizer, **random, **arrays})
 

@@ -12,11 +12,15 @@ import numpy as np
 
 from mrcnn.data.class_names import check_same_classes
 from mrcnn.data.generator import DataGenerator
+from mrcnn.keras_private import weights_stay_after_fit
+from mrcnn.training.averaging import Averages, start_moving_averages
 from mrcnn.training.callbacks import KeptCheckpoints, run_callbacks
 from mrcnn.training.interrupts import Interrupts
 from mrcnn.training.optimizer import set_step
+from mrcnn.training.recipe import describe_recipe
 from mrcnn.training.rest_of_epoch import fit_from_step
-from mrcnn.training.resume import SaveTraining, find_state, restore
+from mrcnn.training.resume import SaveTraining, digest, find_state, restore
+from mrcnn.training.schedule import scheduled_rate
 from mrcnn.training.trainable_layers import LAYER_REGEX, layer_regex
 
 logger = logging.getLogger(__name__)
@@ -48,6 +52,11 @@ def train(model, train_dataset, val_dataset, learning_rate, epochs, layers, augm
         rate = type(learning_rate).__name__ if callable(learning_rate) else learning_rate
         place = f"{model.epoch}, step {start.step}" if start is not None and start.step else model.epoch
         print(f"\nStarting at epoch {place}. LR={rate}\n\nCheckpoint path: {model.checkpoint_path}")
+        if model.config.RECIPE != "matterport":
+            print(describe_recipe(model.config))
+    # Where the learning rate schedule began.
+    first_epoch = model.epoch if restart_schedule else start.info.get("first_epoch", 0) if start is not None else 0
+    learning_rate = scheduled_rate(model.config, learning_rate, (epochs - first_epoch) * len(batches))
     _select_and_compile(model, layers, learning_rate, optimizer)
     if model.epoch >= epochs:
         logger.warning(
@@ -55,15 +64,22 @@ def train(model, train_dataset, val_dataset, learning_rate, epochs, layers, augm
             epochs, model.epoch, model.epoch + 1,
         )  # fmt: skip
         return keras.callbacks.History()
+    start_moving_averages(model)
     same_stage = start is not None and restore(model, start, learning_rate)
-    if not same_stage and not restart_schedule:
-        set_step(model.optimizer, model.epoch * len(batches) + (start.step if start is not None else 0))
+    if not same_stage:
+        done = (model.epoch - first_epoch) * len(batches) + (start.step if start is not None else 0)
+        set_step(model.optimizer, done)
     with Interrupts() as interrupts:
         custom = list(custom_callbacks or ())
         callbacks = run_callbacks(model.log_dir, model.checkpoint_path, custom, model.devices.writes)
+        averages = Averages(model, epochs, model.config.SWA_EPOCHS)
+        custom += averages.stateful()
         saving = SaveTraining(model, batches, custom, callbacks, learning_rate, kept, interrupts, save_every_steps,
                               start, same_stage)  # fmt: skip
-        return _fit(model, batches, validation, epochs, [saving.before_others(), *callbacks, saving], saving)
+        saving.more_info["first_epoch"] = first_epoch
+        averages.on_exchange = lambda: saving.more_info.update(averaged=digest(model))
+        callbacks = averages.around([saving.before_others()], callbacks, [saving])
+        return _fit(model, batches, validation, epochs, callbacks, saving, averages)
 
 
 def _seed(model, start) -> int:
@@ -101,19 +117,23 @@ def _select_and_compile(model, layers: str, learning_rate, optimizer) -> None:
         model.compile(learning_rate, model.config.LEARNING_MOMENTUM)
 
 
-def _fit(model, batches, validation, epochs: int, callbacks: list, saving: SaveTraining) -> keras.callbacks.History:
+def _fit(
+    model, batches, validation, epochs: int, callbacks: list, saving: SaveTraining, averages: Averages
+) -> keras.callbacks.History:
     """`fit`, from the step on that `saving` starts from; an exception leaves the state of the last step."""
     verbose = "auto" if model.devices.writes else 0
-    try:
-        if saving.step:
-            return fit_from_step(model, batches, saving.step, validation, epochs, callbacks, verbose)
-        return model.fit(
-            batches, initial_epoch=model.epoch, epochs=epochs, validation_data=validation, callbacks=callbacks,
-            verbose=verbose,
-        )  # fmt: skip
-    except BaseException:
-        saving.save_interrupted()
-        raise
+    with weights_stay_after_fit(model.optimizer):
+        try:
+            if saving.step:
+                return fit_from_step(model, batches, saving.step, validation, epochs, callbacks, verbose)
+            return model.fit(
+                batches, initial_epoch=model.epoch, epochs=epochs, validation_data=validation, callbacks=callbacks,
+                verbose=verbose,
+            )  # fmt: skip
+        except BaseException:
+            averages.take_out()
+            saving.save_interrupted()
+            raise
 
 
 def learn_class_names(model, dataset) -> None:

@@ -1,6 +1,6 @@
 """The names that users import from `mrcnn.utils`, gathered from the modules that define them.
 
-There is no `__all__`, and the modules imported below are part of the contract: scripts with
+There is no `__all__`, and the modules imported below are part of matterport's interface: scripts with
 `from mrcnn.utils import *` use `np`, `random`, `sys` and others without importing them.
 """
 

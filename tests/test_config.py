@@ -11,7 +11,7 @@ import pytest
 from mrcnn.config import DERIVED, LOSS_NAMES, Config
 from mrcnn.settings import settings_page
 
-# matterport's defaults, from the contract, section 1.1.
+# matterport's defaults.
 DEFAULTS = {
     "NAME": None, "GPU_COUNT": 1, "IMAGES_PER_GPU": 2, "STEPS_PER_EPOCH": 1000, "VALIDATION_STEPS": 50,
     "BACKBONE": "resnet101", "COMPUTE_BACKBONE_SHAPE": None, "BACKBONE_STRIDES": [4, 8, 16, 32, 64],
@@ -35,7 +35,7 @@ def config(**settings) -> Config:
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
-def test_defaults_are_those_of_the_contract(name):
+def test_defaults_match_matterport(name):
     ours, theirs = getattr(Config(), name), DEFAULTS[name]
     assert type(ours) is type(theirs)
     np.testing.assert_equal(ours, theirs)

@@ -1,4 +1,4 @@
-"""matterport's Dataset contract: registering, numbering, looking up, and reading image files."""
+"""matterport's `Dataset`: registering, numbering, looking up, and reading image files."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The public names of matterport's `mrcnn`, frozen: where they are imported from, and how they are called.
 
-The tables are sections 1.1 to 1.5 of the contract (`mrcnn.utils`: `test_utils`). Our functions accept all
-arguments of matterport's, at the same position, with the same names and defaults. Further arguments come after these.
+Names in `mrcnn.utils` are tested in `test_utils`. Our functions accept all arguments of
+matterport's, at the same positions, with the same names and defaults. Further arguments come after these.
 """
 
 from __future__ import annotations
@@ -146,10 +146,10 @@ def parameters(signature: str) -> list[inspect.Parameter]:
     return list(inspect.signature(scope["f"]).parameters.values())
 
 
-def misfits(function, contract: str) -> list[str]:
-    """Differences between a function's signature and the contract, one line each."""
+def misfits(function, signature: str) -> list[str]:
+    """Differences between a function's signature and matterport's, one line each."""
     ours = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
-    theirs = parameters(contract)
+    theirs = parameters(signature)
     found = []
     for place, wanted in enumerate(theirs):
         got = ours[place] if place < len(ours) else None
@@ -164,7 +164,7 @@ def misfits(function, contract: str) -> list[str]:
 @pytest.mark.parametrize(
     "owner, name", [(owner, name) for owner, (_, names) in OWNERS.items() for name in names], ids=".".join
 )
-def test_every_name_is_called_as_in_the_contract(owner, name):
+def test_every_name_is_called_as_in_matterport(owner, name):
     place, names = OWNERS[owner]
     assert not misfits(getattr(place, name), names[name])
 

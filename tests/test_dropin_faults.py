@@ -1,6 +1,7 @@
-"""Bugs of the original (section 3 of the contract) that could occur with today's libraries: each has a test.
+"""Bugs of matterport's Mask_RCNN that could occur with today's libraries: each has a test.
 
-Tests of whole calls (`train`, `detect`, loading) are here. `HELD_BY` names the tests of the others, in other files.
+The numbers, also those in test names (`issue_N`), are issues of github.com/matterport/Mask_RCNN. Tests of whole calls
+(`train`, `detect`, loading) are here. `HELD_BY` names the tests of the others, in other files.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from samples.shapes import EVALUATION, ShapesConfig, shapes_dataset
 
 HERE = Path(__file__).resolve().parent
 HELD_BY = {
-    # 3.1 versions
+    # versions
     (
         1775,
         1815,
@@ -33,12 +34,12 @@ HELD_BY = {
         2783,
         3059,
     ): "test_dropin_api::test_the_import_forms_of_scripts_work_in_a_fresh_interpreter",
-    (1754, 1759, 2416): "test_dropin_idioms::test_row_7_keras_model_keeps_its_tf1_attributes",
-    (566, 694, 703, 2252): "test_dropin_idioms::test_row_2_keras_model_saves_and_loads_h5",
+    (1754, 1759, 2416): "test_dropin_idioms::test_keras_model_keeps_its_tf1_attributes",
+    (566, 694, 703, 2252): "test_dropin_idioms::test_keras_model_saves_and_loads_h5",
     (1930, 2304): "test_nn_anchors::test_anchors_add_no_weights",
     (2243,): "test_ops_masks::test_issue_2243_masks_of_any_type_are_minimized",
-    # 3.2 training
-    (36, 420, 423, 574, 985): "test_dropin_idioms::test_row_11_more_gpus_than_there_are_keep_the_batch",
+    # training
+    (36, 420, 423, 574, 985): "test_dropin_idioms::test_more_gpus_than_exist_keep_the_batch_size",
     (
         159,
         296,
@@ -55,18 +56,18 @@ HELD_BY = {
     (362,): "test_weights::test_issue_362_find_last_ignores_other_files",
     (886,): "test_weights::test_issue_886_find_last_counts_epochs_also_after_9999",
     (907,): "test_weights::test_issue_907_other_files_start_at_epoch_0",
-    # 3.3 masks
+    # masks
     (80, 367, 2038): "test_ops_masks::test_issue_80_a_full_mask_stays_full",
-    # 3.4 detecting
+    # detection
     (884, 1285, 1795, 1826, 2391): "test_dropin_idioms::test_any_number_of_images_whatever_the_batch_size",
     (1887,): "test_dropin_threads::test_issue_1887_concurrent_detect_calls_do_not_mix",
     (2045,): "test_dropin_threads::test_issue_2045_the_first_detect_may_come_from_a_thread",
     (2690,): "test_dropin_threads::test_issue_2690_a_web_server_answers_requests_in_threads",
     (1178, 1629): "test_ops_images::test_issue_1178_grey_images_are_handled",
-    (591, 2121): "test_dropin_idioms::test_row_14_every_resize_mode_trains_and_detects",
+    (591, 2121): "test_dropin_idioms::test_every_resize_mode_trains_and_detects",
     (134, 895, 2199): "test_visualize::test_issue_134_figures_are_saved_whole_and_closed",
     (858, 1282): "test_visualize::test_issue_858_colours_are_the_same_in_every_call",
-    # 3.5 measures
+    # metrics
     (532,): "test_evaluation_matching::test_issue_532_no_masks_give_empty_overlaps",
     (960,): "test_evaluation_matching::test_issue_960_empty_masks_have_iou_0_not_nan",
     (252, 551): "test_evaluation_matching::test_issue_252_551_ap_never_exceeds_1",
@@ -105,7 +106,7 @@ def shown(generator, batches):
     return [int(i) for b in range(batches) for i in generator[b][0]["input_image_meta"][:, 0]]
 
 
-# ---- 3.2 Training data ----------------------------------------------------------------------------------------------
+# ---- Training data ----------------------------------------------------------------------------------------------
 def test_issue_287_worker_processes_end_and_give_the_same_batches():
     arguments = {"dataset": Squares(4), "config": TinyConfig(), "steps": 2, "seed": 5}
     alone = DataGenerator(**arguments)
@@ -166,7 +167,7 @@ class Broken(Some):
         return super().load_image(image_id)
 
 
-def test_section_3_2_a_broken_image_is_reported(tmp_path):
+def test_a_broken_image_is_reported(tmp_path):
     with pytest.warns(UserWarning, match=r"image 4 \(toys\.4.*the disk said no"):
         shown(DataGenerator(Broken(), tiny_config(), shuffle=False), 3)
     with pytest.raises(ValueError, match=r"image 4 \(toys\.4.*the disk said no"):
@@ -200,7 +201,7 @@ def test_issue_2379_rotations_move_the_masks_too():
     np.testing.assert_array_equal(turned[3], utils.extract_bboxes(turned[4]))
 
 
-# ---- 3.2 Losses -----------------------------------------------------------------------------------------------------
+# ---- Losses -----------------------------------------------------------------------------------------------------
 def test_issue_2138_box_and_mask_losses_become_nonzero(tmp_path):
     from mrcnn.training import compute_losses
 
@@ -211,7 +212,7 @@ def test_issue_2138_box_and_mask_losses_become_nonzero(tmp_path):
     assert {name: float(value) > 0 for name, value in losses.items()} == dict.fromkeys(losses, True)
 
 
-# ---- 3.4 Detecting --------------------------------------------------------------------------------------------------
+# ---- Detection --------------------------------------------------------------------------------------------------
 def test_issue_31_each_image_of_a_batch_has_its_own_detections(tmp_path):
     """With the trained model: among the random scores of an untrained one the last bits decide what NMS keeps."""
     model = MaskRCNN("inference", ShapesConfig(IMAGES_PER_GPU=2), str(tmp_path), weights="shapes")
@@ -274,13 +275,13 @@ def test_issue_515_windows_are_not_truncated_to_zero(finder):
         assert len(r["rois"]) and (r["rois"] <= np.array([*image.shape[:2]] * 2)).all()
 
 
-def test_section_3_4_anchors_follow_the_image_shape(finder):
+def test_anchors_follow_the_image_shape(finder):
     small, large = finder.get_anchors((64, 64, 3)), finder.get_anchors((128, 64, 3))
     assert len(large) == 2 * len(small) == len(finder.anchors)
     finder.get_anchors((64, 64, 3))
     assert len(finder.anchors) == len(small)
 
 
-def test_section_1_6_anchors_are_not_saved_as_weights(finder, tmp_path):
+def test_anchors_are_not_saved_as_weights(finder, tmp_path):
     finder.save_weights(tmp_path / "x.h5")
     assert "anchors" not in {name for name, arrays in read_weights(tmp_path / "x.h5").items() if len(arrays)}

@@ -1,8 +1,7 @@
-"""How scripts call matterport's API (`usage-in-the-wild.md`, section 1), and what they met on today's stack (table
-"Ours to absorb": `row_N` in a test's name). The network is tiny, images have 64 x 64 pixels.
+"""How public scripts and notebooks call matterport's API, run with today's libraries on a tiny network.
 
-Elsewhere: names and import forms in `test_dropin_api`, rows 6 and 13 in `test_utils`, row 8 in `test_dropin_threads`,
-row 12 in `test_samples`, imgaug imported first in `test_dropin_imgaug`.
+Elsewhere: names and import forms in `test_dropin_api`, functions in `test_utils`, graphs, sessions and threads in
+`test_dropin_threads`, imgaug imported first in `test_dropin_imgaug`.
 """
 
 from __future__ import annotations
@@ -80,7 +79,7 @@ def test_model_dir_of_any_form_is_not_touched_by_building(model_dir, tmp_path, m
         model.find_last()
 
 
-def test_row_3_checkpoints_are_named_and_placed_as_scripts_expect(trainer):
+def test_checkpoints_are_named_and_placed_as_scripts_expect(trainer):
     (path,) = glob.glob(os.path.join(trainer.model_dir, "**/mask*.h5"), recursive=True)
     folder, name = os.path.split(path)
     assert name == "mask_rcnn_tiny_0001.h5" and int(name.split(".")[0].split("_")[-1]) == 1
@@ -89,7 +88,7 @@ def test_row_3_checkpoints_are_named_and_placed_as_scripts_expect(trainer):
     assert trainer.checkpoint_path.format(epoch=1) == path == trainer.find_last()
 
 
-def test_row_10_find_last_returns_a_pair_as_in_matterport_2_0(trainer, finder):
+def test_find_last_returns_a_pair_as_in_matterport_2_0(trainer, finder):
     path = trainer.find_last()
     assert isinstance(path, str) and path[1] == path and path[-3:] == ".h5" and os.path.isfile(path[1])
     finder.load_weights(finder.find_last()[1], by_name=True)
@@ -169,7 +168,7 @@ def test_losses_are_not_doubled_by_a_second_train(trainer, toys, tmp_path, step_
     assert set(logs) == {"loss", "weight_decay", *LOSSES}
 
 
-def test_row_9_history_is_on_keras_model(trainer):
+def test_history_is_on_keras_model(trainer):
     history = trainer.keras_model.history.history
     names = ("loss", "weight_decay", *LOSSES)
     assert set(history) == {*names, *("val_" + name for name in names)}
@@ -217,7 +216,7 @@ def test_custom_callbacks_run_after_the_built_in_ones(toys, tmp_path, step_by_st
 
 
 @pytest.mark.parametrize("kind", ["imgaug", "own imgaug augmenter", "callable", "keras layer"])
-def test_row_4_augmentation_accepts_what_scripts_pass(kind, toys, trainer):
+def test_augmentation_accepts_what_scripts_pass(kind, toys, trainer):
     import imgaug.augmenters as iaa  # NumPy 2: works, as mrcnn was imported before
 
     class AddNothing(iaa.meta.Augmenter):
@@ -242,7 +241,7 @@ def test_row_4_augmentation_accepts_what_scripts_pass(kind, toys, trainer):
     names_trained(trainer, "heads", toys, augmentation=augmentation)  # accepted by train as well
 
 
-def test_row_4_imgaug_transforms_image_and_masks_together(toys, trainer):
+def test_imgaug_transforms_image_and_masks_together(toys, trainer):
     import imgaug.augmenters as iaa
 
     plain = modellib.load_image_gt(toys, trainer.config, 0)
@@ -390,7 +389,7 @@ def test_settings_changed_after_building_take_effect(trainer, tmp_path):
     assert model.config.IMAGES_PER_GPU == 3 and len(model.detect([photo()] * 4)) == 4
 
 
-def test_row_11_more_gpus_than_there_are_keep_the_batch(toys, tmp_path, step_by_step):
+def test_more_gpus_than_exist_keep_the_batch_size(toys, tmp_path, step_by_step):
     model = tiny_model("training", tmp_path, GPU_COUNT=2, IMAGES_PER_GPU=2, STEPS_PER_EPOCH=1)
     assert model.config.BATCH_SIZE == 4
     model.train(toys, None, learning_rate=0.001, epochs=1, layers="heads")
@@ -404,12 +403,12 @@ class Grey(Squares):
 
 
 @pytest.mark.parametrize("mean", [np.array([43.5]), (43.5,), [43.5]])
-def test_row_14_mean_pixel_of_length_one(mean):
+def test_mean_pixel_of_length_one(mean):
     config = tiny_config(IMAGE_CHANNEL_COUNT=1, MEAN_PIXEL=mean)
     np.testing.assert_allclose(modellib.mold_image(np.full((2, 2, 1), 44, np.uint8), config), 0.5)
 
 
-def test_row_14_one_channel_trains_and_detects(tmp_path, step_by_step):
+def test_one_channel_trains_and_detects(tmp_path, step_by_step):
     changes = {"IMAGE_CHANNEL_COUNT": 1, "MEAN_PIXEL": np.array([43.5]), "STEPS_PER_EPOCH": 1}
     model = tiny_model("training", tmp_path, **changes)
     model.train(Grey(2), None, learning_rate=0.001, epochs=1, layers="all")
@@ -417,7 +416,7 @@ def test_row_14_one_channel_trains_and_detects(tmp_path, step_by_step):
         check(model.detect([image])[0], (64, 64))
 
 
-def test_row_14_weights_of_three_channels_without_conv1(trainer, tmp_path):
+def test_weights_of_three_channels_load_without_conv1(trainer, tmp_path):
     model = tiny_model("inference", tmp_path, IMAGE_CHANNEL_COUNT=1, MEAN_PIXEL=np.array([43.5]))
     with pytest.raises(ValueError, match="conv1"):
         model.load_weights(trainer.find_last(), by_name=True)
@@ -431,7 +430,7 @@ def test_row_14_weights_of_three_channels_without_conv1(trainer, tmp_path):
     ("crop", {"IMAGE_MIN_DIM": 64, "IMAGE_MAX_DIM": 128}, (80, 100)),
     ("square", {"IMAGE_MIN_DIM": 100, "IMAGE_MAX_DIM": 64}, (80, 100)),
 ])  # fmt: skip
-def test_row_14_every_resize_mode_trains_and_detects(mode, settings, shape, tmp_path, step_by_step):
+def test_every_resize_mode_trains_and_detects(mode, settings, shape, tmp_path, step_by_step):
     class Sized(Squares):
         def load_image(self, image_id):
             return photo(*shape, seed=image_id)
@@ -446,7 +445,7 @@ def test_row_14_every_resize_mode_trains_and_detects(mode, settings, shape, tmp_
     check(model.detect([photo(*shape)])[0], shape)
 
 
-def test_row_14_mode_crop_detects_on_the_whole_photo():
+def test_mode_crop_detects_on_the_whole_photo():
     """matterport detected on a random crop, which misses the rest of the photo."""
     config = tiny_config(IMAGE_RESIZE_MODE="crop", IMAGE_MIN_DIM=64, IMAGE_MAX_DIM=128)
     molded, _, windows = MaskRCNN("inference", config, "logs").mold_inputs([photo(80, 100)])
@@ -494,7 +493,7 @@ class WildDataset(utils.Dataset):
 
 @pytest.mark.parametrize("mask_type", ["bool", "uint8", "0/255", "float32", "float64", "int64"])
 @pytest.mark.parametrize("id_type", ["int32", "int64", "uint8", "float64"])
-def test_row_5_masks_and_ids_of_any_type_load_the_same(mask_type, id_type, trainer):
+def test_masks_and_ids_of_any_type_load_the_same(mask_type, id_type, trainer):
     dataset = WildDataset()
     dataset.load_wild(mask_type, id_type)
     dataset.prepare()
@@ -519,7 +518,7 @@ def test_calling_super_load_mask_gives_no_objects():
 
 
 # ---- keras_model ---------------------------------------------------------------------------------------------------
-def test_row_2_keras_model_saves_and_loads_h5(trainer, tmp_path):
+def test_keras_model_saves_and_loads_h5(trainer, tmp_path):
     path = str(tmp_path / "mask_rcnn_shapes.h5")
     trainer.keras_model.save_weights(path)
     model = tiny_model("inference", tmp_path, seed=7)
@@ -528,7 +527,7 @@ def test_row_2_keras_model_saves_and_loads_h5(trainer, tmp_path):
         np.testing.assert_array_equal(model.get_layer(name).get_weights()[0], trainer.get_layer(name).get_weights()[0])
 
 
-def test_row_7_keras_model_keeps_its_tf1_attributes(finder, trainer, capsys):
+def test_keras_model_keeps_its_tf1_attributes(finder, trainer, capsys):
     finder.keras_model._make_predict_function()
     trainer.keras_model.metrics_tensors = []
     trainer.keras_model.summary()

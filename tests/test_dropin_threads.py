@@ -96,7 +96,7 @@ def test_settings_may_change_while_other_threads_detect(model, expected):
 
 
 # ---- Graphs and sessions of TF1 -------------------------------------------------------------------------------------
-def test_row_8_a_whole_script_runs_inside_a_graph(tf, tmp_path):
+def test_a_whole_script_runs_inside_a_graph(tf, tmp_path):
     toys = Squares(2)
     with tf.Graph().as_default():
         model = tiny_model("training", tmp_path)
@@ -112,7 +112,7 @@ def test_row_8_a_whole_script_runs_inside_a_graph(tf, tmp_path):
     assert_same(finder.detect([PHOTOS[0]])[0], inside)
 
 
-def test_row_8_detect_inside_the_graph_and_the_session_of_another_model(model, expected, tf):
+def test_detect_runs_inside_the_graph_and_session_of_another_model(model, expected, tf):
     with tf.Graph().as_default() as graph, tf.compat.v1.Session(graph=graph) as session:
         assert session.run(tf.constant(2) + 3) == 5  # what a script's other network does
         assert_same(model.detect([PHOTOS[1]])[0], expected[1])
@@ -121,7 +121,7 @@ def test_row_8_detect_inside_the_graph_and_the_session_of_another_model(model, e
         assert_same(model.detect([PHOTOS[2]])[0], expected[2])
 
 
-def test_row_8_graphs_in_threads(model, expected, tf):
+def test_graphs_in_threads(model, expected, tf):
     graph = tf.Graph()
 
     def answer(i):

@@ -113,9 +113,7 @@ def test_real_pedestrians(shared):
         # The dataset's text files have boxes, counted from 1 with both ends included.
         text = shared / "data" / "penn_fudan" / "PennFudanPed" / "Annotation" / f"{info['id']}.txt"
         for i, line in enumerate(line for line in text.read_text().splitlines() if line.startswith("Bounding box")):
-            message = [
-                int(n) for n in line.split(":")[1].replace("(", "").replace(")", "").replace("-", ",").split(",")
-            ]
+            stated = [int(n) for n in line.split(":")[1].replace("(", "").replace(")", "").replace("-", ",").split(",")]
             ys, xs = np.nonzero(masks[..., i])
-            np.testing.assert_allclose([xs.min() + 1, ys.min() + 1, xs.max() + 1, ys.max() + 1], message, atol=2)
+            np.testing.assert_allclose([xs.min() + 1, ys.min() + 1, xs.max() + 1, ys.max() + 1], stated, atol=2)
     assert counts == [2, 1, 1, 2, 2]

@@ -2,7 +2,7 @@
 
 Weights come from their names (`golden.formula`). Proposals are compared as sets: two TensorFlow builds of the original
 already disagree on a few ties. RoIs that touch the far edge of the image are left out where features are compared: the
-original's crop could give zeros there (contract 1.7), ours doesn't.
+original's crop could give zeros there, ours doesn't.
 """
 
 from __future__ import annotations

@@ -526,7 +526,7 @@ def test_outputs_of_training_by_name(training):
     assert training.output["mrcnn_mask"].shape == (None, 5, 8, 8, 3)  # int(16 * 0.33) rows can be positive
 
 
-def test_layer_names_match_the_contract(inference, training):
+def test_layer_names_match_matterport(inference, training):
     names = {layer.name for layer in inference.layers}
     assert {
         "ROI", "mrcnn_detection", "mrcnn_mask", "mrcnn_bbox", "mrcnn_class", "rpn_class", "rpn_bbox", "input_image",
@@ -674,7 +674,7 @@ def test_batch_pack_graph_concatenates_rows():
     "compose_image_meta", "parse_image_meta", "parse_image_meta_graph", "mold_image", "unmold_image",
     "trim_zeros_graph", "batch_pack_graph", "norm_boxes_graph", "denorm_boxes_graph", "log",
 ])  # fmt: skip
-def test_every_name_of_the_contract_is_there(name):
+def test_every_name_of_matterport_exists(name):
     assert callable(getattr(modellib, name))
 
 

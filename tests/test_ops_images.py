@@ -181,7 +181,7 @@ def test_subtract_and_add_mean_are_inverse(image):
 
 
 def test_molded_images_are_float32():
-    # The contract's 3.4: float64 doubled the memory of every batch.
+    # matterport returned float64, which doubled the memory of every batch.
     assert subtract_mean(noise(3, 4, 3), np.array(MEAN)).dtype == np.float32
     assert subtract_mean(np.float64(noise(3, 4, 1)), np.array([100.0])).dtype == np.float32
 
@@ -198,7 +198,7 @@ def test_the_mean_is_subtracted_in_place_in_a_batch():
 
 
 def test_unmolding_clips_instead_of_wrapping_around():
-    # The contract's 3.4: 255 + 3 became 2.
+    # matterport's uint8 sum wrapped around: 255 + 3 became 2.
     np.testing.assert_array_equal(add_mean(np.float32([[-130, -104, 160]]), 100), [[0, 0, 255]])
 
 
@@ -337,7 +337,7 @@ def test_images_of_one_pixel_and_of_one_line(shape):
 
 
 def test_pad64_without_min_dim_is_no_type_error():
-    # The contract's 3.4: None % 64 was a TypeError. Without it the image is padded, never scaled.
+    # matterport failed with a TypeError (None % 64). Without `min_dim` the image is padded, never scaled.
     image, window, scale, padding, _ = resize_image(noise(70, 64, 3), mode="pad64")
     assert image.shape == (128, 64, 3) and scale == 1
     assert window == (29, 0, 99, 64) and padding == [(29, 29), (0, 0), (0, 0)]

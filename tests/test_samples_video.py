@@ -334,7 +334,7 @@ def test_progress_shows_frames_per_second_and_the_output(tmp_path, capsys):
     assert "found.avi: 9 frames of" in said.out and "MJPG" in said.out
 
 
-def test_a_camera_is_recorded_in_real_time_until_stopped(tmp_path, monkeypatch, capsys):
+def test_a_camera_is_recorded_in_real_time_until_stopped(tmp_path, monkeypatch, caplog):
     class Slow(SquareFinder):
         def _detect(self, image):
             clock.now += 0.1 * (self.seen > 0)  # of each frame but the first
@@ -352,7 +352,7 @@ def test_a_camera_is_recorded_in_real_time_until_stopped(tmp_path, monkeypatch, 
     assert model.batches == [1, 1, 1, 1, 1]
     found, rate = read_all(tmp_path / "film.avi")
     assert rate == 20 and len(found) == 6  # 0.3 seconds
-    assert "Stopped after 6 frames" in capsys.readouterr().out
+    assert "Stopped after 6 frames" in caplog.text
 
 
 def test_class_names_must_match_the_number_of_classes(tmp_path):

@@ -406,7 +406,7 @@ def test_stage_2_box_losses_do_not_reach_stage_1(without_gradient):
 
 @pytest.mark.parametrize(("name", "reaches"), [(n, n == "mrcnn_bbox_loss") for n in SECOND_STAGE])
 def test_proposal_gradients_let_the_box_loss_reach_the_rpn(with_gradient, name, reaches):
-    """As measured on the original (contract 1.7)."""
+    """As measured on the original."""
     batch = proposals_are_anchors(with_gradient)
     rpn, scores, p2 = loss_gradients(with_gradient, batch, [name], ["rpn_bbox_pred", "rpn_class_raw", "fpn_p2"])
     assert rpn.any() == reaches and not scores.any() and p2.any()

@@ -55,7 +55,7 @@ def python(code: str) -> str:
 
 
 @pytest.mark.parametrize("name", SIGNATURES)
-def test_signatures_match_the_contract(name):
+def test_signatures_match_matterport(name):
     parameters = inspect.signature(getattr(utils, name)).parameters.values()
     assert ", ".join(str(p.replace(annotation=p.empty)) for p in parameters) == SIGNATURES[name]
 

@@ -83,7 +83,7 @@ def picture_of(ax):
     return ax.images[0].get_array()
 
 
-# ---- The contract ----------------------------------------------------------------------------------------------------
+# ---- matterport's functions ------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", CONTRACT)
 def test_signature_is_matterports_with_keyword_only_additions(name):
     parameters = inspect.signature(getattr(visualize, name)).parameters.values()
@@ -297,7 +297,7 @@ def test_empty_masks_and_padded_boxes_are_skipped():
         ({"image": np.zeros((20, 20, 13))}, r"image has shape \(20, 20, 13\)"),
     ],
 )
-def test_contract_3_6_wrong_shapes_are_refused_by_name(change, message):
+def test_wrong_shapes_are_refused_by_name(change, message):
     arguments = dict(zip(("image", "boxes", "masks", "class_ids"), two_squares())) | {"class_names": NAMES} | change
     with pytest.raises(ValueError, match=message):
         visualize.display_instances(**arguments)
@@ -390,7 +390,7 @@ def test_dollar_signs_are_not_parsed_as_math():
 
 
 # ---- display_images, display_top_masks -------------------------------------------------------------------------------
-def test_contract_3_6_display_images_draws_no_extra_row():
+def test_display_images_draws_no_extra_row():
     axes = visualize.display_images([np.zeros((4, 4, 3))] * 4, cols=4)
     assert len(axes[0].figure.axes) == len(axes) == 4
     axes = visualize.display_images([np.zeros((4, 4, 3))] * 5, titles=["a"], cols=4)

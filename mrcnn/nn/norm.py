@@ -85,5 +85,5 @@ class TimeDistributed(keras.layers.Wrapper):
     def call(self, inputs, training=None):
         shape = ops.shape(inputs)
         x = ops.reshape(inputs, (-1, *shape[2:]))  # [B * N, ...]
-        x = self.layer(x, training=training) if self.layer._call_has_training_arg else self.layer(x)
+        x = self.layer(x)  # Keras passes `training` on to nested layers
         return ops.reshape(x, (-1, shape[1], *ops.shape(x)[1:]))  # [B, N, ...]

@@ -5,6 +5,7 @@ Shapes: H x W pixels of a frame, n detections on it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -19,6 +20,7 @@ from mrcnn.inference.results import Detections
 from mrcnn.video.frames import VideoFile, read_video
 from mrcnn.video.tracking import Tracker
 
+logger = logging.getLogger(__name__)
 PROGRESS = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}]"  # always frames per second
 PROGRESS_TO_NO_END = "{n_fmt} frames [{elapsed}, {rate_noinv_fmt}]"
 
@@ -63,7 +65,7 @@ def annotate_video(
         tracker: `Tracker`, or an object with its `update` method; None creates one.
         rate: frames per second; None uses the rate of the source.
         limit: maximum number of frames; None means all.
-        progress: whether to show a progress bar with the frames per second.
+        progress: whether to show a progress bar with the frames per second, and a summary at the end.
         report: called for each frame with its number (from 0), its result of `detect`, and the objects' numbers [n].
 
     Returns:
@@ -93,9 +95,9 @@ def annotate_video(
                     file.write(draw_frame(frame, found, numbers, class_names))
                     bar.update()
         except KeyboardInterrupt:
-            print(f"Stopped after {file.count} frames.")
+            logger.warning("Stopped after %d frames.", file.count)
     if progress:
-        print(f"{output}: {file.count} frames of {video.name}, {file.codec}")
+        tqdm.write(f"{output}: {file.count} frames of {video.name}, {file.codec}")
     return Path(output)
 
 

@@ -83,9 +83,7 @@ def test_training_lowers_finite_losses(tmp_path, dtype):
                        FILL_ROIS_WITH_NEGATIVES=True)  # fmt: skip
     batch = make_batch(model.config, TWO_IMAGES)
     model.compile(keras.optimizers.Adam(1e-3), run_eagerly=True)
-    if (
-        dtype == "mixed_float16"
-    ):  # 16 bits reach 65504: Keras scales the loss, and takes a step back where that overflows
+    if dtype == "mixed_float16":  # 16 bits reach 65504: Keras scales the loss, and skips steps that overflow
         assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
     history = model.fit(Batches(batch), epochs=12, verbose=0).history
     for name in ("loss", *LOSS_NAMES):

@@ -1,0 +1,245 @@
+"""Trains on small photo sets with several recipes for the same processor time, and compares the average precision.
+
+    python benchmarks/training.py --data DIR --minutes 5 --peer-python PYTHON    appends to results/training.jsonl
+    python benchmarks/training.py --table                                        prints the table of the file
+
+DIR is a folder like `../shared/data`, see `small_sets.py`. MINUTES are those of a machine with two cores: a training
+gets two minutes of processor time for each, so that it has as many steps on a busy machine as on an idle one. Runs that
+the file has are not repeated. PYTHON has torch, torchvision and efficientnet_lite_pytorch; without it, the column
+"torchvision" is left out.
+
+    before        the small network of the samples until version 1: MobileNetV2, imgaug, SGD with a cosine schedule.
+                  Needs DIR/mobilenet_v2/imagenet_notop.weights.h5
+    small-data    EfficientNet-Lite0 and `RECIPE = "small-data"`, as in the samples now
+    torchvision   its Mask R-CNN with the same pretrained backbone, trained as in its tutorial on fine-tuning
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+
+from benchmarks.small_sets import SETS, small_set
+
+RESULTS = Path(__file__).parent / "results" / "training.jsonl"
+RECIPES = ("before", "small-data", "torchvision")
+IMAGE_SIZE = {"balloon": 320, "nuclei": 256, "person": 320, "kitchen": 320}  # pixels
+OBJECT_SIZES = {"nuclei": (8, 16, 32, 64, 128)}  # anchors; the others have (16, 32, 64, 128, 256)
+CORES = 2
+MEASURED_STEPS = 8  # the first ones also build the graph
+T_95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}  # Student's t for the 95 % interval of so many runs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
+    parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=RECIPES)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=5)
+    parser.add_argument("--peer-python", help="an interpreter with torchvision")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--table", action="store_true", help="only print the table")
+    parser.add_argument("--one", nargs=3, metavar=("SET", "RECIPE", "SEED"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        print(json.dumps(train(*args.one[:2], int(args.one[2]), args)))
+        return
+    if not args.table:
+        run_all(args)
+    print_table(read(args.results))
+
+
+def run_all(args) -> None:
+    """Runs what the file lacks, each training in a process of its own, seeds in the outer loop."""
+    recipes = [recipe for recipe in args.recipes if recipe != "torchvision" or args.peer_python]
+    for seed in range(args.seeds):
+        for name in args.sets:
+            for recipe in recipes:
+                wanted = {"set": name, "recipe": recipe, "seed": seed, "minutes": args.minutes}
+                if any(wanted.items() <= row.items() for row in read(args.results)):
+                    continue
+                command = [
+                    sys.executable, __file__, "--one", name, recipe, str(seed), "--data", args.data,
+                    "--minutes", str(args.minutes), "--peer-python", args.peer_python or "",
+                ]  # fmt: skip
+                done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+                if done.returncode:
+                    raise RuntimeError(f"{wanted} failed:\n{done.stderr[-3000:]}")
+                row = wanted | json.loads(done.stdout.strip().splitlines()[-1]) | {"machine": processor()}
+                with open(args.results, "a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+                print(row, flush=True)
+
+
+# ---- One training ----------------------------------------------------------------------------------------------------
+def train(name: str, recipe: str, seed: int, args) -> dict:
+    """Trains, evaluates on the validation images, and returns the figures."""
+    with tempfile.TemporaryDirectory() as folder:
+        training, validation = small_set(name, args.data, Path(folder))
+        if recipe == "torchvision":
+            return train_torchvision(name, training, validation, seed, args, Path(folder))
+        return train_ours(name, recipe, training, validation, seed, args, folder)
+
+
+def train_ours(name: str, recipe: str, training, validation, seed: int, args, folder: str) -> dict:
+    import keras
+
+    budget = args.minutes * 60 * CORES
+    build = before if recipe == "before" else small_data
+    keras.utils.set_random_seed(seed)
+    model, options = build(name, training.num_classes, seed, folder, args.data, steps=MEASURED_STEPS)
+    clock = StepClock()
+    model.train(training, None, epochs=1, custom_callbacks=[clock.callback()], **options)
+    step = float(np.median(clock.seconds[MEASURED_STEPS // 2 :]))
+
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(seed)
+    model, options = build(name, training.num_classes, seed, folder, args.data, steps=int(budget / step))
+    start = time.process_time()
+    model.train(training, None, epochs=1, **options)
+    used = time.process_time() - start
+    report = model.evaluate_dataset(validation, progress=False)
+    return figures(report) | {"steps": int(budget / step), "batch": model.config.BATCH_SIZE, "processor_s": round(used)}
+
+
+def settings_of(name: str, classes: int, seed: int, steps: int) -> dict:
+    """Settings that both of our recipes share."""
+    size = IMAGE_SIZE[name]
+    return {
+        "NAME": name, "NUM_CLASSES": classes, "SEED": seed, "STEPS_PER_EPOCH": steps, "VALIDATION_STEPS": 0,
+        "IMAGE_MIN_DIM": size, "IMAGE_MAX_DIM": size, "RPN_ANCHOR_SCALES": anchors_of(name),
+    }  # fmt: skip
+
+
+def anchors_of(name: str) -> tuple[int, ...]:
+    return OBJECT_SIZES.get(name, (16, 32, 64, 128, 256))
+
+
+def before(name: str, classes: int, seed: int, folder: str, data: Path, steps: int):
+    """The small network of the samples of November 2026, and the arguments of `train`."""
+    import keras
+    from imgaug import augmenters as iaa
+
+    from mrcnn.config import Config
+    from mrcnn.model import MaskRCNN
+
+    config = Config(
+        BACKBONE="mobilenet_v2", TOP_DOWN_PYRAMID_SIZE=128, FPN_CLASSIF_FC_LAYERS_SIZE=512, PRE_NMS_LIMIT=1000,
+        POST_NMS_ROIS_TRAINING=300, POST_NMS_ROIS_INFERENCE=200, ROI_ALIGN="aligned", TRAIN_ROIS_PER_IMAGE=64,
+        ADD_GT_TO_PROPOSALS=True, FILL_ROIS_WITH_NEGATIVES=True, WEIGHT_DECAY_PER_SIZE=False,
+        **settings_of(name, classes, seed, steps),
+    )  # fmt: skip
+    model = MaskRCNN("training", config, folder)
+    model.load_weights(data / "mobilenet_v2" / "imagenet_notop.weights.h5", by_name=True)
+    augmentation = iaa.Sequential([
+        iaa.Fliplr(0.5), iaa.Affine(scale=(0.5, 1.5), translate_percent={"x": (-0.2, 0.2), "y": (-0.2, 0.2)}),
+        iaa.Multiply((0.7, 1.3)), iaa.AddToHueAndSaturation((-30, 30)),
+    ])  # fmt: skip
+    warm_up = max(1, steps // 14)  # the first of 14 epochs
+    rate = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=0.02, warmup_steps=warm_up)
+    return model, {"learning_rate": rate, "layers": "all", "augmentation": augmentation}
+
+
+def small_data(name: str, classes: int, seed: int, folder: str, data: Path, steps: int):
+    """The small network and the recipe of the samples now, and the arguments of `train`."""
+    from mrcnn.config import Config
+    from mrcnn.model import MaskRCNN
+    from samples.common import SmallNetwork
+
+    config = type("SmallConfig", (SmallNetwork, Config), {})(**settings_of(name, classes, seed, steps))
+    model = MaskRCNN("training", config, folder)
+    model.load_weights("imagenet")
+    return model, {"learning_rate": config.LEARNING_RATE, "layers": "all"}
+
+
+def train_torchvision(name: str, training, validation, seed: int, args, folder: Path) -> dict:
+    from mrcnn.data.formats.coco import save_coco
+    from mrcnn.evaluation import evaluate_predictions
+
+    save_coco(training, folder / "train.json")
+    save_coco(validation, folder / "validation.json")
+    settings = {
+        "size": IMAGE_SIZE[name], "anchors": anchors_of(name), "classes": training.num_classes, "seed": seed,
+        "budget": args.minutes * 60 * CORES,
+    }  # fmt: skip
+    command = [args.peer_python, Path(__file__).with_name("training_torchvision.py"), folder, json.dumps(settings)]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"training_torchvision.py failed:\n{done.stderr[-3000:]}")
+    report = evaluate_predictions(validation, folder / "results.json", progress=False)
+    return figures(report) | json.loads(done.stdout.strip().splitlines()[-1])
+
+
+class StepClock:
+    """Processor seconds of each step of a training."""
+
+    def __init__(self):
+        self.seconds: list[float] = []
+
+    def callback(self):
+        import keras
+
+        times = []
+        return keras.callbacks.LambdaCallback(
+            on_train_batch_begin=lambda batch, logs: times.append(time.process_time()),
+            on_train_batch_end=lambda batch, logs: self.seconds.append(time.process_time() - times[-1]),
+        )
+
+
+def figures(report) -> dict:
+    return {"mask_ap50": round(float(report.mask_ap50), 4), "mask_ap": round(float(report.mask_ap), 4)}
+
+
+# ---- Table -----------------------------------------------------------------------------------------------------------
+def read(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+
+def print_table(rows: list[dict]) -> None:
+    """Mean mask AP50 of each set and recipe over the seeds, with its 95 % interval."""
+    found = defaultdict(list)
+    for row in rows:
+        found[row["minutes"], row["set"], row["recipe"]].append(row["mask_ap50"])
+    for minutes in sorted({key[0] for key in found}):
+        print(
+            f"\n{minutes:g} minutes on {CORES} cores\n\n| set | "
+            + " | ".join(RECIPES)
+            + " |\n|---" * 2
+            + "|---" * 2
+            + "|"
+        )
+        for name in SETS:
+            cells = [interval(found.get((minutes, name, recipe), [])) for recipe in RECIPES]
+            print(f"| {name} | " + " | ".join(cells) + " |")
+
+
+def interval(values: list[float]) -> str:
+    if len(values) < 2:
+        return f"{values[0]:.3f}" if values else ""
+    half = T_95[len(values)] * np.std(values, ddof=1) / math.sqrt(len(values))
+    return f"{np.mean(values):.3f} ± {half:.3f}"
+
+
+def processor() -> str:
+    from benchmarks.timing import machine
+
+    return machine()["cpu"]
+
+
+if __name__ == "__main__":
+    main()

@@ -110,6 +110,8 @@ def verify_golden(path: str) -> bool:
     model = _build_model(path, network, **(GOLDEN[name].settings if is_golden else {}))
     back = state_dict_of(model, network=network)
     changed = changed_tensors(state, {key: array for key, array in back.items() if not ignores(key)})
+    if network.pixel_std:  # one convolution was divided by it, so its last bit may differ
+        changed = [key for key in changed if not np.allclose(state.get(key, np.nan), back.get(key, np.nan), 2**-23, 0)]
     print(f"  {len(changed)} tensors differ when converted back{': ' if changed else ''}{', '.join(changed[:12])}")
     if name is None:
         print("  The package has no record of a network with these parts.")

@@ -211,6 +211,7 @@ def test_class_names_in_data_yaml_are_not_converted(folder, text, names):
         ("train: images/train\nnames: [[cat]]", r"the file: names: expected a list of names"),
         ("val: x\nnames: [a]", r"the file: train: expected a folder of images, got 'only val'"),
         ("train: x\nnames: [a]", r"the file: splits: expected to find .*x, got 'nothing there'"),
+        ("train: " + "[" * 50_000, r"line 1: text: expected YAML, got 'more than 8 brackets in each other'"),
         ("train: images/train\nnames: cat", r"the file: names: expected a list of names.* got 'cat'"),
         ("train: images/train\nnames: {a: cat}", r"the file: names: .* got \{'a': 'cat'\}"),
     ],

@@ -127,6 +127,60 @@ def test_detectron2_background_goes_first_with_zero_boxes_and_masks():
     assert found["conv1", "kernel"][2, 5, 0, 40] == stem[40, 2, 2, 5]
 
 
+BGR = "backbone.bottom_up.stem.conv1.weight"
+RED, BLUE = 0, 2  # of ours
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "settings", "reversed_"),
+    [
+        (None, None, {}, True),
+        ([103.53, 116.28, 123.675], [1, 1, 1], {"MEAN_PIXEL": [123.675, 116.28, 103.53]}, True),
+        ([10, 20, 30], [57.375, 57.12, 58.395], {"MEAN_PIXEL": [30.0, 20.0, 10.0]}, True),
+        ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375], {"MEAN_PIXEL": [123.675, 116.28, 103.53]}, False),
+    ],
+    ids=["none", "detectron2's own", "others", "of RGB images"],
+)
+def test_the_mean_pixel_of_a_file_is_a_setting_and_its_deviation_is_in_the_first_convolution(
+    mean, std, settings, reversed_
+):
+    # Both were ignored, so that a network trained with others saw images that it did not know.
+    names, stem = shapes("detectron2_R50-FPN"), np.random.default_rng(0).random((64, 3, 7, 7), "float32")
+    names[BGR] = stem
+    pixels = {} if mean is None else {"pixel_mean": np.float32(mean), "pixel_std": np.float32(std)}
+    names |= {name: values.reshape(3, 1, 1) for name, values in pixels.items()}
+    module = layouts.LAYOUTS["detectron2"]
+    network = module.network_of(names)
+    assert {k: v for k, v in network.settings().items() if k == "MEAN_PIXEL"} == settings
+    kernel = next(p for p in module.pieces(network) if (p.layer, p.kind) == ("conv1", "kernel"))
+    ours = kernel.to_ours(stem)
+    first = 2 if reversed_ else 0  # their channel of red
+    deviations = np.float32(std or [1, 1, 1])
+    np.testing.assert_array_equal(ours[..., RED, :], stem[:, first].transpose(1, 2, 0) / deviations[first])
+    np.testing.assert_array_equal(ours[..., BLUE, :], stem[:, 2 - first].transpose(1, 2, 0) / deviations[2 - first])
+    back = kernel.to_theirs(ours)
+    np.testing.assert_allclose(back, stem, rtol=2e-7)
+    if std in (None, [1, 1, 1]):
+        np.testing.assert_array_equal(back, stem)
+        assert module.pixel_tensors(network) == {}
+    else:
+        for name, values in module.pixel_tensors(network).items():
+            np.testing.assert_array_equal(values, names[name], err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "says"),
+    [
+        ({"pixel_mean": np.zeros((4, 1, 1))}, r"pixel_mean has the shape \(4, 1, 1\), and its images have 3 channels"),
+        ({"pixel_std": np.zeros((3, 1, 1))}, "pixel_std is .*expected positive"),
+        ({"pixel_mean": np.full(3, np.nan)}, "pixel_mean is .*expected finite"),
+    ],
+)
+def test_a_mean_pixel_that_can_not_be_one_is_named(pixels, says):
+    with pytest.raises(ValueError, match=says):
+        layouts.LAYOUTS["detectron2"].network_of(shapes("detectron2_R50-FPN") | pixels)
+
+
 def test_older_torchvision_names_are_accepted():
     renames = {f"roi_heads.mask_head.{i - 1}.0": f"roi_heads.mask_head.mask_fcn{i}" for i in range(1, 5)}
     renames |= {f"{block}_blocks.{i}.0": f"{block}_blocks.{i}" for i in range(4) for block in ("inner", "layer")}

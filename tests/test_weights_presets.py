@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from mrcnn.weights.layouts import Network
 from mrcnn.weights.presets import PRESETS
 
 LISTING = Path(__file__).parent / "golden" / "torch" / "torchvision_v1_state.txt"
+DETECTRON2_LISTING = LISTING.with_name("detectron2_R50-FPN_state.txt")
 SMALL = {"IMAGE_MIN_DIM": 64, "IMAGE_MAX_DIM": 64, "POST_NMS_ROIS_INFERENCE": 10, "DETECTION_MAX_INSTANCES": 5}
 FEATURES, CLASSES = 16, 3
 
@@ -108,6 +110,26 @@ def test_a_model_with_another_convention_is_refused(path):
     other.config = Config(NAME="plain", NUM_CLASSES=3)
     with pytest.raises(ValueError, match=r"stride in 3x3.*Build it with .*set CONVENTION = 'torchvision'\."):
         weights.load_weights_by_name(other, path, skip_mismatch=True)
+
+
+def test_another_mean_pixel_than_that_of_the_file_warns_with_the_setting(tmp_path):
+    image = keras.Input((32, 32, 3))
+    model = keras.Model(image, keras.layers.Conv2D(64, 7, name="conv1")(image))
+    path = tmp_path / "resnet.pth"
+    # The backbone's names and shapes are enough: no tensor but that of conv1 is read.
+    rows = (line.split("\t") for line in DETECTRON2_LISTING.read_text().splitlines())
+    names = {name.removeprefix("backbone.bottom_up."): sizes for name, sizes, _ in rows if "bottom_up" in name}
+    state = {name: np.zeros([int(n) for n in sizes.split(",")], "float16") for name, sizes in names.items()}
+    weights.write_state_dict(path, state | {"pixel_mean": np.float32([[[1]], [[2]], [[3]]])})
+    model.config = Config(NAME="own", CONVENTION="detectron2")
+    with pytest.warns(
+        UserWarning, match=r"mean pixel \[3.0, 2.0, 1.0\] .*has MEAN_PIXEL = \[123.675, 116.28, 103.53\]"
+    ):
+        weights.load_weights_by_name(model, path, skip_mismatch=True)
+    model.config = Config(NAME="own", CONVENTION="detectron2", MEAN_PIXEL=[3, 2, 1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        weights.load_weights_by_name(model, path, skip_mismatch=True)
 
 
 def test_custom_classes_skip_the_class_layers(path):

@@ -19,6 +19,7 @@ Shapes:
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import sys
 import warnings
@@ -30,13 +31,16 @@ import cv2
 import numpy as np
 
 from mrcnn.data import mask_bits
-from mrcnn.data.imgaug_numpy2 import repair_augmenters
+from mrcnn.data.imgaug_numpy2 import repair_augmenters, uint8_maps, warp_map_like_image
 
 # imgaug fills masks with 0 beyond the border even where it fills the image with mirrored objects. These modes copy
 # pixels of the image, so that masks can be filled in the same way; the others ("mean", "linear_ramp", ...) invent them.
 COPYING_PAD_MODES = {"constant", "edge", "reflect", "symmetric", "wrap"}
 # Keras layers that mix several images, or whose masks come out blended.
 REFUSED_LAYERS = ("MixUp", "CutMix", "AugMix")
+
+LINEAR = 1  # order of interpolation for imgaug, which is cv2.INTER_LINEAR as well
+MASKED = 200  # value of a mask's pixels while imgaug interpolates; cubic interpolation overshoots
 
 # imgaug augmenters that combine moved and unmoved pixels if an augmenter inside them moves some, and the modules of
 # augmenters that move pixels.
@@ -86,7 +90,7 @@ def augment_sample(
     check_augmentation(augmentation)
     try:
         if _is_imgaug(augmentation):
-            augmented, planes_out = _augment_imgaug(augmentation, image, planes, rng)
+            augmented, planes_out = _augment_imgaug(augmentation, image, planes, count, rng)
         elif _is_keras_layer(augmentation):
             augmented, planes_out = _augment_keras(augmentation, image, planes, count, rng)
         elif _is_called_by_names(augmentation):
@@ -151,7 +155,7 @@ def _is_imgaug(augmentation: Any) -> bool:
 
 
 def _augment_imgaug(
-    augmenter: Any, image: np.ndarray, planes: np.ndarray, rng: np.random.Generator | None
+    augmenter: Any, image: np.ndarray, planes: np.ndarray, count: int, rng: np.random.Generator | None
 ) -> tuple[np.ndarray, np.ndarray]:
     from imgaug.augmentables.segmaps import SegmentationMapsOnImage
 
@@ -160,17 +164,25 @@ def _augment_imgaug(
     augmenter = augmenter.deepcopy()  # threads must not share its random state
     if rng is not None:
         augmenter.seed_(int(rng.integers(2**31)))
-    if not planes.shape[-1]:
+    if not count:
         return augmenter.augment_image(image), planes
-    for child in [augmenter, *augmenter.get_all_children(flat=True)]:
-        _fill_masks_like_images(child)
-    segmaps = SegmentationMapsOnImage(planes.astype(np.int32), shape=image.shape)
-    image, segmaps = augmenter(image=image, segmentation_maps=segmaps)
-    return image, segmaps.arr.astype(np.uint8)
+    children = [augmenter, *augmenter.get_all_children(flat=True)]
+    warps = [_treat_masks_like_images(child) for child in children]  # of all of them
+    if not any(warps):
+        segmaps = SegmentationMapsOnImage(planes.astype(np.int32), shape=image.shape)
+        image, segmaps = augmenter(image=image, segmentation_maps=segmaps)
+        return image, segmaps.arr.astype(np.uint8)
+    shades = mask_bits.unpack(planes, count).view(np.uint8) * np.uint8(MASKED)  # [H, W, N]
+    image, segmaps = augmenter(image=image, segmentation_maps=uint8_maps()(shades, image.shape))
+    return image, mask_bits.pack(segmaps.arr > MASKED / 2)
 
 
-def _fill_masks_like_images(augmenter: Any) -> None:
-    """Makes an augmenter fill masks beyond the border in the same way as the image; see COPYING_PAD_MODES."""
+def _treat_masks_like_images(augmenter: Any) -> bool:
+    """Makes an augmenter treat masks as it treats the image; returns whether it interpolates them.
+
+    Beyond the border, masks are filled in the same way, see COPYING_PAD_MODES. Between pixels, they are interpolated
+    in the same way: the nearest pixel, of two at the same distance always the lower right one, moves them.
+    """
     if hasattr(augmenter, "_mode_segmentation_maps"):
         augmenter._mode_segmentation_maps = None
     if hasattr(augmenter, "_pad_mode_segmentation_maps"):
@@ -178,6 +190,15 @@ def _fill_masks_like_images(augmenter: Any) -> None:
         modes = getattr(mode, "a", None) or [getattr(mode, "value", None)]  # of a Choice, or a Deterministic
         if set(modes) <= COPYING_PAD_MODES:
             augmenter._pad_mode_segmentation_maps = None
+    if type(augmenter).__name__ == "AffineCv2":
+        augmenter._augment_segmentation_maps = functools.partial(warp_map_like_image, augmenter)
+        return True
+    if not hasattr(augmenter, "_order_segmentation_maps"):
+        return False
+    # Where the order is drawn, it is linear; PerspectiveTransform interpolates images linearly, and has none.
+    order = getattr(getattr(augmenter, "order", None), "value", LINEAR)  # of a Deterministic
+    augmenter._order_segmentation_maps = int(order)
+    return True
 
 
 def _check_augmenter(augmenter: Any) -> None:
@@ -216,7 +237,9 @@ def _moves_image_only(augmenter: Any, name: str, trials: int = 10) -> bool:
             results = []
             for picture in (image, patched):
                 np.random.seed(trial)
-                results.append(_augment_imgaug(augmenter, picture, mask_bits.pack(mask), np.random.default_rng(trial)))
+                results.append(
+                    _augment_imgaug(augmenter, picture, mask_bits.pack(mask), 1, np.random.default_rng(trial))
+                )
             (plain, _), (moved, planes) = results
             if plain.shape != moved.shape or planes.shape[:2] != moved.shape[:2]:
                 return False  # `_check_shape` refuses other sizes

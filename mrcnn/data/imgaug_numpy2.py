@@ -46,6 +46,25 @@ def repair_augmenters() -> None:
         size._prevent_zero_size_after_crop_ = functools.partial(_crop_of_one_axis, size)
 
 
+@functools.cache
+def uint8_maps() -> type:
+    """A class of `SegmentationMapsOnImage` that stay uint8; int32 is interpolated by scikit-image only, slowly."""
+    from imgaug.augmentables import segmaps
+
+    class SegmentationMapsOnImage(segmaps.SegmentationMapsOnImage):  # imgaug asks for this name
+        def __init__(self, arr, shape):
+            super().__init__(arr, shape)
+            self.arr = arr
+
+        def copy(self, arr=None, shape=None):
+            return type(self)(self.arr if arr is None else arr, self.shape if shape is None else shape)
+
+        def deepcopy(self, arr=None, shape=None):
+            return self.copy(np.copy(self.arr if arr is None else arr), shape)
+
+    return SegmentationMapsOnImage
+
+
 def _resize_from_centers(resize, images, sizes=None, interpolation=None):
     """`imgaug.imresize_many_images`; `resize` is imgaug's own."""
     whole = isinstance(sizes, tuple) and all(isinstance(side, (int, np.integer)) and side > 0 for side in sizes)
@@ -54,6 +73,17 @@ def _resize_from_centers(resize, images, sizes=None, interpolation=None):
         return resize(images, sizes, interpolation)
     rows, columns = (image_sources(*sides) for sides in zip(images.shape[1:3], sizes))
     return images[:, rows][:, :, columns]
+
+
+def warp_map_like_image(augmenter, segmaps, random_state, parents, hooks):
+    """`AffineCv2._augment_segmentation_maps` of one image, with the interpolation and the border of the image."""
+    (segmap,) = segmaps
+    *placing, _, mode, order = augmenter._draw_samples(1, random_state)
+    parts = np.split(segmap.arr, range(4, segmap.arr.shape[-1], 4), axis=-1)  # OpenCV warps four channels at most
+    fill = np.zeros((1, 4), np.float32)
+    moved = [augmenter._augment_images_by_samples([part], *placing, fill, mode, order)[0] for part in parts]
+    segmap.arr = np.concatenate(moved, axis=-1)
+    return segmaps
 
 
 def _map_float32(transformation, map_coordinates, image, dx, dy, **options):

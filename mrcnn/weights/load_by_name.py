@@ -50,7 +50,8 @@ def load_weights_by_name(
             the model is unchanged.
 
     Warns:
-        UserWarning: Loaded weights are NaN or infinite; the layers are named.
+        UserWarning: Loaded weights are NaN or infinite; the layers are named. Or the file has another mean pixel than
+            the model.
 
     Example:
         >>> import tempfile
@@ -73,6 +74,9 @@ def load_weights_by_name(
         report.loaded.append(match.name)
         if not all(np.isfinite(np.asarray(value, "float32")).all() for value in values):
             report.not_finite.append(match.name)
+    other_mean = load_messages.other_mean_pixel(report.path, file.network, getattr(model, "config", None))
+    if other_mean and "conv1" in report.loaded:
+        warnings.warn(other_mean, UserWarning, stacklevel=2)
     if report.not_finite:
         warnings.warn(
             f"{report.path}: {len(report.not_finite)} layers have NaN or infinite weights, because the training that"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from mrcnn.nn.heads import CLASS_DEPENDENT_LAYERS
 
 from .layer_match import LayerMatch
+from .layouts import Network
 from .load_report import LoadReport
 from .readers import WeightFile, shorten
 
@@ -20,6 +23,7 @@ SETTING_BEHIND = (
     ("rpn_model/rpn_conv_shared", 2, 1, "TOP_DOWN_PYRAMID_SIZE"),
     ("mrcnn_class_conv2", -1, 1, "FPN_CLASSIF_FC_LAYERS_SIZE"),
 )
+SAME_MEAN = 0.01  # of 255; rounding of a mean pixel
 MOST_TO_EXCLUDE = 20  # more mismatches than this mean another network, not another number of classes
 
 
@@ -83,6 +87,19 @@ def check_convention(path: str, file: WeightFile, config: Any) -> None:
     )
 
 
+def other_mean_pixel(path: str, network: Network | None, config: Any) -> str:
+    """A sentence if the file has a mean pixel, and the model another one; "" otherwise."""
+    mean = None if network is None or config is None else network.pixel_mean
+    here = None if mean is None else np.broadcast_to(np.ravel(config.MEAN_PIXEL), config.IMAGE_CHANNEL_COUNT)
+    if mean is None or (len(mean) == len(here) and np.allclose(here, mean, rtol=0, atol=SAME_MEAN)):
+        return ""
+    return (
+        f"{path} was trained with the mean pixel {list(mean)} (RGB), and the model has"
+        f" MEAN_PIXEL = {here.tolist()}, which gives other numbers. Set"
+        f" MEAN_PIXEL = {list(mean)}, or use MaskRCNN.from_preset(..., weights=...), which does."
+    )
+
+
 def settings_to_change(file: WeightFile, config: Any) -> str:
     """The settings that a torchvision or detectron2 checkpoint needs and the model lacks, as a sentence or ""."""
     if file.network is None or config is None:
@@ -90,7 +107,7 @@ def settings_to_change(file: WeightFile, config: Any) -> str:
     found = []
     for name, value in file.network.settings().items():
         here = getattr(config, name)
-        here = list(here) if name == "MASK_SHAPE" else here
+        here = np.ravel(here).tolist() if name in ("MASK_SHAPE", "MEAN_PIXEL") else here
         if name == "CASCADE_BBOX_STD_DEVS" and bool(here) == bool(value):
             continue
         if here != value:

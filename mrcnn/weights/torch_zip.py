@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import pickle
 import struct
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 
 import keras
 import numpy as np
 
+from mrcnn.conventions import CONVENTIONS
 from mrcnn.io import replacing
 
 from .layouts import LAYOUTS, Network, to_state
@@ -39,8 +41,17 @@ def save_checkpoint(model: keras.Model, path: str | os.PathLike, layout: str) ->
 
     Raises:
         ValueError: The layout can't hold this network.
+
+    Warns:
+        UserWarning: The model has another `MEAN_PIXEL` than the models there, which must be told.
     """
     write_state_dict(path, state_dict_of(model, layout))
+    mean = np.ravel(model.config.MEAN_PIXEL).astype(float)
+    if not np.array_equal(mean, CONVENTIONS[layout].settings["MEAN_PIXEL"]):
+        there = f"MODEL.PIXEL_MEAN = {mean[::-1].tolist()}, which is BGR,"
+        if layout == "torchvision":
+            there = f"image_mean={np.round(mean / 255, 6).tolist()}"
+        warnings.warn(f"{path}: MEAN_PIXEL is {mean.tolist()}. Set {there} in {layout}.", UserWarning, stacklevel=3)
 
 
 def state_dict_of(
@@ -74,7 +85,8 @@ def state_dict_of(
         return arrays[layer, kind]
 
     state = to_state(module.pieces(network), read)
-    return state | {name: np.array(0, "int64") for name in module.counters(network)}
+    state |= {name: np.array(0, "int64") for name in module.counters(network)}
+    return state | module.pixel_tensors(network)
 
 
 def _arrays(model: keras.Model, prefix: str = "") -> dict[tuple[str, str], np.ndarray]:

@@ -25,6 +25,7 @@ MAX_OVERLAPS = 2_000_000_000  # pixels that are compared to find which shapes of
 MAX_CLASSES = 10_000  # of a dataset
 MAX_SHAPES = 5_000  # of an object that has several
 MAX_YAML_BYTES = 256 << 10  # of a data.yaml, which is read at about 100 kB a second
+MAX_YAML_DEPTH = 8  # lists and maps in brackets, in each other; a data.yaml has two
 MAX_PARTS = 256  # boxes or connected parts of one digit in an image of M2NIST
 MAX_ARRAY_BYTES = 4 << 30  # of an array of M2NIST
 MAX_CELL = 1 << 27  # characters of a cell of a CSV file, which may hold a mask; Python's own limit is 131,072

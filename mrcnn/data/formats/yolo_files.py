@@ -51,13 +51,23 @@ def read_split(path: Path, split: str, images_dir: str | Path | None) -> tuple[P
     return with_labels(photos), names
 
 
+class _ShallowLoader(yaml.BaseLoader):
+    """Makes nothing but str, list and dict. Refuses brackets in many others: at each character, PyYAML looks at all."""
+
+    def fetch_flow_collection_start(self, token_class: type) -> None:
+        if self.flow_level == limits.MAX_YAML_DEPTH:
+            problem = f"more than {limits.MAX_YAML_DEPTH} brackets in each other"
+            raise yaml.scanner.ScannerError(None, None, problem, self.get_mark())
+        super().fetch_flow_collection_start(token_class)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """{key: str, list or dict} of a data.yaml. Values stay as they are written, so that a class may be called "no"."""
     if path.stat().st_size > limits.MAX_YAML_BYTES:
         expected = f"at most {limits.MAX_YAML_BYTES} bytes"
         raise BrokenAnnotation(path, "the file", "size", expected, f"{path.stat().st_size} bytes")
     try:
-        content = yaml.load(path.read_bytes(), Loader=yaml.BaseLoader)  # makes nothing but str, list and dict
+        content = yaml.load(path.read_bytes(), Loader=_ShallowLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         entry = "the file" if mark is None else f"line {mark.line + 1}"

@@ -2,12 +2,19 @@
 
 K classes have the numbers 0 to K - 1, and the background is K; here it is 0. Boxes and masks of the background do not
 exist there; here they are rows of zeros.
+
+Files of older versions hold mean and standard deviation of the pixels, which newer versions have in their settings.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from mrcnn.conventions import DETECTRON2
 
 from .network import STAGE_BLOCKS, Network
 from .pieces import (
@@ -30,6 +37,8 @@ from .pieces import (
 )  # fmt: skip
 
 COUNTER = "num_batches_tracked"
+PIXEL_MEAN, PIXEL_STD = "pixel_mean", "pixel_std"  # [3, 1, 1]
+OWN_MEAN = DETECTRON2.settings["MEAN_PIXEL"]  # RGB
 RPN, BOX, PREDICTOR, MASK = (
     "proposal_generator.rpn_head", "roi_heads.box_head", "roi_heads.box_predictor", "roi_heads.mask_head",
 )  # fmt: skip
@@ -52,8 +61,8 @@ def recognizes(state: Mapping[str, Shaped]) -> bool:
 
 
 def ignores(name: str) -> bool:
-    """Whether the network needs no tensor of this name: counters, the mean pixel, and buffers of older files."""
-    return name.endswith((COUNTER, "pixel_mean", "pixel_std")) or ".anchor_generator.cell_anchors" in name
+    """Whether no layer needs a tensor of this name: counters, the mean pixel, and buffers of older files."""
+    return name.endswith(COUNTER) or name in (PIXEL_MEAN, PIXEL_STD) or ".anchor_generator.cell_anchors" in name
 
 
 def network_of(state: Mapping[str, Shaped]) -> Network:
@@ -67,7 +76,7 @@ def network_of(state: Mapping[str, Shaped]) -> Network:
             raise ValueError(f"it has {what} ({name}), which can't be built here")
     body = next((p for p in ("backbone.bottom_up.", "backbone.", "") if f"{p}stem.conv1.weight" in state), "")
     c4 = "roi_heads.res5.0.conv1.weight" in state
-    network = Network("detectron2", _backbone(state, body, c4))
+    network = Network("detectron2", _backbone(state, body, c4), **_pixel_values(state, f"{body}stem.conv1.weight"))
     if not body:
         return network
     cascade = f"{PREDICTOR}.0.cls_score.weight" in state
@@ -111,6 +120,47 @@ def _backbone(state: Mapping[str, Shaped], body: str, c4: bool) -> str:
     return backbone
 
 
+def _pixel_values(state: Mapping[str, Shaped], stem: str) -> dict[str, Any]:
+    """`pixel_mean`, `pixel_std` and `bgr` of a `Network`, as far as a file has them.
+
+    The order of the channels is that of the images, which the file doesn't tell: BGR, unless the mean is that of
+    ImageNet's pixels in RGB.
+    """
+    channels = state[stem].shape[1]
+    mean, std = (_numbers(state, name, channels) for name in (PIXEL_MEAN, PIXEL_STD))
+    rgb = mean is not None and channels == 3 and np.allclose(mean, OWN_MEAN, atol=0.01)
+    order = slice(None) if rgb else slice(None, None, -1)
+    std = None if std is None or set(std) == {1.0} else std[order]
+    return {"pixel_mean": None if mean is None else mean[order], "pixel_std": std, "bgr": not rgb}
+
+
+def _numbers(state: Mapping[str, Shaped], name: str, channels: int) -> tuple[float, ...] | None:
+    if name not in state:
+        return None
+    tensor = state[name]
+    if int(np.prod(tensor.shape)) != channels:
+        raise ValueError(f"{name} has the shape {tuple(tensor.shape)}, and its images have {channels} channels")
+    values = np.ravel(tensor.read() if hasattr(tensor, "read") else np.asarray(tensor)).astype("float32")
+    if not np.isfinite(values).all() or (name == PIXEL_STD and (values <= 0).any()):
+        raise ValueError(
+            f"{name} is {values.tolist()}; expected {'positive' if name == PIXEL_STD else 'finite'} numbers"
+        )
+    return tuple(float(str(value)) for value in values)  # 103.53, as it was written, not 103.52999878
+
+
+def pixel_tensors(network: Network) -> dict[str, np.ndarray]:
+    """`pixel_mean` and `pixel_std` of a file, if they are not detectron2's own."""
+    mean = network.pixel_mean or OWN_MEAN
+    if network.pixel_std is None and np.array_equal(mean, OWN_MEAN):
+        return {}
+    std = network.pixel_std or np.ones(len(mean))
+    order = slice(None, None, -1 if network.bgr else 1)
+    return {
+        name: np.array(values, "float32")[order].reshape(-1, 1, 1).copy()
+        for name, values in ((PIXEL_MEAN, mean), (PIXEL_STD, std))
+    }
+
+
 def _norm_kind(state: Mapping[str, Shaped], source: str) -> str | None:
     if f"{source}.weight" not in state:
         return None
@@ -141,7 +191,8 @@ def counters(network: Network) -> list[str]:
 def _resnet(network: Network, prefix: str, prefix5: str) -> list[Piece]:
     """`prefix5`: of stage 5, which in C4 belongs to the heads."""
     stem = f"{prefix}stem.conv1"
-    found = for_rgb(conv("conv1", stem, bias=64)) + norm("bn_conv1", f"{stem}.norm")
+    first = for_rgb(conv("conv1", stem, bias=64), network.bgr, network.pixel_std)
+    found = first + norm("bn_conv1", f"{stem}.norm")
     for stage, count in enumerate(network.blocks, start=2):
         width = 64 * 2 ** (stage - 2)
         nested = "res5_model/" if stage == 5 and network.box_head == "c4" else ""

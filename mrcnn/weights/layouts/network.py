@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 STAGE_BLOCKS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
 CASCADE_STD_DEVS = [[0.05, 0.05, 0.1, 0.1], [1 / 30, 1 / 30, 1 / 15, 1 / 15]]  # Cai and Vasconcelos, stages 2 and 3
 
@@ -24,6 +26,8 @@ class Network:
         stages: Class heads, 3 in a cascade.
         old_names: The names of torchvision before 0.14.
         masks: Has a mask head.
+        pixel_mean, pixel_std: Of R, G and B, if the file has them; a standard deviation of 1 is None.
+        bgr: The first convolution is for BGR images.
     """
 
     convention: str | None
@@ -42,6 +46,9 @@ class Network:
     stages: int = 1
     old_names: bool = False
     masks: bool = True
+    pixel_mean: tuple[float, ...] | None = None
+    pixel_std: tuple[float, ...] | None = None
+    bgr: bool = True
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -51,6 +58,8 @@ class Network:
         """The settings that build this network."""
         settings: dict[str, Any] = {"CONVENTION": self.convention} if self.convention else {}
         settings["BACKBONE"] = self.backbone
+        if self.pixel_mean is not None:
+            settings["MEAN_PIXEL"] = list(self.pixel_mean)
         if not self.classes:
             return settings
         settings |= {
@@ -86,6 +95,7 @@ class Network:
             config.RPN_CONVS, config.RPN_CHANNELS, config.TOP_DOWN_PYRAMID_SIZE, config.FPN_CLASSIF_FC_LAYERS_SIZE,
             config.MASK_HEAD_CHANNELS, config.CLASS_AGNOSTIC_BOX, config.CLASS_AGNOSTIC_MASK,
             1 + len(config.CASCADE_BBOX_STD_DEVS or ()),
+            pixel_mean=tuple(np.broadcast_to(config.MEAN_PIXEL, config.IMAGE_CHANNEL_COUNT).tolist()),
         )  # fmt: skip
         special = network.stages > 1 or network.class_agnostic_box or network.class_agnostic_mask
         if convention == "torchvision" and (special or network.box_head == "c4" or network.head_norm == "group"):

@@ -197,12 +197,22 @@ def output(
     return [kernel, Piece(layer, "bias", f"{source}.bias", ours, theirs, change=change)]
 
 
-def for_rgb(pieces: list[Piece]) -> list[Piece]:
-    """The same convolution for RGB instead of BGR images: the input channels of its kernel in reverse."""
+def for_rgb(pieces: list[Piece], bgr: bool, std: Sequence[float] | None) -> list[Piece]:
+    """The same convolution for images 0..255 in RGB.
+
+    Args:
+        pieces: Kernel and bias.
+        bgr: It is for BGR images: the input channels of its kernel are reversed.
+        std: Of R, G and B; its images are divided by it. The kernel is divided by it instead, which back again is exact
+            up to the last bit of float32. None: they are not divided.
+    """
     kernel, *rest = pieces
+    step = -1 if bgr else 1
+    scale = np.float32(1) if std is None else np.array(std, "float32")[:, None]
+    change = "OIHW to HWIO" + ", BGR to RGB" * bgr + ", divided by pixel_std" * (std is not None)
     kernel = Piece(
-        kernel.layer, "kernel", kernel.source, lambda w: _to_hwio(w)[:, :, ::-1], lambda k: _to_oihw(k[:, :, ::-1]),
-        change="OIHW to HWIO, BGR to RGB",
+        kernel.layer, "kernel", kernel.source, lambda w: _to_hwio(w)[:, :, ::step] / scale,
+        lambda k: _to_oihw((k * scale)[:, :, ::step]), change=change,
     )  # fmt: skip
     return [kernel, *rest]
 

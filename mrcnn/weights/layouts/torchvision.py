@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from .network import STAGE_BLOCKS, Network
 from .pieces import (
     CONV,
@@ -92,6 +94,11 @@ def counters(network: Network) -> list[str]:
         return []
     norms = [piece.source for piece in pieces(network) if piece.kind == "moving_mean"]
     return [name.replace("running_mean", COUNTER) for name in norms]
+
+
+def pixel_tensors(network: Network) -> dict[str, np.ndarray]:
+    """Tensors of a file with the mean pixel: none, it is an argument of the model there."""
+    return {}
 
 
 def _resnet(network: Network, prefix: str) -> list[Piece]:

@@ -180,20 +180,22 @@ def test_keras_layers_keep_image_and_masks_aligned(name):
     assert_on_its_pixels(augmented(layer, range(12), size=(60, 75)), least=60)
 
 
-ALBUMENTATIONS = {
-    "HorizontalFlip": {},
-    "Affine": {"rotate": (-20, 20), "scale": (0.8, 1.2)},
-    "RandomResizedCrop": {"size": (120, 150), "scale": (0.6, 0.9)},
-    "RandomSizedCrop": {"min_max_height": (70, 110), "size": (120, 150)},
-    "CropAndPad": {"percent": (-0.15, 0.15)},
-    "Perspective": {},
-    "GridDistortion": {},
-    "ElasticTransform": {"alpha": 20, "sigma": 5},
-}
+ALBUMENTATIONS = [
+    ("HorizontalFlip", {}),
+    ("Affine", {"rotate": (-20, 20), "scale": (0.8, 1.2)}),
+    ("Affine", {"scale": 1.5}),
+    ("Affine", {"scale": 0.5}),
+    ("RandomResizedCrop", {"size": (120, 150), "scale": (0.6, 0.9)}),
+    ("RandomSizedCrop", {"min_max_height": (70, 110), "size": (120, 150)}),
+    ("CropAndPad", {"percent": (-0.15, 0.15)}),
+    ("Perspective", {}),
+    ("GridDistortion", {}),
+    ("ElasticTransform", {"alpha": 20, "sigma": 5}),
+]
 
 
-@pytest.mark.parametrize("name", ALBUMENTATIONS)
-def test_albumentations_keeps_image_and_masks_aligned(name):
+@pytest.mark.parametrize(("name", "options"), ALBUMENTATIONS)
+def test_albumentations_keeps_image_and_masks_aligned(name, options):
     albumentations = pytest.importorskip("albumentations")
-    transform = getattr(albumentations, name)(p=1, **ALBUMENTATIONS[name])
+    transform = getattr(albumentations, name)(p=1, **options)
     assert_on_its_pixels(augmented(albumentations.Compose([transform]), range(6)), least=30)

@@ -48,8 +48,6 @@ MIXING_AUGMENTERS = ("Blend", "Alpha", "SimplexNoiseAlpha", "FrequencyNoiseAlpha
                      "WithBrightnessChannels", "WithHueAndSaturation")  # fmt: skip
 MOVING_MODULES = {f"imgaug.augmenters.{name}" for name in ("flip", "geometric", "size")}
 
-RESIZING_MODULES = ("augmentations.crops", "augmentations.geometric.resize")  # of Albumentations
-
 # Weak references by id to imgaug augmenters that passed the check. A Sequential is a list and can't be a dict key.
 _checked: dict[int, weakref.ref] = {}
 
@@ -306,7 +304,7 @@ def _augment_by_names(
         pipeline.set_random_seed(int(np.random.randint(2**31) if rng is None else rng.integers(2**31)))
     if hasattr(pipeline, "processors"):
         pipeline.processors = {}  # of boxes and keypoints, which are computed from the masks afterwards
-    _resize_masks_like_images(pipeline)
+    _interpolate_masks_like_images(pipeline)
     masks = list(np.ascontiguousarray(np.moveaxis(mask_bits.unpack(planes, count), -1, 0)).view(np.uint8))
     result = pipeline(image=image, masks=masks)
     if not isinstance(result, Mapping) or "image" not in result or len(result.get("masks", ())) != count:
@@ -324,13 +322,15 @@ def _augment_by_names(
     return augmented, mask_bits.pack(moved)
 
 
-def _resize_masks_like_images(transform: Any) -> None:
-    """Makes the transforms that resize do so from pixel centers for masks as well; warping ones do."""
+def _interpolate_masks_like_images(transform: Any) -> None:
+    """Makes transforms interpolate masks as the image. Of 0 and 1 in uint8, OpenCV returns the nearer one.
+
+    The nearest pixel is, of two at the same distance, always the same one, which moves masks by up to 0.3 pixels.
+    """
     for inner in getattr(transform, "transforms", None) or ():
-        _resize_masks_like_images(inner)
-    resizes = any(name in type(transform).__module__ for name in RESIZING_MODULES)
-    if resizes and getattr(transform, "mask_interpolation", None) == cv2.INTER_NEAREST:
-        transform.mask_interpolation = cv2.INTER_NEAREST_EXACT
+        _interpolate_masks_like_images(inner)
+    if hasattr(transform, "mask_interpolation"):
+        transform.mask_interpolation = getattr(transform, "interpolation", cv2.INTER_LINEAR)
 
 
 # ---- Callables -------------------------------------------------------------------------------------------------------

@@ -89,7 +89,7 @@ def to_layers(pieces: Sequence[Piece], state: Mapping[str, Shaped]) -> list[Conv
         elif piece.source in state:
             tensor = state[piece.source]
             try:
-                shape = piece.to_ours(np.empty(tensor.shape, "float32")).shape
+                shape = piece.to_ours(np.zeros(tensor.shape, "float32")).shape
             except (ValueError, IndexError) as error:
                 raise ValueError(
                     f"{piece.source} has the shape {tuple(tensor.shape)}, which {piece.layer} can't have"

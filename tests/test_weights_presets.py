@@ -185,6 +185,21 @@ def test_presets_are_valid_settings_with_all_class_names():
         assert digits in preset.url.rsplit("/", 1)[1], word
 
 
+def test_the_documented_table_has_all_words_with_their_figures():
+    lines = (Path(__file__).parents[1] / "docs" / "weights.md").read_text().splitlines()
+    table = {
+        cells[1].strip("` "): [c.strip() for c in cells[2:-1]] for line in lines if len(cells := line.split("|")) == 9
+    }
+    for word, preset in PRESETS.items():
+        aps = ["-" if ap is None else str(ap) for ap in (preset.box_ap, preset.mask_ap)]
+        size = f"{preset.megabytes} MB" if preset.megabytes else "-"
+        licence = "CC BY-SA 3.0" if "CC BY-SA" in preset.licence else "no text"
+        assert table[word][:2] + table[word][3:5] == [*aps, size, licence], word
+        original = any(golden.preset == word for golden in GOLDEN.values())
+        assert table[word][5] == ("itself" if original else "parts"), word
+    assert {"coco", "balloon", "shapes"} < set(table)
+
+
 def test_preset_facts_are_shown_once_before_the_download(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(downloads, "download", lambda url, path, checksum: Path(path).touch() or path)
     for word, preset in PRESETS.items():

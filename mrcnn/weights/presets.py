@@ -90,20 +90,20 @@ def _detectron2(name: str, folder: str, run: str, settings: dict, *ap: float | N
 
 _INSTANCES, _MISC, _NEW = "COCO-InstanceSegmentation", "Misc", "new_baselines"
 _ZOO = (  # name, folder and file in the model zoo, network, box and mask AP
-    ("mask_rcnn_R_50_C4_1x", _INSTANCES, "137259246/model_final_9243eb", C4),
+    ("mask_rcnn_R_50_C4_1x", _INSTANCES, "137259246/model_final_9243eb", C4, 36.8, 32.2),
     ("mask_rcnn_R_50_C4_3x", _INSTANCES, "137849525/model_final_4ce675", C4, 39.8, 34.4),
     ("mask_rcnn_R_101_C4_3x", _INSTANCES, "138363239/model_final_a2914c", C4, 42.6, 36.7),
     ("mask_rcnn_R_50_FPN_1x", _INSTANCES, "137260431/model_final_a54504", FPN, 38.6, 35.2),
     ("mask_rcnn_R_50_FPN_3x", _INSTANCES, "137849600/model_final_f10217", FPN, 41.0, 37.2),
     ("mask_rcnn_R_101_FPN_3x", _INSTANCES, "138205316/model_final_a3ec72", FPN, 42.9, 38.6),
-    ("cascade_mask_rcnn_R_50_FPN_1x", _MISC, "138602847/model_final_e9d89b", CASCADE),
+    ("cascade_mask_rcnn_R_50_FPN_1x", _MISC, "138602847/model_final_e9d89b", CASCADE, 42.1, 36.4),
     ("cascade_mask_rcnn_R_50_FPN_3x", _MISC, "144998488/model_final_480dd8", CASCADE, 44.3, 38.5),
-    ("mask_rcnn_R_50_FPN_100ep_LSJ", _NEW, "42047764/model_final_bb69de", LSJ),
+    ("mask_rcnn_R_50_FPN_100ep_LSJ", _NEW, "42047764/model_final_bb69de", LSJ, 44.6, 40.3),
     ("mask_rcnn_R_50_FPN_200ep_LSJ", _NEW, "42047638/model_final_89a8d3", LSJ),
     ("mask_rcnn_R_50_FPN_400ep_LSJ", _NEW, "42019571/model_final_14d201", LSJ, 47.4, 42.5),
-    ("mask_rcnn_R_101_FPN_100ep_LSJ", _NEW, "42025812/model_final_4f7b58", LSJ),
+    ("mask_rcnn_R_101_FPN_100ep_LSJ", _NEW, "42025812/model_final_4f7b58", LSJ, 46.4, 41.6),
     ("mask_rcnn_R_101_FPN_200ep_LSJ", _NEW, "42131867/model_final_0bb7ae", LSJ),
-    ("mask_rcnn_R_101_FPN_400ep_LSJ", _NEW, "42073830/model_final_f96b26", LSJ),
+    ("mask_rcnn_R_101_FPN_400ep_LSJ", _NEW, "42073830/model_final_f96b26", LSJ, 48.9, 43.7),
 )
 PRESETS: dict[str, Preset] = {
     "torchvision": Preset(

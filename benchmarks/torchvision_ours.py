@@ -16,6 +16,6 @@ image = np.load(f"{data}/photo.npy")
 print(json.dumps({"ready": True}), flush=True)
 for _ in sys.stdin:
     start, processor = time.perf_counter(), time.process_time()
-    found = model.detect([image])[0]
+    masks = model.detect([image])[0]["masks"]  # pasted on the photo now
     seconds = {"seconds": time.perf_counter() - start, "processor": time.process_time() - processor}
-    print(json.dumps({**seconds, "found": len(found["scores"])}), flush=True)
+    print(json.dumps({**seconds, "found": masks.shape[-1]}), flush=True)

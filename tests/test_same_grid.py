@@ -144,13 +144,12 @@ def imgaug_augmenters():
         "Resize there and back": iaa.KeepSizeByResize(iaa.Resize(0.71)),
         "Affine": iaa.Affine(rotate=(-20, 20), scale=(0.8, 1.2), translate_px=(-5, 5)),
         "Affine by 1.5": iaa.Affine(scale=1.5),  # a third of the pixels are halfway between two
-        "Affine by 2": iaa.Affine(scale=2.0),
+        "Affine by 0.75": iaa.Affine(scale=0.75),
         "Affine by 0.5": iaa.Affine(scale=0.5),
         "Affine by halves": iaa.Affine(translate_percent={"x": 0.03}, scale={"y": 1.5}, order=[1, 3]),
         "Affine, nearest": iaa.Affine(scale=1.5, order=0),
         "Affine of scikit-image": iaa.Affine(scale=1.5, backend="skimage"),
         "Scale and shear": iaa.Sequential([iaa.ScaleX(1.5), iaa.ShearY((-10, 10)), iaa.Fliplr(0.5)]),
-        "AffineCv2": iaa.AffineCv2(scale=1.5),
         "Rotate": iaa.Rotate((-20, 20)),
         "ShearX": iaa.ShearX((-12, 12)),
         "ScaleX": iaa.ScaleX((0.7, 1.3)),
@@ -168,6 +167,13 @@ def imgaug_augmenters():
 def test_imgaug_keeps_image_and_masks_aligned(name):
     seeds, least = (3, 25) if name == "PiecewiseAffine" else (6, 40)  # it is slow
     assert_on_its_pixels(augmented(imgaug_augmenters()[name], range(seeds)), least)
+
+
+def test_imgaugs_deprecated_affine():
+    augmenters = pytest.importorskip("imgaug").augmenters
+    with pytest.warns(Warning, match="AffineCv2 is deprecated"):
+        affine = augmenters.AffineCv2(scale=1.5)
+    assert_on_its_pixels(augmented(affine, range(6)), least=40)
 
 
 @pytest.mark.parametrize("name", ["RandomFlip", "RandomRotation", "RandomZoom", "RandomShear", "RandomPerspective"])

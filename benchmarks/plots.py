@@ -42,7 +42,7 @@ def subtitle(machine: dict) -> str:
 
 
 def draw_curves(rows):
-    """A panel for each curve on logarithmic axes, with a grey line for linear growth."""
+    """A panel for each curve on logarithmic axes, with a gray line for linear growth."""
     figure, axes = plt.subplots(1, len(rows), figsize=(3.4 * len(rows), 3.6), squeeze=False)
     for axis, row in zip(axes[0], rows):
         (label, sizes), *curves = row["curve"].items()
@@ -61,10 +61,10 @@ def draw_curves(rows):
 def draw_ratios(rows):
     """A bar for each ratio, with a line at its target and whiskers at its quartiles."""
     figure, axis = plt.subplots(figsize=(9, 0.55 * len(rows) + 1.2))
-    colours = {True: "tab:green", False: "tab:red", None: "tab:gray"}
+    colors = {True: "tab:green", False: "tab:red", None: "tab:gray"}
     for place, row in enumerate(reversed(rows)):
         low, high = row["spread"] or (row["value"], row["value"])
-        axis.barh(place, row["value"], color=colours[row["ok"]], height=0.6)
+        axis.barh(place, row["value"], color=colors[row["ok"]], height=0.6)
         axis.plot([low, high], [place, place], color="black", linewidth=1)
         if row["target"]:
             limit = float(row["target"].split()[1].rstrip("x"))

@@ -254,7 +254,7 @@ class Config(RecipeSettings, TrainingSettings, NetworkSettings, DerivedSettings)
     MASK_HEAD_CHANNELS = Setting(256, "Width of the mask head's convolutions.", whole(1), "channels", GRAPH)
     MAX_BROKEN_IMAGES = Setting(
         0.25,
-        "Share of images that training goes on without if the `load_image` or `load_mask` of a dataset fails for them.",
+        "Share of images that may be left out of training because the dataset's `load_image` or `load_mask` fails.",
         number(0, 1),
     )
     TRAIN_ON_EMPTY_IMAGES = Setting(False, "Train on images without objects, too.", YES_OR_NO)

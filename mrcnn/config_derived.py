@@ -72,9 +72,9 @@ class DerivedSettings:
         return CONVENTIONS.get(self.CONVENTION, MATTERPORT)
 
     def _follow_defaults(self, convention: str, recipe: str) -> None:
-        """Settings that have their default under this convention and recipe get that of the present ones.
+        """Gives settings that still have the default of this convention and recipe the default of the current ones.
 
-        Those that a subclass sets stay.
+        Settings of a subclass keep their values.
         """
         bases = [cls for cls in type(self).__mro__ if "settings_table" in cls.__dict__]
         subclasses = type(self).__mro__[: type(self).__mro__.index(bases[-1])]
@@ -85,7 +85,7 @@ class DerivedSettings:
                 setattr(self, name, copy.copy(now[name]))
 
     def _default(self, name: str) -> Any:
-        """The default of a setting; `...` for an attribute that is no setting."""
+        """The default of a setting; `...` for an attribute that is not a setting."""
         return self._defaults(self.CONVENTION, self.RECIPE).get(name, ...)
 
     @classmethod
@@ -97,6 +97,6 @@ class DerivedSettings:
 
     @classmethod
     def _without_defaults(cls, settings: dict[str, Any]) -> dict[str, Any]:
-        """Those of the settings in JSON's types that differ from the defaults under their convention and recipe."""
+        """The settings, in JSON's types, that differ from the defaults under their convention and recipe."""
         defaults = cls._defaults(settings.get("CONVENTION", "matterport"), settings.get("RECIPE", "matterport"))
         return {k: v for k, v in settings.items() if k not in defaults or to_json(k, defaults[k]) != v}

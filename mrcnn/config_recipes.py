@@ -1,4 +1,4 @@
-"""The settings of `Config` for learning more from few images: recipes, augmentation, learning rate, averages."""
+"""Settings of `Config` for training on few images: recipe, augmentation, learning rate, averaged weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SCALE_RANGE = Values(
 
 
 class RecipeSettings:
-    """Declares them; `Config` collects them with its own."""
+    """Declares these settings; `Config` inherits them."""
 
     _recipe = Group("Recipe")
     RECIPE = Setting(
@@ -26,7 +26,7 @@ class RecipeSettings:
     )
 
     _augmentation = Group("Augmentation of training images")
-    FLIP_PROBABILITY = Setting(0.0, "Share of the images that are mirrored left and right.", number(0, 1))
+    FLIP_PROBABILITY = Setting(0.0, "Probability that an image is mirrored left to right.", number(0, 1))
     SCALE_JITTER = Setting(
         None,
         "Images are scaled by a random factor in this range and placed at random on the canvas that IMAGE_RESIZE_MODE"

@@ -13,7 +13,7 @@ from typing import Any
 # - scales 0.5..1.5 and mirroring: half of the range of large-scale jitter (Ghiasi et al. 2021), which was made for
 #   trainings of many epochs from new weights; the balloon sample has trained with it.
 # - copy-paste: Ghiasi et al. 2021, who gain most where there are few images (their figure 4).
-# - colours: SSD (Liu et al. 2016) and YOLO change brightness and saturation by up to 0.5, and the hue less.
+# - colors: SSD (Liu et al. 2016) and YOLO change brightness and saturation by up to 0.5, and the hue less.
 # - cosine (Loshchilov and Hutter 2017) after a warm-up (Goyal et al. 2017; torchvision's fine-tuning tutorial has one).
 # - averages over about 200 steps: Polyak averaging as in EfficientDet (Tan et al. 2020), for a shorter training.
 # - true boxes join the proposals and negatives fill up the RoIs, as in Faster R-CNN's published implementations: new
@@ -29,10 +29,10 @@ RECIPES: dict[str, dict[str, Any]] = {"matterport": {}, "small-data": SMALL_DATA
 
 
 def recipe_settings(name: str) -> dict[str, Any]:
-    """The settings of a recipe.
+    """Returns the settings of a recipe.
 
     Raises:
-        ValueError: there is no such recipe; the message lists those that there are.
+        ValueError: there is no such recipe; the message lists the known ones.
 
     Example:
 

@@ -1,17 +1,17 @@
-"""matterport's 13 drawing functions, and a colour splash. `mrcnn.drawing` implements them.
+"""matterport's 13 drawing functions, and a color splash. `mrcnn.drawing` implements them.
 
     N     instances; box i, mask i and class id i belong together
     boxes, rois   [N, (y1, x1, y2, x2)] pixels of the image; y2, x2 exclusive; all-zero rows are padding, not drawn
     masks         [H, W, N] bool, integer (0 and anything else) or float (0.5 and more is inside)
     image         [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]; values 0..255, or floats in 0..1
     class_ids     [N] integers; class_names[class_id] is the name; a negative id is a crowd of that class
-    colour        (red, green, blue) in 0..1, or a name that matplotlib knows
+    color        (red, green, blue) in 0..1, or a name that matplotlib knows
 
 Functions that make a figure return the axes they drew on, and have keyword arguments that matterport's lack:
 
     ax      Axes to draw on. The figure is then neither shown nor closed.
     save    Path of an image file to write instead of showing the figure, which is then closed.
-    colors  One colour per instance; with class ids also "class": each class in its fixed colour, the same in all
+    colors  One color per instance; with class ids also "class": each class in its fixed color, the same in all
             pictures; None: random ones.
 
 Without `ax` and `save`, functions that call plt.show() in matterport's package call it here. Without a screen it
@@ -52,7 +52,7 @@ from mrcnn.drawing.tables import display_table, display_weight_stats
 from mrcnn.ops.pixel_values import to_rgb_uint8
 
 STYLE_OF_VISIBILITY = {0: ("dotted", 0.5), 1: ("dotted", 1.0), 2: ("solid", 1.0)}  # line style, alpha
-GREY = (0.5, 0.5, 0.5)
+GRAY = (0.5, 0.5, 0.5)
 GROUND_TRUTH_COLOR = (0.0, 1.0, 0.0, 0.8)
 PREDICTION_COLOR = (1.0, 0.0, 0.0, 1.0)
 
@@ -83,7 +83,7 @@ def display_instances(
         scores: [N] in 0..1, or None for captions without scores.
         figsize: Inches, for a new figure.
         show_mask: Whether to fill the masks. Their outlines are drawn in any case.
-        colors: One colour per instance, or "class"; None: random ones.
+        colors: One color per instance, or "class"; None: random ones.
         captions: Text of each instance instead of class and score.
 
     Raises:
@@ -221,8 +221,8 @@ def draw_boxes(
         refined_boxes: [N, 4] of the same instances after refinement, or None.
         masks: [H, W, N], or None.
         captions: Text of each instance, drawn at its refined box if it has one.
-        visibilities: [N] of 0 (grey, dotted, faint), 1 (dotted) or 2 (solid).
-        colors: One colour per instance; None: random ones.
+        visibilities: [N] of 0 (gray, dotted, faint), 1 (dotted) or 2 (solid).
+        colors: One color per instance; None: random ones.
 
     Raises:
         ValueError: Neither boxes nor refined boxes are given, or numbers or sizes differ.
@@ -242,9 +242,9 @@ def draw_boxes(
     if visibilities is not None:
         unknown = set(visibilities) - set(STYLE_OF_VISIBILITY)
         if unknown:
-            raise ValueError(f"visibilities holds {unknown.pop()}; expected 0 (grey), 1 (normal) or 2 (emphasised).")
+            raise ValueError(f"visibilities holds {unknown.pop()}; expected 0 (gray), 1 (normal) or 2 (emphasized).")
         styles = [STYLE_OF_VISIBILITY[visibility] for visibility in visibilities[:count]]
-        colors = [GREY if visibility == 0 else color for visibility, color in zip(visibilities, colors)]
+        colors = [GRAY if visibility == 0 else color for visibility, color in zip(visibilities, colors)]
 
     ax, opened = figures.open_axes(ax, (12, 12))
     if masks is not None:
@@ -280,7 +280,7 @@ def draw_rois(
         rois: [N, 4].
         refined_rois: [N, 4], or None.
         mask: [N, h, w] of any size, each stretched over its RoI, or None.
-        class_ids: [N]; 0 is background: grey, without refinement, mask and caption.
+        class_ids: [N]; 0 is background: gray, without refinement, mask and caption.
         limit: Maximum number of RoIs, picked at random (`random.seed` makes the choice repeatable).
 
     Returns:
@@ -294,7 +294,7 @@ def draw_rois(
     count = len(rois)
     chosen = random.sample(range(count), limit) if count > limit else list(range(count))
     title = f"Showing {limit} random ROIs out of {count}" if count > limit else f"{count} ROIs"
-    if colors is None:  # as many different hues as colours
+    if colors is None:  # as many different hues as colors
         colors = dict(zip(chosen, random_colors(len(chosen))))
     else:
         colors = choose_colors(colors, count, class_ids)
@@ -303,7 +303,7 @@ def draw_rois(
     tags = []
     for i in chosen:
         if not class_ids[i]:
-            figures.add_before_after(ax, figures.row(rois, i), None, GREY, "dashed")
+            figures.add_before_after(ax, figures.row(rois, i), None, GRAY, "dashed")
             continue
         figures.add_before_after(ax, figures.row(rois, i), figures.row(refined, i), colors[i], "dashed")
         box = rois[i] if refined is None else refined[i]

@@ -64,7 +64,7 @@ def find_weights(word: str, name: str | None, logs) -> str:
 
 
 def backbone_of(path) -> str | None:
-    """`Config.BACKBONE` of a weight file, recognised by its layer names; None if it is none of the built-in ones."""
+    """`Config.BACKBONE` of a weight file, recognized by its layer names; None if it is none of the built-in ones."""
     names = weights.read_weights(path).keys()
     if "block_1_expand" in names:
         return "mobilenet_v2"
@@ -84,7 +84,7 @@ def config_for(path, large, small):
 
     Args:
         path: the weight file.
-        large: Config class for ResNets, and for files whose backbone is not recognised.
+        large: Config class for ResNets, and for files whose backbone is not recognized.
         small: Config class for MobileNetV2.
     """
     backbone = backbone_of(path) or large.BACKBONE

@@ -104,7 +104,7 @@ def assert_same(one: dict, other: dict) -> None:
     import numpy as np
 
     for name in (name for name in one if name.startswith("history_")):
-        # Keras's variance over replicas is a difference of large numbers; what was learnt with it differs a bit more.
+        # Keras's variance over replicas is a difference of large numbers; what was learned with it differs a bit more.
         np.testing.assert_allclose(other[name], one[name], rtol=1e-4 if "val" in name else 1e-5, err_msg=name)
     for name in (name for name in one if name.startswith("weight_")):
         np.testing.assert_allclose(other[name], one[name], rtol=1e-5, atol=1e-5, err_msg=name)

@@ -12,7 +12,7 @@ H, W = 30, 40
 
 
 def photo(path, height=H, width=W, orientation=None):
-    """Writes an image in which neighbouring pixels differ; `orientation` is that of EXIF."""
+    """Writes an image in which neighboring pixels differ; `orientation` is that of EXIF."""
     path.parent.mkdir(parents=True, exist_ok=True)
     y, x = np.mgrid[:height, :width]
     picture = Image.fromarray(np.stack([y * 3, x * 3, y + x], axis=-1).astype(np.uint8))

@@ -1,4 +1,4 @@
-"""Flip, scale jitter, copy-paste and colour jitter by settings: pixels, masks, boxes and classes stay together."""
+"""Flip, scale jitter, copy-paste and color jitter by settings: pixels, masks, boxes and classes stay together."""
 
 from __future__ import annotations
 

@@ -179,7 +179,7 @@ def test_augment_flips_every_other_image():
         (np.full((40, 50, 3), 7.0), 3),
         (np.full((40, 50), 7 * 257, np.uint16), 3),
     ],
-    ids=["grey", "one channel", "RGBA", "RGB to one", "float", "16 bits"],
+    ids=["gray", "one channel", "RGBA", "RGB to one", "float", "16 bits"],
 )
 @pytest.mark.filterwarnings("ignore:A uint16 image has no value above")
 def test_images_of_any_kind(image, channels):

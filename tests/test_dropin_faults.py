@@ -63,10 +63,10 @@ HELD_BY = {
     (1887,): "test_dropin_threads::test_issue_1887_concurrent_detect_calls_do_not_mix",
     (2045,): "test_dropin_threads::test_issue_2045_the_first_detect_may_come_from_a_thread",
     (2690,): "test_dropin_threads::test_issue_2690_a_web_server_answers_requests_in_threads",
-    (1178, 1629): "test_ops_images::test_issue_1178_grey_images_are_handled",
+    (1178, 1629): "test_ops_images::test_issue_1178_gray_images_are_handled",
     (591, 2121): "test_dropin_idioms::test_every_resize_mode_trains_and_detects",
     (134, 895, 2199): "test_visualize::test_issue_134_figures_are_saved_whole_and_closed",
-    (858, 1282): "test_visualize::test_issue_858_colours_are_the_same_in_every_call",
+    (858, 1282): "test_visualize::test_issue_858_colors_are_the_same_in_every_call",
     # metrics
     (532,): "test_evaluation_matching::test_issue_532_no_masks_give_empty_overlaps",
     (960,): "test_evaluation_matching::test_issue_960_empty_masks_have_iou_0_not_nan",

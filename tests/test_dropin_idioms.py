@@ -299,7 +299,7 @@ def test_detect_accepts_molded_arrays_as_in_the_kangaroo_tutorial(finder):
 @pytest.mark.parametrize("image", [
     photo(64, 64, dtype=np.float32), photo(64, 64, channels=4), photo(64, 64, channels=1)[..., 0],
     photo(64, 64).astype(np.int64), np.zeros((9, 300, 3), np.uint8),
-], ids=["img_to_array's float32", "RGBA", "grey", "int64", "thin"])  # fmt: skip
+], ids=["img_to_array's float32", "RGBA", "gray", "int64", "thin"])  # fmt: skip
 def test_images_of_other_kinds_are_detected(finder, image):
     check(finder.detect([image], verbose=0)[0], image.shape[:2])
 
@@ -397,7 +397,7 @@ def test_more_gpus_than_exist_keep_the_batch_size(toys, tmp_path, step_by_step):
 
 
 # ---- One channel, and the ways to resize ---------------------------------------------------------------------------
-class Grey(Squares):
+class Gray(Squares):
     def load_image(self, image_id):
         return super().load_image(image_id)[..., :1]
 
@@ -411,7 +411,7 @@ def test_mean_pixel_of_length_one(mean):
 def test_one_channel_trains_and_detects(tmp_path, step_by_step):
     changes = {"IMAGE_CHANNEL_COUNT": 1, "MEAN_PIXEL": np.array([43.5]), "STEPS_PER_EPOCH": 1}
     model = tiny_model("training", tmp_path, **changes)
-    model.train(Grey(2), None, learning_rate=0.001, epochs=1, layers="all")
+    model.train(Gray(2), None, learning_rate=0.001, epochs=1, layers="all")
     for image in (photo(channels=1), photo(channels=1)[..., 0], photo()):
         check(model.detect([image])[0], (64, 64))
 

@@ -188,17 +188,17 @@ def test_nuclei_with_imgaug_crops_and_a_submission(folder, run):
 # ---- One channel ----------------------------------------------------------------------------------------------------
 def test_one_channel_with_two_gpus_and_history(folder, run):
     for part in ("pic", "mask"):
-        (folder / "grey" / part).mkdir(parents=True)
+        (folder / "gray" / part).mkdir(parents=True)
     for i in range(3):
         image, labels = draw(seed=i)
-        cv2.imwrite(f"grey/pic/{i}.png", image[..., 1])
-        cv2.imwrite(f"grey/mask/{i}.png", labels)
+        cv2.imwrite(f"gray/pic/{i}.png", image[..., 1])
+        cv2.imwrite(f"gray/mask/{i}.png", labels)
     printed = run("one_channel.py")
     for name in ("loss", "val_loss", "rpn_class_loss", "val_mrcnn_mask_loss"):
         assert f"\n{name} 1\n" in printed  # of the second call of train
-    assert "epoch 2" in printed and "run grey_shapes2" in printed
+    assert "epoch 2" in printed and "run gray_shapes2" in printed
     assert 0 <= float(printed.split("mAP: ")[1].split()[0]) <= 1
-    assert (folder / "logs_grey" / "mask_rcnn_shapes.h5").is_file() and (folder / "loss.png").is_file()
+    assert (folder / "logs_gray" / "mask_rcnn_shapes.h5").is_file() and (folder / "loss.png").is_file()
 
 
 # ---- COCO -----------------------------------------------------------------------------------------------------------

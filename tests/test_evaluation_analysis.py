@@ -103,7 +103,7 @@ OFF = (0, 20, 40, 60)  # IoU 1/3 with BIG
 @pytest.mark.parametrize(
     ("found", "kind"),
     [
-        ([(OFF, 1, 0.9)], "localisation"),
+        ([(OFF, 1, 0.9)], "localization"),
         ([(BIG, 2, 0.9)], "class"),
         ([(OFF, 2, 0.9)], "both"),
         ([(BIG, 1, 0.95), (BIG, 1, 0.9)], "duplicate"),
@@ -135,7 +135,7 @@ def test_the_cost_of_each_error_type():
     assert errors.costs["background"] == pytest.approx((51 / 101 + 0.5) / 2 - base)
     # Named rightly, FAR is a hit of class 1: precision 2/3 up to recall 1; and class 2 is perfect.
     assert errors.costs["class"] == pytest.approx((2 / 3 + 1) / 2 - base)
-    assert errors.costs["localisation"] == errors.costs["duplicate"] == errors.costs["missed"] == 0
+    assert errors.costs["localization"] == errors.costs["duplicate"] == errors.costs["missed"] == 0
     assert errors.costs["false positives"] == pytest.approx((51 / 101 + 1) / 2 - base)
     assert errors.costs["false negatives"] == pytest.approx((0.5 + 0.5) / 2 - base)
 
@@ -143,14 +143,14 @@ def test_the_cost_of_each_error_type():
 def test_fixing_an_error_never_matches_an_instance_twice():
     # The badly placed one refers to BIG, which the second has matched: an oracle can only remove it.
     errors = break_down(*columns(evaluation([(BIG, 1), (FAR, 1)], [(OFF, 1, 0.95), (BIG, 1, 0.9)])))
-    assert errors.costs["localisation"] == pytest.approx(51 / 101 - 0.5 * 51 / 101)
+    assert errors.costs["localization"] == pytest.approx(51 / 101 - 0.5 * 51 / 101)
 
 
 def test_the_higher_scored_of_two_errors_on_an_instance_is_fixed():
     errors = break_down(*columns(evaluation([(BIG, 1), ((0, 60, 30, 90), 2)], [(BIG, 2, 0.9), (OFF, 1, 0.8)])))
-    assert errors.counts["class"] == errors.counts["localisation"] == 1
+    assert errors.counts["class"] == errors.counts["localization"] == 1
     assert errors.costs["class"] == pytest.approx(0.5)  # a hit of class 1 before a false one
-    assert errors.costs["localisation"] == 0
+    assert errors.costs["localization"] == 0
 
 
 def test_an_error_refers_to_the_instance_it_overlaps_most():
@@ -181,7 +181,7 @@ def test_errors_match_tidecv(seed, counts, costs):
     truth = made_up_truth(rng, images=30, crowds=False)
     report = evaluate_predictions(AnnotationSet(truth), made_up_detections(truth, rng, per_truth=3), progress=False)
     errors = break_down(*columns(report))
-    names = ("class", "localisation", "both", "duplicate", "background", "missed", "false positives", "false negatives")
+    names = ("class", "localization", "both", "duplicate", "background", "missed", "false positives", "false negatives")
     assert tuple(errors.counts[name] for name in names[:6]) == counts
     assert [100 * errors.costs[name] for name in names] == pytest.approx(costs, abs=0.05)
 

@@ -117,7 +117,7 @@ def test_unprintable_names_are_drawn_and_written(tmp_path):
     str(compare(report, report)).encode()
 
 
-def test_an_unreadable_image_is_drawn_grey_with_a_note(truth, tmp_path):
+def test_an_unreadable_image_is_drawn_gray_with_a_note(truth, tmp_path):
     report = make_report(truth, 2)
 
     def load_image(image_id):

@@ -72,7 +72,7 @@ def test_the_same_numbers_without_batchnorm(build, why):
         (lambda x: BatchNorm()(layers.Conv2D(5, 3, activation="relu")(x)), "ReLU stands in between"),
         (lambda x: BatchNorm()(layers.MaxPooling2D()(x)), "no convolution"),
         (lambda x: BatchNorm()(WholeConv2D(4, 8)(x)), "the class head's: more numbers in the kernel than in the map"),
-        (lambda x: BatchNorm(axis=1)(layers.Conv2D(5, 3)(x)), "normalises rows, not channels"),
+        (lambda x: BatchNorm(axis=1)(layers.Conv2D(5, 3)(x)), "normalizes rows, not channels"),
         (lambda x: BatchNorm()(layers.DepthwiseConv2D(3, depth_multiplier=2)(x)), "another layout of the kernel"),
     ],
 )

@@ -46,7 +46,7 @@ def test_hand_computed_masks_of_every_shape(tmp_path):
 
 
 def test_a_box_rotated_by_90_degrees_swaps_its_sides(tmp_path):
-    """A quarter turn around the centre swaps width and height, so the pixels are those of the upright box."""
+    """A quarter turn around the center swaps width and height, so the pixels are those of the upright box."""
     turned = '<box label="x" xtl="10" ytl="12" xbr="16" ybr="14" rotation="90.0"/>'
     upright = '<box label="x" xtl="12" ytl="10" xbr="14" ybr="16"/>'
     (first, second), *_ = masks_of(write(tmp_path, turned + upright))

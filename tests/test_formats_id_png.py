@@ -46,7 +46,7 @@ def test_pixel_values_become_masks(folder):
     assert [info["id"] for info in load(folder, image_names=["p2"]).image_info] == ["p2"]
 
 
-def test_palette_indices_are_read_instead_of_colours(folder):
+def test_palette_indices_are_read_instead_of_colors(folder):
     picture = Image.fromarray(IDS, "P")
     picture.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255, 255, 0, 0])  # 1 and 4 look the same
     picture.save(folder / "PedMasks" / "p1_mask.png")
@@ -98,7 +98,7 @@ def test_broken_images_are_errors_or_skipped(folder):
 
 def test_rgb_images_are_refused_as_object_numbers(folder):
     cv2.imwrite(str(folder / "PedMasks" / "p1_mask.png"), np.dstack([IDS, IDS, IDS * 2]))
-    with pytest.raises(BrokenAnnotation, match="p1_mask.png to hold one number a pixel, got 'colours'"):
+    with pytest.raises(BrokenAnnotation, match="p1_mask.png to hold one number a pixel, got 'colors'"):
         load(folder).load_mask(0)
 
 

@@ -55,7 +55,7 @@ def test_one_mask_per_file(tmp_path):
     np.testing.assert_array_equal(masks, np.stack([in_parts, with_a_hole], axis=-1) != 0)
 
 
-@pytest.mark.parametrize("form", ["grey", "rgb", "rgba", "16 bits", "1 bit", "palette"])
+@pytest.mark.parametrize("form", ["gray", "rgb", "rgba", "16 bits", "1 bit", "palette"])
 def test_masks_of_any_png_type(tmp_path, form):
     from PIL import Image
 
@@ -69,9 +69,9 @@ def test_masks_of_any_png_type(tmp_path, form):
         picture.putpalette([255, 255, 255, 0, 0, 0])
         picture.save(path)
     else:
-        grey = mask.astype(np.uint16) * 256 if form == "16 bits" else mask
+        gray = mask.astype(np.uint16) * 256 if form == "16 bits" else mask
         channels = {"rgb": [mask] * 3, "rgba": [mask] * 3 + [np.full_like(mask, 255)]}
-        cv2.imwrite(str(path), np.dstack(channels[form]) if form in channels else grey)
+        cv2.imwrite(str(path), np.dstack(channels[form]) if form in channels else gray)
     np.testing.assert_array_equal(load(tmp_path).load_mask(0)[0][..., 0], mask != 0)
 
 
@@ -140,7 +140,7 @@ def test_masks_that_break_after_loading(tmp_path):
     with pytest.raises(BrokenAnnotation, match=r"0.png to be an image"):
         dataset.load_mask(0)
     cv2.imwrite(str(mask), np.dstack([square(1, 1), square(2, 2), square(1, 1)]))
-    with pytest.raises(BrokenAnnotation, match=r"0.png to hold one number a pixel, got 'colours'"):
+    with pytest.raises(BrokenAnnotation, match=r"0.png to hold one number a pixel, got 'colors'"):
         dataset.load_mask(0)
 
 

@@ -24,7 +24,7 @@ CLASSES = np.where(NUMBERS == 1, 15, np.where(NUMBERS == 3, 8, NUMBERS)).astype(
 def save(path, numbers, mode):
     path.parent.mkdir(parents=True, exist_ok=True)
     colors = np.stack([voc_palette() >> shift & 255 for shift in (16, 8, 0)], axis=-1).astype(np.uint8)
-    if mode == "colours":
+    if mode == "colors":
         Image.fromarray(colors[numbers]).save(path)
         return
     picture = Image.fromarray(numbers)
@@ -63,7 +63,7 @@ def objects(dataset, image_id=0):
     return masks, [dataset.class_names[i] for i in class_ids]
 
 
-@pytest.mark.parametrize("mode", ["palette", "grey", "colours"])
+@pytest.mark.parametrize("mode", ["palette", "gray", "colors"])
 def test_masks_and_classes_by_hand(tmp_path, mode):
     for dataset in (open_dataset(write(tmp_path, mode)), load(tmp_path)):
         masks, names = objects(dataset)
@@ -71,10 +71,10 @@ def test_masks_and_classes_by_hand(tmp_path, mode):
         np.testing.assert_array_equal(masks, np.stack([NUMBERS == 1, NUMBERS == 3], axis=-1))
 
 
-@pytest.mark.parametrize("mode", ["palette", "colours"])
-def test_classes_by_the_colours_of_cvat(tmp_path, mode):
+@pytest.mark.parametrize("mode", ["palette", "colors"])
+def test_classes_by_the_colors_of_cvat(tmp_path, mode):
     lines = ["# label:color_rgb:parts:actions", "background:0,0,0::", "owl:64,0,0::", "sea:bird:192,128,128::"]
-    (tmp_path / "labelmap.txt").write_text("\n".join(lines))  # colours of VOC's classes 8 and 15, other names
+    (tmp_path / "labelmap.txt").write_text("\n".join(lines))  # colors of VOC's classes 8 and 15, other names
     dataset = open_dataset(write(tmp_path, mode))
     assert dataset.class_names == ["BG", "owl", "sea:bird"] and objects(dataset)[1] == ["sea:bird", "owl"]
     (tmp_path / "labelmap.txt").write_text("\n".join(lines[:-1]))
@@ -157,19 +157,19 @@ def test_classes_can_be_selected(tmp_path):
 # ---- Broken ----------------------------------------------------------------------------------------------------------
 def test_errors_name_file_and_entry(tmp_path):
     write(tmp_path)
-    save(tmp_path / "SegmentationClass" / "a.png", np.where(NUMBERS == 3, 200, CLASSES).astype(np.uint8), "grey")
+    save(tmp_path / "SegmentationClass" / "a.png", np.where(NUMBERS == 3, 200, CLASSES).astype(np.uint8), "gray")
     with pytest.raises(BrokenAnnotation, match=r"class of object 3 in .*a\.png: expected one of .*got 200"):
         open_dataset(tmp_path).load_mask(0)
-    save(tmp_path / "SegmentationClass" / "a.png", CLASSES[1:], "grey")
+    save(tmp_path / "SegmentationClass" / "a.png", CLASSES[1:], "gray")
     with pytest.raises(BrokenAnnotation, match=r"mask: expected a\.png to be 30 x 40"):
         open_dataset(tmp_path)
     (tmp_path / "SegmentationClass" / "a.png").unlink()
-    save(tmp_path / "SegmentationClass" / "b.png", CLASSES, "grey")
+    save(tmp_path / "SegmentationClass" / "b.png", CLASSES, "gray")
     with pytest.raises(BrokenAnnotation, match=r"to find .*SegmentationClass/a\.png"):
         open_dataset(tmp_path)
-    save(tmp_path / "SegmentationClass" / "a.png", CLASSES, "grey")
+    save(tmp_path / "SegmentationClass" / "a.png", CLASSES, "gray")
     Image.new("RGB", (W, H), (1, 2, 3)).save(tmp_path / "SegmentationObject" / "a.png")
-    with pytest.raises(BrokenAnnotation, match=r"expected colours of VOC's palette, got '#010203'"):
+    with pytest.raises(BrokenAnnotation, match=r"expected colors of VOC's palette, got '#010203'"):
         open_dataset(tmp_path).load_mask(0)
     (tmp_path / "JPEGImages" / "a.jpg").unlink()
     with pytest.raises(BrokenAnnotation, match=r"image file: expected to find .*JPEGImages/a\.jpg"):

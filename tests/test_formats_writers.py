@@ -315,7 +315,7 @@ def test_unwritable_datasets_are_named(tmp_path, write, dataset, message):
     assert not list(tmp_path.rglob("*.part")) and not list(tmp_path.rglob("*.json"))
 
 
-def test_grey_images(tmp_path):
+def test_gray_images(tmp_path):
     for shape in ((H, W), (H, W, 1)):
         dataset = Wrong(MASK, [1], shape)
         assert read_labelme(save_labelme(dataset, tmp_path)[0]).load_image(0).shape == (H, W, 3)

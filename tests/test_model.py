@@ -207,16 +207,16 @@ def test_a_value_range_applies_to_the_photo(inference, settings):
     same(inference.detect([photo().astype("uint16") * 16])[0], expected, atol=1e-4)
 
 
-GREY = photo()[..., 0]
+GRAY = photo()[..., 0]
 KINDS = {
     "float 0..255": (photo().astype("float32"), photo()),
     "float64": (photo().astype("float64"), photo()),
     "int64": (photo().astype("int64"), photo()),
     "16 bit": (photo().astype("uint16") * 257, photo()),
     "RGBA": (np.dstack([photo(), np.full((64, 64), 255, np.uint8)]), photo()),
-    "grey": (GREY, np.dstack([GREY] * 3)),
-    "grey with a channel": (GREY[..., None], np.dstack([GREY] * 3)),
-    "bool": (GREY > 100, np.dstack([(GREY > 100) * np.uint8(255)] * 3)),
+    "gray": (GRAY, np.dstack([GRAY] * 3)),
+    "gray with a channel": (GRAY[..., None], np.dstack([GRAY] * 3)),
+    "bool": (GRAY > 100, np.dstack([(GRAY > 100) * np.uint8(255)] * 3)),
     "a view": (photo(64, 128)[:, ::2], np.ascontiguousarray(photo(64, 128)[:, ::2])),
     "read only": (np.frombuffer(photo().tobytes(), np.uint8).reshape(64, 64, 3), photo()),
 }
@@ -619,7 +619,7 @@ def test_mold_inputs(inference):
 
 
 def test_hand_computed_unmold_detections(inference):
-    # A photo of 20 x 40 on a molded image of 41 x 41, rows 10..31 of it. Normalised, the window is 0.25..0.75 high.
+    # A photo of 20 x 40 on a molded image of 41 x 41, rows 10..31 of it. Normalized, the window is 0.25..0.75 high.
     detections = np.zeros((4, 6))
     detections[0] = [0.25, 0, 0.75, 0.5, 2, 0.9]  # the left half
     detections[1] = [0.5, 0.5, 0.5, 0.9, 1, 0.8]  # a line: no area left
@@ -678,10 +678,10 @@ def test_every_name_of_matterport_exists(name):
     assert callable(getattr(modellib, name))
 
 
-def test_grey_images_of_one_channel(tmp_path):
+def test_gray_images_of_one_channel(tmp_path):
     model = tiny_model("inference", tmp_path, IMAGE_CHANNEL_COUNT=1, MEAN_PIXEL=np.array([100.0]))
-    check(model.detect([GREY])[0], 64, 64)
-    same(model.detect([GREY[..., None]])[0], model.detect([GREY])[0])
+    check(model.detect([GRAY])[0], 64, 64)
+    same(model.detect([GRAY[..., None]])[0], model.detect([GRAY])[0])
 
 
 def test_a_config_without_a_name_still_detects(tmp_path):

@@ -124,7 +124,7 @@ def test_an_inverted_box_is_empty(pick):
 # ---- By hand -----------------------------------------------------------------------------------------------------
 
 
-def test_the_best_comes_first_and_suppresses_its_neighbour(pick):
+def test_the_best_comes_first_and_suppresses_its_neighbor(pick):
     assert pick([A, B, D], [0.6, 0.9, 0.7]) == [1, 2, -1, -1, -1]
 
 
@@ -134,7 +134,7 @@ def test_a_suppressed_box_suppresses_nothing(pick):
 
 def test_a_chain_of_many_boxes_is_resolved_to_its_end(pick):
     """Each box drops the next: of 100 every second one stays, however deep the chain."""
-    boxes = [[2 * i, 0, 2 * i + 10, 1] for i in range(100)]  # neighbours 8 / 12, next but one 6 / 14
+    boxes = [[2 * i, 0, 2 * i + 10, 1] for i in range(100)]  # neighbors 8 / 12, next but one 6 / 14
     assert pick(boxes, np.linspace(0.9, 0.1, 100), count=50) == list(range(0, 100, 2))
 
 
@@ -205,11 +205,11 @@ def test_equals_the_box_by_box_loop(pick, monkeypatch, threshold, with_classes):
 
 
 def test_equals_the_box_by_box_loop_on_many_proposals(pick):
-    """Normalised boxes of any size around some objects, several tiles of the real size; one image fills up."""
+    """Normalized boxes of any size around some objects, several tiles of the real size; one image fills up."""
     rng = np.random.default_rng(5)
-    centre = rng.random((2, 20, 2)).repeat(40, axis=1) + rng.normal(0, 0.02, (2, 800, 2))
+    center = rng.random((2, 20, 2)).repeat(40, axis=1) + rng.normal(0, 0.02, (2, 800, 2))
     size = np.exp(rng.uniform(-3, -1, (2, 20, 2))).repeat(40, axis=1) * np.exp(rng.normal(0, 0.2, (2, 800, 2)))
-    boxes = np.clip(np.concatenate([centre - size / 2, centre + size / 2], axis=2), 0, 1).astype("float32")
+    boxes = np.clip(np.concatenate([center - size / 2, center + size / 2], axis=2), 0, 1).astype("float32")
     scores = rng.random((2, 800)).astype("float32")
     expected = [box_by_box(boxes[i], scores[i], 150, 0.7) for i in range(2)]
     assert pick(boxes, scores, 150, 0.7, xla=True) == expected
@@ -217,8 +217,8 @@ def test_equals_the_box_by_box_loop_on_many_proposals(pick):
 
 def test_both_implementations_agree_on_many_candidates(pick):
     rng = np.random.default_rng(7)
-    centre, size = rng.random((1, 6000, 2)), np.exp(rng.uniform(-4, -1, (1, 6000, 2)))
-    boxes = np.clip(np.concatenate([centre - size / 2, centre + size / 2], axis=2), 0, 1)
+    center, size = rng.random((1, 6000, 2)), np.exp(rng.uniform(-4, -1, (1, 6000, 2)))
+    boxes = np.clip(np.concatenate([center - size / 2, center + size / 2], axis=2), 0, 1)
     picked = pick(boxes, rng.random((1, 6000)), 1000, 0.7)[0]
     assert -1 not in picked
     assert len(set(picked)) == 1000

@@ -1,4 +1,4 @@
-"""The anchors in the graph are those of `utils.generate_pyramid_anchors`, normalised, for images of any size."""
+"""The anchors in the graph are those of `utils.generate_pyramid_anchors`, normalized, for images of any size."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def test_every_level_depends_on_the_top_one_and_p6_subsamples_p5():
     maps = [keras.Input((None, None, 1)) for _ in range(4)]
     model = keras.Model(maps, fpn_graph(*maps, depth=1))
     for layer in model.layers:
-        if layer.weights:  # each convolution hands on what is at its centre
+        if layer.weights:  # each convolution hands on what is at its center
             kernel = np.zeros(layer.weights[0].shape, "float32")
             kernel[kernel.shape[0] // 2, kernel.shape[1] // 2] = 1
             layer.set_weights([kernel, np.zeros(1, "float32")])

@@ -53,16 +53,16 @@ def test_padding_reads_a_finite_crop_of_the_finest_level():
 
 @pytest.mark.parametrize("mode", ["crop", "aligned"])
 def test_a_linear_ramp_is_sampled_at_the_rois_position(mode):
-    """P2 holds the x of each of its pixels' centres in the image; a crop of a small RoI holds the x of its samples."""
-    centres = (np.arange(16) + 0.5) * 4  # of 16 cells of 4 pixels
+    """P2 holds the x of each of its pixels' centers in the image; a crop of a small RoI holds the x of its samples."""
+    centers = (np.arange(16) + 0.5) * 4  # of 16 cells of 4 pixels
     maps = pyramid_of(64, 64, lambda level: 0)
-    maps[0] = np.broadcast_to(centres[None, None, :, None], (1, 16, 16, 1)).astype("float32")
+    maps[0] = np.broadcast_to(centers[None, None, :, None], (1, 16, 16, 1)).astype("float32")
     box = np.array([[[16 / 63, 16 / 63, 31 / 63, 31 / 63]]], "float32")  # pixels 16..32, exclusive
     found = numpy(PyramidROIAlign((2, 4), mode=mode)([box, meta_of((64, 64)), *maps]))[0, 0, :, :, 0]
-    if mode == "aligned":  # the centres of four cells of 4 pixels
+    if mode == "aligned":  # the centers of four cells of 4 pixels
         expected = [18, 22, 26, 30]
-    else:  # corner to corner on the map, whose first and last centre are 0 and 1 of the image
-        expected = np.interp(np.linspace(16 / 63, 31 / 63, 4) * 15, np.arange(16), centres)
+    else:  # corner to corner on the map, whose first and last center are 0 and 1 of the image
+        expected = np.interp(np.linspace(16 / 63, 31 / 63, 4) * 15, np.arange(16), centers)
     np.testing.assert_allclose(found, [expected] * 2, rtol=1e-5)
 
 

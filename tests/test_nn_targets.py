@@ -87,7 +87,7 @@ def test_padded_ground_truth_matches_nothing():
 
 
 def test_an_object_without_area_matches_nothing_and_gives_no_nan():
-    # One pixel at (20, 20) of a 101 x 101 image: normalised, its corners coincide.
+    # One pixel at (20, 20) of a 101 x 101 image: normalized, its corners coincide.
     pixel = [0.2, 0.2, 0.2, 0.2]
     for add_gt in (False, True):
         rois, class_ids, deltas, masks = sample([FAR, pixel], boxes=[pixel], add_gt=add_gt)
@@ -203,7 +203,7 @@ def test_each_roi_belongs_to_the_object_it_overlaps_most():
 
 
 def test_hand_computed_deltas():
-    # NEAR is 0.375 wide, G 0.5, both 0.5 high: the centre moves by 0.0625, a sixth of the width.
+    # NEAR is 0.375 wide, G 0.5, both 0.5 high: the center moves by 0.0625, a sixth of the width.
     _, _, deltas, _ = sample([NEAR], bbox_std_dev=(1, 0.5, 1, 2))
     np.testing.assert_allclose(deltas[0], [0, 1 / 6 / 0.5, 0, np.log(4 / 3) / 2], atol=1e-5)
 
@@ -255,9 +255,9 @@ def test_masks_may_be_bool_int_or_float():
         np.testing.assert_array_equal(masks[0], [[1, 0], [1, 0]])
 
 
-def test_aligned_masks_are_sampled_at_cell_centres():
+def test_aligned_masks_are_sampled_at_cell_centers():
     # The object is pixels 2..5 (both axes) of an 11 x 11 image, its mask its left half: columns 2 and 3. Four cells
-    # over it have the size of pixels, and their centres are the pixels'.
+    # over it have the size of pixels, and their centers are the pixels'.
     box = (np.array([2, 2, 6, 6]) - [0, 0, 1, 1]) / 10
     full = np.zeros((1, 11, 11, 1), bool)
     full[:, 2:6, 2:4] = True
@@ -319,8 +319,8 @@ def test_targets_pass_gradients_only_as_configured():
     class_ids, boxes = ops.convert_to_tensor([[1]]), ops.convert_to_tensor([[G]])
     masks = ops.convert_to_tensor(left_half())
     proposals = np.array([[NEAR, FAR, P]], "float32")
-    # NEAR has height 0.5 and width 0.375, and the height and the y of its centre are right already. The sum of the
-    # deltas (true centre - centre) / side / 0.1 and log(true side / side) / 0.2, differentiated by y1, y2, x1 and x2:
+    # NEAR has height 0.5 and width 0.375, and the height and the y of its center are right already. The sum of the
+    # deltas (true center - center) / side / 0.1 and log(true side / side) / 0.2, differentiated by y1, y2, x1 and x2:
     by_y = [-0.5 / 0.5 / 0.1 + 1 / 0.5 / 0.2, -0.5 / 0.5 / 0.1 - 1 / 0.5 / 0.2]
     dx = (0.5 - 0.4375) / 0.375  # of NEAR's width to the right
     by_x = [-0.5 / 0.375 / 0.1 + (dx / 0.1 + 1 / 0.2) / 0.375, -0.5 / 0.375 / 0.1 - (dx / 0.1 + 1 / 0.2) / 0.375]
@@ -375,7 +375,7 @@ def test_symbolic_shapes():
 
 
 # ---- Boxes from outside ----------------------------------------------------------------------------------------------
-def test_pixel_boxes_are_normalised_and_padding_stays_padding():
+def test_pixel_boxes_are_normalized_and_padding_stays_padding():
     boxes = np.array([[[10, 0, 21, 51], [0, 0, 101, 51], [0, 0, 0, 0]]], "int32")
     found = NormBoxes()([boxes, np.zeros((1, 101, 51, 3), "float32")])
     np.testing.assert_allclose(numpy(found), [[[0.1, 0, 0.2, 1], [0, 0, 1, 1], P]], atol=1e-6)

@@ -427,7 +427,7 @@ def name_of_format(path):
     return name
 
 
-def test_long_files_are_recognised_by_their_beginning(tmp_path):
+def test_long_files_are_recognized_by_their_beginning(tmp_path):
     image = '{"id": 1, "file_name": "a.jpg", "height": 30, "width": 40}'
     path = tmp_path / "x.json"
     path.write_text('{"images": [' + ", ".join([image] * 50_000) + "] and this is no JSON any more")

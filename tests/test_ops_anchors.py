@@ -28,14 +28,14 @@ def test_hand_computed_anchors_of_one_cell():
 
 def test_anchors_are_ordered_by_row_column_and_ratio():
     anchors = generate_anchors([2, 4], [1], (2, 2), 10, 1)
-    centres, sides = (anchors[:, :2] + anchors[:, 2:]) / 2, anchors[:, 2] - anchors[:, 0]
-    np.testing.assert_array_equal(centres[::2], [[0, 0], [0, 10], [10, 0], [10, 10]])
+    centers, sides = (anchors[:, :2] + anchors[:, 2:]) / 2, anchors[:, 2] - anchors[:, 0]
+    np.testing.assert_array_equal(centers[::2], [[0, 0], [0, 10], [10, 0], [10, 10]])
     np.testing.assert_array_equal(sides, [2, 4] * 4)
 
 
 def test_anchor_stride_skips_cells():
-    centres = generate_anchors(2, [1], (3, 3), 10, 2)[:, :2] + 1
-    np.testing.assert_array_equal(centres, [[0, 0], [0, 20], [20, 0], [20, 20]])
+    centers = generate_anchors(2, [1], (3, 3), 10, 2)[:, :2] + 1
+    np.testing.assert_array_equal(centers, [[0, 0], [0, 20], [20, 0], [20, 20]])
 
 
 @pytest.mark.parametrize("shapes, strides", [(4, 5), (5, 4)])

@@ -167,7 +167,7 @@ def test_gradients_are_finite_where_boxes_have_no_area():
         assert np.any(gradient[2] != 0)
 
 
-# ---- Clipping, normalising, trimming ---------------------------------------------------------------------------------
+# ---- Clipping, normalizing, trimming ---------------------------------------------------------------------------------
 def test_clipping_collapses_boxes_outside_the_window():
     boxes = np.float32([[-1, -1, 3, 3], [4, 4, 5, 5], [1, 1, 2, 2]])
     clipped = B.clip_boxes_graph(ops.convert_to_tensor(boxes), [0, 0, 2, 3])

@@ -29,14 +29,14 @@ def test_any_image_is_converted_to_the_requested_channels(shape, channels):
 
 
 def test_converted_channel_values():
-    grey, rgba = noise(4, 5), noise(4, 5, 4)
-    np.testing.assert_array_equal(to_channels(grey, 3), np.dstack([grey] * 3))
-    np.testing.assert_array_equal(to_channels(grey, 1)[..., 0], grey)
-    np.testing.assert_array_equal(to_channels(np.dstack([grey, noise(4, 5, seed=1)]), 3), np.dstack([grey] * 3))
+    gray, rgba = noise(4, 5), noise(4, 5, 4)
+    np.testing.assert_array_equal(to_channels(gray, 3), np.dstack([gray] * 3))
+    np.testing.assert_array_equal(to_channels(gray, 1)[..., 0], gray)
+    np.testing.assert_array_equal(to_channels(np.dstack([gray, noise(4, 5, seed=1)]), 3), np.dstack([gray] * 3))
     np.testing.assert_array_equal(to_channels(rgba, 3), rgba[..., :3])
     np.testing.assert_array_equal(to_channels(rgba, 4), rgba)
-    colours = np.uint8([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [7, 7, 7]]])
-    np.testing.assert_array_equal(to_channels(colours, 1)[0, :, 0], [76, 150, 29, 255, 7])
+    colors = np.uint8([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [7, 7, 7]]])
+    np.testing.assert_array_equal(to_channels(colors, 1)[0, :, 0], [76, 150, 29, 255, 7])
 
 
 @pytest.mark.parametrize("image, expected", [
@@ -166,7 +166,7 @@ def test_a_non_image_is_refused_by_name(image, message):
     assert "images[2]" in str(error.value)
 
 
-def test_issue_1178_grey_images_are_handled():
+def test_issue_1178_gray_images_are_handled():
     # 1178, 1629: a 2-D image crashed.
     assert resize_image(noise(20, 30), 64, 64)[0].shape == (64, 64)
     assert to_channels(noise(20, 30), 3).shape == (20, 30, 3)
@@ -210,7 +210,7 @@ def test_mean_is_equal_to_the_reference(golden):
 
 # ---- resize ----------------------------------------------------------------------------------------------------------
 def test_hand_computed_resize():
-    # Twice as long: centres at -0.25, 0.25, 0.75, 1.25; the outer quarter blends with the 0 outside, not below 4.
+    # Twice as long: centers at -0.25, 0.25, 0.75, 1.25; the outer quarter blends with the 0 outside, not below 4.
     np.testing.assert_allclose(resize(np.float32([[0, 8]]), (1, 4)), [[0, 2, 6, 6]])
     np.testing.assert_allclose(resize(np.float32([[4, 8]]), (1, 4)), [[4, 5, 7, 6]])
     np.testing.assert_allclose(resize(np.float32([[4, 8]]), (1, 4), clip=False), [[3, 5, 7, 6]])

@@ -18,8 +18,8 @@ def disks(count, height=60, width=80, seed=0):
     """[height, width, count] bool; some reach over the border, the smallest are one pixel."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width, :1][:2]
-    centre_y, centre_x = rng.integers(0, height, count), rng.integers(0, width, count)
-    return (y - centre_y) ** 2 + (x - centre_x) ** 2 <= rng.integers(0, 25, count) ** 2
+    center_y, center_x = rng.integers(0, height, count), rng.integers(0, width, count)
+    return (y - center_y) ** 2 + (x - center_x) ** 2 <= rng.integers(0, 25, count) ** 2
 
 
 # ---- minimize_mask ---------------------------------------------------------------------------------------------------

@@ -114,7 +114,7 @@ def corner_points(low, high, size, count):
 
 
 def cell_points(low, high, size, pixels, count, samples):
-    """[count, samples]: normalised to pixels, to pixels of the map, to cells; half a pixel back."""
+    """[count, samples]: normalized to pixels, to pixels of the map, to cells; half a pixel back."""
     low, high = low * (pixels - 1) * size / pixels, (high * (pixels - 1) + 1) * size / pixels
     return (low + (np.arange(count * samples) + 0.5) / (count * samples) * (high - low) - 0.5).reshape(count, samples)
 
@@ -140,8 +140,8 @@ def random_case(seed=0, batch=2, count=12, channels=3):
     """Maps of a 64 x 96 image, boxes of all sizes; some touch the edges, one is the whole image, one is padding."""
     rng = np.random.default_rng(seed)
     maps = [rng.normal(size=(batch, 64 // s, 96 // s, channels)).astype("float32") for s in (4, 8, 16, 32)]
-    centre, size = rng.random((batch, count, 2)), np.exp(rng.uniform(-3.5, 0, (batch, count, 2)))
-    boxes = np.clip(np.concatenate([centre - size / 2, centre + size / 2], axis=2), 0, 1).astype("float32")
+    center, size = rng.random((batch, count, 2)), np.exp(rng.uniform(-3.5, 0, (batch, count, 2)))
+    boxes = np.clip(np.concatenate([center - size / 2, center + size / 2], axis=2), 0, 1).astype("float32")
     boxes[0, 0], boxes[0, 1] = WHOLE, PAD
     return maps, boxes, rng.integers(2, 6, (batch, count))
 
@@ -204,8 +204,8 @@ def test_a_nan_box_is_not_read_as_a_box(monkeypatch):
     ("box", "shape", "expected"),
     [
         (WHOLE, (5, 5), SLOPE[0, ..., 0]),  # the map itself
-        (WHOLE, (3, 3), SLOPE[0, ::2, ::2, 0]),  # corners, edges, centre
-        (WHOLE, (1, 1), [[22]]),  # the centre of the box
+        (WHOLE, (3, 3), SLOPE[0, ::2, ::2, 0]),  # corners, edges, center
+        (WHOLE, (1, 1), [[22]]),  # the center of the box
         (WHOLE, (2, 1), [[2], [42]]),
         ([0.25, 0.5, 0.75, 0.75], (3, 2), [[12, 13], [22, 23], [32, 33]]),  # on pixels: 0.25 is a pixel's step
         ([0.125, 0, 0.375, 0.125], (2, 2), [[5, 5.5], [15, 15.5]]),  # between pixels
@@ -238,7 +238,7 @@ def test_the_last_row_is_never_lost_to_rounding(crop, size):
 
 
 def test_aligned_is_the_mean_of_each_cell(crop):
-    """A 40-pixel image, so 8 pixels a map pixel; pixel k of the map has its centre at image 8k + 4."""
+    """A 40-pixel image, so 8 pixels a map pixel; pixel k of the map has its center at image 8k + 4."""
     box = (np.array([8, 8, 24, 32]) - [0, 0, 1, 1]) / 39
     result = crop([SLOPE], [box], (2, 3), mode="aligned", image_shape=[40, 40])
     # Cells are 8 x 8 pixels, 8..16 is map pixel 1; the mean of a slope is its value in the middle.
@@ -364,7 +364,7 @@ def test_levels_without_rois_have_a_gradient_of_zero(all_bodies):
 
 @pytest.mark.parametrize("mode", ["crop", "aligned"])
 def test_the_gradient_of_the_boxes_equals_finite_differences(all_bodies, mode):
-    """Of boxes whose points stay clear of pixel centres, where the gradient jumps."""
+    """Of boxes whose points stay clear of pixel centers, where the gradient jumps."""
     maps, _, _ = random_case(channels=2)
     boxes = np.array([[[0.131, 0.222, 0.437, 0.519], [0.51, 0.33, 0.91, 0.87]]] * 2, "float32")
     levels, weights = np.array([[2, 3]] * 2), np.random.default_rng(1).normal(size=(2, 2, 2, 2, 2)).astype("float32")

@@ -163,7 +163,7 @@ def test_color_splash_of_a_photo(tmp_path):
     output = balloon.detect_and_color_splash(RedFinder(), image_path=photo, output=tmp_path / "splash.png")
     splash = cv2.imread(str(output))[..., ::-1]
     assert (splash[:, :24] == (255, 0, 0)).all()
-    assert np.ptp(splash[:, 24:], axis=-1).max() == 0  # grey
+    assert np.ptp(splash[:, 24:], axis=-1).max() == 0  # gray
 
 
 def test_color_splash_of_a_video(tmp_path):

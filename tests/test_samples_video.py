@@ -20,7 +20,7 @@ from samples import coco, shapes, video
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def grey(value: int, height: int = 32, width: int = 48) -> np.ndarray:
+def gray(value: int, height: int = 32, width: int = 48) -> np.ndarray:
     return np.full((height, width, 3), value, np.uint8)
 
 
@@ -111,13 +111,13 @@ def found_of(boxes, shape, class_ids=None) -> dict:
 
 
 def test_a_frame_without_detections_is_unchanged():
-    frame = grey(90)
+    frame = gray(90)
     drawn = draw_frame(frame, found_of([], frame.shape), [], ["BG", "cat"])
     np.testing.assert_array_equal(drawn, frame)
 
 
 def test_a_frame_with_detections():
-    frame = grey(90, 120, 160)
+    frame = gray(90, 120, 160)
     boxes = [(60, 40, 100, 90), (0, 130, 30, 160)]  # the second one in the corner: its caption must fit as well
     drawn = draw_frame(frame, found_of(boxes, frame.shape), [5, 2], ["BG", "cat"])
     assert (frame == 90).all() and drawn.shape == frame.shape and drawn.dtype == np.uint8
@@ -139,7 +139,7 @@ def test_written_videos_can_be_read_back(tmp_path, ending):
     path = tmp_path / "new" / f"out{ending}"
     with VideoFile(path, 12.5) as file:
         for i in range(7):
-            frame = grey(20 * i)
+            frame = gray(20 * i)
             frame[:, :16] = (200, 40, 90)
             file.write(frame)
         assert not path.exists()
@@ -154,7 +154,7 @@ def test_written_videos_can_be_read_back(tmp_path, ending):
 
 def test_odd_sides_are_made_even(tmp_path):
     with VideoFile(tmp_path / "out.mp4", 10) as file:
-        file.write(grey(100, 31, 47))
+        file.write(gray(100, 31, 47))
     assert read_all(tmp_path / "out.mp4")[0].shape == (1, 32, 48, 3)
 
 
@@ -162,13 +162,13 @@ def test_a_failed_video_keeps_the_old_file(tmp_path):
     path = tmp_path / "out.avi"
     path.write_text("old")
     with pytest.raises(RuntimeError, match="stop"), VideoFile(path, 10) as file:
-        file.write(grey(1))
+        file.write(gray(1))
         raise RuntimeError("stop")
     with pytest.raises(ValueError, match=r"out.avi: no frame"), VideoFile(path, 10):
         pass
     with pytest.raises(ValueError, match=r"out.avi: a frame has the shape \(16, 48, 3\)"), VideoFile(path, 10) as file:
-        file.write(grey(1))
-        file.write(grey(1, 16))
+        file.write(gray(1))
+        file.write(gray(1, 16))
     assert path.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
 
 
@@ -191,7 +191,7 @@ def test_h264_is_used_if_ffmpeg_is_available(tmp_path):
         pytest.skip("no ffmpeg with libx264 here (pip install imageio-ffmpeg)")
     with VideoFile(tmp_path / "out.mp4", 30000 / 1001) as file:
         for i in range(5):
-            file.write(grey(40 * i, 33, 49))
+            file.write(gray(40 * i, 33, 49))
     found, rate = read_all(tmp_path / "out.mp4")
     assert file.codec == "H.264 (ffmpeg)" and found.shape == (5, 34, 50, 3)
     assert rate == pytest.approx(29.97, abs=0.01)
@@ -206,13 +206,13 @@ def test_errors_of_ffmpeg_are_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(frames, "_ffmpeg_with_h264", lambda: str(program))
     with pytest.raises(OSError, match=r"out.mp4: no space left"), VideoFile(tmp_path / "out.mp4", 10) as file:
         for _ in range(50):
-            file.write(grey(1, 480, 640))
+            file.write(gray(1, 480, 640))
 
 
 # ---- Sources ---------------------------------------------------------------------------------------------------------
 def test_a_folder_of_frames_is_read_in_order(tmp_path):
     for i in (10, 9, 1):
-        cv2.imwrite(str(tmp_path / f"frame{i}.png"), grey(i))
+        cv2.imwrite(str(tmp_path / f"frame{i}.png"), gray(i))
     (tmp_path / "notes.txt").touch()
     found = read_video(tmp_path)
     assert (found.count, found.rate) == (3, frames.DEFAULT_RATE)
@@ -221,8 +221,8 @@ def test_a_folder_of_frames_is_read_in_order(tmp_path):
 
 
 def test_frames_of_several_sizes_are_named(tmp_path):
-    cv2.imwrite(str(tmp_path / "a.png"), grey(1))
-    cv2.imwrite(str(tmp_path / "b.png"), grey(1, 16))
+    cv2.imwrite(str(tmp_path / "a.png"), gray(1))
+    cv2.imwrite(str(tmp_path / "b.png"), gray(1, 16))
     with pytest.raises(ValueError, match=r"b.png has 16 x 48 pixels and the first frame, a.png, has 32 x 48"):
         list(read_video(tmp_path).frames)
 
@@ -260,7 +260,7 @@ class Camera:
 
     def read(self):
         self.count -= 1
-        return (True, grey(50)) if self.count >= 0 else (False, None)
+        return (True, gray(50)) if self.count >= 0 else (False, None)
 
     def get(self, name):
         return 0.0  # of the rate: not known
@@ -295,7 +295,7 @@ def write_squares(path, count: int = 9, height: int = 96, width: int = 128) -> N
     """A red square that goes right and a blue one that goes left, one above the other."""
     with VideoFile(path, 8) as file:
         for i in range(count):
-            frame = grey(60, height, width)
+            frame = gray(60, height, width)
             frame[10:34, 8 + 9 * i : 32 + 9 * i] = (230, 40, 40)
             frame[60:84, 96 - 9 * i : 120 - 9 * i] = (40, 40, 230)
             file.write(frame)
@@ -424,7 +424,7 @@ def test_from_a_video_to_a_video(tmp_path, monkeypatch, capsys):
     dataset = shapes.ShapesDataset()
     with VideoFile("clip.mp4", 10) as file:
         for i in range(4):
-            file.write(dataset.draw_shape(grey(40, 128, 128), "square", (50 + 4 * i, 60, 26), (220, 80, 60)))
+            file.write(dataset.draw_shape(gray(40, 128, 128), "square", (50 + 4 * i, 60, 26), (220, 80, 60)))
     video.main(["clip.mp4", "--weights", "shapes", "--batch", "4"])
     assert "clip_detected.mp4: 4 frames" in capsys.readouterr().out
     found, _ = read_all("clip_detected.mp4")

@@ -443,8 +443,8 @@ def test_fill_and_ground_truth_settings_change_the_rois(tmp_path):
     drawn, class_ids = np.any(outputs["output_rois"] != 0, axis=2), outputs["target_class_ids"]
     assert drawn.all(axis=1).all()  # 16 of each image
     for i, (true_ids, boxes) in enumerate(TWO_IMAGES):
-        normalised = (np.array(boxes) - [0, 0, 1, 1]) / 63
-        for class_id, box in zip(true_ids, normalised):
+        normalized = (np.array(boxes) - [0, 0, 1, 1]) / 63
+        for class_id, box in zip(true_ids, normalized):
             same = np.all(np.abs(outputs["output_rois"][i] - box) < 1e-5, axis=1)
             assert class_ids[i][same].tolist() == [class_id]
 
@@ -624,7 +624,7 @@ def test_an_unchanged_model_has_a_constant_validation_loss(tmp_path, eagerly):
     model = tiny_model("training", tmp_path, STEPS_PER_EPOCH=1, VALIDATION_STEPS=1, POST_NMS_ROIS_TRAINING=60)
     history = model.train(Squares(6), Squares(5), learning_rate=0.0, epochs=3, layers="all").history
     assert all(len(set(history[f"val_{name}"])) == 1 for name in ("loss", "weight_decay", *LOSS_NAMES))
-    assert len(set(history["mrcnn_class_loss"])) == 3  # training goes on with other images and RoIs
+    assert len(set(history["mrcnn_class_loss"])) == 3  # training continues with other images and RoIs
     generator = DataGenerator(Squares(5), model.config, steps=1)
     assert model.evaluate(generator, verbose=0) == model.evaluate(generator, verbose=0)
     assert generator.epoch == 0 and generator.repeated().repeated().repeats and not generator.repeats

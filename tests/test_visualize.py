@@ -99,7 +99,7 @@ def test_star_import_brings_what_scripts_rely_on():
     assert not relied_on - set(names)
 
 
-# ---- Colours ---------------------------------------------------------------------------------------------------------
+# ---- Colors ---------------------------------------------------------------------------------------------------------
 def test_random_colors_are_distinct():
     assert visualize.random_colors(0) == []
     assert sorted(visualize.random_colors(3)) == [(0, 0, 1), (0, 1, 0), (1, 0, 0)]
@@ -126,8 +126,8 @@ def test_captions_stand_out_from_their_tag(background, color):
     assert palette.text_color(background) == color
 
 
-@pytest.mark.parametrize("color", [(255, 0, 0), "no colour", (1, 0)])
-def test_an_invalid_colour_is_refused(color):
+@pytest.mark.parametrize("color", [(255, 0, 0), "no color", (1, 0)])
+def test_an_invalid_color_is_refused(color):
     with pytest.raises(ValueError, match=r"expected red, green and blue in 0\.\.1"):
         visualize.apply_mask(np.zeros((2, 2, 3)), np.ones((2, 2)), color)
 
@@ -168,20 +168,20 @@ def test_apply_mask_names_invalid_arguments():
         visualize.apply_mask(np.zeros((4, 4, 3)), np.ones((3, 4)), RED)
 
 
-def test_color_splash_keeps_colour_only_inside():
+def test_color_splash_keeps_color_only_inside():
     image, _, masks, _ = two_squares()
     image[:] = (200, 100, 50)
     splash = visualize.color_splash(image, masks)
     inside = masks.any(-1)
-    grey = round(0.2126 * 200 + 0.7152 * 100 + 0.0722 * 50)
+    gray = round(0.2126 * 200 + 0.7152 * 100 + 0.0722 * 50)
     assert splash.dtype == np.uint8
     assert (splash[inside] == (200, 100, 50)).all()
-    assert (splash[~inside] == grey).all()
-    assert (visualize.color_splash(image, masks[..., :0]) == grey).all()
+    assert (splash[~inside] == gray).all()
+    assert (visualize.color_splash(image, masks[..., :0]) == gray).all()
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (4, 5, 1), (4, 5, 4), (4, 5, 12)])
-def test_color_splash_accepts_grey_and_rgba(shape):
+def test_color_splash_accepts_gray_and_rgba(shape):
     image = np.full(shape, 80, np.uint8)
     assert (visualize.color_splash(image, np.ones((4, 5, 1))) == np.full((4, 5, 3), 80)).all()
 
@@ -292,7 +292,7 @@ def test_empty_masks_and_padded_boxes_are_skipped():
         ({"scores": [0.5]}, "scores has 1 entries for 2 instances"),
         ({"captions": ["a"]}, "captions has 1 entries for 2 instances"),
         ({"colors": [RED]}, "colors has 1 entries for 2 instances"),
-        ({"colors": "klass"}, "colors is 'klass'; expected a list of colours or \"class\""),
+        ({"colors": "klass"}, "colors is 'klass'; expected a list of colors or \"class\""),
         ({"colors": [RED, (0, 0, 256)]}, r"colors\[1\] is \(0, 0, 256\)"),
         ({"image": np.zeros((20, 20, 13))}, r"image has shape \(20, 20, 13\)"),
     ],
@@ -304,7 +304,7 @@ def test_wrong_shapes_are_refused_by_name(change, message):
     assert not plt.get_fignums(), "refused before a figure is opened"
 
 
-def test_issue_858_colours_are_the_same_in_every_call():
+def test_issue_858_colors_are_the_same_in_every_call():
     image, boxes, masks, class_ids = two_squares()
     first = visualize.display_instances(image, boxes, masks, class_ids, NAMES, colors="class")
     second = visualize.display_instances(image, boxes[::-1], masks[..., ::-1], class_ids[::-1], NAMES, colors="class")
@@ -403,7 +403,7 @@ def test_display_images_without_images(capsys):
     assert "No images to display" in capsys.readouterr().out
 
 
-def test_flat_images_keep_their_values_for_the_colour_map():
+def test_flat_images_keep_their_values_for_the_color_map():
     flat = np.array([[-1.5, 2.0]])
     axes = visualize.display_images([flat, flat[..., None], flat > 0], cmap="gray", interpolation="nearest")
     assert [picture_of(a).tolist() for a in axes] == [[[-1.5, 2]], [[-1.5, 2]], [[0, 1]]]
@@ -528,7 +528,7 @@ def test_draw_boxes_before_and_after():
     assert (picture_of(ax)[masks[..., 0]] != 100).any()
 
 
-def test_visibilities_set_colour_and_line_style():
+def test_visibilities_set_color_and_line_style():
     image, boxes, _, _ = two_squares()
     three = np.vstack([boxes, [[2, 2, 9, 9]]])
     ax = visualize.draw_boxes(image, three, visibilities=np.array([0, 1, 2]), colors=[RED] * 3)
@@ -546,7 +546,7 @@ def test_draw_boxes_names_invalid_arguments():
         visualize.draw_boxes(image, boxes, boxes[:1])
     with pytest.raises(ValueError, match="2 refined_boxes, 1 masks"):
         visualize.draw_boxes(image, refined_boxes=boxes, masks=masks[..., :1])
-    with pytest.raises(ValueError, match="colors is 'class'; expected a list of colours"):
+    with pytest.raises(ValueError, match="colors is 'class'; expected a list of colors"):
         visualize.draw_boxes(image, boxes, colors="class")
 
 
@@ -555,7 +555,7 @@ def test_draw_boxes_without_boxes_shows_the_image():
     assert not ax.patches and (picture_of(ax) == 0).all()
 
 
-def test_draw_rois_counts_rois_and_draws_background_grey(capsys):
+def test_draw_rois_counts_rois_and_draws_background_gray(capsys):
     image, boxes, _, _ = two_squares()
     ax = visualize.draw_rois(image, boxes, boxes + 1, np.ones((2, 28, 28)), [0, 2], NAMES)
     said = " ".join(capsys.readouterr().out.split())

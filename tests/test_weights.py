@@ -114,7 +114,7 @@ def unchanged(model):
 
 
 # ---- Empty inputs ------------------------------------------------------------------------------------------------
-def test_a_missing_file_is_named_with_its_neighbours(tmp_path, unchanged):
+def test_a_missing_file_is_named_with_its_neighbors(tmp_path, unchanged):
     with pytest.raises(FileNotFoundError, match=r"no file .*gone\.h5.*No weight file is in"):
         weights.load_weights_by_name(unchanged, tmp_path / "gone.h5")
     (tmp_path / "other.h5").write_bytes(b"")
@@ -135,7 +135,7 @@ def test_a_missing_file_is_named_with_its_neighbours(tmp_path, unchanged):
         (b"something else", "begins with b'something else', an HDF5 file with"),
     ],
 )
-def test_other_files_are_recognised_by_their_first_bytes(tmp_path, unchanged, content, says):
+def test_other_files_are_recognized_by_their_first_bytes(tmp_path, unchanged, content, says):
     path = tmp_path / "mask_rcnn_coco.h5"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=says):

@@ -57,7 +57,7 @@ def pieces_of(model: str):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_the_network_is_recognised_by_names_and_shapes(model):
+def test_the_network_is_recognized_by_names_and_shapes(model):
     _, network, _ = pieces_of(model)
     settings = network.settings()
     assert settings.pop("CONVENTION") == model.split("_")[0]

@@ -193,8 +193,8 @@ def test_the_documented_table_has_all_words_with_their_figures():
     for word, preset in PRESETS.items():
         aps = ["-" if ap is None else str(ap) for ap in (preset.box_ap, preset.mask_ap)]
         size = f"{preset.megabytes} MB" if preset.megabytes else "-"
-        licence = "CC BY-SA 3.0" if "CC BY-SA" in preset.licence else "no text"
-        assert table[word][:2] + table[word][3:5] == [*aps, size, licence], word
+        license = "CC BY-SA 3.0" if "CC BY-SA" in preset.license else "no text"
+        assert table[word][:2] + table[word][3:5] == [*aps, size, license], word
         original = any(golden.preset == word for golden in GOLDEN.values())
         assert table[word][5] == ("itself" if original else "parts"), word
     assert {"coco", "balloon", "shapes"} < set(table)
@@ -209,7 +209,7 @@ def test_preset_facts_are_shown_once_before_the_download(tmp_path, monkeypatch, 
         (record,) = caplog.records
         message = record.getMessage()
         assert record.levelname == "WARNING" and message.startswith(f"{word}: {preset.url}")
-        assert preset.licence in message and f"begins with {preset.checksum.removeprefix('md5:')}" in message
+        assert preset.license in message and f"begins with {preset.checksum.removeprefix('md5:')}" in message
         assert "AP" not in message or f"box AP {preset.box_ap}, mask AP {preset.mask_ap}" in message
         assert (word in ("torchvision", "torchvision_v2")) == (f"({preset.megabytes} MB)" in message)
         assert ("CC BY-SA 3.0" in message) == word.startswith("detectron2/")
@@ -251,7 +251,7 @@ def test_verify_names_tensors_that_changed():
     assert verify.changed_tensors(before, dict(before)) == []
 
 
-def test_the_recorded_network_is_recognised_by_its_parts():
+def test_the_recorded_network_is_recognized_by_its_parts():
     for name, golden in GOLDEN.items():
         network = Network.of_config(Config(NAME="golden", **PRESETS[golden.preset].settings), name.split("_")[0])
         assert golden_of(network) == name

@@ -37,8 +37,8 @@ class Scenes(Dataset):
         masks = np.zeros((SIDE, SIDE, 2), np.uint8)
         y, x, half = rng.integers(24, 104), rng.integers(24, 40), rng.integers(12, 20)
         masks[max(y - half, 0) : y + half, x - half : x + half, 0] = 1
-        centre = int(rng.integers(86, 104)), int(rng.integers(24, 104))
-        masks[..., 1] = cv2.circle(np.zeros((SIDE, SIDE), np.uint8), centre, 18, 1, -1)
+        center = int(rng.integers(86, 104)), int(rng.integers(24, 104))
+        masks[..., 1] = cv2.circle(np.zeros((SIDE, SIDE), np.uint8), center, 18, 1, -1)
         return masks.astype(bool), np.array([1, 2], np.int32)
 
     def load_image(self, image_id):

@@ -107,7 +107,7 @@ def trainable(side: int, **changes):
 
 
 def growth(what: str, axis: str, sizes, measured: list) -> Row:
-    """The row of a curve: the largest exponent e of time ~ size ** e between neighbouring sizes, over all calls.
+    """The row of a curve: the largest exponent e of time ~ size ** e between neighboring sizes, over all calls.
 
     Calls of less than 5 ms are ignored, because their times are too noisy.
     """

@@ -70,7 +70,7 @@ def describe_word(word: str) -> dict[str, Any]:
     return {
         "word": word,
         "url": preset.url,
-        "licence": preset.licence,
+        "license": preset.license,
         "checksum": preset.checksum,
         "megabytes": preset.megabytes,
         "box AP on COCO, percent": preset.box_ap,

@@ -137,7 +137,7 @@ def choose(split: Split, given: dict[str, Any], settings: dict[str, Any]):
 
 
 def with_recipe(recipe: str | None, flip: bool, settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a recipe, if there is one, and those given, which come first.
+    """Merges the settings of a recipe, if there is one, with those given, which take precedence.
 
     Raises:
         ValueError: there is no such recipe.

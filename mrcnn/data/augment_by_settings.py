@@ -1,8 +1,8 @@
-"""Augmentation that `Config` asks for: flip, scale jitter, copy-paste, colour jitter, in this order.
+"""The augmentation that `Config` sets: flip, scale jitter, copy-paste and color jitter, in this order.
 
 `train` and `DataGenerator` apply it to training images, before an `augmentation=` of the user; never to the images that
-`fit` validates on or that `evaluate` measures. All randomness comes from the generator of the sample's place in the
-stream, so a resumed training sees the same images.
+`fit` validates on or `evaluate` measures. All random numbers come from a generator seeded by the sample's position in
+the stream, so a resumed training sees the same images.
 
 Shapes:
     image   [H, W, C] uint8 or float32
@@ -33,26 +33,26 @@ class AugmentBySettings:
 
     Args:
         config: Config.
-        another: function of a random generator that returns another image of the dataset, its masks and class ids, of
-            objects that may be pasted; None if there is none.
+        another: function that takes a random generator and returns another image of the dataset with the masks and
+            class ids of the objects that may be pasted; None if there are none.
     """
 
     config: Config
     another: Callable[[np.random.Generator], Loaded | None]
 
     def changes_pixels(self) -> bool:
-        """Whether there is more to do than flipping and resizing, which masks can follow by their coordinates."""
+        """Whether more is done than flipping and resizing, for which masks need only their coordinates changed."""
         return bool(self.config.COPY_PASTE_PROBABILITY or self.config.COLOR_JITTER)
 
     def flip(self, image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Mirrors left and right with `FLIP_PROBABILITY`."""
+        """Mirrors left to right with `FLIP_PROBABILITY`."""
         probability = self.config.FLIP_PROBABILITY
         if probability and rng.random() < probability:
             return np.ascontiguousarray(image[:, ::-1]), masks[:, ::-1]
         return image, masks
 
     def resize(self, image: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, tuple, float, tuple]:
-        """`training_sample.resize_for_training`, with another scale and place."""
+        """Like `training_sample.resize_for_training`, with a random scale and position."""
         config = self.config
         canvas, scale = self._canvas_and_scale(image)
         placed = self._place(image, canvas, scale, rng)
@@ -62,7 +62,7 @@ class AugmentBySettings:
     def change_pixels(
         self, image: np.ndarray, planes: np.ndarray, class_ids: np.ndarray, window: tuple, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Pastes objects and changes colours inside the window; padding looks as in detection.
+        """Pastes objects and changes colors inside the window; the padding stays as in detection.
 
         Args:
             image: [H, W, C], resized.
@@ -72,7 +72,7 @@ class AugmentBySettings:
             rng: source of randomness.
 
         Returns:
-            The same three, of the objects that are still seen and the pasted ones.
+            image, planes and class ids of the objects that are still visible and of the pasted ones.
         """
         y1, x1, y2, x2 = window
         inside, masks = image[y1:y2, x1:x2], mask_bits.unpack(planes[y1:y2, x1:x2], len(class_ids))
@@ -86,7 +86,7 @@ class AugmentBySettings:
         return image, planes, class_ids
 
     def _paste(self, image, masks, class_ids, rng) -> Loaded:
-        """Pastes objects of another image with `COPY_PASTE_PROBABILITY`. An image without objects stays as it is."""
+        """Pastes objects of another image with `COPY_PASTE_PROBABILITY`. Images without objects do not change."""
         probability = self.config.COPY_PASTE_PROBABILITY
         if not probability or rng.random() >= probability or not (class_ids > 0).any():
             return image, masks, class_ids
@@ -100,7 +100,7 @@ class AugmentBySettings:
         return paste(image, other.astype(image.dtype, copy=False), pasted), masks, class_ids
 
     def _objects_of(self, found: Loaded, canvas, rng) -> Loaded:
-        """A random part of the objects of an image, on a canvas: [H, W, C], [H, W, K] bool, [K]."""
+        """Draws a random subset of an image's objects on a canvas: [H, W, C], [H, W, K] bool, [K]."""
         image, masks, class_ids = found
         chosen = np.flatnonzero(rng.random(len(class_ids)) < 0.5)
         if not len(chosen):

@@ -1,4 +1,4 @@
-"""Colour jitter: random brightness, contrast, saturation and hue, as one linear map of the colours.
+"""Color jitter: random brightness, contrast, saturation and hue, as one linear map of the colors.
 
 Reference: Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", ICML 2020, appendix A:
 brightness, contrast and saturation by the same strength, hue by a quarter of it.
@@ -11,18 +11,18 @@ import math
 import cv2
 import numpy as np
 
-LUMA = np.array([0.299, 0.587, 0.114])  # weights of R, G and B in the brightness that is seen (ITU-R BT.601)
+LUMA = np.array([0.299, 0.587, 0.114])  # weights of R, G and B in perceived brightness (ITU-R BT.601)
 HUE_SHARE = 0.25
 
 
 def jitter_colors(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Changes the colours of an image.
+    """Changes the colors of an image.
 
     Args:
-        image: [H, W, C], any number type. Images of other than 3 channels keep their saturation and hue.
+        image: [H, W, C], any number type. Saturation and hue change only if there are 3 channels.
         strength: s in [0, 1]. Brightness, contrast and saturation are multiplied by factors in [1 - s, 1 + s]; the hue
             turns by up to s / 4 of a full turn.
-        rng: Source of randomness; four numbers are drawn.
+        rng: Random generator; four numbers are drawn.
 
     Returns:
         [H, W, C] of the same type; integers are rounded and clipped.
@@ -35,7 +35,7 @@ def jitter_colors(image: np.ndarray, strength: float, rng: np.random.Generator) 
     brightness, contrast, saturation = 1 + strength * rng.uniform(-1, 1, 3)
     turn = 2 * math.pi * HUE_SHARE * strength * rng.uniform(-1, 1)
     matrix = color_matrix(image.shape[-1], brightness * contrast, saturation, turn)
-    # Contrast is the distance from the mean brightness, which stays.
+    # Contrast is the distance from the mean brightness, which does not change.
     means = image.reshape(-1, image.shape[-1]).mean(axis=0, dtype=np.float64)
     mean = means @ LUMA if len(means) == 3 else means.mean()
     changed = cv2.transform(image.astype(np.float32), np.float32(matrix)).reshape(image.shape)
@@ -47,9 +47,9 @@ def jitter_colors(image: np.ndarray, strength: float, rng: np.random.Generator) 
 
 
 def color_matrix(channels: int, factor: float, saturation: float = 1.0, turn: float = 0.0) -> np.ndarray:
-    """[C, C]: multiplies colours by a factor; of 3 channels, also the saturation, and turns the hue by `turn` radians.
+    """Matrix [C, C] that scales colors and, for 3 channels, saturation, and rotates the hue by `turn` radians.
 
-    Greys are on the axis of the turn, so that they only change by the factor.
+    Grays are on the axis of rotation, so only the factor changes them.
     """
     if channels != 3:
         return factor * np.eye(channels)

@@ -1,4 +1,4 @@
-"""Copy-paste: objects of one image are pasted on another one, whose objects they may cover.
+"""Copy-paste: objects of one image are pasted onto another one, whose objects they may cover.
 
 Shapes:
     image   [H, W, C], any number type;  other [H, W, C], the image that the objects come from, on the same canvas
@@ -13,9 +13,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-BLEND_SIGMA = 1.0  # pixels of the Gaussian that softens the edge, so that it can't be told by its sharpness
+BLEND_SIGMA = 1.0  # pixels; softens edges, so that sharp ones don't give pasted objects away
 MARGIN = 3  # pixels around the objects in which the Gaussian is above 0.1 %
-# An object of which less is left is no longer an object to find. (Of one that nothing covers, every pixel counts.)
+# An object of which a smaller share is visible is removed. (Objects that nothing covers always stay.)
 MIN_VISIBLE = 0.1
 
 
@@ -55,11 +55,11 @@ def paste(image: np.ndarray, other: np.ndarray, pasted: np.ndarray) -> np.ndarra
 
 
 def visible_masks(masks: np.ndarray, class_ids: np.ndarray, pasted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What is left of the masks under the pasted objects, and which objects stay.
+    """Removes the pixels that pasted objects cover from the masks, and decides which objects stay.
 
     Args:
         masks: [H, W, N] bool.
-        class_ids: [N]; a crowd (negative) stays as long as a pixel of it is seen.
+        class_ids: [N]; a crowd (negative) stays as long as one pixel of it is visible.
         pasted: [H, W, K] bool.
 
     Returns:

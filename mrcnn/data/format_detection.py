@@ -4,7 +4,7 @@
     dataset = open_dataset("coco/annotations/instances_val2017.json")   # or the annotation file
     train, val = open_splits("balloon")                                 # both, with the same class ids
 
-Formats are recognised by files and folders that they prescribe, JSON files by their first entries; the error for an
+Formats are recognized by files and folders that they prescribe, JSON files by their first entries; the error for an
 unknown format lists how. Nothing is guessed: if several formats fit, or several files of one format, the error names
 them and says how to open each. Only these are preferred to others of their own format: `via_region_data.json`, COCO's
 `instances_*.json`, and the yaml file of a YOLO dataset.
@@ -33,7 +33,7 @@ from mrcnn.data.formats.unsupported import describe_unread
 
 SPLIT_NAMES = (("train", "training"), ("val", "valid", "validation"), ("test", "testing"))  # synonyms
 ONLY_OF = {"attribute": "VIA", "crowds_as_objects": "COCO"}  # the format of options that one format has
-FOLDERS_RECOGNISED = 100  # maximum number of folders to search for datasets
+FOLDERS_RECOGNIZED = 100  # maximum number of folders to search for datasets
 DATASETS_SHOWN = 8  # in a message
 Found = list[tuple[Format, Path]]
 Target = tuple[Format, Path, str | None]  # the last one is the name of the split in the path, if it lists them
@@ -156,7 +156,7 @@ def known_formats() -> tuple[Format, ...]:
     return tuple(import_module(f"{formats.__name__}.{module}").FORMAT for module in formats.MODULES)
 
 
-def recognise(place: Place) -> Found:
+def recognize(place: Place) -> Found:
     """(format, path that it opens) of everything in a place that fits a format."""
     with naming(place.path):
         return [(form, target) for form in place.formats for target in form.find(place)]
@@ -167,7 +167,7 @@ def find_dataset(path: Path) -> tuple[Format, Path]:
     if not path.exists():
         raise FileNotFoundError(f"{path}: not there; expected a folder or an annotation file.")
     place = Place(path, known_formats())
-    found = recognise(place)
+    found = recognize(place)
     if len(found) != 1:
         raise UnknownFormat(_describe_several(path, found) if found else _describe_unknown(place))
     return found[0]
@@ -178,7 +178,7 @@ def find_splits(path: Path, splits: Sequence[str]) -> list[Target]:
     if not path.exists():
         raise FileNotFoundError(f"{path}: not there; expected a folder with {', '.join(splits)}, or a data.yaml.")
     place = Place(path, known_formats())
-    found = recognise(place)
+    found = recognize(place)
     return [_find_split(place, found, split) for split in splits]
 
 
@@ -256,7 +256,7 @@ def _find_split(place: Place, found: Found, split: str) -> Target:
     for folder in below:
         if depth is not None and len(folder.parts) > depth:
             break  # a folder nearer to the top fits
-        if folder.name.lower() in words and (inside := recognise(Place(folder, place.formats))):
+        if folder.name.lower() in words and (inside := recognize(Place(folder, place.formats))):
             fitting, depth = fitting + inside, len(folder.parts)
     if len(fitting) == 1:
         return *fitting[0], None
@@ -300,9 +300,9 @@ def _describe_unknown(place: Place) -> str:
 def datasets_below(place: Place) -> list[tuple[Path, Format]]:
     """(folder, format) of the first datasets in the folders below one, nearest first; not those inside another one."""
     found: list[tuple[Path, Format]] = []
-    for folder in islice(folders_below(place.path), FOLDERS_RECOGNISED) if place.path.is_dir() else ():
+    for folder in islice(folders_below(place.path), FOLDERS_RECOGNIZED) if place.path.is_dir() else ():
         if len(found) < DATASETS_SHOWN and not any(other in folder.parents for other, _ in found):
-            found += [(folder, form) for form, _ in recognise(Place(folder, place.formats))[:1]]
+            found += [(folder, form) for form, _ in recognize(Place(folder, place.formats))[:1]]
     return found
 
 

@@ -31,7 +31,7 @@ from mrcnn.data.training_sample import active_classes, mold_sample, read_sample
 from mrcnn.ops.anchors import anchors_of_image
 from mrcnn.ops.meta import SHAPE
 
-SAMPLE, ORDER, ROIS = 0, 1, 2  # purposes of random numbers; part of their seeds, so that they are independent
+SAMPLE, ORDER, ROIS = 0, 1, 2  # purposes of random numbers, part of their seeds: makes them independent
 DRAWS = 50  # how often each image is cropped and augmented before a sample is given up
 SHAPES_KEPT = 8  # anchor indices in memory; one takes about 20 MB at 1024 x 1024
 
@@ -123,7 +123,7 @@ class SampleStream:
         """The sample at a place; `by_settings=False`: without the augmentation that settings ask for, for validation.
 
         An image without objects is replaced with the next one that has some, unless config.TRAIN_ON_EMPTY_IMAGES; so is
-        one whose objects are lost in a random crop, and one that a dataset of the user's can't load.
+        one whose objects are lost in a random crop, and one that the user's own `Dataset` can't load.
 
         Raises:
             ValueError: an image of a known format can't be loaded (the message names it), more images than
@@ -185,9 +185,9 @@ class SampleStream:
             return None
 
     def _another(self, image_id: int, rng: np.random.Generator) -> Loaded | None:
-        """A random other image and its objects, without crowds and classes that the source of `image_id` doesn't have.
+        """Another image, chosen at random, without crowds and classes that the source of `image_id` doesn't have.
 
-        None if the image that is drawn has none. Of a dataset with one image, it is the same one.
+        None if that image has no other objects. A dataset of one image gives the same image again.
         """
         ids = self.dataset.image_ids
         other = ids[(image_id + 1 + rng.integers(max(len(ids) - 1, 1))) % len(ids)]
@@ -200,7 +200,7 @@ class SampleStream:
         return (image, masks[..., usable], class_ids[usable]) if usable.any() else None
 
     def _leave_out(self, image_id: int, error: Exception) -> None:
-        """Warns once of an image that can't be loaded, and raises if there are too many of them."""
+        """Warns once about an image that can't be loaded, and raises if there are too many of them."""
         text = f"Can't load {describe_image(self.dataset, image_id)}: {type(error).__name__}: {error}"
         with self._lock:
             self._broken.add(image_id)
@@ -208,9 +208,9 @@ class SampleStream:
         if len(self._broken) > share * len(self):
             raise ValueError(
                 f"{text}\n{len(self._broken)} of {len(self)} images can't be loaded; Config.MAX_BROKEN_IMAGES = {share}"
-                " is the largest share that training goes on with."
+                " is the largest share that training continues with."
             ) from error
-        warnings.warn(f"{text}\nTraining goes on without it.", stacklevel=2)
+        warnings.warn(f"{text}\nTraining continues without it.", stacklevel=2)
 
     def _with_targets(self, image, image_meta, class_ids, boxes, masks, rng: np.random.Generator) -> Sample:
         index = self.anchor_index(image.shape)

@@ -19,14 +19,14 @@ TITLE_POINTS = 9
 
 
 def place_captions(ax: Axes, captions: Sequence[tuple]) -> None:
-    """Writes each caption at its box, on a tag in the box's colour, inside the axes and clear of earlier captions.
+    """Writes each caption at its box, on a tag in the box's color, inside the axes and clear of earlier captions.
 
     The candidates, in order, are above and inside the top left corner, below and inside the bottom left corner, then
     the same on the right. If all of them overlap earlier captions, the one with the smallest overlap is used.
 
     Args:
         ax: Axes whose limits are set.
-        captions: Tuples of (text, box, colour). An empty text draws nothing.
+        captions: Tuples of (text, box, color). An empty text draws nothing.
     """
     captions = [caption for caption in captions if caption[0]]
     if not captions:

@@ -4,7 +4,7 @@
     N     instances; box i, mask i, class id i and caption i belong together
     boxes [N, (y1, x1, y2, x2)] pixels; y2, x2 exclusive; an all-zero row is padding
     masks [H, W, N]
-    colour  (red, green, blue) in 0..1, with or without alpha, or any name that matplotlib knows
+    color  (red, green, blue) in 0..1, with or without alpha, or any name that matplotlib knows
 
 The functions do not depend on models, datasets or class names.
 """
@@ -36,7 +36,7 @@ LINE_WIDTH = 2
 
 # ---- Checked inputs --------------------------------------------------------------------------------------------------
 def as_panel(image: ArrayLike, name: str) -> np.ndarray:
-    """Returns a [H, W] image unchanged for a colour map (booleans as 0 and 1), any other as `to_rgb_uint8` does."""
+    """Returns a [H, W] image unchanged for a color map (booleans as 0 and 1), any other as `to_rgb_uint8` does."""
     image = np.asarray(image)
     if image.ndim == 3 and image.shape[2] == 1:
         image = image[..., 0]

@@ -78,18 +78,18 @@ def display_images(
 
 
 def color_splash(image: np.ndarray, masks: ArrayLike) -> np.ndarray:
-    """Returns the image in colour inside the masks and in grey outside.
+    """Returns the image in color inside the masks and in gray outside.
 
     Args:
-        masks: [H, W, N] or [H, W]. If N is 0, the whole image is grey.
+        masks: [H, W, N] or [H, W]. If N is 0, the whole image is gray.
 
     Returns:
         [H, W, 3] uint8.
     """
     image = to_rgb_uint8(image)
     inside = figures.as_masks(masks, image.shape).any(axis=-1)
-    grey = np.rint(image @ LUMINANCE).astype(np.uint8)
-    return np.where(inside[..., np.newaxis], image, grey[..., np.newaxis])
+    gray = np.rint(image @ LUMINANCE).astype(np.uint8)
+    return np.where(inside[..., np.newaxis], image, gray[..., np.newaxis])
 
 
 def apply_mask(image: np.ndarray, mask: ArrayLike, color: ColorType, alpha: float = 0.5) -> np.ndarray:
@@ -104,12 +104,12 @@ def apply_mask(image: np.ndarray, mask: ArrayLike, color: ColorType, alpha: floa
         The image.
 
     Raises:
-        ValueError: The image is grey, or the mask has another size.
+        ValueError: The image is gray, or the mask has another size.
     """
     if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] < 3:
         raise ValueError(
             f"image has the shape {np.shape(image)}; expected an array [H, W, 3] that can be painted in place."
-            " Give a grey image three channels with np.dstack([image] * 3)."
+            " Give a gray image three channels with np.dstack([image] * 3)."
         )
     masks = figures.as_masks(mask, image.shape, "mask")
     y1, x1, y2, x2 = extract_bboxes(masks)[0]

@@ -82,7 +82,7 @@ def plot_overlaps(
     for row, column in np.argwhere(written):
         iou = overlaps[row, column]
         verdict = ("match" if true_ids[column] == pred_ids[row] else "wrong") if iou > threshold else ""
-        color = text_color(plt.cm.Blues(shade(iou))) if iou > 0 else "grey"
+        color = text_color(plt.cm.Blues(shade(iou))) if iou > 0 else "gray"
         ax.text(column, row, f"{iou:.3f}\n{verdict}".strip(), ha="center", va="center", fontsize=9, color=color)
     if opened:
         ax.figure.tight_layout()

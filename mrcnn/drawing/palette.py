@@ -81,7 +81,7 @@ def text_color(background: ColorType) -> str:
 
 
 def random_colors(N: int, bright: bool = True) -> list[tuple[float, float, float]]:
-    """N colours evenly spaced in hue, in random order (`random.seed` fixes it). Darker ones unless `bright`."""
+    """N colors evenly spaced in hue, in random order (`random.seed` fixes it). Darker ones unless `bright`."""
     value = 1.0 if bright else 0.7
     colors = [colorsys.hsv_to_rgb(i / N, 1, value) for i in range(N)]
     random.shuffle(colors)
@@ -91,20 +91,20 @@ def random_colors(N: int, bright: bool = True) -> list[tuple[float, float, float
 def choose_colors(
     colors: str | Sequence[ColorType] | None, count: int, class_ids: Iterable[int] | None = None
 ) -> list[tuple]:
-    """The colour of each of `count` instances, from the argument `colors` of `mrcnn.visualize`.
+    """The color of each of `count` instances, from the argument `colors` of `mrcnn.visualize`.
 
     Args:
-        colors: None for random colours, "class" for those of the classes, or a list with one colour per instance.
+        colors: None for random colors, "class" for those of the classes, or a list with one color per instance.
         class_ids: [N] class ids, or None where "class" is not allowed.
 
     Raises:
-        ValueError: Another text, too few colours, or something that is not a colour.
+        ValueError: Another text, too few colors, or something that is not a color.
     """
     if colors is None or len(colors) == 0:
         return random_colors(count)
     if isinstance(colors, str):
         if colors != "class" or class_ids is None:
-            allowed = "a list of colours" if class_ids is None else 'a list of colours or "class"'
+            allowed = "a list of colors" if class_ids is None else 'a list of colors or "class"'
             raise ValueError(f"colors is {colors!r}; expected {allowed}.")
         return class_colors(class_ids[:count])
     if len(colors) < count:

@@ -1,10 +1,10 @@
 """Draws instances on an image array, for reports, TensorBoard and videos. Needs no display.
 
 `mrcnn.visualize` draws on matplotlib's figures, in higher quality and about a hundred times slower. Both take their
-colours from `mrcnn.drawing.palette` and fill masks with `fill_mask`.
+colors from `mrcnn.drawing.palette` and fill masks with `fill_mask`.
 
     H, W   height and width of the image, pixels
-    N      instances; box i, mask i, caption i and colour i belong together
+    N      instances; box i, mask i, caption i and color i belong together
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def fill_mask(image: np.ndarray, mask: np.ndarray, color: ColorType, alpha: floa
     Args:
         image: [H, W, 3 or more] of values 0..255; the first three channels change.
         mask: [H, W] bool.
-        color: (red, green, blue) in 0..1, or any colour that matplotlib knows.
+        color: (red, green, blue) in 0..1, or any color that matplotlib knows.
         alpha: 0 leaves the image as it is, 1 covers it.
     """
     rgb = np.asarray(as_color(color)[:3]) * 255
@@ -61,7 +61,7 @@ def draw_instances(
         masks: [H, W, N] bool, each mask inside its box; or N pairs of a region (y1, x1, y2, x2) and the mask in it,
             [y2 - y1, x2 - x1] bool; or None.
         captions: N texts; an empty one draws nothing.
-        colors: N colours: (red, green, blue) in 0..1, or any colour that matplotlib knows.
+        colors: N colors: (red, green, blue) in 0..1, or any color that matplotlib knows.
         side: Longer side of the returned picture, pixels; None: that of the image.
         show_boxes: Whether to draw the outlines of the boxes. Without masks they are drawn in any case.
 
@@ -108,7 +108,7 @@ def _resize(image: np.ndarray, scale: float, interpolation: int) -> np.ndarray:
 def _scale_mask(
     region: Sequence[int], mask: np.ndarray, size: tuple[int, int], new_size: tuple[int, int]
 ) -> tuple[list[int], np.ndarray]:
-    """A mask and its region, resized by nearest neighbours as the picture was, from `size` to `new_size`."""
+    """A mask and its region, resized by nearest neighbors as the picture was, from `size` to `new_size`."""
     low, high = [], []
     for axis, (old, new) in enumerate(zip(size, new_size)):
         start, stop = (-(-side * new // old) for side in region[axis::2])  # pixels whose source is in the region
@@ -126,7 +126,7 @@ def _draw_mask(part: np.ndarray, mask: np.ndarray, color: ColorType) -> None:
 
 
 def _draw_caption(picture: np.ndarray, font: ImageFont.FreeTypeFont, text: str, corner, color: ColorType) -> None:
-    """Draws a caption on a coloured tag above the corner, or below it at the top edge; always inside the picture."""
+    """Draws a caption on a colored tag above the corner, or below it at the top edge; always inside the picture."""
     text = " ".join(text.split("\n"))
     if not text:
         return

@@ -70,7 +70,7 @@ class Settings:
 
     @property
     def names(self) -> list[str]:
-        """The names of the numbers, in the order of `summarise`."""
+        """The names of the numbers, in the order of `summarize`."""
         ranges = [name for name, _, _ in self.areas[1:]]
         recalls = [f"ar{limit}" for limit in self.limits]
         return ["ap", "ap50", "ap75", *(f"ap_{name}" for name in ranges), *recalls, *(f"ar_{name}" for name in ranges)]
@@ -307,7 +307,7 @@ def mean_of(values: np.ndarray) -> float:
     return float(values.mean()) if values.size else -1.0
 
 
-def summarise(result: Accumulated, settings: Settings = COCO) -> dict[str, float]:
+def summarize(result: Accumulated, settings: Settings = COCO) -> dict[str, float]:
     """COCO's numbers by name: ap, ap50, ap75, ap_small ..., ar1, ar10, ar100, ar_small ...; -1 without ground truth."""
     areas, limits = range(1, len(settings.areas)), range(len(settings.limits))
     values = [result.precision[..., 0], result.precision[0, ..., 0], result.precision[5, ..., 0]]

@@ -1,15 +1,15 @@
 """Kinds of errors and the AP that each costs, and the confusion matrix of classes.
 
-All numbers are at IoU 0.5 (0.1 separates localisation errors from background), for all areas, without crowds.
+All numbers are at IoU 0.5 (0.1 separates localization errors from background), for all areas, without crowds.
 
-    localisation  overlaps a true instance of its class by 0.1 to 0.5
+    localization  overlaps a true instance of its class by 0.1 to 0.5
     class         overlaps one of another class by 0.5 or more
     both          overlaps one of another class by 0.1 to 0.5
     duplicate     overlaps one of its class by 0.5 or more, which a detection with a higher score has matched
     background    overlaps nothing by 0.1 or more
-    missed        a true instance that no detection has matched and no localisation or class error refers to
+    missed        a true instance that no detection has matched and no localization or class error refers to
 
-The cost of an error is the AP50 gained if an oracle fixed it. A localisation or class error becomes a hit if it has the
+The cost of an error is the AP50 gained if an oracle fixed it. A localization or class error becomes a hit if it has the
 highest score of those that refer to the same unmatched instance; otherwise it is removed. The other false detections
 are removed, and missed instances are not counted. The gains do not add up to 1 - AP50, because one error may hide
 another. All detections count, even beyond COCO's 100 per image and class, so `ap50` can differ from the report's.
@@ -27,8 +27,8 @@ import numpy as np
 
 from mrcnn.evaluation.coco_protocol import MATCH_50, Detections, Matches, Truths, ap50, mean_of
 
-KINDS = ("localisation", "class", "duplicate", "both", "background")
-LOCALISATION, CLASS, DUPLICATE, BOTH, BACKGROUND = range(5)
+KINDS = ("localization", "class", "duplicate", "both", "background")
+LOCALIZATION, CLASS, DUPLICATE, BOTH, BACKGROUND = range(5)
 FOREGROUND = 0.5
 
 
@@ -66,7 +66,7 @@ def break_down(detections: Detections, truths: Truths, matches: Matches, num_cla
     untaken = ~truths.crowd
     untaken[matches.taken[hit]] = False
     missed = untaken.copy()
-    missed[meant[np.isin(kind, (LOCALISATION, CLASS)) & (meant >= 0)]] = False
+    missed[meant[np.isin(kind, (LOCALIZATION, CLASS)) & (meant >= 0)]] = False
 
     counts = {name: int(np.count_nonzero(kind == i)) for i, name in enumerate(KINDS)}
     counts["missed"] = int(np.count_nonzero(missed))
@@ -79,8 +79,8 @@ def break_down(detections: Detections, truths: Truths, matches: Matches, num_cla
 
     base = average()
     costs = {}
-    fixable = _find_fixable(np.isin(kind, (LOCALISATION, CLASS)), meant, detections.score, untaken)
-    for i in (LOCALISATION, CLASS):
+    fixable = _find_fixable(np.isin(kind, (LOCALIZATION, CLASS)), meant, detections.score, untaken)
+    for i in (LOCALIZATION, CLASS):
         fixed = fixable & (kind == i)
         right_class = detections.class_id.copy()
         right_class[fixed] = truths.class_id[meant[fixed]]
@@ -102,7 +102,7 @@ def _classify_errors(
     of_same, same_gt = _best_pair(matches, same, len(wrong))
     of_other, other_gt = _best_pair(matches, ~same, len(wrong))
     cases = (  # the first that holds, in the order of the paper's code
-        (LOCALISATION, (of_same > 0) & (of_same < FOREGROUND), same_gt),
+        (LOCALIZATION, (of_same > 0) & (of_same < FOREGROUND), same_gt),
         (CLASS, of_other >= FOREGROUND, other_gt),
         (DUPLICATE, of_same >= FOREGROUND, same_gt),
         (BOTH, of_other > 0, other_gt),

@@ -26,7 +26,7 @@ from mrcnn.text import printable
 if TYPE_CHECKING:
     from mrcnn.evaluation.report import Report
 
-# Colours of outcomes, not of classes
+# Colors of outcomes, not of classes
 FOUND, WRONG, MISSED, CROWD = "#2ea05a", "#dc3c28", "#f59614", "#969696"
 KEY = ((FOUND, "correct"), (WRONG, "wrong"), (MISSED, "missed"), (CROWD, "ignored"))
 FIGURES = ("curves", "errors", "calibration", "cuts", "classes", "confusion")
@@ -138,14 +138,14 @@ def choose_images(report: Report, count: int) -> dict[str, np.ndarray]:
 
 
 def draw_position(report: Report, position: int, side: int = SIDE) -> tuple[np.ndarray, str]:
-    """Draws an image with its ground truth and, beside it, with its detections, coloured by outcome.
+    """Draws an image with its ground truth and, beside it, with its detections, colored by outcome.
 
     Args:
         position: Position of the image in the report.
         side: Longer side of each of the two pictures, pixels.
 
     Returns:
-        [h, w, 3] uint8, and a remark if the image file can't be read (it is drawn grey then), or "".
+        [h, w, 3] uint8, and a remark if the image file can't be read (it is drawn gray then), or "".
     """
     image_id = report.image_ids[position]
     truth = truth_of(report.dataset, image_id)

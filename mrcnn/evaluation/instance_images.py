@@ -22,7 +22,7 @@ def picture_of(
         image: [H, W] or [H, W, channels].
         instances: n true or detected instances of the image.
         captions: n texts.
-        colors: n colours.
+        colors: n colors.
         side: Longer side of the picture, pixels.
 
     Returns:

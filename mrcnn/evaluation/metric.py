@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from mrcnn.evaluation.callback import NUMBERS
-from mrcnn.evaluation.coco_protocol import accumulate, summarise
+from mrcnn.evaluation.coco_protocol import accumulate, summarize
 from mrcnn.evaluation.collector import Collector
 from mrcnn.evaluation.evaluate import MIN_SCORE
 from mrcnn.evaluation.instances import detections_of, truth_of_masks
@@ -101,7 +101,7 @@ class MeanAveragePrecision(keras.metrics.Metric):
         numbers = {}
         for kind in self._collector.kinds:
             found = accumulate(detections, truths, matches[kind], self._classes, self._collector.settings)
-            numbers |= {f"{kind}_{name}": value for name, value in summarise(found, self._collector.settings).items()}
+            numbers |= {f"{kind}_{name}": value for name, value in summarize(found, self._collector.settings).items()}
         return {name: float(numbers[name]) for name in NUMBERS}
 
     def get_config(self) -> dict:

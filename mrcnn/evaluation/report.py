@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mrcnn.evaluation import bootstrap, calibration, errors, semantic
-from mrcnn.evaluation.coco_protocol import RECALLS, THRESHOLDS, Accumulated, T, accumulate, mean_of, summarise
+from mrcnn.evaluation.coco_protocol import RECALLS, THRESHOLDS, Accumulated, T, accumulate, mean_of, summarize
 from mrcnn.evaluation.coco_results import Names, Predictions
 from mrcnn.evaluation.collector import Collector
 from mrcnn.evaluation.instances import truth_of
@@ -66,7 +66,7 @@ class Report:
         self.numbers: dict[str, float] = {
             f"{kind}_{name}": value
             for kind in self.kinds
-            for name, value in summarise(self.accumulated[kind], self.settings).items()
+            for name, value in summarize(self.accumulated[kind], self.settings).items()
         }
         self.__dict__.update(self.numbers)
         self.per_class = [self._of_class(k) for k in range(len(self.class_names) - 1)]

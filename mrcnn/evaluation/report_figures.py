@@ -15,7 +15,7 @@ from mrcnn.text import PLAIN_TEXT, printable
 if TYPE_CHECKING:
     from mrcnn.evaluation.report import Report
 
-BLUE, GREY, RED, GREEN = "#2563a8", "#9aa3ad", "#c2410c", "#2f855a"
+BLUE, GRAY, RED, GREEN = "#2563a8", "#9aa3ad", "#c2410c", "#2f855a"
 MOST_CLASSES = 24  # shown individually; beyond that, only the most informative ones
 
 
@@ -36,11 +36,11 @@ def plot(report: Report, what: str = "overview") -> Figure:
 
 
 def curves(report: Report, ax: Axes) -> None:
-    """Precision over recall: each class at IoU 0.5 in grey, and the mean at several IoUs."""
+    """Precision over recall: each class at IoU 0.5 in gray, and the mean at several IoUs."""
     for row in report.per_class:
         if row["truths"]:
             curve = report.curve(row["class_id"], iou=0.5)
-            ax.plot(curve["recall"], curve["precision"], color=GREY, linewidth=0.6, alpha=0.5)
+            ax.plot(curve["recall"], curve["precision"], color=GRAY, linewidth=0.6, alpha=0.5)
     for t, shade in ((0, 1.0), (5, 0.65), (8, 0.4)):
         curve = report.curve(iou=THRESHOLDS[t])
         label = f"mean, IoU {THRESHOLDS[t]:.2f}"
@@ -98,7 +98,7 @@ def errors(report: Report, ax: Axes) -> None:
     names = [*KINDS, "missed", "false positives", "false negatives"]
     values = [max(report.errors.costs[name], 0) for name in names]
     places = np.arange(len(names))[::-1]
-    ax.barh(places, values, color=[RED] * 6 + [GREY] * 2, height=0.7)
+    ax.barh(places, values, color=[RED] * 6 + [GRAY] * 2, height=0.7)
     for place, value, name in zip(places, values, names):
         count = report.errors.counts.get(name)
         ax.text(value, place, f" {value:.3f}" + (f"  ({count})" if count is not None else ""), va="center", fontsize=8)
@@ -119,7 +119,7 @@ def calibration(report: Report, ax: Axes) -> None:
         ax.set_title("Calibration: no scores in [0, 1]")
         return
     width = found.edges[1]
-    ax.bar(found.edges[:-1], found.counts / found.counts.sum(), width, align="edge", color=GREY, alpha=0.4,
+    ax.bar(found.edges[:-1], found.counts / found.counts.sum(), width, align="edge", color=GRAY, alpha=0.4,
            label="share of detections")  # fmt: skip
     ax.plot([0, 1], [0, 1], color="#666", linestyle=":", linewidth=1)
     there = found.counts > 0
@@ -144,8 +144,8 @@ def cuts(report: Report, ax: Axes) -> None:
     shown = np.unique(np.linspace(0, len(order) - 1, 500).astype(int))  # enough points for a smooth curve
     score = report.detections.score[counted][order][shown]
     hits, kept = hits[shown], kept[shown]
-    ax.plot(score, hits / kept, color=GREY, label="precision")
-    ax.plot(score, hits / truths, color=GREY, linestyle="--", label="recall")
+    ax.plot(score, hits / kept, color=GRAY, label="precision")
+    ax.plot(score, hits / truths, color=GRAY, linestyle="--", label="recall")
     ax.plot(score, 2 * hits / (kept + truths), color=BLUE, linewidth=2, label="F1")
     if report.best_cut.score is not None:
         ax.axvline(report.best_cut.score, color=GREEN, linewidth=1, label=f"best, {report.best_cut.score:.2f}")

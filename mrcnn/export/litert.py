@@ -25,7 +25,7 @@ def write(network: Network, path: Path, representative: Sequence[dict[str, np.nd
     Args:
         network: What to write.
         path: The file.
-        representative: Inputs by name. If given, convolutions and fully connected layers are quantised to int8, weights
+        representative: Inputs by name. If given, convolutions and fully connected layers are quantized to int8, weights
             and activations, with the ranges that these inputs give. Boxes, NMS and RoIAlign stay float32.
 
     Raises:
@@ -38,11 +38,11 @@ def write(network: Network, path: Path, representative: Sequence[dict[str, np.nd
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         converted = converter.convert()
-    path.write_bytes(converted if representative is None else _quantised(converted, representative))
+    path.write_bytes(converted if representative is None else _quantized(converted, representative))
 
 
-def _quantised(model: bytes, representative: Sequence[dict[str, np.ndarray]]) -> bytes:
-    """TensorFlow's own quantisation crashes while it measures ranges, and it would quantise boxes too."""
+def _quantized(model: bytes, representative: Sequence[dict[str, np.ndarray]]) -> bytes:
+    """TensorFlow's own quantization crashes while it measures ranges, and it would quantize boxes too."""
     try:
         from ai_edge_quantizer import calibrator, quantizer, recipe_manager
         from ai_edge_quantizer.qtyping import TFLOperationName
@@ -51,8 +51,8 @@ def _quantised(model: bytes, representative: Sequence[dict[str, np.ndarray]]) ->
     recipe = recipe_manager.RecipeManager()
     for operation in (TFLOperationName.CONV_2D, TFLOperationName.FULLY_CONNECTED):
         recipe.add_static_config(regex=".*", operation_name=operation, activation_num_bits=8, weight_num_bits=8)
-    quantiser = quantizer.Quantizer(model, recipe.get_quantization_recipe())
+    quantizer = quantizer.Quantizer(model, recipe.get_quantization_recipe())
     # The other mode of calibration reads all tensors, but those in the loops of the NMS have no data after a run.
     profiler = calibrator.CalibrationMode.CALIBRATION_PROFILER_BASED
-    ranges = quantiser.calibrate({"serving_default": representative}, mode=profiler)
-    return bytes(quantiser.quantize(ranges).quantized_model)
+    ranges = quantizer.calibrate({"serving_default": representative}, mode=profiler)
+    return bytes(quantizer.quantize(ranges).quantized_model)

@@ -268,7 +268,7 @@ class Detections(dict):
         Args:
             image: [H0, W0, 3] RGB, or a file; None: the file that was given to `detect`.
             captions: n texts; None: class and score.
-            colors: n colours that matplotlib knows, or (red, green, blue) in 0..1; None: a colour per class.
+            colors: n colors that matplotlib knows, or (red, green, blue) in 0..1; None: a color per class.
             show_masks, show_boxes: What to draw. Without masks, boxes are drawn in any case.
             side: Longer side of the picture, pixels; None: that of the image.
 

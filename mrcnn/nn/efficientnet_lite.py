@@ -53,7 +53,7 @@ LEVEL_ENDS = (1, 2, 3, 5, 7)  # the stages that C1..C5 come from
 
 
 def scaled_stages(architecture: str) -> list[Stage]:
-    """The stages of a network: channels and numbers of blocks are scaled, the blocks of the first and last stage not.
+    """Stages with scaled channels and numbers of blocks; the first and last stage keep their number of blocks.
 
     Raises:
         ValueError: for an unknown name.
@@ -72,7 +72,7 @@ def scaled_stages(architecture: str) -> list[Stage]:
 
 
 def multiple_of_8(channels: float) -> int:
-    """The nearest multiple of 8 that is not more than a tenth smaller.
+    """Rounds to the nearest multiple of 8 that is at most a tenth smaller.
 
     >>> multiple_of_8(17.6), multiple_of_8(26.4), multiple_of_8(11)
     (16, 24, 16)
@@ -92,8 +92,8 @@ def efficientnet_lite_graph(
     Args:
         input_image: [B, H, W, channels] float, mean pixel subtracted.
         architecture: "efficientnet_lite0", "efficientnet_lite1" or "efficientnet_lite2".
-        mean_pixel: [channels] or a number, `Config.MEAN_PIXEL`. The network adds it again and scales the image as in
-            its own training.
+        mean_pixel: [channels] or a number, `Config.MEAN_PIXEL`. The network adds it back and scales the image as in
+            its ImageNet training.
         train_bn: `Config.TRAIN_BN`.
 
     Returns:
@@ -128,12 +128,12 @@ def efficientnet_lite_graph(
 def inverted_residual(x: Tensor, stage: Stage, name: str, train_bn: bool | None) -> Tensor:
     """Expansion, depthwise convolution and linear projection: [B, h, w, any] -> [B, h/stride, w/stride, channels].
 
-    The input is added where it has the same shape.
+    The input is added if it has the same shape.
 
     Args:
         x: Feature map.
-        stage: Sizes of this block; `blocks` is not read.
-        name: Of the block; the layers are `{name}_expand_conv`, `{name}_depthwise_bn`, ...
+        stage: Sizes of this block; `blocks` is ignored.
+        name: Name of the block; the layers are `{name}_expand_conv`, `{name}_depthwise_bn`, ...
         train_bn: `Config.TRAIN_BN`.
     """
     shortcut = x

@@ -191,7 +191,7 @@ def _check_resize(image: np.ndarray, min_dim, max_dim, mode) -> None:
 def image_scale(
     height: int, width: int, min_dim: int | None, max_dim: int | None, min_scale: float | None, mode: str
 ) -> float:
-    """By how much `resize_image` scales an image in the modes "square", "pad64" and "crop"."""
+    """The factor by which `resize_image` scales an image in the modes "square", "pad64" and "crop"."""
     scale = max(1.0, min_dim / min(height, width)) if min_dim else 1.0
     if min_scale and scale < min_scale:
         scale = min_scale

@@ -72,8 +72,8 @@ def bilinear(table: Tensor, first: Tensor, heights: Tensor, widths: Tensor, ys: 
     Returns:
         [B, N, h, w, C] float32.
     """
-    top, bottom, y_part = _neighbours(ys, heights)
-    left, right, x_part = _neighbours(xs, widths)
+    top, bottom, y_part = _neighbors(ys, heights)
+    left, right, x_part = _neighbors(xs, widths)
     row_top = first[..., None] + top * widths[..., None]  # [B, N, h]
     row_bottom = first[..., None] + bottom * widths[..., None]
 
@@ -103,7 +103,7 @@ def _gather_pixels(table, index):
     return ops.take(table, ops.cast(index, "int64") + ops.reshape(first, (-1, 1, 1, 1)), axis=0)
 
 
-def _neighbours(points, size):
+def _neighbors(points, size):
     """The pixels on both sides of each point, and the distance to the first of them.
 
     A NaN point takes pixel 0 and has a NaN distance, so the crop is NaN as well.
@@ -176,8 +176,8 @@ def _image_gradient(tf, upstream, shape, boxes, image_index):
     rows, columns = ops.shape(upstream)[1:3]
     ys, y_inside = points_between(boxes[:, 0], boxes[:, 2], sizes * height, rows)
     xs, x_inside = points_between(boxes[:, 1], boxes[:, 3], sizes * width, columns)
-    top, bottom, y_part = _neighbours(ys, sizes * height)
-    left, right, x_part = _neighbours(xs, sizes * width)
+    top, bottom, y_part = _neighbors(ys, sizes * height)
+    left, right, x_part = _neighbors(xs, sizes * width)
     y_inside, x_inside = tf.cast(y_inside, "float32"), tf.cast(x_inside, "float32")
     parts, pixels = [], []
     for row, y_weight in ((top, y_inside - y_inside * y_part), (bottom, y_inside * y_part)):

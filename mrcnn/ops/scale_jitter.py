@@ -1,4 +1,4 @@
-"""Scale jitter: an image in another size on the canvas that it would fill, cropped or padded.
+"""Scale jitter: an image is drawn smaller or larger on a canvas of its usual size, padded or cropped.
 
 Shapes and units:
     image    [H, W, C], or [H, W]
@@ -20,20 +20,20 @@ from mrcnn.ops.images import image_scale, scale_into, scaled
 from mrcnn.ops.resize_modes import SIZE_MULTIPLE, TOP_LEFT_MODES
 from mrcnn.ops.shorter_side import RESIZE, scaled_sides
 
-# Below this share of its usual scale, an image is shrunk with antialiasing: skipped pixels would turn fine structures
-# into noise, which distant objects in photos don't have.
+# Below this share of its usual scale, an image is shrunk with antialiasing. Skipping pixels would turn fine structures
+# into noise, which distant objects in photos do not show.
 ANTIALIASED_BELOW = 0.5
-AREA_TYPES = (np.uint8, np.uint16, np.float32, np.float64)  # that OpenCV shrinks with antialiasing
+AREA_TYPES = (np.uint8, np.uint16, np.float32, np.float64)  # that OpenCV can shrink with antialiasing
 
 
 class Placement(NamedTuple):
     """Where a scaled image is on its canvas."""
 
     size: tuple[int, int]  # (height, width) of the whole scaled image
-    crop: tuple[int, int, int, int]  # (y, x, height, width) of the part that is seen, in its pixels
+    crop: tuple[int, int, int, int]  # (y, x, height, width) of the visible part, in pixels of the scaled image
     padding: list[tuple[int, int]]  # around that part
-    scale: float  # of the image's sides
-    factor: float = 1.0  # how much of the scale is jitter
+    scale: float  # of the image's sides, jitter included
+    factor: float = 1.0  # the jitter
 
     @property
     def window(self) -> tuple[int, int, int, int]:
@@ -76,9 +76,9 @@ def place(
         size: (H, W) of the image before scaling, pixels.
         canvas: (height, width), pixels.
         scale: Usual scale of both sides.
-        rng: Of the place.
+        rng: Random generator for the position.
         factor: The jitter, by which the scale is multiplied.
-        top_left: A smaller image is always in the corner.
+        top_left: Whether a smaller image is always in the top left corner.
 
     >>> place((50, 100), (64, 64), 1.28, np.random.default_rng(0)).window
     (0, 0, 64, 64)
@@ -98,11 +98,11 @@ def place(
 
 
 def draw(image: np.ndarray, placement: Placement, resampling: str = "opencv") -> np.ndarray:
-    """The image on its canvas, in its dtype, zero where it is not.
+    """Draws the image on its canvas: the image's dtype, zero around it.
 
     Args:
         image: [H, W, C] or [H, W].
-        placement: Of `place`.
+        placement: Result of `place`.
         resampling: See `ops.shorter_side.fit_shorter_side`.
     """
     y, x, height, width = placement.crop
@@ -120,7 +120,7 @@ def draw(image: np.ndarray, placement: Placement, resampling: str = "opencv") ->
 
 
 def mask_arguments(size: Sequence[int], placement: Placement) -> tuple[tuple[float, float], list, tuple]:
-    """Scale of each axis, padding and crop, with which `ops.images.resize_mask_like_image` puts masks on the image.
+    """Scale of each axis, padding and crop, with which `ops.images.resize_mask_like_image` makes masks fit the image.
 
     size: (H, W) of the image before scaling, pixels.
     """

@@ -1,8 +1,8 @@
 """Averaged weights: the optimizer's moving average (EMA), or the mean over the last epochs (SWA).
 
-Steps change the weights as without averages. Validation and callbacks at the end of an epoch (checkpoints,
-`EvaluateDataset`, the user's) see the averages in their place, and so does the model after the training.
-`last.train.h5` holds the weights that the next step starts from, and the averages.
+Training steps use and change the weights as usual. Validation and callbacks at the end of an epoch (checkpoints,
+`EvaluateDataset`, the user's) see the averages instead, and after training the model has the averages.
+`last.train.h5` holds both: the weights that the next step starts from, and the averages.
 
 References: Tarvainen and Valpola, "Mean teachers are better role models", NeurIPS 2017 (EMA); Izmailov et al.,
 "Averaging Weights Leads to Wider Optima and Better Generalization", UAI 2018 (SWA).
@@ -19,13 +19,13 @@ from mrcnn.keras_private import moving_averages
 
 
 class MeanOverEpochs(keras.callbacks.Callback):
-    """The mean of a model's weights after each epoch from a first one on. Its state is saved with the training.
+    """Mean of a model's weights at the ends of the last epochs. Its state is saved with the training.
 
     Args:
-        first: int, the first epoch that counts, from 0.
+        first: int, the first epoch included, counted from 0.
 
     Attributes:
-        count: int, epochs that are in the mean.
+        count: int, epochs included in the mean.
         mean: list of arrays, one for each of `model.weights`.
         last: int, the epoch that was added last.
     """
@@ -35,7 +35,7 @@ class MeanOverEpochs(keras.callbacks.Callback):
         self.first, self.count, self.mean, self.last = first, 0, [], -1
 
     def add(self, epoch: int) -> None:
-        """Adds the model's present weights, once for each epoch."""
+        """Adds the model's current weights, once for each epoch."""
         if epoch < self.first or epoch == self.last:
             return
         weights = [to_numpy(weight) for weight in self.model.weights]
@@ -45,16 +45,16 @@ class MeanOverEpochs(keras.callbacks.Callback):
 
 
 class Averages:
-    """Exchanges the weights of a model that trains with their averages, and back.
+    """Swaps the weights of a model in training for their averages, and back.
 
     Args:
         model: compiled `MaskRCNN`, with a built optimizer.
-        epochs: int, the total of `train`.
+        epochs: int, the total, as in `train`.
         swa_epochs: `Config.SWA_EPOCHS`.
-        on_exchange: called after averages took the place of weights at the end of an epoch.
+        on_exchange: called when averages have replaced the weights at the end of an epoch.
 
     Raises:
-        ValueError: there are two kinds of averages.
+        ValueError: both kinds of averages are on.
     """
 
     def __init__(self, model, epochs: int, swa_epochs: int = 0, on_exchange: Callable[[], None] = lambda: None):
@@ -63,12 +63,12 @@ class Averages:
         self.over_epochs = MeanOverEpochs(epochs - swa_epochs) if swa_epochs else None
         if self.moving and self.over_epochs is not None:
             raise ValueError(
-                f"SWA_EPOCHS is {swa_epochs} and the optimizer keeps moving averages; expected one of them. Set"
-                " SWA_EPOCHS = 0, or EMA_MOMENTUM = 0 (use_ema=False in an optimizer of your own)."
+                f"SWA_EPOCHS is {swa_epochs} and the optimizer keeps moving averages; only one of them can be used. Set"
+                " SWA_EPOCHS = 0, or EMA_MOMENTUM = 0 (use_ema=False in your own optimizer)."
             )
         if self.over_epochs is not None:
             self.over_epochs.set_model(model)
-        self._weights: list[np.ndarray] | None = None  # while averages are in their place
+        self._weights: list[np.ndarray] | None = None  # while the model has the averages
 
     def around(self, first: list, others: list, last: list) -> list[keras.callbacks.Callback]:
         """The callbacks of a training: `others` see the averages, `first` and `last` see the weights."""
@@ -94,7 +94,7 @@ class Averages:
                 variable.assign(average)
 
     def take_out(self) -> None:
-        """Gives the model the weights back that it had before `put_in`."""
+        """Restores the weights that the model had before `put_in`."""
         if self._weights is not None:
             for (variable, _), weight in zip(self._pairs(), self._weights, strict=True):
                 variable.assign(weight)
@@ -121,9 +121,9 @@ class Averages:
 
 
 def start_moving_averages(model) -> None:
-    """Gives a new optimizer's moving averages the values of the weights.
+    """Sets a new optimizer's moving averages to the values of the weights.
 
-    Keras does so in the optimizer's first step, but not if the count of steps begins above 0.
+    Keras does this in the optimizer's first step, but not if the step count starts above 0.
     """
     if model.optimizer.built:
         return

@@ -1,4 +1,4 @@
-"""The recipe of a training: its settings, and the lines about it in the log."""
+"""The recipe of a training: applies its settings and logs them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def use_recipe(config, name: str, built_with: FixedSettings) -> None:
 
     Args:
         config: `Config` of the model.
-        name: of the recipe.
+        name: name of the recipe.
         built_with: the settings that the model was built with.
 
     Raises:
@@ -29,14 +29,14 @@ def use_recipe(config, name: str, built_with: FixedSettings) -> None:
     if kept:
         values = ", ".join(f"{setting} = {getattr(config, setting)!r}" for setting in kept)
         logger.warning(
-            "%s: as this model was built with. To have all of the recipe, build it with Config(RECIPE=%r).",
+            "%s: the values that this model was built with. For the whole recipe, build it with Config(RECIPE=%r).",
             values,
             name,
         )
 
 
 def describe_recipe(config) -> str:
-    """A line for each setting of the recipe, with the value that counts and, if it is another one, the recipe's.
+    """One line per setting of the recipe, with the current value and, if it differs, the recipe's.
 
     >>> from mrcnn.config import Config
     >>> print("\\n".join(describe_recipe(Config(RECIPE="small-data", FLIP_PROBABILITY=0)).splitlines()[:3]))

@@ -1,4 +1,4 @@
-"""The learning rate over a training, as `LEARNING_SCHEDULE` and `LEARNING_WARMUP` say."""
+"""The learning rate schedule set by `LEARNING_SCHEDULE` and `LEARNING_WARMUP`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Rate = float | keras.optimizers.schedules.LearningRateSchedule
 def scheduled_rate(config, learning_rate: Rate, steps: int) -> Rate:
     """The learning rate that `train` uses.
 
-    A schedule counts steps, and the count is stored with the optimizer, so a resumed training goes on where it was.
+    A schedule counts steps, and the count is stored with the optimizer, so a resumed training continues it.
 
     Args:
         config: `Config`.

@@ -69,8 +69,8 @@ class Tracker:
         return objects[real], found[real]
 
     def _follow(self, objects, boxes) -> None:
-        centre_moved = (boxes - self._boxes[objects]).reshape(-1, 2, 2).mean(axis=1)  # [found objects, (dy, dx)]
-        steps = np.tile(centre_moved / self._missed[objects, np.newaxis], 2)
+        center_moved = (boxes - self._boxes[objects]).reshape(-1, 2, 2).mean(axis=1)  # [found objects, (dy, dx)]
+        steps = np.tile(center_moved / self._missed[objects, np.newaxis], 2)
         self._steps[objects] += self.SMOOTHING * (steps - self._steps[objects])
         self._boxes[objects], self._missed[objects] = boxes, 0
 

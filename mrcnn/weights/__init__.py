@@ -7,7 +7,7 @@ matterport_h5   writes matterport's `.h5`
 torch_zip       writes `.pth` files that torchvision and detectron2 load
 imagenet        finds the ImageNet weights of a backbone
 metadata        class names and settings stored with the weights
-presets         networks of torchvision and detectron2: addresses, settings, licences
+presets         networks of torchvision and detectron2: addresses, settings, licenses
 downloads       "coco", "torchvision_v2", ...: downloads and verifies files
 from_preset     builds the network of a word or folder, and loads its weights
 preset_folder   writes and reads such a folder

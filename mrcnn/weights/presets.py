@@ -4,7 +4,7 @@
 each was checked.
 
 Weights are downloaded on demand; this package contains none of torchvision or detectron2. detectron2's weights have the
-licence CC BY-SA 3.0: name the source, and share changed weights under the same licence.
+license CC BY-SA 3.0: name the source, and share changed weights under the same license.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 from .coco_classes import COCO_80, COCO_91
 from .layouts.network import CASCADE_STD_DEVS, Network
 
-CC_BY_SA = "CC BY-SA 3.0 (detectron2's MODEL_ZOO.md): name the source, and share changed weights under the same licence"
-UNLICENSED = "no licence of the weights themselves; torchvision's code is BSD-3, and they were trained on COCO"
+CC_BY_SA = "CC BY-SA 3.0 (detectron2's MODEL_ZOO.md): name the source, and share changed weights under the same license"
+UNLICENSED = "no license of the weights themselves; torchvision's code is BSD-3, and they were trained on COCO"
 TORCHVISION_URL = "https://download.pytorch.org/models/"
 DETECTRON2_URL = "https://dl.fbaipublicfiles.com/detectron2/"
 
@@ -31,7 +31,7 @@ class Preset:
         settings: Of `Config`, beyond the defaults of their convention.
         class_names: "BG" first.
         box_ap, mask_ap: On COCO val2017 in percent, as published with the weights. None: not looked up.
-        licence: Of the weights.
+        license: Of the weights.
         checksum: What is published of it: the first digits of the SHA-256, or "md5:" and the first digits of the MD5.
         megabytes: Size of the file, if published.
         file: Name in the cache folder; None: that in the URL.
@@ -42,27 +42,27 @@ class Preset:
     class_names: Sequence[str] = field(repr=False)
     box_ap: float | None
     mask_ap: float | None
-    licence: str
+    license: str
     checksum: str
     megabytes: float | None = None
     file: str | None = None
 
     def describe(self, word: str) -> str:
-        """The message shown before the download: address, size, checksum, AP and licence, as far as published.
+        """The message shown before the download: address, size, checksum, AP and license, as far as published.
 
         Example:
             >>> print(PRESETS["torchvision"].describe("torchvision"))
             torchvision: https://download.pytorch.org/models/maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth (169.8 MB)
               checksum: SHA-256 begins with bf2d0c1e
               COCO val2017, as published: box AP 37.9, mask AP 34.6
-              licence: no licence of the weights themselves; torchvision's code is BSD-3, and they were trained on COCO
+              license: no license of the weights themselves; torchvision's code is BSD-3, and they were trained on COCO
         """
         kind, digits = ("MD5", self.checksum[4:]) if self.checksum.startswith("md5:") else ("SHA-256", self.checksum)
         lines = [f"{word}: {self.url}" + (f" ({self.megabytes} MB)" if self.megabytes else "")]
         lines.append(f"checksum: {kind} begins with {digits}")
         if self.box_ap is not None:
             lines.append(f"COCO val2017, as published: box AP {self.box_ap}, mask AP {self.mask_ap}")
-        return "\n  ".join([*lines, f"licence: {self.licence}"])
+        return "\n  ".join([*lines, f"license: {self.license}"])
 
 
 V1 = {"CONVENTION": "torchvision", "BACKBONE": "resnet50", "NUM_CLASSES": 91, "BATCH_NORM_EPS": 0.0}

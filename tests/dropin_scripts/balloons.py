@@ -1,5 +1,5 @@
 """
-Train on polygons of the VGG Image Annotator, or splash colour over a photo or a video (the form of balloon.py).
+Train on polygons of the VGG Image Annotator, or splash color over a photo or a video (the form of balloon.py).
 
     python balloons.py train --dataset=/path/to/dataset --weights=coco
     python balloons.py splash --weights=last --image=<file>

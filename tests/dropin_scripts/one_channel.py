@@ -1,4 +1,4 @@
-# Grey images of one channel, a tf1-style head, several classes from file names, history and weights at the end
+# Gray images of one channel, a tf1-style head, several classes from file names, history and weights at the end
 import math
 import os
 import random
@@ -18,7 +18,7 @@ from mrcnn.config import Config
 from mrcnn.model import log
 from mrcnn.utils import *
 
-MODEL_DIR = os.path.join(os.getcwd(), "logs_grey")
+MODEL_DIR = os.path.join(os.getcwd(), "logs_gray")
 iter_num = 0
 
 
@@ -74,7 +74,7 @@ class DrugDataset(Dataset):
 
 
 class ShapesConfig(Config):
-    NAME = "Grey_Shapes"
+    NAME = "Gray_Shapes"
     GPU_COUNT = 2
     IMAGES_PER_GPU = 1
     IMAGE_CHANNEL_COUNT = 1
@@ -99,8 +99,8 @@ class ShapesConfig(Config):
 config = ShapesConfig()
 config.display()
 
-img_floder = "grey/pic"
-mask_floder = "grey/mask"
+img_floder = "gray/pic"
+mask_floder = "gray/mask"
 imglist = os.listdir(img_floder)
 count = len(imglist)
 dataset_train = DrugDataset()

@@ -1,5 +1,5 @@
 """Annotation formats. Each module is one format, with a `Dataset` subclass that reads it and a `FORMAT` that lets
-`open_dataset` recognise and open it.
+`open_dataset` recognize and open it.
 
 To add a format, write such a module and add its name to `MODULES`. Shared code is in `parsing` (errors, JSON,
 class names), `recognition` (`Format`, `Place`), `image_files`, `exif`, `rasterize` and `writers`.

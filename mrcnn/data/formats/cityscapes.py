@@ -124,7 +124,7 @@ class CityscapesDataset(UprightDataset):
         return np.moveaxis(masks, 0, -1), np.array(class_ids[::-1], np.int32)
 
 
-# ---- Recognising and opening -----------------------------------------------------------------------------------------
+# ---- Recognizing and opening -----------------------------------------------------------------------------------------
 def _is_mine(content: Any) -> bool:
     return has_keys(content, "imgHeight", "imgWidth", "objects")
 

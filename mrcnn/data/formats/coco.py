@@ -199,7 +199,7 @@ def coco_layout(dataset_dir: str | Path, subset: str, year: str | int) -> tuple[
     return folder / "annotations" / f"instances_{subset}{year}.json", folder / f"{IMAGES_OF.get(subset, subset)}{year}"
 
 
-# ---- Recognising and opening -----------------------------------------------------------------------------------------
+# ---- Recognizing and opening -----------------------------------------------------------------------------------------
 def _is_mine(content: Any) -> bool:
     if not isinstance(content, dict):
         return False

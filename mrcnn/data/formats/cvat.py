@@ -14,7 +14,7 @@ The file:
         </image> ...
     </annotations>
 A mask's run lengths go along the rows of its box, alternately background and object, background first. `rotation` is in
-degrees, clockwise around the centre.
+degrees, clockwise around the center.
 
 Shapes of one image that have the same label and group are one object. The attribute `is_crowd` marks several objects
 that are drawn as one, whose class id is negative; other attributes aren't used. Masks may overlap:
@@ -112,7 +112,7 @@ class CvatDataset(shapes.ShapeDataset):
         self.add_parsed(parsed, source, classes or _listed_labels(root), path)
 
 
-# ---- Recognising and opening -----------------------------------------------------------------------------------------
+# ---- Recognizing and opening -----------------------------------------------------------------------------------------
 def _find(place: Place) -> list[Path]:
     found = [file for file in place.files(".xml") if b"<annotations" in first_bytes(file)]
     if not found and (inside := place.inside("annotations")):

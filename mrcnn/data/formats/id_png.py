@@ -6,7 +6,7 @@
 
 The folders:
     PNGImages/<name>.png       the image
-    PedMasks/<name>_mask.png   of the image's size: 0 is background, 1, 2, ... are the objects (grey or palette)
+    PedMasks/<name>_mask.png   of the image's size: 0 is background, 1, 2, ... are the objects (gray or palette)
 
 Shapes:
     N     objects of an image
@@ -149,7 +149,7 @@ class PennFudanDataset(IdPngDataset):
         )
 
 
-# ---- Recognising and opening -----------------------------------------------------------------------------------------
+# ---- Recognizing and opening -----------------------------------------------------------------------------------------
 def _find(place: Place) -> list[Path]:
     for folder in (place, place.inside("PennFudanPed")):
         if folder and folder.inside("PNGImages") and folder.inside("PedMasks"):

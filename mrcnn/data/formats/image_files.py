@@ -47,7 +47,7 @@ def choose(names: Sequence[str], wanted: Iterable[str] | None, folder: str | Pat
 
 
 def read_values(path: str | Path, where: Where, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Reads the number of each pixel of an image: of a palette image the index, of a grey image the value.
+    """Reads the number of each pixel of an image: of a palette image the index, of a gray image the value.
 
     Args:
         path: of the file.
@@ -58,13 +58,13 @@ def read_values(path: str | Path, where: Where, size: tuple[int, int] | None = N
         [H, W] bool or integers, as stored; alpha is dropped.
 
     Raises:
-        BrokenAnnotation: the file isn't an image, has another size, or colours.
+        BrokenAnnotation: the file isn't an image, has another size, or colors.
     """
     values = _read_pixels(path, where, read_stored_values)
     if values.ndim == 3:
         colors = values[..., : 1 if values.shape[-1] == 2 else 3]
         if (colors != colors[..., :1]).any():
-            raise BrokenAnnotation(*where, "mask", f"{path} to hold one number a pixel", "colours")
+            raise BrokenAnnotation(*where, "mask", f"{path} to hold one number a pixel", "colors")
         values = colors[..., 0]
     if values.dtype.kind not in "bui":
         raise BrokenAnnotation(*where, "mask", f"{path} to hold whole numbers", str(values.dtype))
@@ -73,7 +73,7 @@ def read_values(path: str | Path, where: Where, size: tuple[int, int] | None = N
 
 
 def read_colors(path: str | Path, where: Where, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Reads the colour of each pixel of an image, of a palette image as the palette has it.
+    """Reads the color of each pixel of an image, of a palette image as the palette has it.
 
     Args:
         path, where, size: as in `read_values`.

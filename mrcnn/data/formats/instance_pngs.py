@@ -107,7 +107,7 @@ class NucleiDataset(UprightDataset):
         return np.moveaxis(layers, 0, -1), np.full(len(layers), class_id, np.int32)
 
 
-# ---- Recognising and opening -----------------------------------------------------------------------------------------
+# ---- Recognizing and opening -----------------------------------------------------------------------------------------
 def _find(place: Place) -> list[Path]:
     return [place.path] if any(map(_is_image_folder, place.folders[:FOLDERS_READ])) else []
 

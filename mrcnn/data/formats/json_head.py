@@ -1,4 +1,4 @@
-"""The beginning of a JSON file, so that a file of gigabytes is recognised without reading all of it."""
+"""The beginning of a JSON file, so that a file of gigabytes is recognized without reading all of it."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ The file is a list of tasks:
     region  {"type": "polygonlabels", "original_width": 640, "original_height": 480, "value": {...}}
     value of polygonlabels    {"points": [[x, y], ...], "polygonlabels": ["cat"]}
           of rectanglelabels  {"x", "y", "width", "height", "rotation"}: degrees, clockwise around the upper left corner
-          of ellipselabels    {"x", "y", "radiusX", "radiusY", "rotation"}: around the centre
+          of ellipselabels    {"x", "y", "radiusX", "radiusY", "rotation"}: around the center
           of brushlabels      {"format": "rle", "rle": [bytes]}, see `label_studio_rle`
 Coordinates are percentages of the image's width and height. A shape and its label may be two regions of one id.
 
@@ -115,7 +115,7 @@ class LabelStudioDataset(shapes.ShapeDataset):
         self.add_parsed([image for image, _, _ in parsed], source, classes, path)
 
 
-# ---- Recognising and opening -----------------------------------------------------------------------------------------
+# ---- Recognizing and opening -----------------------------------------------------------------------------------------
 def _is_mine(content: Any) -> bool:
     task = content[0] if isinstance(content, list) and content else None
     if has_keys(task, "data", "annotations"):

@@ -155,7 +155,7 @@ class LabelmeDataset(UprightDataset):
         return np.moveaxis(layers, 0, -1), np.array(class_ids, np.int32)
 
 
-# ---- Recognising and opening -----------------------------------------------------------------------------------------
+# ---- Recognizing and opening -----------------------------------------------------------------------------------------
 def _is_mine(content: Any) -> bool:
     return isinstance(content, dict) and isinstance(content.get("shapes"), list)
 

@@ -29,7 +29,7 @@ POINTS = {  # least and most points of each kind of shape
     "rectangle": (2, 4),  # two opposite corners, or all four
     "oriented_rectangle": (4, 4),
     "rotation": (4, 4),  # X-AnyLabeling's name for it
-    "circle": (2, 2),  # centre, and a point on the border
+    "circle": (2, 2),  # center, and a point on the border
     "mask": (2, 2),  # first and last pixel
     "line": (2, 2),
     "linestrip": (2, math.inf),

@@ -1,4 +1,4 @@
-"""M2NIST: 5000 small grey images with up to three handwritten digits each, in NumPy files.
+"""M2NIST: 5000 small gray images with up to three handwritten digits each, in NumPy files.
 
     dataset = M2nistDataset()
     dataset.load_m2nist("m2nist.zip", start=0, stop=4000)
@@ -195,7 +195,7 @@ def join_boxes(boxes: np.ndarray, largest: int) -> np.ndarray:
     return boxes
 
 
-# ---- Recognising and opening -----------------------------------------------------------------------------------------
+# ---- Recognizing and opening -----------------------------------------------------------------------------------------
 def _find(place: Place) -> list[Path]:
     if place.path.is_file():
         return [place.path] if place.path.name == IMAGES or is_archive(place.path) else []

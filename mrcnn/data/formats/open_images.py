@@ -133,7 +133,7 @@ def resize(mask: np.ndarray, height: int, width: int) -> np.ndarray:
     return cv2.resize(mask.astype(np.float32), (width, height), interpolation=way) >= 0.5
 
 
-# ---- Recognising and opening -----------------------------------------------------------------------------------------
+# ---- Recognizing and opening -----------------------------------------------------------------------------------------
 def _find(place: Place) -> list[Path]:
     labels = place.inside("labels")  # of FiftyOne
     return place.files(*FILE_ENDINGS) + (labels.files("segmentations.csv") if labels else [])

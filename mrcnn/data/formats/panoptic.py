@@ -1,4 +1,4 @@
-"""COCO's panoptic format: a JSON file, and a PNG for each image whose colours are the numbers of segments.
+"""COCO's panoptic format: a JSON file, and a PNG for each image whose colors are the numbers of segments.
 
     dataset = PanopticDataset()
     dataset.load_panoptic("annotations/panoptic_val2017.json", "val2017")
@@ -7,7 +7,7 @@
 The file is one of COCO's with other annotations, one for each image:
     annotation  {"image_id", "file_name": "a.png", "segments_info": [{"id", "category_id", "iscrowd"}, ...]}
     category    {"id", "name", "isthing"}
-The pixels of segment `id` have the colour red + 256 green + 65536 blue = id. The PNGs are in the folder of the file's
+The pixels of segment `id` have the color red + 256 green + 65536 blue = id. The PNGs are in the folder of the file's
 name (panoptic_val2017/). Segments of things are objects; those of stuff (isthing = 0), such as sky, are left out.
 
 Shapes:
@@ -128,7 +128,7 @@ class PanopticDataset(UprightDataset):
         return np.moveaxis(layers[kept], 0, -1), class_ids[kept]
 
 
-# ---- Recognising and opening -----------------------------------------------------------------------------------------
+# ---- Recognizing and opening -----------------------------------------------------------------------------------------
 def _is_mine(content: Any) -> bool:
     annotations = content.get("annotations") if isinstance(content, dict) else None
     return isinstance(annotations, list) and bool(annotations) and has_keys(annotations[0], "segments_info")

@@ -1,6 +1,6 @@
 """Shapes as masks: polygons, rectangles, circles, ellipses, lines, points.
 
-A pixel belongs to a shape if its centre, at whole coordinates (y, x), is in it or on its border. The result is that of
+A pixel belongs to a shape if its center, at whole coordinates (y, x), is in it or on its border. The result is that of
 `skimage.draw.polygon`, which matterport used, in a thirtieth of the time.
 
 Shapes:

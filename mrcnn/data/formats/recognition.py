@@ -1,4 +1,4 @@
-"""The description of a format (`Format`), and the view of a folder or file by which it is recognised (`Place`)."""
+"""The description of a format (`Format`), and the view of a folder or file by which it is recognized (`Place`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mrcnn.data.formats.access import ANNOTATION_FOLDERS
 from mrcnn.data.formats.json_head import growing_heads
 from mrcnn.data.formats.photo_folder import PhotoFolder, count_found, folders_below
 
-FILES_READ, FOLDERS_READ = 100, 20  # of a folder, at most, to recognise it
+FILES_READ, FOLDERS_READ = 100, 20  # of a folder, at most, to recognize it
 NAMES_READ = 20  # images of an annotation file that are looked for, to find the folder of the images
 PLACES_SHOWN = 12  # folders that a message names
 
@@ -50,11 +50,11 @@ class OpenOptions:
 
 @dataclass(frozen=True)
 class Format:
-    """A format: how it is recognised, and how it is opened.
+    """A format: how it is recognized, and how it is opened.
 
     Attributes:
         name: for messages.
-        signs: what it is recognised by, for messages.
+        signs: what it is recognized by, for messages.
         loader: the call that opens it whatever else is there, for messages.
         find: returns the paths in a place that `open` takes, one for each dataset of the format.
         open: opens one of them. Returns a `Dataset` that isn't prepared yet.

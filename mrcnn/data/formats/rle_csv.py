@@ -125,7 +125,7 @@ class RleCsvDataset(shapes.ShapeDataset):
         self.add_parsed(images, source, classes if classes is not None or "class" in columns else [class_name], path)
 
 
-# ---- Recognising and opening -----------------------------------------------------------------------------------------
+# ---- Recognizing and opening -----------------------------------------------------------------------------------------
 def _find(place: Place) -> list[Path]:
     found = [file for file in place.files(".csv") if _is_mine(file)]
     found = [file for file in found if "sample_submission" not in file.name.lower()] or found

@@ -182,7 +182,7 @@ def box(
         angle: radians, clockwise.
         size: (height, width) of the image.
         where: for the errors.
-        center: whether it is rotated around its centre; False: around its upper left corner.
+        center: whether it is rotated around its center; False: around its upper left corner.
 
     Raises:
         BrokenAnnotation: it has no area, or is outside the limits.
@@ -196,7 +196,7 @@ def box(
     corners = np.array([[x, y], [x + w, y], [x + w, y + h], [x, y + h]]) - (middle_x, middle_y)
     cos, sin = math.cos(angle), math.sin(angle)
     rotated = corners @ np.array([[cos, sin], [-sin, cos]]) + (middle_x, middle_y)
-    return rings([rotated - 0.5], size, where, "box")  # from corners of pixels to centres
+    return rings([rotated - 0.5], size, where, "box")  # from corners of pixels to centers
 
 
 def ellipse(y: float, x: float, ry: float, rx: float, angle: float, size: tuple[int, int], where: Where) -> Ellipse:

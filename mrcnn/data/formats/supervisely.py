@@ -122,7 +122,7 @@ def dataset_folders(folder: Path) -> list[Path]:
     return [place for place in candidates if (place / ANNOTATIONS).is_dir()]
 
 
-# ---- Recognising and opening -----------------------------------------------------------------------------------------
+# ---- Recognizing and opening -----------------------------------------------------------------------------------------
 def _is_mine(content: Any) -> bool:
     """Whether it is an annotation; meta.json has no sign of its own."""
     if not isinstance(content, dict) or not isinstance(content.get("objects"), list):
@@ -262,5 +262,5 @@ def _decode(text: str, size: tuple[int, int]) -> NDArray[np.bool_]:
     if height > size[0] or width > size[1]:
         raise ValueError(f"{height} x {width} pixels in an image of {size[0]} x {size[1]}")
     values = read_stored_values(png, "bitmap.data")
-    # With alpha, this is the mask; otherwise grey levels or palette numbers are.
+    # With alpha, this is the mask; otherwise gray levels or palette numbers are.
     return (values if values.ndim == 2 else values[..., -1] if values.shape[-1] in (2, 4) else values.max(axis=-1)) != 0

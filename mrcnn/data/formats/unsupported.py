@@ -1,4 +1,4 @@
-"""Unsupported formats. They are recognised so that the error can name the export to choose instead."""
+"""Unsupported formats. They are recognized so that the error can name the export to choose instead."""
 
 from __future__ import annotations
 

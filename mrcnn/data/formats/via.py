@@ -159,7 +159,7 @@ def find_file(path: str | Path) -> Path:
     return found[0]
 
 
-# ---- Recognising and opening -----------------------------------------------------------------------------------------
+# ---- Recognizing and opening -----------------------------------------------------------------------------------------
 def _is_mine(content: Any) -> bool:
     if isinstance(content, list):
         return bool(content) and has_keys(content[0], "filename", "regions")

@@ -89,7 +89,7 @@ class VocDataset(UprightDataset):
                 boxes those found, sorted. Give it, or use `open_splits`, if training and validation files may have
                 different ones. Objects of other classes are left out, for boxes with a warning that counts them.
             skip_broken: skip broken images with a warning, instead of raising.
-            keep_difficult: whether objects marked as difficult to recognise count.
+            keep_difficult: whether objects marked as difficult to recognize count.
             subset: "train", "val", ...: the images that ImageSets/Main/<subset>.txt names, or for masks
                 ImageSets/Segmentation/<subset>.txt; None: all.
             masks: whether the masks in SegmentationObject are read; False: boxes are masks. None: if there are none,
@@ -184,7 +184,7 @@ def _read_masks(info: dict[str, Any]) -> tuple[np.ndarray, list[int]]:
     return masks[..., kept], [info["ids"][names[i]] for i in kept]
 
 
-# ---- Recognising and opening -----------------------------------------------------------------------------------------
+# ---- Recognizing and opening -----------------------------------------------------------------------------------------
 def _find(place: Place) -> list[Path]:
     inside = [folder for folder in map(place.inside, XML_FOLDERS) if folder]
     deeper = [folder.inside(XML_INNER) for folder in inside]

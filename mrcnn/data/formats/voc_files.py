@@ -32,7 +32,7 @@ SIDES = ("xmin", "ymin", "xmax", "ymax")
 DIFFICULT = {"0": False, "1": True, "": False, "false": False, "true": True}
 Box = tuple[int, int, int, int]
 Polygon = tuple[list[float], list[float]]  # ys, xs
-Object = tuple[str, Box, bool, Polygon | None]  # class name, box, whether it is difficult to recognise, outline
+Object = tuple[str, Box, bool, Polygon | None]  # class name, box, whether it is difficult to recognize, outline
 Image = tuple[str, Path, tuple[int, int], list[Object]]  # name, image file, (height, width), objects
 
 

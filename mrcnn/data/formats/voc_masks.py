@@ -2,9 +2,9 @@
 
     SegmentationObject/<name>.png   the number of the object at each pixel: 1, 2, ... as in the XML file
     SegmentationClass/<name>.png    the class at each pixel
-    labelmap.txt                    colours of the classes, "cat:128,0,0::" (CVAT)
+    labelmap.txt                    colors of the classes, "cat:128,0,0::" (CVAT)
     class_names.txt                 names of the classes 0, 1, ... (labelme2voc); without either, VOC's own 20
-0 is background and 255 a border that belongs to no object. Numbers are grey values, palette indices, or colours of
+0 is background and 255 a border that belongs to no object. Numbers are gray values, palette indices, or colors of
 VOC's palette (CVAT).
 
 Shapes:
@@ -37,7 +37,7 @@ VOC_CLASSES = (
 
 
 def voc_palette() -> np.ndarray:
-    """[256] int32, the colours 0xRRGGBB of VOC's palette: the bits of the index in rotation, from the highest bit down.
+    """[256] int32, the colors 0xRRGGBB of VOC's palette: the bits of the index in rotation, from the highest bit down.
 
     Example:
         >>> [f"{color:06x}" for color in voc_palette()[[0, 1, 2, 255]]]
@@ -59,7 +59,7 @@ class VocMasks:
         objects: folder with the numbers of the objects.
         classes: folder with the classes; None: there is none, and classes are those of the XML files.
         names: {number of a class: name} without the background.
-        colors: {number of a class: 0xRRGGBB} where classes are stored as colours, otherwise empty.
+        colors: {number of a class: 0xRRGGBB} where classes are stored as colors, otherwise empty.
     """
 
     objects: Path
@@ -103,7 +103,7 @@ class VocMasks:
             most = int(shown[counts.argmax()])
             name = self.names.get(table.get(most, -1) if table else most)
             if name is None:
-                got = f"the colour #{most:06x}" if table else most
+                got = f"the color #{most:06x}" if table else most
                 expected = f"one of the classes {', '.join(self.names.values())}"
                 raise BrokenAnnotation(*where, f"class of object {number} in {file}", expected, got)
             names.append(name)
@@ -121,7 +121,7 @@ def find_masks(folder: Path) -> VocMasks | None:
 
 
 def _class_names(folder: Path) -> tuple[dict[int, str], dict[int, int]]:
-    """({number: name}, {number: colour}) of the classes, the latter empty where there is no list of colours."""
+    """({number: name}, {number: color}) of the classes, the latter empty where there is no list of colors."""
     for name in ("labelmap.txt", "class_names.txt"):
         file = folder / name
         if file.is_file():
@@ -149,7 +149,7 @@ def _labelmap_line(line: str, where: Where) -> tuple[str, int]:
 
 
 def _as_numbers(file: Path, where: Where, size: tuple[int, int]) -> np.ndarray:
-    """[H, W] int of an image of numbers: its values, or of a colour image their places in VOC's palette."""
+    """[H, W] int of an image of numbers: its values, or of a color image their places in VOC's palette."""
     if not _has_colors(file):
         return read_values(file, where, size).astype(np.int32)
     colors = read_colors(file, where, size)
@@ -157,12 +157,12 @@ def _as_numbers(file: Path, where: Where, size: tuple[int, int]) -> np.ndarray:
     numbers = {color: i for i, color in enumerate(voc_palette().tolist())}
     unknown = [color for color in shown.tolist() if color not in numbers]
     if unknown:
-        raise BrokenAnnotation(*where, f"{file}", "colours of VOC's palette", f"#{unknown[0]:06x}")
+        raise BrokenAnnotation(*where, f"{file}", "colors of VOC's palette", f"#{unknown[0]:06x}")
     return np.array([numbers[color] for color in shown.tolist()])[place].reshape(colors.shape)
 
 
 def _has_colors(file: Path) -> bool:
-    """Whether an image is stored in colours; False for a file that isn't an image, which the reader reports."""
+    """Whether an image is stored in colors; False for a file that isn't an image, which the reader reports."""
     try:
         return read_stored_values(file).shape[2:] in ((3,), (4,))
     except (OSError, UnreadableImage):

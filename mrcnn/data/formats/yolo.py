@@ -7,7 +7,7 @@
 
 A file, x and y being shares of the image's width and height:
     <class> <x> <y> <x> <y> <x> <y> ...           the corners of a polygon, three or more
-    <class> <centre x> <centre y> <width> <height>  a box; its mask is the whole box
+    <class> <center x> <center y> <width> <height>  a box; its mask is the whole box
 The labels of `.../images/a.jpg` are in `.../labels/a.txt`: the last folder `images` of the path becomes `labels`. Where
 there is none, they are beside the image. An image without a text file is one without objects; a text file without an
 image is left out with a warning. A repeated line counts once, as for Ultralytics.
@@ -53,7 +53,7 @@ class YoloSegDataset(UprightDataset):
         >>> from PIL import Image
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     Image.new("RGB", (8, 6)).save(Path(folder) / "a.png")
-        ...     _ = (Path(folder) / "a.txt").write_text("0 0.5 0.5 0.5 0.5")  # a box: centre x, y, width, height
+        ...     _ = (Path(folder) / "a.txt").write_text("0 0.5 0.5 0.5 0.5")  # a box: center x, y, width, height
         ...     dataset = YoloSegDataset()
         ...     dataset.load_yolo(folder, images_dir=folder, classes=["cat"])
         >>> dataset.prepare()
@@ -201,7 +201,7 @@ def _has_area(ring: list[tuple]) -> bool:
     return sum(x1 * y2 - x2 * y1 for (x1, y1), (x2, y2) in zip(units, [*units[1:], units[0]])) != 0
 
 
-# ---- Recognising and opening -----------------------------------------------------------------------------------------
+# ---- Recognizing and opening -----------------------------------------------------------------------------------------
 def _find(place: Place) -> list[Path]:
     found = [file for file in place.files(*YAML) if b"\nnames:" in b"\n" + first_bytes(file)]
     found += [file for file in place.files(DARKNET) if is_darknet(file)]

@@ -151,8 +151,8 @@ def outlines(mask: NDArray[np.bool_], around: bool, corner: tuple[int, int] = (0
 
     Args:
         mask: [H, W] bool, not all False.
-        around: False: through the centres of the outer pixels, which makes few corners, but no area where a part is one
-            pixel thin. True: around these centres, so that pixels that touch at a corner are parts of their own.
+        around: False: through the centers of the outer pixels, which makes few corners, but no area where a part is one
+            pixel thin. True: around these centers, so that pixels that touch at a corner are parts of their own.
         corner: (y, x), where `mask` begins in the image, pixels.
 
     Returns:
@@ -166,7 +166,7 @@ def outlines(mask: NDArray[np.bool_], around: bool, corner: tuple[int, int] = (0
 
 
 def _enlarge_mask(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A mask of subpixels: 3 x 3 of each pixel, and those between it and its neighbours if these are set as well."""
+    """A mask of subpixels: 3 x 3 of each pixel, and those between it and its neighbors if these are set as well."""
     large = mask.repeat(SUBPIXELS, axis=0).repeat(SUBPIXELS, axis=1)
     beside, below = np.roll(large, -1, axis=1), np.roll(large, -1, axis=0)  # first subpixels of the next pixels
     large[:, SUBPIXELS - 1 :: SUBPIXELS] &= beside[:, SUBPIXELS - 1 :: SUBPIXELS]

@@ -147,9 +147,10 @@ class NativeModel(keras.Model):
         Raises:
             ValueError: The model was built for inference, or images or masks have the wrong size.
         """
+        data = x, kwargs.get("validation_data")
         x = training.fit_arguments(x, kwargs, self.devices)
         self.build_optimizer()  # TensorFlow traces a step twice if the first trace creates variables
-        with self.devices.scope():
+        with self.devices.scope(), training.named_worker_errors(*data):
             return super().fit(x, y, self._batch_size(x, batch_size), *args, **kwargs)
 
     def _batch_size(self, x, batch_size: int | None) -> int | None:
@@ -194,7 +195,7 @@ class NativeModel(keras.Model):
         data, size, steps = (x, y), self._batch_size(x, batch_size), kwargs.get("steps")
         return_dict = kwargs.pop("return_dict", False)
         x = training.evaluate_arguments(x, kwargs, self.devices)
-        with self.devices.scope():
+        with self.devices.scope(), training.named_worker_errors(data[0]):
             logs = super().evaluate(
                 x, y, size, *args, return_dict=return_dict or bool(self._measured.metrics), **kwargs
             )

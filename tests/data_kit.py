@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 
 from mrcnn.config import Config
@@ -45,3 +47,17 @@ class Blocks(Dataset):
         for i in range(count):
             masks[5 + 3 * i : 25 + 5 * i, 4 + 7 * i : 24 + 9 * i, i] = True
         return masks, np.arange(count) % 2 + 1
+
+
+class SlowBlocks(Blocks):
+    """Loading image 4 takes long; image 5 can't be loaded."""
+
+    def __init__(self):
+        super().__init__(counts=(1, 2, 3, 1, 2, 1))
+
+    def load_mask(self, image_id):
+        if image_id == 4:
+            time.sleep(1)
+        if image_id == 5:
+            raise OSError("cut off")
+        return super().load_mask(image_id)

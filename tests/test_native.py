@@ -12,7 +12,7 @@ import pytest
 from keras import ops
 from kit import Squares, model_layer, numpy, photo, spread_scores, tiny_backbone, tiny_model, weights_of
 
-from mrcnn.data.generator import collate
+from mrcnn.data.collate import make_batch
 from mrcnn.data.image_batches import ImageBatches
 from mrcnn.data.sample_stream import SampleStream
 from mrcnn.evaluation import MeanAveragePrecision
@@ -119,7 +119,7 @@ def test_matterports_inputs_are_accepted_also_when_a_subclass_has_a_build_of_its
 def test_losses_of_the_rpn_are_those_of_the_data_generator(model, batches):
     """The targets that the graph chooses are those that the generator computes."""
     stream = SampleStream(batches.dataset, model.config, shuffle=False, seed=0)
-    batch = collate([stream.sample(i) for i in range(2)], model.config)
+    batch = make_batch([stream.sample(i) for i in range(2)], stream)
     expected = model.test_on_batch(batch, return_dict=True)
     model.reset_metrics()
     found = model.test_on_batch(*batches[0], return_dict=True)

@@ -9,37 +9,23 @@ Shapes:
 
 from __future__ import annotations
 
-import contextlib
-import itertools
+import collections
 import math
-import multiprocessing
-import pickle
-import sys
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import cv2
 import keras
 import numpy as np
 
 from mrcnn.config import Config
+from mrcnn.data.collate import make_batch
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.rpn_targets import build_detection_targets, generate_random_rois
 from mrcnn.data.sample_stream import ROIS, Sample, SampleStream
 from mrcnn.data.training_sample import flip_every_other
-from mrcnn.ops.images import clear_padding, subtract_mean
-from mrcnn.ops.meta import WINDOW
-from mrcnn.ops.resize_modes import TOP_LEFT_MODES
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
-PIPE_BYTES = 2**20  # the most that Linux allows every user by default
+from mrcnn.data.worker_processes import WorkerProcesses
 
 
 class DataGenerator(keras.utils.PyDataset):
@@ -59,9 +45,9 @@ class DataGenerator(keras.utils.PyDataset):
         seed: int >= 0; None: config.SEED, or a number drawn from `np.random` if that is None, too.
         no_augmentation_sources: names of sources whose images aren't augmented, or None.
         workers: int, threads or processes that prepare batches.
-        use_multiprocessing: whether the workers are processes. They are started once, without forking, and need a
-            dataset that can be pickled: its class is defined in a module, or in a script that trains under
-            `if __name__ == "__main__":`.
+        use_multiprocessing: whether the workers are processes, each of which prepares whole batches, see
+            `mrcnn.data.worker_processes`. They are started once, without forking, and need a dataset that can be
+            pickled: its class is defined in a module, or in a script that trains under `if __name__ == "__main__":`.
         max_queue_size: int, batches prepared ahead if there are several workers.
         shard: (index, count), the part of each batch to return when several training processes share the batches; the
             first process gets the first images. All processes need the same seed.
@@ -70,6 +56,7 @@ class DataGenerator(keras.utils.PyDataset):
         epoch: int, counted up by Keras after each epoch. Set it to resume an earlier training.
         repeats: bool, whether each epoch has the batches of the first one, see `repeated`.
         by_settings: bool, whether images are augmented as `config` asks, see `data.augment_by_settings`.
+        processes: WorkerProcesses, or None without use_multiprocessing.
 
     Raises:
         ValueError, TypeError: an argument doesn't fit the dataset, the config or the batch size.
@@ -113,7 +100,7 @@ class DataGenerator(keras.utils.PyDataset):
         shard: tuple[int, int] = (0, 1),
     ):
         # Keras's own processes are forked in each epoch, and a fork of a program that runs TensorFlow can hang. Its
-        # threads wait for the processes of `_start_processes` instead.
+        # threads wait for `WorkerProcesses` instead.
         super().__init__(workers=workers, use_multiprocessing=False, max_queue_size=max_queue_size)
         if steps is not None and steps < 1:
             raise ValueError(f"steps is {steps}; expected an int >= 1, or None for each image once per epoch.")
@@ -127,9 +114,9 @@ class DataGenerator(keras.utils.PyDataset):
         self.steps, self.epoch, self.repeats, self.first = steps, 0, False, 0
         self.by_settings = True
         self.shard = _check_shard(shard, self.batch_size, self.last_batch_size)
-        self._pool = _start_processes(self.stream, workers) if use_multiprocessing else None
-        if self._pool is not None:
-            weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
+        self.processes = WorkerProcesses(self.stream, workers, max_queue_size) if use_multiprocessing else None
+        if self.processes is not None:
+            weakref.finalize(self, self.processes.close)
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -150,14 +137,12 @@ class DataGenerator(keras.utils.PyDataset):
         """
         if not 0 <= index < len(self):
             raise IndexError(f"There is no batch {index}; an epoch has {len(self)}.")
-        places, (part, parts) = self._places(self.first + index), self.shard
-        size = len(places) // parts
-        places = places[part * size : (part + 1) * size]
-        if self._pool is None:
-            samples = [self.stream.sample(place, self.by_settings) for place in places]
-        else:
-            samples = self._from_processes(places)
-        return (collate(one_shape(samples, self.stream), self.stream.config),)
+        return (self._make(self._places(index)),)
+
+    def check_workers(self) -> None:
+        """Called by `fit` after each step. Raises `worker_processes.WorkerProcessError` if a process has ended."""
+        if self.processes is not None:
+            self.processes.check()
 
     def on_epoch_end(self) -> None:
         """Called by Keras after each epoch; moves on to the next one."""
@@ -186,26 +171,38 @@ class DataGenerator(keras.utils.PyDataset):
         view.repeats, view.first = True, first
         return view
 
+    def endless(self) -> Iterator[tuple[dict[str, np.ndarray]]]:
+        """The batches of this and all further epochs, prepared by the workers. The generator's own epoch stays."""
+        view = self.view()
+        ahead = collections.deque()
+        with ThreadPoolExecutor(self.workers) as threads:
+            while True:
+                for index in range(len(view)):
+                    ahead.append(threads.submit(view._make, view._places(index)))
+                    if len(ahead) == self.workers:
+                        yield (ahead.popleft().result(),)
+                view.on_epoch_end()
+
+    def _make(self, places: Sequence[int]) -> dict[str, np.ndarray]:
+        if self.processes is not None:
+            return self.processes.batch(places, self.by_settings)
+        return make_batch([self.stream.sample(place, self.by_settings) for place in places], self.stream)
+
     def _places(self, index: int) -> range:
-        """Places of batch `index` in the stream, over all shards."""
+        """Places of batch `index`, or of its shard, in the stream."""
+        index += self.first
         if self.steps:
             first = (self.epoch * self.steps + index) * self.batch_size
-            return range(first, first + self.batch_size)
-        first = self.epoch * len(self.stream)
-        return range(first, first + len(self.stream))[index * self.batch_size : (index + 1) * self.batch_size]
-
-    def _from_processes(self, places: Iterable[int]) -> list[Sample]:
-        try:
-            return list(self._pool.map(_sample_in_process, places, itertools.repeat(self.by_settings)))
-        except BrokenProcessPool as error:
-            raise RuntimeError(
-                "A worker process ended unexpectedly; its own message is above. If it mentions bootstrapping, put the"
-                ' training under `if __name__ == "__main__":`. If a class can\'t be found, define it in a module. If'
-                " memory ran out, use fewer workers. use_multiprocessing=False uses threads instead."
-            ) from error
+            places = range(first, first + self.batch_size)
+        else:
+            first = self.epoch * len(self.stream)
+            places = range(first, first + len(self.stream))[index * self.batch_size : (index + 1) * self.batch_size]
+        part, parts = self.shard
+        size = len(places) // parts
+        return places[part * size : (part + 1) * size]
 
     def __getstate__(self) -> dict[str, Any]:
-        if self._pool is not None:
+        if self.processes is not None:
             raise TypeError(
                 "A DataGenerator with use_multiprocessing=True can't be pickled, because it owns processes."
             )
@@ -223,98 +220,6 @@ def _check_shard(shard: tuple[int, int], *batch_sizes: int) -> tuple[int, int]:
                 f" batch_size that is a multiple of {count}, and set `steps`, so that all batches are full."
             )
     return index, count
-
-
-# ---- Worker processes ------------------------------------------------------------------------------------------------
-_stream: SampleStream | None = None  # in a worker process
-
-
-def _start_processes(stream: SampleStream, workers: int) -> ProcessPoolExecutor:
-    module = type(stream.dataset).__module__
-    if module == "__main__" and not hasattr(sys.modules["__main__"], "__file__"):
-        raise ValueError(
-            f"Other processes can't import {type(stream.dataset).__name__}, because it is defined in a notebook or"
-            " shell. Move it to a .py file, or use threads: use_multiprocessing=False."
-        )
-    try:
-        content = pickle.dumps(stream)
-    except Exception as error:
-        raise ValueError(
-            f"use_multiprocessing=True needs dataset, config and augmentation to be picklable: {error}. Define"
-            " classes and functions at the top level of a module, or use threads: use_multiprocessing=False."
-        ) from error
-    return ProcessPoolExecutor(workers, mp_context=_WidePipes(), initializer=_start_worker, initargs=(content,))
-
-
-class _WidePipes(type(multiprocessing.get_context("spawn"))):
-    """The context "spawn" with pipes of 1 MB on Linux, so that a sample is sent in 4 pieces instead of 50.
-
-    4 workers: 4.5 -> 3.3 ms per batch (docs/performance.md, "worker processes").
-    """
-
-    def SimpleQueue(self) -> multiprocessing.queues.SimpleQueue:
-        queue = super().SimpleQueue()
-        writer = getattr(queue, "_writer", None)  # private to Python; checked with 3.11
-        if hasattr(fcntl, "F_SETPIPE_SZ") and writer is not None:
-            with contextlib.suppress(OSError):  # the user's limit is reached; the default size works as well
-                fcntl.fcntl(writer.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-        return queue
-
-
-def _start_worker(content: bytes) -> None:
-    global _stream
-    cv2.setNumThreads(1)  # one thread per process
-    _stream = pickle.loads(content)
-
-
-def _sample_in_process(place: int, by_settings: bool) -> Sample:
-    return _stream.sample(place, by_settings)
-
-
-# ---- Batches ---------------------------------------------------------------------------------------------------------
-def one_shape(samples: Sequence[Sample], stream: SampleStream) -> Sequence[Sample]:
-    """The samples, padded to one shape where IMAGE_RESIZE_MODE pads on the right and below."""
-    shapes = {sample.image.shape for sample in samples}
-    if len(shapes) == 1 or stream.config.IMAGE_RESIZE_MODE not in TOP_LEFT_MODES:
-        return samples
-    return stream.to_one_shape(samples)
-
-
-def collate(samples: Sequence[Sample], config: Config) -> dict[str, np.ndarray]:
-    """Combines samples into a batch, a dict as in `DataGenerator.__getitem__`.
-
-    Raises:
-        ValueError: the images have different shapes.
-    """
-    shapes = {sample.image.shape for sample in samples}
-    if len(shapes) > 1:
-        raise ValueError(
-            f"A batch has images of several shapes, {sorted(shapes)}, because IMAGE_RESIZE_MODE is"
-            f' {config.IMAGE_RESIZE_MODE!r}. Use IMAGES_PER_GPU = 1, or the mode "square" or "crop".'
-        )
-    count, shape, most = len(samples), samples[0].image.shape, config.MAX_GT_INSTANCES
-    mask_shape = tuple(config.MINI_MASK_SHAPE) if config.USE_MINI_MASK else shape[:2]
-    batch = {
-        "input_image": np.empty((count, *shape), np.float32),
-        "input_image_meta": np.stack([sample.image_meta for sample in samples]).astype(np.float32),
-        "input_rpn_match": np.zeros((count, samples[0].anchors, 1), np.int32),
-        "input_rpn_bbox": np.zeros((count, config.RPN_TRAIN_ANCHORS_PER_IMAGE, 4), np.float32),
-        "input_gt_class_ids": np.zeros((count, most), np.int32),
-        "input_gt_boxes": np.zeros((count, most, 4), np.float32),
-        "input_gt_masks": np.zeros((count, *mask_shape, most), bool),
-    }
-    for i, sample in enumerate(samples):
-        objects = len(sample.class_ids)
-        subtract_mean(sample.image, config.MEAN_PIXEL, out=batch["input_image"][i])
-        if config.convention.pad_with_mean and config.IMAGE_RESIZE_MODE in TOP_LEFT_MODES:
-            clear_padding(batch["input_image"][i], sample.image_meta[WINDOW])
-        batch["input_rpn_match"][i, sample.positive] = 1
-        batch["input_rpn_match"][i, sample.negative] = -1
-        batch["input_rpn_bbox"][i, : len(sample.rpn_bbox)] = sample.rpn_bbox
-        batch["input_gt_class_ids"][i, :objects] = sample.class_ids
-        batch["input_gt_boxes"][i, :objects] = sample.boxes
-        batch["input_gt_masks"][i, :, :, :objects] = sample.masks
-    return batch
 
 
 # ---- matterport's generator ------------------------------------------------------------------------------------------
@@ -355,7 +260,7 @@ def data_generator(
     while True:
         places = range(first, first + batch_size)
         samples = [stream.sample(place, by_settings=False) for place in places]
-        inputs, outputs = list(collate(one_shape(samples, stream), config).values()), []
+        inputs, outputs = list(make_batch(samples, stream).values()), []
         if random_rois:
             rois, targets = _roi_targets(stream, places, samples, random_rois, detection_targets)
             inputs.append(np.stack(rois))

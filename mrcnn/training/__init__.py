@@ -1,7 +1,7 @@
 """Training a `MaskRCNN`: trainable layers, losses by name, optimizer, batches, and what a run writes."""
 
 from mrcnn.config import LOSS_NAMES
-from mrcnn.training.batches import evaluate_arguments, fit_arguments, stream_of
+from mrcnn.training.batches import evaluate_arguments, fit_arguments, named_worker_errors, stream_of
 from mrcnn.training.callbacks import Checkpoint, run_callbacks
 from mrcnn.training.losses_by_name import compute_losses, loss_means, weight_decay, weighted_sum
 from mrcnn.training.optimizer import default_optimizer, is_learning_rate, refuse_losses

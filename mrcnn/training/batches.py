@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Iterator
 
@@ -40,15 +41,8 @@ def stream_of(batches, devices):
             sizes[axis] = None
         return tf.TensorSpec(sizes, array.dtype)
 
-    def endless():
-        ahead = batches.view()  # its epoch is that of the batches prepared ahead
-        while True:
-            for i in range(len(ahead)):
-                yield ahead[i]
-            ahead.on_epoch_end()
-
     signature = ({name: open_shape(name, array) for name, array in batches[0][0].items()},)
-    return tf.data.Dataset.from_generator(endless, output_signature=signature).prefetch(2), len(batches)
+    return tf.data.Dataset.from_generator(batches.endless, output_signature=signature).prefetch(2), len(batches)
 
 
 def fit_arguments(x, kwargs: dict, devices):
@@ -65,6 +59,7 @@ def fit_arguments(x, kwargs: dict, devices):
     kwargs["validation_data"] = same_each_time(kwargs["validation_data"])
     if isinstance(x, DataGenerator):
         kwargs.setdefault("shuffle", False)  # it has an order of its own; Keras would mix up each epoch's batches
+    watch_workers(kwargs, x, kwargs["validation_data"])
     x, steps = stream_of(x, devices)
     if steps is not None:
         kwargs.setdefault("steps_per_epoch", steps)
@@ -72,6 +67,44 @@ def fit_arguments(x, kwargs: dict, devices):
     if steps is not None:
         kwargs.setdefault("validation_steps", steps)
     return x
+
+
+class WatchWorkers(keras.callbacks.Callback):
+    """Ends `fit` and `evaluate` when a worker process has ended, before the batches prepared ahead are used up."""
+
+    def __init__(self, generators: list[DataGenerator]):
+        super().__init__()
+        self.generators = generators
+
+    def on_train_batch_end(self, batch, logs=None):
+        for generator in self.generators:
+            generator.check_workers()
+
+    on_test_batch_end = on_train_batch_end
+
+
+def watch_workers(kwargs: dict, *data) -> None:
+    """Adds `WatchWorkers` to the callbacks of `fit` or `evaluate` if worker processes prepare batches."""
+    generators = [d for d in data if isinstance(d, DataGenerator) and d.processes is not None]
+    if not generators:
+        return
+    callbacks = kwargs.get("callbacks")
+    if not isinstance(callbacks, keras.callbacks.CallbackList):
+        kwargs["callbacks"] = [*(keras.tree.flatten(callbacks) if callbacks else []), WatchWorkers(generators)]
+    elif not any(isinstance(callback, WatchWorkers) for callback in callbacks.callbacks):  # `fit` has added it
+        callbacks.append(WatchWorkers(generators))
+
+
+@contextlib.contextmanager
+def named_worker_errors(*data) -> Iterator[None]:
+    """Raises the error of a worker process that has ended instead of TensorFlow's about a generator that failed."""
+    try:
+        yield
+    except Exception:
+        for generator in data:
+            if isinstance(generator, DataGenerator):
+                generator.check_workers()
+        raise
 
 
 def same_each_time(batches):
@@ -108,6 +141,7 @@ def without_empty_targets(batches):
 def evaluate_arguments(x, kwargs: dict, devices):
     """Completes the arguments of `evaluate` for a `DataGenerator`; returns what `evaluate` runs on."""
     refuse_weights(**kwargs)
+    watch_workers(kwargs, x)
     x, steps = stream_of(same_each_time(x), devices)
     if steps is not None:
         kwargs.setdefault("steps", steps)

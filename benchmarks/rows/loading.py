@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
-
 import cv2
 
 from benchmarks.child import in_process
+from benchmarks.rows.workers import workers
 from benchmarks.timing import Row, compare, take_turns
 from benchmarks.workloads import coco_dataset, network_config
 
@@ -49,30 +47,4 @@ def loading_here(quick: bool) -> list[Row]:
         seconds, "sample", "photo", "<= 2x", note=source,
     )  # fmt: skip
     row.medians = {name: round(seconds.median(name) / images, 5) for name in seconds.real}
-    return [row, workers(dataset, config, source, 40 if quick else 120, 2 if quick else 3)]
-
-
-def workers(dataset, config, source: str, images: int, rounds: int) -> Row:
-    """Throughput with 4 worker processes versus 1, requested as by Keras's `fit`: one thread per worker."""
-    from mrcnn.data.generator import DataGenerator
-
-    counts = (1, 4)
-    generators = {
-        n: DataGenerator(dataset, config, steps=images, seed=0, workers=n, use_multiprocessing=True) for n in counts
-    }
-
-    def load_all(n):
-        with ThreadPoolExecutor(n) as threads:
-            for _ in threads.map(lambda index: generators[n][index] and None, range(images)):
-                pass  # as in training, no batch is kept
-
-    calls = {f"{n} worker{'s' * (n > 1)}": (lambda n=n: load_all(n)) for n in counts}
-    seconds = take_turns(calls, rounds)
-    row = compare(
-        5, f"workers: 1 process / 4 processes; {images} images on {os.cpu_count()} cores", seconds,
-        "1 worker", "4 workers", ">= 3x", note=source,
-    )  # fmt: skip
-    if (os.cpu_count() or 1) < 4:
-        row.target, row.ok, row.note = "", None, f"{source}; fewer than 4 cores: target not applied"
-    row.processor_ratio = None  # the processor time of the workers is not measured
-    return row
+    return [row, *workers(quick)]

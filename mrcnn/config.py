@@ -32,7 +32,7 @@ from mrcnn.config_checks import (
     contradictions,
 )  # fmt: skip
 from mrcnn.config_derived import DERIVED, DerivedSettings
-from mrcnn.config_networks import NetworkSettings
+from mrcnn.config_networks import NetworkSettings, backbone_from_json, backbone_to_json
 from mrcnn.config_recipes import RecipeSettings
 from mrcnn.config_training import TrainingSettings
 from mrcnn.conventions import CONVENTIONS
@@ -108,8 +108,8 @@ class Config(RecipeSettings, TrainingSettings, NetworkSettings, DerivedSettings)
         effect=GRAPH,
     )
     BACKBONE = Setting(
-        "resnet101", "A name (docs/training.md, \"Backbones\"), a function like `mrcnn.model.resnet_graph`, or a Keras"
-        " model with `pyramid_outputs`, such as a KerasHub backbone.", BACKBONE, effect=GRAPH,
+        "resnet101", "A name, a function like `resnet_graph`, a Keras model with `pyramid_outputs`, as KerasHub's, or"
+        " `(keras_model, [names of the layers of C2..C5])`. See docs/training.md, Backbones.", BACKBONE, effect=GRAPH,
     )  # fmt: skip
     COMPUTE_BACKBONE_SHAPE = Setting(
         None,
@@ -376,12 +376,13 @@ class Config(RecipeSettings, TrainingSettings, NetworkSettings, DerivedSettings)
         Raises:
             ValueError: JSON can't hold a setting, e.g. a callable backbone.
         """
-        return {name: to_json(name, value) for name, value in self.to_dict().items() if name not in DERIVED}
+        settings = backbone_to_json(self.to_dict()).items()
+        return {name: to_json(name, value) for name, value in settings if name not in DERIVED}
 
     @classmethod
     def from_json(cls, settings: dict) -> Config:
         """The inverse of `to_json`."""
-        return type("Config", (Config,), Config._without_defaults(settings))()
+        return type("Config", (Config,), Config._without_defaults(backbone_from_json(settings)))()
 
     def display(self) -> None:
         """Prints all settings and derived values."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import warnings
 
 import numpy as np
@@ -13,6 +14,15 @@ LOSS_NAMES = ("rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox
 RESNETS = ("resnet50", "resnet101")
 EFFICIENTNET_LITE = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
 NAMED_IN_STAGES = (*RESNETS, "mobilenet_v2", "small_resnet")  # `layers="4+"` knows the names of their layers
+KERAS_APPLICATIONS = (  # those of Keras 3.15; listed, so that settings are checked without importing Keras
+    "ConvNeXtBase", "ConvNeXtLarge", "ConvNeXtSmall", "ConvNeXtTiny", "ConvNeXtXLarge",
+    "DenseNet121", "DenseNet169", "DenseNet201",
+    *(f"EfficientNetB{i}" for i in range(8)), *(f"EfficientNetV2B{i}" for i in range(4)),
+    "EfficientNetV2L", "EfficientNetV2M", "EfficientNetV2S",
+    "InceptionResNetV2", "InceptionV3", "MobileNet", "MobileNetV2", "MobileNetV3Large", "MobileNetV3Small",
+    "NASNetLarge", "NASNetMobile", "ResNet101", "ResNet101V2", "ResNet152", "ResNet152V2", "ResNet50", "ResNet50V2",
+    "VGG16", "VGG19", "Xception",
+)  # fmt: skip
 BACKBONES = (*NAMED_IN_STAGES, *EFFICIENTNET_LITE)
 ROI_ALIGN_MODES = ("crop", "aligned", "unaligned")
 BOX_HEADS = ("fc2", "conv4fc1", "c4")
@@ -32,10 +42,35 @@ CLASS_WEIGHTS = Values(
     "None, or a list of numbers >= 0, not all 0",
     lambda value: value is None or (count_numbers(value) > 0 and np.min(value) >= 0 and np.max(value) > 0),
 )
+
+
+def is_tapped_model(value) -> bool:
+    """Whether this is `(keras_model, [names of the layers of C2..C5])`."""
+    if not isinstance(value, (list, tuple)) or len(value) != 2 or not hasattr(value[0], "get_layer"):
+        return False
+    names = value[1]
+    return isinstance(names, (list, tuple)) and len(names) == 4 and all(isinstance(name, str) for name in names)
+
+
 BACKBONE = Values(
-    f"{one_of(*BACKBONES).text}, or a callable that returns [C1, C2, C3, C4, C5]",
-    lambda value: callable(value) or value in BACKBONES,
+    f"{one_of(*BACKBONES).text}, a name of keras.applications, a callable that returns [C1, C2, C3, C4, C5], or"
+    " (keras_model, [names of the layers of C2..C5])",
+    lambda value: (
+        value in (*BACKBONES, *KERAS_APPLICATIONS)
+        if isinstance(value, str)
+        else callable(value) or is_tapped_model(value)
+    ),
 )
+
+
+def backbone_expected(value) -> str:
+    """What `BACKBONE` allows; of the names those that are like the given one come first."""
+    if not isinstance(value, str):
+        return BACKBONE.text
+    known = (*BACKBONES, *KERAS_APPLICATIONS)
+    near = difflib.get_close_matches(value.lower().replace("-", "_"), {name.lower() for name in known}, 4, 0.6)
+    similar = [name for lower in near for name in known if name.lower() == lower]  # resnet50 and ResNet50
+    return f"one like {', '.join(similar)}: {BACKBONE.text}" if similar else BACKBONE.text
 
 
 def _are_classes(group) -> bool:
@@ -63,6 +98,7 @@ def check(config) -> None:
         if not condition:
             raise ValueError(f"{type(config).__name__}.{name} is {getattr(config, name)!r}; expected {expected}.")
 
+    require("BACKBONE", config.BACKBONE in BACKBONE, backbone_expected(config.BACKBONE))
     for name, setting in config.settings_table.items():
         require(name, getattr(config, name) in setting.values, setting.values.text)
     _check_sizes(config, require)

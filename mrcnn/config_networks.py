@@ -6,9 +6,12 @@ detectron2's; see `mrcnn.conventions`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
-from mrcnn.config_checks import BOX_HEADS, CASCADE
+from mrcnn.config_checks import BOX_HEADS, CASCADE, is_tapped_model
 from mrcnn.settings import (
     GRAPH,
     IOU,
@@ -92,3 +95,28 @@ class NetworkSettings:
         one_of("positives", "samples"),
         effect=LOSS,
     )
+
+
+def backbone_to_json(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings whose `BACKBONE`, if it is a Keras model with named layers, is its architecture without the weights."""
+    if not is_tapped_model(settings["BACKBONE"]):
+        return settings
+    import keras
+
+    model, names = settings["BACKBONE"]
+    return {**settings, "BACKBONE": {"keras_model": keras.saving.serialize_keras_object(model), "layers": list(names)}}
+
+
+def backbone_from_json(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `backbone_to_json`. The Keras model has new weights.
+
+    Raises:
+        ValueError: from Keras, if the model has Lambda layers, which may run any code.
+    """
+    stored = settings.get("BACKBONE")
+    if not isinstance(stored, dict) or "keras_model" not in stored:
+        return dict(settings)
+    import keras
+
+    model = keras.saving.deserialize_keras_object(stored["keras_model"], safe_mode=True)
+    return {**settings, "BACKBONE": (model, stored["layers"])}

@@ -103,11 +103,10 @@ def test_imagenet_weights_come_from_the_package_which_is_not_imported(package, t
 
     folded = [layer for layer in model.detector().layers if isinstance(layer, FoldedConv2D)]
     assert sum(layer.name.startswith(("block", "bn_stem")) for layer in folded) == 48
-    found = model.detect([photo()])[0]
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     assert again.config.BACKBONE == LITE0 and list(again.config.MEAN_PIXEL) == MEAN
-    np.testing.assert_array_equal(again.detect([photo()])[0].rois, found.rois)
+    np.testing.assert_array_equal(keras.Model(again.stages.image, again.stages.backbone[-1])(molded), c5)
     model.config.MEAN_PIXEL = [0, 0, 0]
     with pytest.raises(ValueError, match="MEAN_PIXEL was"):
         model.detect([photo()])

@@ -17,9 +17,10 @@ import numpy as np
 from keras import layers
 
 from mrcnn.config import Config
-from mrcnn.config_checks import EFFICIENTNET_LITE
+from mrcnn.config_checks import EFFICIENTNET_LITE, KERAS_APPLICATIONS, is_tapped_model
 from mrcnn.nn.convolution import Conv2D
 from mrcnn.nn.efficientnet_lite import efficientnet_lite_graph
+from mrcnn.nn.keras_backbones import application_graph, freeze_batch_norm, pyramid_outputs_graph, tapped_graph
 from mrcnn.nn.norm import BatchNorm
 from mrcnn.ops.types import Tensor
 
@@ -232,7 +233,7 @@ def mobilenet_v2_graph(
     x = layers.Rescaling(1 / 127.5, offset=[float(m) / 127.5 - 1 for m in mean], name="mobilenet_input")(input_image)
     network = keras.applications.MobileNetV2(input_tensor=x, include_top=False, weights=None)
     if train_bn is False:
-        _freeze_batch_norm(network)
+        freeze_batch_norm(network)
     ends = ("block_1_expand_relu", "block_3_expand_relu", "block_6_expand_relu", "block_13_expand_relu", "out_relu")
     return [network.get_layer(name).output for name in ends]
 
@@ -270,44 +271,11 @@ def _conv_norm(x: Tensor, width: int, size: int, stride: int, name: str, train_b
     return BatchNorm(momentum=0.9, train_bn=train_bn, name=f"{name}_bn")(x)
 
 
-def pyramid_outputs_graph(input_image: Tensor, backbone: keras.Model, train_bn: bool | None = False) -> list[Tensor]:
-    """A Keras model with `pyramid_outputs`, such as a KerasHub backbone. Its layers and weights are used, not copied.
-
-    Args:
-        input_image: [B, H, W, channels] float, mean pixel subtracted. A backbone with other inputs needs a function as
-            `BACKBONE`, which converts them.
-        backbone: Functional model whose `pyramid_outputs` is a dict with P2..P5, of the strides 4 to 32.
-        train_bn: `Config.TRAIN_BN`.
-
-    Returns:
-        [None, C2, C3, C4, C5].
-
-    Raises:
-        ValueError: a level is missing.
-    """
-    names = [f"P{level}" for level in range(2, 6)]
-    missing = [name for name in names if name not in backbone.pyramid_outputs]
-    if missing:
-        raise ValueError(
-            f"BACKBONE {backbone.name!r} has the pyramid outputs {', '.join(backbone.pyramid_outputs)}; expected"
-            f" {', '.join(names)}, of the strides 4, 8, 16 and 32."
-        )
-    network = keras.Model(backbone.input, [backbone.pyramid_outputs[name] for name in names])
-    if train_bn is False:
-        _freeze_batch_norm(network)
-    return [None, *network.call(input_image)]  # `call` adds its layers to this graph, not a model inside the model
-
-
-def _freeze_batch_norm(network: keras.Model) -> None:
-    for layer in network.layers:
-        if isinstance(layer, layers.BatchNormalization):
-            layer.trainable = False
-
-
 def build_backbone(input_image: Tensor, config: Config) -> list[Tensor]:
     """Builds the backbone named by `config.BACKBONE`, or given there.
 
-    `BACKBONE` may be a callable with `resnet_graph`'s signature, or a Keras model with `pyramid_outputs`.
+    `BACKBONE` may be a callable with `resnet_graph`'s signature, a Keras model with `pyramid_outputs`, or
+    `(keras_model, [names of the layers of C2..C5])`.
 
     Args:
         input_image: [B, H, W, channels] float, mean pixel subtracted.
@@ -320,6 +288,10 @@ def build_backbone(input_image: Tensor, config: Config) -> list[Tensor]:
         return pyramid_outputs_graph(input_image, config.BACKBONE, config.TRAIN_BN)
     if callable(config.BACKBONE):
         return config.BACKBONE(input_image, config.BACKBONE, stage5=True, train_bn=config.TRAIN_BN)
+    if is_tapped_model(config.BACKBONE):
+        return tapped_graph(input_image, *config.BACKBONE, config.MEAN_PIXEL, config.TRAIN_BN)
+    if config.BACKBONE in KERAS_APPLICATIONS:
+        return application_graph(input_image, config.BACKBONE, config.MEAN_PIXEL, config.TRAIN_BN)
     if config.BACKBONE == "mobilenet_v2":
         return mobilenet_v2_graph(input_image, config.MEAN_PIXEL, train_bn=config.TRAIN_BN)
     if config.BACKBONE in EFFICIENTNET_LITE:
@@ -332,7 +304,8 @@ def build_backbone(input_image: Tensor, config: Config) -> list[Tensor]:
 
 def adds_mean_pixel(backbone: object) -> bool:
     """Whether a `BACKBONE` adds `MEAN_PIXEL` to its input again, to scale the pixels as in its own training."""
-    return isinstance(backbone, str) and (backbone == "mobilenet_v2" or backbone in EFFICIENTNET_LITE)
+    scaled = ("mobilenet_v2", *EFFICIENTNET_LITE, *KERAS_APPLICATIONS)
+    return is_tapped_model(backbone) or (isinstance(backbone, str) and backbone in scaled)
 
 
 def resnet_style(config: Config) -> ResNetStyle:

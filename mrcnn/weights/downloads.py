@@ -84,11 +84,15 @@ def pretrained(word: str, cache_dir: str | os.PathLike | None = None) -> str:
     file = (preset and preset.file) or url.rsplit("/", 1)[-1]
     if cache_dir is None and os.path.isfile(os.path.join("weights", file)):
         cache_dir = "weights"
-    folder = cache_dir or os.environ.get("MRCNN_CACHE") or os.path.join(os.path.expanduser("~"), ".cache", "mrcnn")
-    path = os.path.join(folder, file)
+    path = os.path.join(cache_dir or cache_folder(), file)
     if preset and not os.path.exists(path):
         logger.warning("%s", preset.describe(word))  # a warning, which is shown without a configuration of logging
     return download(url, path, preset.checksum if preset else PINNED.get(word))
+
+
+def cache_folder() -> str:
+    """The folder for downloaded weights: that in the environment variable MRCNN_CACHE, or ~/.cache/mrcnn."""
+    return os.environ.get("MRCNN_CACHE") or os.path.join(os.path.expanduser("~"), ".cache", "mrcnn")
 
 
 def find_pretrained(path_or_word: str | os.PathLike) -> str:

@@ -25,7 +25,7 @@ def write_metadata(file: h5py.File, model: keras.Model) -> None:
     if class_names:
         file.attrs[CLASS_NAMES] = json.dumps(class_names)
     config = getattr(model, "config", None)
-    if hasattr(config, "to_json") and not callable(config.BACKBONE):
+    if hasattr(config, "to_json") and isinstance(config.BACKBONE, str):  # a model in JSON is too large for an attribute
         file.attrs[SETTINGS] = json.dumps(config.to_json())
 
 

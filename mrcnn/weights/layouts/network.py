@@ -88,7 +88,7 @@ class Network:
                 f"layout={convention!r} needs a model with CONVENTION = {convention!r}; this one has"
                 f" {config.CONVENTION!r}, with which the same weights give other results."
             )
-        if config.BACKBONE not in STAGE_BLOCKS:
+        if not isinstance(config.BACKBONE, str) or config.BACKBONE not in STAGE_BLOCKS:
             raise ValueError(f"layout={convention!r} knows {', '.join(STAGE_BLOCKS)}; BACKBONE is {config.BACKBONE!r}.")
         network = cls(
             convention, config.BACKBONE, config.NUM_CLASSES, config.BOX_HEAD, config.FPN_NORM, config.HEAD_NORM,

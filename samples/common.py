@@ -42,25 +42,25 @@ class SmallNetwork:
     WEIGHT_DECAY_PER_SIZE = False
 
 
-def find_weights(word: str, name: str | None, logs) -> str:
-    """Path of the weights that `word` names.
+def find_weights(name_or_path: str, name: str | None, logs) -> str:
+    """Path of the weights that `name_or_path` names.
 
     Args:
-        word: one of `weights.WORDS`, "last", or a path.
+        name_or_path: one of `weights.WORDS`, "last", or a path.
         name: `Config.NAME`; used for "last".
         logs: folder with the run folders; used for "last".
 
     Raises:
         FileNotFoundError: there is no such file, or no checkpoint of that name.
     """
-    if word.lower() in weights.WORDS:
-        return str(weights.pretrained(word.lower()))
-    if word.lower() == "last":
+    if name_or_path.lower() in weights.WORDS:
+        return str(weights.pretrained(name_or_path.lower()))
+    if name_or_path.lower() == "last":
         return str(weights.find_last(logs, name))
-    if not Path(word).is_file():
-        words = ", ".join([*weights.WORDS, "last"])
-        raise FileNotFoundError(f"--weights {word}: no such file; expected a path, or one of the words {words}.")
-    return word
+    if not Path(name_or_path).is_file():
+        known = ", ".join([*weights.WORDS, "last"])
+        raise FileNotFoundError(f"--weights {name_or_path}: no such file; expected a path, or one of {known}.")
+    return name_or_path
 
 
 def backbone_of(path) -> str | None:
@@ -93,18 +93,18 @@ def config_for(path, large, small):
     return config
 
 
-def load_weights(model, word: str, path: str) -> None:
+def load_weights(model, name_or_path: str, path: str) -> None:
     """Loads weights by layer name. A training model with another number of classes keeps its new heads.
 
     Args:
         model: `MaskRCNN`.
-        word: the value of `--weights`, for the message.
+        name_or_path: the value of `--weights`, for the message.
         path: the file, from `find_weights`.
     """
     known, classes = classes_in(path), model.config.NUM_CLASSES
     new_heads = model.mode == "training" and known not in (None, classes)
     if new_heads:
-        print(f"--weights {word} has {known} classes, this model {classes}: the heads are new.")
+        print(f"--weights {name_or_path} has {known} classes, this model {classes}: the heads are new.")
     print(model.load_weights(path, by_name=True, exclude=list(CLASS_DEPENDENT_LAYERS) if new_heads else None))
 
 

@@ -39,7 +39,7 @@ SHARED = Path(os.environ.get("MRCNN_SHARED", ROOT.parent / "shared"))
 def shared() -> Path:
     """The folder of real datasets beside the repository. The test is skipped where there is none."""
     if not (SHARED / "data").is_dir():
-        pytest.skip(f"no real data: {SHARED / 'data'} is not there (set MRCNN_SHARED to its parent folder)")
+        pytest.skip(f"no real data: {SHARED / 'data'} does not exist (set MRCNN_SHARED to its parent folder)")
     return SHARED
 
 

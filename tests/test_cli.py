@@ -77,7 +77,7 @@ def test_a_misspelled_command_is_a_usage_error_with_a_suggestion(run):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("convert", "nowhere", "out", "--to", "coco"), "nowhere: not there"),
+        (("convert", "nowhere", "out", "--to", "coco"), "nowhere does not exist"),
         (("info", "nowhere"), "nowhere: no such file"),
         (("info", "."), "parity.json: not there"),
     ],
@@ -165,5 +165,5 @@ def test_convert_needs_no_tensorflow(tmp_path):
     """Keras takes seconds to import."""
     arguments = ["-X", "importtime", "-m", "mrcnn", "convert", str(tmp_path / "nothing"), "out", "--to", "coco"]
     done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 1 and f"error: {tmp_path}/nothing: not there" in done.stderr
+    assert done.returncode == 1 and f"error: {tmp_path}/nothing does not exist" in done.stderr
     assert "mrcnn.data.convert" in done.stderr and "| keras" not in done.stderr and "| tensorflow" not in done.stderr

@@ -114,7 +114,7 @@ def test_a_video_gives_a_video_and_the_objects_of_each_frame(run, tmp_path):
     ("arguments", "code", "says"),
     [
         (["photos", "--output", "photos"], 2, "choose another one"),
-        (["nowhere.jpg"], 1, "nowhere.jpg: not there"),
+        (["nowhere.jpg"], 1, "nowhere.jpg does not exist"),
         (["no*.jpg"], 1, "no*.jpg: no photo or video"),
         (["photos", "--set", "IMAGE_MAX_DIMS=64"], 2, "Did you mean IMAGE_MAX_DIM?"),
         (["photos", "--classes", "cat"], 1, "no class 'cat'; its classes are: square, circle, triangle"),

@@ -165,7 +165,7 @@ def test_a_dry_run_only_prints_the_plan(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["nowhere"], 1, "nowhere: not there"),
+        (["nowhere"], 1, "nowhere does not exist"),
         (["scenes", "--resume"], 1, "No checkpoint"),
         (["scenes", "--weights", "nowhere.h5"], 1, "nowhere.h5: no such file"),
         (["scenes", "--image-size", "100"], 2, "a multiple of 64"),

@@ -21,7 +21,7 @@ WARNINGS = {
 FIRST_AREAS = ("area_of_annotation_0", "area_of_region_0", "area_of_shape_0", "area_of_row_0", "area_of_box_0")
 
 
-@pytest.mark.skipif(not CASES.is_dir(), reason=f"{CASES} is not there")
+@pytest.mark.skipif(not CASES.is_dir(), reason=f"{CASES} does not exist")
 @pytest.mark.parametrize("name", sorted(path.name for path in CASES.glob("*/")) if CASES.is_dir() else [])
 def test_a_case_opens_with_the_right_values(name, recwarn):
     right = json.loads((CASES / "right_values.json").read_text())[name]

@@ -117,7 +117,7 @@ def test_a_subset_can_be_opened_by_any_path(tmp_path):
 
 
 def test_nothing_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere: not there"):
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         load(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match=r"has no combined.npy"):
         load(tmp_path)

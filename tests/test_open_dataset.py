@@ -332,13 +332,13 @@ def test_a_missing_split_is_named(tmp_path):
         open_splits(tmp_path)
     with pytest.raises(ValueError, match="expected a list of names"):
         open_splits(tmp_path, "train")
-    with pytest.raises(FileNotFoundError, match="not there"):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
         open_splits(tmp_path / "nowhere")
 
 
 # ---- When it can't tell ----------------------------------------------------------------------------------------------
 def test_an_unknown_format_is_named_with_all_formats(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere: not there"):
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         open_dataset(tmp_path / "nowhere")
     with pytest.raises(UnknownFormat, match="files: none\n  folders: none") as caught:
         open_dataset(tmp_path)

@@ -447,7 +447,7 @@ def test_the_inspected_steps_are_consistent(served, model):
 
 def test_a_custom_graph_has_no_steps(client):
     answer = client.post("/inspect", content=image_file())
-    assert answer.status_code == 400 and "build method of its own" in answer.json()["error"]
+    assert answer.status_code == 400 and "overrides build()" in answer.json()["error"]
 
 
 # ---- The page --------------------------------------------------------------------------------------------------------

@@ -161,7 +161,7 @@ def test_diverged_weights_warn(model, state, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("word", "arguments", "says"),
+    ("name", "arguments", "says"),
     [
         ("torchvison_v2", {}, "no preset or folder 'torchvison_v2'. Did you mean 'torchvision_v2'?"),
         ("imagenet", {}, "no preset or folder 'imagenet'. Expected"),
@@ -169,50 +169,50 @@ def test_diverged_weights_warn(model, state, tmp_path):
         ("detectron2/mask_rcnn_R_50_FPN_3x", {}, "has weights of torchvision, which 'detectron2"),
     ],
 )
-def test_unsupported_networks_are_named(path, word, arguments, says):
+def test_unsupported_networks_are_named(path, name, arguments, says):
     with pytest.raises(ValueError, match=says):
-        MaskRCNN.from_preset(word, weights=path, **arguments)
+        MaskRCNN.from_preset(name, weights=path, **arguments)
 
 
 def test_presets_are_valid_settings_with_all_class_names():
     assert len(COCO_91) == 91 and len(COCO_80) == 81
     assert (COCO_91[90], COCO_91[12], COCO_80[80]) == ("toothbrush", "N/A 12", "toothbrush")
-    for word, preset in PRESETS.items():
+    for name, preset in PRESETS.items():
         config = Config(NAME="preset", **preset.settings)
-        assert config.NUM_CLASSES == len(preset.class_names), word
-        assert config.BACKBONE == ("resnet101" if "R_101" in word else "resnet50"), word
+        assert config.NUM_CLASSES == len(preset.class_names), name
+        assert config.BACKBONE == ("resnet101" if "R_101" in name else "resnet50"), name
         digits = preset.checksum.removeprefix("md5:")
-        assert digits in preset.url.rsplit("/", 1)[1], word
+        assert digits in preset.url.rsplit("/", 1)[1], name
 
 
-def test_the_documented_table_has_all_words_with_their_figures():
+def test_the_documented_table_has_all_presets_with_their_figures():
     lines = (Path(__file__).parents[1] / "docs" / "weights.md").read_text().splitlines()
     table = {
         cells[1].strip("` "): [c.strip() for c in cells[2:-1]] for line in lines if len(cells := line.split("|")) == 9
     }
-    for word, preset in PRESETS.items():
+    for name, preset in PRESETS.items():
         aps = ["-" if ap is None else str(ap) for ap in (preset.box_ap, preset.mask_ap)]
         size = f"{preset.megabytes} MB" if preset.megabytes else "-"
         license = "CC BY-SA 3.0" if "CC BY-SA" in preset.license else "no text"
-        assert table[word][:2] + table[word][3:5] == [*aps, size, license], word
-        original = any(golden.preset == word for golden in GOLDEN.values())
-        assert table[word][5] == ("itself" if original else "parts"), word
+        assert table[name][:2] + table[name][3:5] == [*aps, size, license], name
+        original = any(golden.preset == name for golden in GOLDEN.values())
+        assert table[name][5] == ("itself" if original else "parts"), name
     assert {"coco", "balloon", "shapes"} < set(table)
 
 
 def test_preset_facts_are_shown_once_before_the_download(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(downloads, "download", lambda url, path, checksum: Path(path).touch() or path)
-    for word, preset in PRESETS.items():
+    for name, preset in PRESETS.items():
         caplog.clear()
-        downloads.pretrained(word, tmp_path)
-        downloads.pretrained(word, tmp_path)  # the file is there now
+        downloads.pretrained(name, tmp_path)
+        downloads.pretrained(name, tmp_path)  # the file is there now
         (record,) = caplog.records
         message = record.getMessage()
-        assert record.levelname == "WARNING" and message.startswith(f"{word}: {preset.url}")
+        assert record.levelname == "WARNING" and message.startswith(f"{name}: {preset.url}")
         assert preset.license in message and f"begins with {preset.checksum.removeprefix('md5:')}" in message
         assert "AP" not in message or f"box AP {preset.box_ap}, mask AP {preset.mask_ap}" in message
-        assert (word in ("torchvision", "torchvision_v2")) == (f"({preset.megabytes} MB)" in message)
-        assert ("CC BY-SA 3.0" in message) == word.startswith("detectron2/")
+        assert (name in ("torchvision", "torchvision_v2")) == (f"({preset.megabytes} MB)" in message)
+        assert ("CC BY-SA 3.0" in message) == name.startswith("detectron2/")
     assert len(list(tmp_path.iterdir())) == len(PRESETS)
 
 

@@ -5,14 +5,14 @@ To add a command `NAME`:
 1. Write the function `NAME` in `mrcnn/cli/NAME.py`. Its parameters are typer's, `Annotated[Path, typer.Argument(...)]`;
    `mrcnn/cli/options.py` has those that several commands share. At module level the file imports typer and the standard
    library only; everything else is imported inside the function, so that `mrcnn NAME --help` starts at once.
-2. Add it to `COMMANDS` below, with one sentence that says what it does. The docstring of the function begins with the
-   same sentence.
+2. Add it to `COMMANDS` below, with one sentence that describes it. The docstring of the function begins with the same
+   sentence.
 3. A command that uses Keras calls `output.start_backend()` first, which keeps TensorFlow's startup log off the screen.
    Print with `mrcnn/cli/output.py`: results go to stdout (a table, or with `--json` one JSON value), everything else to
    stderr.
-4. Raise what the package raises anyway: a ValueError, OSError or ImportError becomes one line, `error: ...`, and the
-   exit code 1. Raise `typer.BadParameter` for options that do not fit each other (exit code 2), and `typer.Exit(1)`
-   when a part of the work failed and was reported.
+4. Let the package's errors through: a ValueError, OSError or ImportError becomes one line, `error: ...`, and the exit
+   code 1. Raise `typer.BadParameter` for options that contradict each other (exit code 2), and `typer.Exit(1)` when a
+   part of the work failed and was reported.
 5. Test it with `typer.testing.CliRunner().invoke(mrcnn.cli.app, ["NAME", ...])`, and describe it in docs/cli.md.
 
 Exit codes: 0 done, 1 the work or a part of it failed, 2 the command line is wrong, 130 interrupted.
@@ -37,11 +37,11 @@ COMMANDS = {  # imported when they run
     "evaluate": "Measure a model on annotated images by COCO's protocol.",
     "export": "Export a model to ONNX, LiteRT, SavedModel or OpenVINO, if its results stay the same.",
     "info": "Show what is in a weight file: network, settings, classes, layers, checksum.",
-    "label": "Annotate photos by a model, to be corrected in labelme, CVAT or another tool.",
+    "label": "Annotate photos with a model, to correct them in labelme, CVAT or another tool.",
     "serve": "Serve a web page and an HTTP API that find objects in photos.",
     "train": "Train on images annotated in any known format, and measure the AP.",
 }
-# What goes wrong with files, arguments and extras: a message, no traceback.
+# Errors about files, arguments and missing extras: shown as a message, without a traceback.
 ALLOWED = (OSError, ValueError, ImportError)
 
 

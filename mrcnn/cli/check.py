@@ -23,8 +23,9 @@ def check(
 ) -> None:
     """Find what is wrong with a dataset: photos, copies, masks, boxes, classes, sizes.
 
-    DATA is one split, or a folder with both (train and val). Errors make training or evaluation fail or wrong, warnings
-    are probably mistakes, advice needs your decision. --fix writes a copy without what errors and warnings are about.
+    DATA is one split, or a folder with both (train and val). Errors make training or evaluation fail or give wrong
+    results, warnings are probably mistakes, and advice is for you to decide. --fix writes a copy without the images and
+    objects that errors and warnings are about.
     The exit code is 1 if there is an error, unless --fix wrote a copy. docs/check.md lists all findings.
     """
     output.start_backend()

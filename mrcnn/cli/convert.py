@@ -28,8 +28,8 @@ def convert(
 ) -> None:
     """Convert annotations of any known format to COCO, YOLO, labelme or CVAT.
 
-    Prints the files and folders that were written. YOLO gets copies of the images; the other formats name them where
-    they are. If the images are outside of the target's folder, opening it needs their folder: --root.
+    Prints the files and folders that were written. YOLO gets copies of the images; the other formats refer to them
+    where they are. If the images are outside the target's folder, pass --root with their folder to open it again.
     """
     from mrcnn.data.convert import convert as convert_dataset
 

@@ -31,7 +31,7 @@ def detect(
     ),
     min_score: options.MinScoreOption = None,
     classes: options.ChosenClassesOption = None,
-    batch: Annotated[int, typer.Option(min=1, help="Photos that go through the network together.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, help="Photos per call of the network.")] = 1,
     pictures: Annotated[bool, typer.Option(help="Write a picture of the objects for each photo.")] = True,
     settings: options.SettingsOption = None,
     as_json: options.JsonOption = False,
@@ -92,7 +92,7 @@ def file_name(source: Source, folder: Path) -> str:
 def detect_photos(
     model: ChosenClasses, sources: Iterator[Source], batch: int, broken: list[str]
 ) -> Iterator[tuple[Source, np.ndarray, Detections]]:
-    """Yields each photo with its objects; what can't be read is reported, added to `broken` and left out."""
+    """Yields each photo with its objects; unreadable photos are reported, added to `broken` and left out."""
     photos = read_photos(sources, broken)
     while some := list(islice(photos, batch)):
         yield from detect_each(model, some, broken)
@@ -111,7 +111,7 @@ def read_photos(sources: Iterator[Source], broken: list[str]) -> Iterator[Photo]
 def detect_each(
     model: ChosenClasses, photos: Sequence[Photo], broken: list[str]
 ) -> Iterator[tuple[Source, np.ndarray, Detections]]:
-    """Detects on a batch; if it holds a photo that the model refuses, on each photo by itself."""
+    """Detects on a batch; if the model refuses one of its photos, on each photo separately."""
     try:
         results = model.detect([image for _, image in photos])
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""`detections.json`, written while detection goes on: no more than one photo's objects are in memory."""
+"""`detections.json`, written photo by photo: at most one photo's objects are in memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class DetectionsFile:
          "images": [{"id": 1, "file_name": "a.jpg", "height": H, "width": W}, ...]}
 
     Attributes:
-        images: What has been added, as in the file.
+        images: The images added so far, as in the file.
         objects: Number of objects.
     """
 
@@ -38,8 +38,8 @@ class DetectionsFile:
         """Adds a photo, or a frame of a video, and its objects.
 
         Args:
-            name: Of the file.
-            numbers: Of the objects, which stay the same from frame to frame: the field `track_id`.
+            name: Name of the file.
+            numbers: Numbers of the objects, the same from frame to frame: the field `track_id`.
             fields: Further fields of the image.
         """
         height, width = map(int, found.image_shape)
@@ -57,7 +57,7 @@ class DetectionsFile:
 
 
 def area_of(rle: dict) -> int:
-    """Pixels of a mask."""
+    """Number of pixels of a mask."""
     from pycocotools import mask as coco_mask
 
     return int(coco_mask.area(rle))
@@ -67,7 +67,7 @@ def area_of(rle: dict) -> int:
 def detections_file(path: Path, class_names: Sequence[str]) -> Iterator[DetectionsFile]:
     """Opens a `DetectionsFile`, which appears at `path` at the end of the block, unless the block fails.
 
-    After Ctrl-C it has what was found until then.
+    After Ctrl-C it contains the objects found until then.
     """
     interrupted = False
     with replacing(path) as unfinished, open(unfinished, "w", encoding="utf-8") as file:

@@ -23,7 +23,7 @@ def evaluate(
     report: Annotated[Path | None, typer.Option(help="HTML file to write: curves, errors, the worst images.")] = None,
     save: Annotated[Path | None, typer.Option(help="COCO results file to write the detections to.")] = None,
     min_score: Annotated[float, typer.Option(min=0, max=1, help="Lower scores do not count.")] = 0.05,
-    batch: Annotated[int, typer.Option(min=1, help="Images that go through the network together.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, help="Images per call of the network.")] = 1,
     settings: options.SettingsOption = None,
     as_json: options.JsonOption = False,
     *,
@@ -31,8 +31,8 @@ def evaluate(
 ) -> None:
     """Measure a model on annotated images by COCO's protocol.
 
-    The classes of DATA get the class ids that they have in the model, by name. A checkpoint that `mrcnn train` wrote
-    for the same DATA is measured on the images that it was not trained on.
+    Classes of DATA are matched with the model's by name. A checkpoint that `mrcnn train` wrote for the same DATA is
+    measured on the images that it was not trained on.
     """
     from mrcnn.cli.models import open_model, parse_settings
 
@@ -66,7 +66,7 @@ def open_for(model: MaskRCNN, data: Path, split: str | None, reading: dict[str, 
 
 
 def held_out_images(model: MaskRCNN, data: Path, dataset: Dataset) -> list[int] | None:
-    """The images that a run of `mrcnn train` on the same data kept for validation; None: another model, or all."""
+    """The validation images of the run, if `mrcnn train` wrote the model for the same data; None: use all images."""
     from mrcnn.cli.train import RECORD
 
     path = Path(model.log_dir) / RECORD

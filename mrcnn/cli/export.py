@@ -16,7 +16,7 @@ class Format(StrEnum):
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="A weight file, the folder of a run, or a word such as shapes.")],
+    model: Annotated[str, typer.Argument(help="A weight file, the folder of a run, or a name such as shapes.")],
     to: Annotated[Format, typer.Option("--format", "-f", help="Runtime to export for.")] = Format.onnx,
     folder: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("exported"),
     photos: Annotated[

@@ -50,11 +50,11 @@ def find_sources(arguments: Sequence[str], output: Path, beside: bool = False) -
 
     Args:
         arguments: Paths, patterns, or "-" for one photo from stdin.
-        output: Folder for the results. If it is inside a folder, what is in it isn't searched.
+        output: Folder for the results; it is not searched for photos.
         beside: Whether results may be written to the folder of the photos.
 
     Raises:
-        FileNotFoundError: There is nothing at a path, or no photo in a folder, or nothing fits a pattern.
+        FileNotFoundError: A path does not exist, a folder has no photo, or nothing matches a pattern.
         typer.BadParameter: Results would be written among the photos of a folder.
     """
     found: dict[str, Source] = {}
@@ -71,7 +71,7 @@ def find_sources(arguments: Sequence[str], output: Path, beside: bool = False) -
         elif glob.has_magic(argument):
             sources = [Source(Path(name), PurePath(name).name) for name in sorted(glob.glob(argument, recursive=True))]
         else:
-            raise FileNotFoundError(f"{argument}: not there; expected a photo, a video, a folder, a pattern or -.")
+            raise FileNotFoundError(f"{argument} does not exist; expected a photo, a video, a folder, a pattern or -.")
         if not sources:
             raise FileNotFoundError(f"{argument}: no photo or video; expected files that end in {', '.join(PHOTOS)}.")
         found |= {str(source.path): source for source in sources}
@@ -97,7 +97,7 @@ class OutputNames:
         self._taken: set[str] = set()
 
     def path(self, source: Source, ending: str) -> Path:
-        """Path of a result of a photo or video, such as "_detected.jpg"; no other call returns it again."""
+        """Path for a result of a photo or video, ending in e.g. "_detected.jpg"; each call returns another path."""
         stem = source.name.removesuffix(PurePath(source.name).suffix)
         name, number = f"{stem}{ending}", 2
         while name.lower() in self._taken:  # lower: file systems that ignore case

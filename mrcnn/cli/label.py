@@ -25,11 +25,11 @@ def label(
     target: Annotated[Path, typer.Option("--output", "-o", help="Folder to write; for labelme, that of the photos.")],
     min_score: options.MinScoreOption = None,
     classes: options.ChosenClassesOption = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace annotations that are there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing annotations.")] = False,
     settings: options.SettingsOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Annotate photos by a model, to be corrected in labelme, CVAT or another tool.
+    """Annotate photos with a model, to correct them in labelme, CVAT or another tool.
 
     Writes one JSON file for each photo (labelme), annotations.xml (CVAT for images 1.1), annotations.json (COCO), or a
     folder with copies of the photos (YOLO). Refuses to replace annotations, which may have been corrected by hand.
@@ -65,7 +65,7 @@ def label(
 
 
 def refuse_to_replace(target: Path, to: Target, photos: list[Path]) -> None:
-    """Raises ValueError if a file that would be written is there."""
+    """Raises ValueError if a file that would be written exists."""
     names = {
         Target.labelme: [f"{photo.stem}.json" for photo in photos],
         Target.cvat: ["annotations.xml"],

@@ -19,7 +19,7 @@ ChosenClassesOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 WeightsOption = Annotated[
-    str, typer.Option("--weights", "-w", help="A file, or a word: shapes (shipped), torchvision_v2 (download), ...")
+    str, typer.Option("--weights", "-w", help="A file, or a name: shapes (shipped), torchvision_v2 (download), ...")
 ]
 ClassesOption = Annotated[
     str | None, typer.Option("--classes", help="Class names with commas between them, where the files name none.")
@@ -50,7 +50,7 @@ def with_reading_options(*names: str) -> Callable[[Callable[..., None]], Callabl
     """Adds options of `READING_OPTIONS` to a command, which receives their values as the dict `reading`.
 
     Args:
-        *names: Which ones; without any, all.
+        *names: Names of the options; none: all.
     """
     names = names or tuple(READING_OPTIONS)
 

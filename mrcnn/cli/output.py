@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def note(text: str) -> None:
-    """Prints a line for the person at the terminal."""
+    """Prints a line to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -66,18 +66,18 @@ def start_backend() -> None:
 
 @contextmanager
 def prints_to_stderr() -> Iterator[None]:
-    """Inside the block, what the package and Keras print goes to stderr, so that stdout has the result alone."""
+    """Within the block, output of the package and of Keras goes to stderr, so that stdout has only the result."""
     with redirect_stdout(sys.stderr):
         yield
 
 
 def is_terminal() -> bool:
-    """Whether somebody sees the progress."""
+    """Whether stderr is a terminal, so that progress is visible."""
     return sys.stderr.isatty()
 
 
 def progress_bar() -> Progress:
-    """A bar on stderr with the time that is left; invisible unless stderr is a terminal."""
+    """A progress bar on stderr with the remaining time; invisible unless stderr is a terminal."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -97,6 +97,6 @@ def progress_bar() -> Progress:
 
 
 def track(items: Sequence[T], description: str) -> Iterator[T]:
-    """Yields the items and shows how many are done."""
+    """Yields the items and shows the progress."""
     with progress_bar() as progress:
         yield from progress.track(items, description=description)

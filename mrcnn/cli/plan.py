@@ -1,6 +1,6 @@
 """What `mrcnn train` chooses for a dataset, and why: image size, anchors, counts, batch, recipe.
 
-M  images that were looked at;  N  their objects, crowds included
+M  images whose masks are read;  N  their objects, crowds included
 side of an object: square root of height times width of its box, pixels
 """
 
@@ -32,11 +32,11 @@ LEAST_ANCHORS = (
 )  # pixels, of P2..P6: twice the strides; between smaller ones objects would be missed
 USUAL_RATIOS = [0.5, 1, 2]
 WIDE_OBJECT = 28  # pixels; masks of larger objects get 28 x 28 cells instead of 14 x 14
-IMAGE_VIEWS = 4000  # images that a training from "shapes" sees, with repetitions
-FINE_TUNING_VIEWS = 2000  # of weights that were trained on photos
+IMAGE_VIEWS = 4000  # images that a training from "shapes" sees, counting repetitions
+FINE_TUNING_VIEWS = 2000  # the same for weights that were trained on photos
 MOST_EPOCHS = 20  # each ends with a checkpoint; on few images, an epoch repeats them
-ADAM_RATE = 0.001  # of the small network, which samples/shapes.py trains with 0.002 from scratch
-SGD_RATE = 0.0025  # for each image of a batch: 0.005 for two, as in torchvision's fine-tuning tutorial
+ADAM_RATE = 0.001  # for the small network, which samples/shapes.py trains from scratch with 0.002
+SGD_RATE = 0.0025  # per image of a batch: 0.005 for two, as in torchvision's fine-tuning tutorial
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Plan:
     """The choices for a training.
 
     Attributes:
-        settings: Of `Config`, beyond those that come with the weights.
+        settings: Settings of `Config`, beyond those that come with the weights.
         recipe: "epochs", "layers", "optimizer" ("adam" or "sgd"), "learning_rate".
         why: (what, choice, reason) of each choice.
     """
@@ -63,9 +63,9 @@ class Start:
     """The weights that a training starts from.
 
     Attributes:
-        weights: Word, file, or None for new weights.
+        weights: Name, file, or None for new weights.
         base: Settings that come with them.
-        reason: Why these.
+        reason: Why these weights were chosen.
         kind: "small" (the network of "shapes"), "trained" (a whole Mask R-CNN), "backbone" or "new".
     """
 
@@ -190,7 +190,7 @@ def choose_recipe(
 
     Args:
         images, val_images: Number of training and of validation images.
-        epochs, steps: Given by the user: epochs in all, steps in an epoch. None: chosen.
+        epochs, steps: Total epochs and steps per epoch, if the user gives them. None: chosen.
     """
     batch = plan.settings["IMAGES_PER_GPU"]
     views = IMAGE_VIEWS if start.kind in ("small", "new") else FINE_TUNING_VIEWS
@@ -214,7 +214,7 @@ def choose_recipe(
     }[plan.recipe["optimizer"]]
     plan.choose("learning rate", f"{rate:g}", reason)
     if layers == "heads":
-        plan.choose("layers", "heads", "the backbone keeps its weights; only they were trained")
+        plan.choose("layers", "heads", "the backbone is already trained and keeps its weights")
 
 
 def round_up(value: float, step: int) -> int:

@@ -16,10 +16,10 @@ def serve(
     token: Annotated[
         str | None, typer.Option(envvar="MRCNN_TOKEN", help="What clients send as `Authorization: Bearer <token>`.")
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Most photos in one call of the network.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, help="Maximum number of photos per call of the network.")] = 1,
     max_megabytes: Annotated[float, typer.Option(min=0.001, help="Largest image file.")] = 20,
     max_megapixels: Annotated[float, typer.Option(min=0.001, help="Largest photo.")] = 50,
-    max_requests: Annotated[int, typer.Option(min=1, help="Requests at once; further ones are told to wait.")] = 32,
+    max_requests: Annotated[int, typer.Option(min=1, help="Most requests at once; others get status 429.")] = 32,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds until a request without a result fails.")] = 60,
 ) -> None:
     """Serve a web page and an HTTP API that find objects in photos.

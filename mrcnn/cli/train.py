@@ -30,25 +30,22 @@ def train(
     val: Annotated[Path | None, typer.Option(help="Validation images; without it, a part of DATA.")] = None,
     classes: options.ClassesOption = None,
     weights: Annotated[
-        str | None, typer.Option("--weights", "-w", help="To start from: a word, a file, or none. Chosen if left out.")
+        str | None, typer.Option("--weights", "-w", help="Initial weights: a name, a file, or none. Default: chosen.")
     ] = None,
     folder: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run folders.")] = Path("runs"),
-    name: Annotated[str | None, typer.Option(help="Of the run and its files; without it, that of the folder.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs in all. Chosen if left out.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps in an epoch. Chosen if left out.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run. Default: that of the data folder.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Total number of epochs. Default: chosen.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps per epoch. Default: chosen.")] = None,
     image_size: Annotated[
-        int | None,
-        typer.Option(min=64, help="Side of the images for the network, a multiple of 64. Chosen if left out."),
+        int | None, typer.Option(min=64, help="Image side for the network, a multiple of 64.")
     ] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Images in a batch. Chosen if left out.")] = None,
-    flip: Annotated[
-        bool, typer.Option(help="Mirror half of the images; not for text or other one-sided things.")
-    ] = True,
-    seed: Annotated[int, typer.Option(help="Of the split, the order of the images and new weights.")] = 0,
+    batch: Annotated[int | None, typer.Option(min=1, help="Images per batch. Default: chosen.")] = None,
+    flip: Annotated[bool, typer.Option(help="Mirror half of the images. Not for text or asymmetric objects.")] = True,
+    seed: Annotated[int, typer.Option(help="Seed of the split, the order of images and new weights.")] = 0,
     recipe: Annotated[
         str | None, typer.Option(help="Augmentation, averages and losses: small-data or matterport (docs/training.md).")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the last run of this name.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the last run of this name.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be chosen, and stop.")] = False,
     settings: options.SettingsOption = None,
     as_json: options.JsonOption = False,
@@ -57,9 +54,9 @@ def train(
 ) -> None:
     """Train on images annotated in any known format, and measure the AP.
 
-    Chooses the split, the image size, anchors, weights to start from and the length of the training from the data, and
-    says why; options replace a choice. Checkpoints and the choices are written to a new folder in --output. Ends with
-    the AP on the validation images.
+    Chooses the split, the image size, anchors, initial weights and the length of the training from the data, and prints
+    why; options replace a choice. Checkpoints and choices are written to a new folder in --output. Prints the AP on the
+    validation images at the end.
     """
     if image_size is not None and image_size % 64:
         raise typer.BadParameter(f"--image-size {image_size}: expected a multiple of 64.")
@@ -89,7 +86,7 @@ def train(
 
 
 def run_name(text: str) -> str:
-    """A name for files: letters, digits and "_"."""
+    """Reduces a name to letters, digits and "_", for file names."""
     return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_") or "run"
 
 
@@ -179,7 +176,9 @@ def read_record(folder: Path, name: str) -> dict[str, Any]:
 
     path = Path(find_last(folder, name)).parent / RECORD
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: not there, so `mrcnn train` did not start this run and can't go on with it.")
+        raise FileNotFoundError(
+            f"{path} does not exist: `mrcnn train` did not start this run, so it can't continue it."
+        )
     return json.loads(path.read_text(encoding="utf-8"))
 
 

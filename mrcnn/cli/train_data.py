@@ -70,19 +70,19 @@ def with_reason(train: Dataset, val: Dataset, kind: str, choice: str, reason: st
 
 
 def split_by_hash(whole: Dataset, seed: int) -> Split:
-    """A fifth of the images, and at least one, for validation. The same images give the same split on any machine."""
+    """Takes a fifth of the images, at least one, for validation. The same images give the same split everywhere."""
     keys = [zlib.crc32(f"{seed}/{info['source']}.{info['id']}".encode()) for info in whole.image_info]
     order = sorted(range(len(keys)), key=lambda i: (keys[i], i))
     count = max(1, round(VALIDATION_SHARE * len(order)))
     if len(order) < 2:
-        return with_reason(whole, whole, "one", "the same image for both", "there is only one, so the AP says nothing")
+        return with_reason(whole, whole, "one", "the same image for both", "there is only one; the AP is meaningless")
     val, train = sorted(order[:count]), sorted(order[count:])
     reason = f"there are no splits train and val; a fifth is for validation, by a hash of the image and the seed {seed}"
     return with_reason(part_of(whole, train), part_of(whole, val), "hash", "by image", reason)
 
 
 def part_of(dataset: Dataset, image_ids: Sequence[int]) -> Dataset:
-    """A prepared dataset with some of the images of another one, and all of its classes."""
+    """A prepared dataset with a subset of another one's images and all of its classes."""
     part = copy.copy(dataset)
     part.image_info = [dataset.image_info[i] for i in image_ids]
     part.prepare()

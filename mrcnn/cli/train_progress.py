@@ -1,4 +1,4 @@
-"""What `mrcnn train` shows while it trains: a bar with the time that is left, and a line for each epoch."""
+"""The progress that `mrcnn train` shows: a bar with the remaining time, and a line for each epoch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Progress(keras.callbacks.Callback):
     """Shows the progress of a training on stderr; the bar in a terminal only.
 
     Args:
-        epochs: In all, including those that were done before.
+        epochs: Total number, including those of earlier runs.
     """
 
     def __init__(self, epochs: int):

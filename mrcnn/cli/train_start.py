@@ -25,10 +25,10 @@ def choose_start(weights: str | None, on_gpu: bool) -> Start:
     """What the training starts from.
 
     Args:
-        weights: A word, a file, the folder of a run, "none", or None: chosen.
+        weights: A name, a file, the folder of a run, "none", or None: chosen.
 
     Raises:
-        FileNotFoundError, ValueError: There are no such weights.
+        FileNotFoundError, ValueError: The weights do not exist.
     """
     from mrcnn.cli.models import weights_path
     from mrcnn.weights import PRETRAINED, WORDS, pretrained, read_settings
@@ -63,7 +63,7 @@ def choose_start(weights: str | None, on_gpu: bool) -> Start:
 
 
 def build(start: Start, settings: dict[str, Any], class_names: Sequence[str], model_dir: Path) -> MaskRCNN:
-    """The model for training: with the weights of `start`, but new heads if its classes are others.
+    """The model for training, with the weights of `start`; heads are new if the classes differ.
 
     Args:
         settings: Of `Config`; they replace those of the weights.

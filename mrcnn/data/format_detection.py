@@ -165,7 +165,7 @@ def recognize(place: Place) -> Found:
 def find_dataset(path: Path) -> tuple[Format, Path]:
     """(format, path that it opens) of the dataset at a path. Raises UnknownFormat if there is none, or several."""
     if not path.exists():
-        raise FileNotFoundError(f"{path}: not there; expected a folder or an annotation file.")
+        raise FileNotFoundError(f"{path} does not exist; expected a folder or an annotation file.")
     place = Place(path, known_formats())
     found = recognize(place)
     if len(found) != 1:
@@ -176,7 +176,7 @@ def find_dataset(path: Path) -> tuple[Format, Path]:
 def find_splits(path: Path, splits: Sequence[str]) -> list[Target]:
     """(format, path that it opens, name of the split in it or None) of each split; errors as `open_splits`."""
     if not path.exists():
-        raise FileNotFoundError(f"{path}: not there; expected a folder with {', '.join(splits)}, or a data.yaml.")
+        raise FileNotFoundError(f"{path} does not exist; expected a folder with {', '.join(splits)}, or a data.yaml.")
     place = Place(path, known_formats())
     found = recognize(place)
     return [_find_split(place, found, split) for split in splits]

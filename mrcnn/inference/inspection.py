@@ -78,7 +78,7 @@ class Inspector:
 
     def __init__(self, model):
         if model.stages is None:
-            raise ValueError("The model has a build method of its own; only the package's own graph can be inspected.")
+            raise ValueError("The model's class overrides build(); only the package's own graph can be inspected.")
         self.model = model
         self._network: keras.Model | None = None
 

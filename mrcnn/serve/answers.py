@@ -29,9 +29,9 @@ class Wanted:
 
     Attributes:
         output: One of `OUTPUTS`.
-        min_score: Objects with a lower score are left out, in [0, 1].
-        class_ids: Objects of other classes are left out; None: of none.
-        max_objects: The best so many; None: all.
+        min_score: Lowest score of an object, in [0, 1].
+        class_ids: Only objects of these classes; None: of all.
+        max_objects: Maximum number of objects, best first; None: all.
     """
 
     output: str = "rle"
@@ -56,7 +56,7 @@ class Wanted:
         return cls(output, read_number(query, "min_score", 0.0, float, 0, 1), read_classes(query, class_names), most)
 
     def choose(self, found):
-        """The wanted ones of `Detections`."""
+        """Selects from `Detections` those that the query asks for."""
         chosen = np.asarray(found["scores"]) >= self.min_score
         if self.class_ids is not None:
             chosen &= np.isin(found["class_ids"], list(self.class_ids))

@@ -1,4 +1,4 @@
-"""Routes of the server, and the checks that every request passes first."""
+"""Routes of the server, and the checks that every request must pass first."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Access:
     Attributes:
         token: Requests need the header `Authorization: Bearer <token>`. None: no token.
         hosts: Names that the server is called by, checked against the header Host, which keeps other websites from
-            reaching a server on localhost under a name of their own (DNS rebinding). None: any.
+            reaching a server on localhost under their own name (DNS rebinding). None: any.
     """
 
     token: str | None = None

@@ -20,7 +20,7 @@ Work = Callable[[list[np.ndarray]], list[Any]]
 
 @dataclass
 class Job:
-    """A photo, what is to be done with it, and where the result goes."""
+    """A photo, the function to run on it, and a future for the result."""
 
     work: Work
     photo: np.ndarray
@@ -34,11 +34,11 @@ class Job:
 
 
 class BatchRunner:
-    """Runs jobs in one thread, in the order in which they came, except that those of a batch run together.
+    """Runs jobs in one thread in their order of arrival; those of a batch run together.
 
     Args:
-        size: Most photos of a batch.
-        wait: Seconds that the first photo of a batch waits for further ones.
+        size: Maximum number of photos in a batch.
+        wait: Seconds that the first photo of a batch waits for others.
         report: Called with the number of photos and the seconds of each batch.
 
     Example:
@@ -62,10 +62,10 @@ class BatchRunner:
         """Queues a photo.
 
         Args:
-            work: Photos -> one result for each.
+            work: Function of a list of photos that returns a result for each.
             photo: [H, W, channels].
             key: Photos with an equal key and `work` can share a batch; with None, a photo runs alone.
-            seconds: If it hasn't started by then, it never does, and the result is a TimeoutError.
+            seconds: If the job hasn't started by then, it is dropped, and the result is a TimeoutError.
 
         Raises:
             RuntimeError: after `close`.
@@ -79,11 +79,11 @@ class BatchRunner:
         return job.done
 
     def __len__(self) -> int:
-        """Photos that wait."""
+        """Number of photos that wait."""
         return len(self._jobs)
 
     def close(self) -> None:
-        """Finishes what was submitted, and ends the thread."""
+        """Finishes the submitted jobs and ends the thread."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -98,7 +98,7 @@ class BatchRunner:
                 self.report(len(ready), time.monotonic() - started)
 
     def _next_batch(self) -> list[Job]:
-        """The next jobs that run together; none when the runner is closed and all is done."""
+        """The next jobs that run together; empty when the runner is closed and all jobs are done."""
         with self._changed:
             while not self._jobs:
                 if self._closing:
@@ -115,7 +115,7 @@ class BatchRunner:
             return batch
 
     def _take_fitting(self, first: Job, count: int) -> list[Job]:
-        """Takes up to `count` jobs out of the queue that fit to `first`."""
+        """Takes up to `count` jobs that can share a batch with `first` out of the queue."""
         taken, others = [], deque()
         while self._jobs:
             job = self._jobs.popleft()
@@ -125,7 +125,7 @@ class BatchRunner:
 
     @staticmethod
     def _starts(job: Job) -> bool:
-        """Whether somebody still waits for the job."""
+        """Whether a request still waits for the job."""
         if not job.done.set_running_or_notify_cancel():
             return False
         if time.monotonic() > job.deadline:
@@ -134,7 +134,7 @@ class BatchRunner:
         return True
 
     def _finish(self, batch: list[Job]) -> None:
-        """Runs a batch. If it fails, each photo runs alone, so that a photo's error is its own request's error."""
+        """Runs a batch. If it fails, each photo runs alone, so that only the request of the faulty photo fails."""
         try:
             results = batch[0].work([job.photo for job in batch])
         except Exception as error:

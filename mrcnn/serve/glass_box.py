@@ -1,6 +1,6 @@
 """The steps of the network as JSON, for the page: `POST /inspect`.
 
-Boxes are (y1, x1, y2, x2) in pixels of the upright photo, rounded to a tenth, unless said otherwise. Maps and soft
+Boxes are (y1, x1, y2, x2) in pixels of the upright photo, rounded to a tenth, unless noted otherwise. Maps and soft
 masks are bytes, 255 for 1.0, in base64.
 """
 
@@ -18,7 +18,7 @@ from mrcnn.ops.boxes import apply_box_deltas, denorm_boxes
 from mrcnn.ops.nms import suppression_groups
 from mrcnn.serve.limits import Refused
 
-SHOWN_ANCHORS = 150  # of those that the RPN's NMS looks at, the best of each level
+SHOWN_ANCHORS = 150  # the best of each level among those that reach the RPN's NMS
 SHOWN_PROPOSALS = 100
 SHOWN_CLASSES = 5  # of a proposal
 
@@ -37,7 +37,7 @@ class GlassBox:
     def run(self, photos: Sequence[np.ndarray]) -> list[Inspection]:
         """The steps of each photo; work for a `BatchRunner`."""
         if self.model.stages is None:
-            raise Refused(400, "The steps of this model are not known: its class has a build method of its own.")
+            raise Refused(400, "The steps of this model are not known: its class overrides build().")
         self._inspector = self._inspector or Inspector(self.model)
         return [self._inspector.inspect(photo) for photo in photos]
 
@@ -64,7 +64,7 @@ class GlassBox:
 
 
 def model_json(model, class_names: Sequence[str]) -> dict:
-    """What the page and other clients need to know of the model: `GET /model`."""
+    """What the page and other clients need to know about the model: `GET /model`."""
     colors = ["#{:02x}{:02x}{:02x}".format(*as_bytes(color)) for color in class_colors(range(1, len(class_names)))]
     config = model.config
     return {

@@ -19,10 +19,10 @@ class Limits:
             large photos at once cost time, not memory.
         upload_seconds: Time for a body to arrive, else 408.
         seconds: Time from the photo's arrival to its answer, else 503.
-        stop_seconds: Time that a server that is told to stop gives its running requests.
-        batch: Most photos in one call of the network. With 1, every answer equals that of `model.detect([photo])` bit
-            for bit. With more, it equals that of `model.detect(photos)` for the photos that ran together, and scores
-            can differ from those of one photo in the last bits (docs/serve.md).
+        stop_seconds: Time that running requests get to finish when the server stops.
+        batch: Maximum number of photos per call of the network. With 1, every answer equals `model.detect([photo])` bit
+            for bit. With more, it equals `model.detect(photos)` for the photos that ran together, and scores can differ
+            in the last bits from those of one photo (docs/serve.md).
         batch_seconds: How long a photo waits for others to fill the batch.
 
     Raises:

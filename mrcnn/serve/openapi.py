@@ -59,7 +59,7 @@ def describe(limits: Limits, class_names: Sequence[str], needs_token: bool) -> d
     """The description as a dict, ready for JSON.
 
     Args:
-        limits: Their values stand in the descriptions.
+        limits: Their values are part of the descriptions.
         class_names: By class id.
         needs_token: Whether requests need a token.
     """
@@ -115,7 +115,7 @@ def _parameters(class_names: Sequence[str]) -> list[dict]:
                    {"type": "string", "enum": list(OUTPUTS), "default": "rle"}),
         "min_score": ("Leave out objects with a lower score.", {"type": "number", "minimum": 0, "maximum": 1}),
         "classes": (f"Only objects of these classes, names separated by commas: {classes}.", TEXT),
-        "max_objects": ("The best so many.", {"type": "integer", "minimum": 1}),
+        "max_objects": ("Maximum number of objects, best first.", {"type": "integer", "minimum": 1}),
     }  # fmt: skip
     return [
         {"name": name, "in": "query", "description": description, "schema": schema}

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 from mrcnn.serve.limits import Limits
 
-IDLE_SECONDS = 5  # that a connection without a request is kept
+IDLE_SECONDS = 5  # for which an idle connection is kept open
 MOST_CONNECTIONS = 1000
 
 
@@ -79,7 +79,7 @@ def run(
 
 
 def check_access(host: str, token: str | None) -> None:
-    """Refuses a server that anybody in the network could use. Raises ValueError."""
+    """Raises ValueError for a server that anybody in the network could use."""
     if token is None and not is_loopback(host):
         raise ValueError(
             f"host is {host!r}, which other machines reach; expected a token as well (--token, or MRCNN_TOKEN), or the"

@@ -17,7 +17,7 @@ from mrcnn.serve.glass_box import GlassBox
 from mrcnn.serve.limits import Limits, Refused
 from mrcnn.serve.metrics import Metrics
 
-DECODERS = 2  # threads that decode photos and encode answers; the network has one of its own
+DECODERS = 2  # threads that decode photos and encode answers; the network has another thread
 RETRY = {"retry-after": "1"}
 
 
@@ -66,7 +66,7 @@ class Service:
             self.glass_box.run([photo])
 
     def close(self) -> None:
-        """Finishes what runs, and refuses the rest."""
+        """Finishes running requests and refuses new ones."""
         self.stopping = True
         self._runner.close()
         self._decoders.shutdown()

@@ -79,7 +79,7 @@ def read_video(source: str | Path | int, rate: float | None = None) -> Video:
     if path.is_dir():
         return _read_folder(path, rate)
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there; expected a video file or a folder of images.")
+        raise FileNotFoundError(f"{path} does not exist; expected a video file or a folder of images.")
     return _read_file(path, rate)
 
 

@@ -9,7 +9,7 @@ imagenet        finds the ImageNet weights of a backbone
 metadata        class names and settings stored with the weights
 presets         networks of torchvision and detectron2: addresses, settings, licenses
 downloads       "coco", "torchvision_v2", ...: downloads and verifies files
-from_preset     builds the network of a word or folder, and loads its weights
+from_preset     builds the network of a preset or folder, and loads its weights
 preset_folder   writes and reads such a folder
 golden          outputs of the original networks, stage by stage, to compare with
 train_state     `last.train.h5`: weights and everything needed to resume training exactly

@@ -26,7 +26,7 @@ STAGES = ("", "_s2", "_s3")  # ends of layer names in a cascade
 
 
 def from_preset(
-    model_class: type, word: str, mode: str = "inference", num_classes: int | None = None,
+    model_class: type, name: str, mode: str = "inference", num_classes: int | None = None,
     classes: Sequence[str] | None = None, weights: str | os.PathLike | None = None, model_dir: str = ".",
     **settings: Any,
 ) -> Any:  # fmt: skip
@@ -34,7 +34,7 @@ def from_preset(
 
     Args:
         model_class: `MaskRCNN`; `MaskRCNN.from_preset` passes it.
-        word: "torchvision_v2", "detectron2/mask_rcnn_R_50_FPN_3x", "coco", "shapes", ...; or a folder that
+        name: "torchvision_v2", "detectron2/mask_rcnn_R_50_FPN_3x", "coco", "shapes", ...; or a folder that
             `save_to_preset` wrote.
         mode: "inference" or "training".
         num_classes: With the background, for other classes. Layers that depend on the classes get new weights then.
@@ -48,7 +48,7 @@ def from_preset(
         The model, with `class_names` if they are known.
 
     Raises:
-        ValueError: There is no such word, or the file belongs to another network.
+        ValueError: There is no such preset, or the file belongs to another network.
 
     Example:
         >>> from mrcnn import MaskRCNN
@@ -56,17 +56,17 @@ def from_preset(
         ['BG', 'square', 'circle', 'triangle']
     """
     known = (*MATTERPORT, *SHIPPED, *PRESETS)
-    folder = None if word in known else os.fspath(word)  # a folder with the name of a word needs its path: "./coco"
+    folder = None if name in known else os.fspath(name)  # a folder with the name of a preset needs its path: "./coco"
     if folder is not None and not os.path.isdir(folder):
-        near = difflib.get_close_matches(str(word), known, 1, 0.5)
+        near = difflib.get_close_matches(str(name), known, 1, 0.5)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"There is no preset or folder {word!r}.{hint} Expected one of {', '.join(known)}.")
+        raise ValueError(f"There is no preset or folder {name!r}.{hint} Expected one of {', '.join(known)}.")
     if folder is not None:
         known_settings, names, path = read_preset(folder)
     if weights is not None or folder is None:
-        path = os.fspath(weights) if weights is not None else pretrained(word)
+        path = os.fspath(weights) if weights is not None else pretrained(name)
     if folder is None:
-        known_settings, names = _read_network(word, path)
+        known_settings, names = _read_network(name, path)
     trained_on = known_settings["NUM_CLASSES"]
     config_settings = {**known_settings, **settings}
     if classes is not None:
@@ -77,7 +77,7 @@ def from_preset(
     if num_classes is not None:
         config_settings["NUM_CLASSES"] = num_classes
     count = config_settings["NUM_CLASSES"]
-    config_settings.setdefault("NAME", os.path.basename(word).lower())
+    config_settings.setdefault("NAME", os.path.basename(name).lower())
     names = names if names is not None and len(names) == count else None
     model = model_class(mode, Config(**config_settings), model_dir, class_names=names)
     exclude = [] if count == trained_on and classes is None else _of_classes(known_settings)
@@ -86,22 +86,22 @@ def from_preset(
     return model
 
 
-def _read_network(word: str, path: str) -> tuple[dict[str, Any], Sequence[str] | None]:
+def _read_network(name: str, path: str) -> tuple[dict[str, Any], Sequence[str] | None]:
     """The settings of the network in a file, and its class names if they are known."""
-    if word in SHIPPED:
+    if name in SHIPPED:
         stored = read_settings(path) or {}
         return {name: stored[name] for name in Config.settings_table if name in stored}, read_class_names(path)
-    if word in PRETRAINED:
-        settings, names = MATTERPORT[word]
+    if name in PRETRAINED:
+        settings, names = MATTERPORT[name]
         return dict(settings), names
-    preset = PRESETS[word]
+    preset = PRESETS[name]
     with open_weights(path) as file:
         network = file.network
     if network is None or not network.classes:
         what = "of Keras" if network is None else "with a backbone only"
         raise ValueError(f"{path} is a file {what}, which load_weights(path, by_name=True) loads into a model.")
     if network.convention != preset.settings["CONVENTION"]:
-        raise ValueError(f"{path} has weights of {network.convention}, which {word!r} is not.")
+        raise ValueError(f"{path} has weights of {network.convention}, which {name!r} is not.")
     found = network.settings()
     names = preset.class_names if found["NUM_CLASSES"] == preset.settings["NUM_CLASSES"] else None
     return {**preset.settings, **found}, names

@@ -24,12 +24,9 @@ logger = logging.getLogger(__name__)
 
 
 def load_weights_by_name(
-    model: keras.Model,
-    path: str | os.PathLike,
-    exclude: Iterable[str] | str | None = (),
-    require_all: bool = False,
+    model: keras.Model, path: str | os.PathLike, exclude: Iterable[str] | str | None = (), require_all: bool = False,
     skip_mismatch: bool = False,
-) -> LoadReport:
+) -> LoadReport:  # fmt: skip
     """Loads the weights of each layer of `model` for which the file has a layer of the same name.
 
     Args:

@@ -1,6 +1,6 @@
 """Networks that others trained: where their weights are, and the settings that build them.
 
-`MaskRCNN.from_preset(word)` builds one; `load_weights(word)` loads one into a model that fits. docs/weights.md says how
+`MaskRCNN.from_preset(name)` builds one; `load_weights(name)` loads one into a model that fits. docs/weights.md says how
 each was checked.
 
 Weights are downloaded on demand; this package contains none of torchvision or detectron2. detectron2's weights have the
@@ -47,7 +47,7 @@ class Preset:
     megabytes: float | None = None
     file: str | None = None
 
-    def describe(self, word: str) -> str:
+    def describe(self, name: str) -> str:
         """The message shown before the download: address, size, checksum, AP and license, as far as published.
 
         Example:
@@ -58,7 +58,7 @@ class Preset:
               license: no license of the weights themselves; torchvision's code is BSD-3, and they were trained on COCO
         """
         kind, digits = ("MD5", self.checksum[4:]) if self.checksum.startswith("md5:") else ("SHA-256", self.checksum)
-        lines = [f"{word}: {self.url}" + (f" ({self.megabytes} MB)" if self.megabytes else "")]
+        lines = [f"{name}: {self.url}" + (f" ({self.megabytes} MB)" if self.megabytes else "")]
         lines.append(f"checksum: {kind} begins with {digits}")
         if self.box_ap is not None:
             lines.append(f"COCO val2017, as published: box AP {self.box_ap}, mask AP {self.mask_ap}")
@@ -119,7 +119,7 @@ PRESETS: dict[str, Preset] = {
 
 
 def preset_of(network: Network) -> str:
-    """The word of `PRESETS` whose family a checkpoint belongs to; `from_preset` reads the rest from the file."""
+    """The name in `PRESETS` whose family a checkpoint belongs to; `from_preset` reads the rest from the file."""
     if network.convention == "torchvision":
         return "torchvision_v2" if network.head_norm else "torchvision"
     return f"detectron2/mask_rcnn_R_50_{'C4' if network.box_head == 'c4' else 'FPN'}_3x"

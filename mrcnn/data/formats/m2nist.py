@@ -228,7 +228,7 @@ def _folder_of(path: str | Path) -> Path:
     if path.name == IMAGES and not path.is_dir():
         return path.parent
     if not path.exists():
-        raise FileNotFoundError(f"{path}: not there; expected a folder or a zip file with {IMAGES} and {LABELS}.")
+        raise FileNotFoundError(f"{path} does not exist; expected a folder or a zip file with {IMAGES} and {LABELS}.")
     return path
 
 

@@ -57,7 +57,9 @@ class VocLayout:
             folder = path.parent
             return cls(folder.parent if _is_xml_folder(folder) else folder, folder, path)
         if not path.is_dir():
-            raise FileNotFoundError(f"{path}: not there; expected a folder of a Pascal VOC dataset, or an XML file.")
+            raise FileNotFoundError(
+                f"{path} does not exist; expected a folder of a Pascal VOC dataset, or an XML file."
+            )
         inside = {folder.name.lower(): folder for folder in sorted(path.iterdir()) if _is_xml_folder(folder)}
         for name in map(str.lower, XML_FOLDERS):
             for folder in (inside[name], inside[name] / XML_INNER) if name in inside else ():

@@ -37,7 +37,7 @@ class Golden:
     """A network whose outputs were recorded.
 
     Attributes:
-        preset: The word of `MaskRCNN.from_preset` that builds it.
+        preset: The name for `MaskRCNN.from_preset` that builds it.
         settings: Of the run, beyond those of the preset.
     """
 

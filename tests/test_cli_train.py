@@ -58,7 +58,7 @@ def test_splits_of_the_dataset_are_used(tmp_path):
 
 def test_validation_on_the_single_training_image_is_flagged(tmp_path):
     split = open_split(write_scenes(tmp_path, "coco", 1), None, seed=0)
-    assert split.kind == "one" and "says nothing" in split.reason
+    assert split.kind == "one" and "meaningless" in split.reason
 
 
 def test_masks_are_read_once_for_all_choices():

@@ -234,7 +234,7 @@ def test_invalid_sources_are_refused(tmp_path, monkeypatch):
         read_video(tmp_path)
     for name, content in (("empty.mp4", b""), ("text.avi", b"not a video at all" * 100)):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(OSError, match=f"{name} has no frame"):
+        with pytest.raises(OSError, match=f"{name} has no readable frame"):
             read_video(tmp_path / name)
     monkeypatch.setattr(frames.cv2, "VideoCapture", lambda number: Camera(0))
     with pytest.raises(OSError, match="Camera 3"):

@@ -104,8 +104,8 @@ _SETTINGS_OF_BOTH: dict[str, Any] = {
     "RPN_BBOX_STD_DEV": [1.0, 1.0, 1.0, 1.0], "RPN_NMS_THRESHOLD": 0.7,
     "PRE_NMS_LIMIT": 1000, "POST_NMS_ROIS_INFERENCE": 1000,
     "DETECTION_MIN_CONFIDENCE": 0.05, "DETECTION_NMS_THRESHOLD": 0.5,
-    # Training. Thresholds of IoU are the papers' in all three. Theirs adds WEIGHT_DECAY * weight to the gradient, ours
-    # WEIGHT_DECAY * weight ** 2 to the loss, which has twice that gradient.
+    # Training. IoU thresholds are the papers' in all three. torchvision and detectron2 add WEIGHT_DECAY * weight to
+    # the gradient; this package adds WEIGHT_DECAY * weight ** 2 to the loss, which has twice that gradient.
     "PRE_NMS_LIMIT_TRAINING": 2000, "TRAIN_ROIS_PER_IMAGE": 512, "ROI_POSITIVE_RATIO": 0.25,
     "ADD_GT_TO_PROPOSALS": True, "FILL_ROIS_WITH_NEGATIVES": True, "BOX_LOSS_AVERAGE": "samples",
     "WEIGHT_DECAY": 0.00005, "WEIGHT_DECAY_PER_SIZE": False,

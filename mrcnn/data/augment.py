@@ -98,7 +98,7 @@ def augment_sample(
     except (AugmentationError, MemoryError):
         raise
     except Exception as error:
-        message = f"The augmentation {_name(augmentation)} failed with {type(error).__name__}: {error}"
+        message = f"The augmentation {_name_of(augmentation)} failed with {type(error).__name__}: {error}"
         raise AugmentationError(message) from error
     _check_shape(augmentation, "image", augmented.shape, image.shape)
     _check_shape(augmentation, "masks", planes_out.shape[:2], planes.shape[:2])
@@ -137,12 +137,12 @@ def check_augmentation(augmentation: Any) -> None:
 def _check_shape(augmentation: Any, what: str, got: tuple[int, ...], expected: tuple[int, ...]) -> None:
     if got != expected:
         raise AugmentationError(
-            f"The augmentation {_name(augmentation)} returned {what} of shape {got} for {expected}; expected the same"
-            " shape. Use keep_size=True with imgaug, or set sizes with Config.IMAGE_RESIZE_MODE instead."
+            f"The augmentation {_name_of(augmentation)} returned {what} of shape {got} for {expected}; expected the"
+            " same shape. Use keep_size=True with imgaug, or set sizes with Config.IMAGE_RESIZE_MODE instead."
         )
 
 
-def _name(augmentation: Any) -> str:
+def _name_of(augmentation: Any) -> str:
     return getattr(augmentation, "__name__", type(augmentation).__name__)
 
 
@@ -309,14 +309,14 @@ def _augment_by_names(
     result = pipeline(image=image, masks=masks)
     if not isinstance(result, Mapping) or "image" not in result or len(result.get("masks", ())) != count:
         raise AugmentationError(
-            f"The augmentation {_name(augmentation)} returned a {type(result).__name__}; expected a dict with"
+            f"The augmentation {_name_of(augmentation)} returned a {type(result).__name__}; expected a dict with"
             f' "image" and the {count} "masks".'
         )
     augmented = np.asarray(result["image"])
     if augmented.dtype != image.dtype:
         raise AugmentationError(
-            f"The augmentation {_name(augmentation)} returned an image of {augmented.dtype} for {image.dtype}; expected"
-            " the same type. Leave Normalize, ToFloat and ToTensorV2 out: the mean is subtracted afterwards."
+            f"The augmentation {_name_of(augmentation)} returned an image of {augmented.dtype} for {image.dtype};"
+            " expected the same type. Leave Normalize, ToFloat and ToTensorV2 out: the mean is subtracted afterwards."
         )
     moved = np.stack(result["masks"], axis=-1) if count else np.zeros((*augmented.shape[:2], 0), np.uint8)
     return augmented, mask_bits.pack(moved)
@@ -342,7 +342,7 @@ def _augment_callable(
     result = augmentation(image, masks, **({"rng": rng} if takes_rng else {}))
     if not isinstance(result, (tuple, list)) or len(result) != 2:
         raise AugmentationError(
-            f"The augmentation {_name(augmentation)} returned a {type(result).__name__}; expected a pair"
+            f"The augmentation {_name_of(augmentation)} returned a {type(result).__name__}; expected a pair"
             " (image, masks)."
         )
     augmented, masks_out = np.asarray(result[0]), np.asarray(result[1])

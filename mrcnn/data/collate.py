@@ -1,4 +1,4 @@
-"""Samples put together into a batch.
+"""Combines samples into a batch.
 
 Shapes:
     B      images of a batch, all of the same shape [H, W, C]

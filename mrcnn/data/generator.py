@@ -150,14 +150,14 @@ class DataGenerator(keras.utils.PyDataset):
             self.epoch += 1
 
     def view(self) -> DataGenerator:
-        """The same batches, with an epoch of its own."""
+        """A view with the same batches and its own epoch counter."""
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__)
         view._owner = self  # which ends the worker processes when it is deleted
         return view
 
     def repeated(self) -> DataGenerator:
-        """A view of this generator whose epochs all have the batches of its present epoch, not augmented by settings.
+        """A view whose epochs all have the batches of the current epoch, not augmented by settings.
 
         `fit` and `evaluate` take this view of what they validate on, so that validation losses can be compared.
         """
@@ -166,7 +166,7 @@ class DataGenerator(keras.utils.PyDataset):
         return view
 
     def rest_of_epoch(self, first: int) -> DataGenerator:
-        """A view with the batches of the present epoch from number `first` on, for a training that was interrupted."""
+        """A view with the batches of the current epoch from number `first` on, to resume an interrupted training."""
         view = self.view()
         view.repeats, view.first = True, first
         return view
@@ -189,7 +189,7 @@ class DataGenerator(keras.utils.PyDataset):
         return make_batch([self.stream.sample(place, self.by_settings) for place in places], self.stream)
 
     def _places(self, index: int) -> range:
-        """Places of batch `index`, or of its shard, in the stream."""
+        """Positions of batch `index`, or of its shard, in the stream."""
         index += self.first
         if self.steps:
             first = (self.epoch * self.steps + index) * self.batch_size

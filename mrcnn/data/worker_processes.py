@@ -2,7 +2,7 @@
 
 A worker writes a finished batch into a slot, a part of one anonymous file in memory that all processes have mapped. The
 training process copies nothing: the arrays of the batch are that memory, and the slot is free again when nobody holds
-them anymore. The file has no name, so that the system frees it when the last process has ended, however it ended.
+them anymore. The file has no name, so the system frees it when the last process has ended, even if it was killed.
 
     training process       request (number, places, ..., slot)  ->  worker: samples, collated into the slot
                            reply (number, layout)               <-
@@ -125,7 +125,7 @@ class WorkerProcesses:
         )
 
     def _from_worker(self, worker: _Worker, places: list[int], by_settings: bool) -> Batch:
-        if worker.slot is None and self._free:  # there are as many as workers beside those that batches may keep
+        if worker.slot is None and self._free:  # there is one for each worker besides those that batches may keep
             worker.slot = self._free.pop()
         try:
             slot = worker.slot if self._shares else None
@@ -144,7 +144,7 @@ class WorkerProcesses:
         return make_batch(samples, self.stream)
 
     def _in_shared_memory(self, worker: _Worker, layout: Layout) -> Batch:
-        """The batch in the worker's slot, which passes to the batch; or a copy, if enough batches are kept already."""
+        """The batch in the worker's slot, which it then owns; or a copy, if enough batches are kept already."""
         memory = self._memory.buffer(worker.slot, _bytes_of(layout))
         batch = _arrays(memory, layout)
         try:
@@ -163,7 +163,7 @@ def _release(free: collections.deque, may_keep: collections.deque, slot: int) ->
 
 
 def _end(workers: list[_Worker]) -> None:
-    """Ends workers at once. They only read files, so nothing is lost."""
+    """Kills the workers. They only read files, so nothing is lost."""
     for worker in workers:
         worker.process.kill()
     for worker in workers:
@@ -175,14 +175,14 @@ def _describe(process) -> str:
     code = process.exitcode
     if code is not None and code < 0:
         how = f"was killed by {signal.Signals(-code).name}"
-        cure = "If memory ran out, use fewer workers, a smaller batch or smaller images."
+        solution = "If memory ran out, use fewer workers, a smaller batch or smaller images."
     else:
         how = f"ended unexpectedly (exit code {code}); its own message is above"
-        cure = (
+        solution = (
             'If it mentions bootstrapping, put the training under `if __name__ == "__main__":`. If a class can\'t be'
             " found, define it in a module."
         )
-    return f"Worker process {process.pid} {how}. {cure} use_multiprocessing=False uses threads instead."
+    return f"Worker process {process.pid} {how}. {solution} use_multiprocessing=False uses threads instead."
 
 
 def _pickled(stream: SampleStream) -> bytes:
@@ -230,7 +230,7 @@ class _Worker:
 
 @contextlib.contextmanager
 def _blocked_signals() -> Iterator[None]:
-    """Keeps signals of the terminal or the cluster away from a process that starts; `_work` then ignores them."""
+    """Blocks stop signals while a process starts; `_work` then ignores them."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
@@ -244,7 +244,7 @@ def _blocked_signals() -> Iterator[None]:
 # ---- In the worker ---------------------------------------------------------------------------------------------------
 def _work(connection: Connection, content: bytes, shared: bool) -> None:
     """The program of a worker. It ends when the training process has closed its end of the connection, or has ended."""
-    for number in STOP_SIGNALS:  # sent to all processes of a group; the training process decides what to do
+    for number in STOP_SIGNALS:  # sent to all processes of a group; only the training process reacts
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
@@ -328,7 +328,7 @@ class SharedSlots:
         """Takes memory for the first `size` bytes of a slot.
 
         Raises:
-            OSError: not enough is left. (Without this, writing would end the process without an exception.)
+            OSError: not enough is left. (Without this check, writing would kill the process.)
         """
         if size > self._reserved.get(slot, 0):
             os.posix_fallocate(self.file, slot * SLOT_BYTES, size)
@@ -352,7 +352,7 @@ def _padded(shape: tuple[int, ...], dtype: np.dtype) -> int:
 
 
 def _arrays(memory: ctypes.Array, layout: Layout) -> Batch:
-    """The arrays of a batch, one after the other in `memory`."""
+    """The arrays of a batch, stored one after the other in `memory`."""
     arrays, start = {}, 0
     for name, (shape, dtype) in layout.items():
         arrays[name] = np.frombuffer(memory, dtype, math.prod(shape), start).reshape(shape)

@@ -1,10 +1,10 @@
-"""Backbones from Keras: any network of `keras.applications`, and any Keras model with named layers to take maps from.
+"""Backbones from Keras: networks of `keras.applications`, and Keras models whose named layers give the feature maps.
 
 Shapes: B images of H x W pixels; C2..C5 are feature maps of stride 4, 8, 16, 32.
 
 An application is built by Keras, cut at the layers of C2..C5, and built again from layers of this package, so that
 `TRAIN_BN`, folding and fast gradients work as for other backbones. Its layers keep their names, which are those in
-weight files of Keras; layers without a name of their own get one that doesn't depend on what was built before.
+weight files of Keras; unnamed layers get names that don't depend on what was built before.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mrcnn.nn.convolution import Conv2D
 from mrcnn.nn.norm import BatchNorm
 from mrcnn.ops.types import Tensor
 
-SIDE = 512  # pixels of the image with which strides are found out; any multiple of 64 that is large enough
+SIDE = 512  # pixels of the image with which strides are determined; any large multiple of 64
 LEVELS = (2, 3, 4, 5)
 # Pixels 0..255 -> input of the network: (p - mean) / std for R, G, B. Ours are compared with Keras's in a test.
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -102,8 +102,8 @@ def application(name: str, train_bn: bool | None = False, weights: str | None = 
 def last_maps(network: keras.Model) -> list[Tensor]:
     """The maps of stride 4, 8, 16 and 32 of a network that was built for images of `SIDE` x `SIDE` pixels.
 
-    The map of a stride is the last one through which all paths to the output lead. If there is none, as in NASNet,
-    whose cells also see the cell before the last, it is the last one that joins branches.
+    The map of a stride is the last one that all paths to the output pass through. If there is none, as in NASNet, whose
+    cells also read the second last cell, it is the last one that joins branches.
     """
     uses: dict[int, int] = {}
     for operation in network.operations:
@@ -131,9 +131,9 @@ def _inputs(operation: Any) -> list[Tensor]:
 
 
 def _padded(x: Tensor, level: int, size: int | None = None) -> Tensor:
-    """A map, padded with zeros to as many cells as its stride gives.
+    """Pads a map with zeros to the number of cells that its stride requires.
 
-    Inception and Xception have convolutions without padding; what they lose does not depend on the image size.
+    Inception and Xception have unpadded convolutions; the number of cells they lose does not depend on the image size.
 
     Args:
         x: [B, h, w, channels].
@@ -167,7 +167,7 @@ def leading_layers(network: keras.Model) -> list[str]:
 
 
 def _layer_like(layer: layers.Layer, name: str, train_bn: bool | None) -> layers.Layer:
-    """A new layer of the same kind, from this package where it has one."""
+    """A new layer of the same type, from this package if it has one."""
     config = {**layer.get_config(), "name": name}
     if type(layer) is layers.BatchNormalization:
         return BatchNorm.from_config({**config, "train_bn": train_bn})

@@ -133,14 +133,14 @@ def _advice(matches: list[LayerMatch]) -> str:
         in_file, in_model = kernels.get(layer, ((), ()))
         if len(in_file) == len(in_model) > 0 and in_file[axis] != in_model[axis]:
             settings[setting] = f"{setting} was {in_file[axis] // unit} and is {in_model[axis] // unit} here"
-    said = f"In the training that wrote the file {', '.join(settings.values())}." if settings else (
+    difference = f"In the training that wrote the file {', '.join(settings.values())}." if settings else (
         "The training that wrote the file had other settings, such as BACKBONE or TOP_DOWN_PYRAMID_SIZE."
     )  # fmt: skip
     exclude = list(CLASS_DEPENDENT_LAYERS) if "NUM_CLASSES" in settings else []
     exclude += [name for name in dict.fromkeys(match.name.split("/")[0] for match in matches) if name not in exclude]
     if len(exclude) > MOST_TO_EXCLUDE:
-        return f"{said} Use the same settings here, or a file of this network."
+        return f"{difference} Use the same settings here, or a file of this network."
     return (
-        f"{said} Use the same settings here, or start these layers from new weights: exclude={exclude},"
+        f"{difference} Use the same settings here, or start these layers from new weights: exclude={exclude},"
         " or skip_mismatch=True."
     )

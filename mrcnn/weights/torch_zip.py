@@ -43,7 +43,7 @@ def save_checkpoint(model: keras.Model, path: str | os.PathLike, layout: str) ->
         ValueError: The layout can't hold this network.
 
     Warns:
-        UserWarning: The model has another `MEAN_PIXEL` than the models there, which must be told.
+        UserWarning: The model has another `MEAN_PIXEL` than the models there, which must be set there.
     """
     write_state_dict(path, state_dict_of(model, layout))
     mean = np.ravel(model.config.MEAN_PIXEL).astype(float)

@@ -52,7 +52,7 @@ def read_split(path: Path, split: str, images_dir: str | Path | None) -> tuple[P
 
 
 class _ShallowLoader(yaml.BaseLoader):
-    """Makes nothing but str, list and dict. Refuses brackets in many others: at each character, PyYAML looks at all."""
+    """Builds only str, list and dict. Refuses deep nesting, as PyYAML checks all open brackets at each character."""
 
     def fetch_flow_collection_start(self, token_class: type) -> None:
         if self.flow_level == limits.MAX_YAML_DEPTH:

@@ -5,8 +5,8 @@
     person    the photos of COCO val2017 with people that are at hand: three quarters and one quarter
     kitchen   labelme files of those COCO photos that have cups, bottles or bowls, written here: likewise
 
-DATA is a folder like `../shared/data`. Every fourth image, in the order of the files, is for validation; balloon has a
-split of its own.
+DATA is a folder like `../shared/data`. Every fourth image, in the order of the files, is for validation; balloon has
+its own split.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def run_all(args) -> None:
-    """Runs what the file lacks, each training in a process of its own, seeds in the outer loop."""
+    """Runs what the file lacks, each training in its own process, seeds in the outer loop."""
     recipes = [recipe for recipe in args.recipes if recipe != "torchvision" or args.peer_python]
     for seed in range(args.seeds):
         for name in args.sets:

@@ -219,7 +219,7 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel):
 
     @property
     def followed_by_detect(self) -> tuple[str, ...]:
-        """Settings whose change rebuilds the network of `detect`; none if a subclass has a `build` of its own."""
+        """Settings whose change rebuilds the network of `detect`; none if a subclass overrides `build`."""
         return FOLLOWED_BY_DETECT if self.stages else ()
 
     def detector(self) -> keras.Model:

@@ -43,7 +43,7 @@ def rectangle(y1, x1, y2, x2):
 
 
 def shapes_photo(seed, count=2):
-    """A photo with a background of its own, and objects of both classes."""
+    """A photo with a different background, and objects of both classes."""
     rng = np.random.default_rng(seed)
     pixels = cv2.resize(rng.integers(20, 230, (7, 9, 3)).astype(np.uint8), (W, H), interpolation=cv2.INTER_CUBIC)
     objects = []

@@ -1,4 +1,4 @@
-"""Fine-tunes the networks of `mrcnn.weights.golden` on classes of their own, from the weights of the formula.
+"""Fine-tunes the networks of `mrcnn.weights.golden` on other classes, from the weights of the formula.
 
     python tests/fine_tune_golden.py [NAME ...]          losses of each epoch of `train`, then of `fit`
     python tests/fine_tune_golden.py NAME --steps 200    trains on drawn shapes, and prints the AP on 50 new images
@@ -35,7 +35,7 @@ LEARNING_RATE = 0.0001  # weights by formula give large gradients
 
 
 def fine_tune(name: str, folder: str, epochs: int = 3) -> tuple[list[float], list[float]]:
-    """Trains a network of `GOLDEN` with `train`, and goes on with `fit`.
+    """Trains a network of `GOLDEN` with `train`, and continues with `fit`.
 
     Returns:
         The loss of each epoch of `train`, and of `fit`.

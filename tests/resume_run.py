@@ -1,4 +1,4 @@
-"""Trains a small model in a folder and goes on where an earlier process stopped, for `test_resume`.
+"""Trains a small model in a folder, continuing where an earlier process stopped, for `test_resume`.
 
     KERAS_BACKEND=jax python tests/resume_run.py FOLDER EPOCHS [--compiled]
 
@@ -32,7 +32,7 @@ def callbacks() -> list:
 
 
 def train(folder, epochs: int, others=(), seed=3, settings=None, **options):
-    """The model and the history of a training that goes on where the one in `folder` stopped, if there is one."""
+    """The model and the history of a training that continues the one in `folder`, if there is one."""
     model = tiny_model("training", folder, seed=seed, **SETTINGS, **(settings or {}))
     np.random.seed(seed)  # `SEED` is None: the seed of the data is drawn
     try:

@@ -15,7 +15,7 @@ from mrcnn.cli.train_data import open_split, reading_masks_once
 from mrcnn.config import Config
 from mrcnn.data.summary import summarize
 
-CLASSES = {"instance_pngs": ["nucleus", "nucleus"], "voc": ["aeroplane", "bicycle"]}  # formats with names of their own
+CLASSES = {"instance_pngs": ["nucleus", "nucleus"], "voc": ["aeroplane", "bicycle"]}  # formats with their own names
 SMALL = planning.Start("shapes", {"BACKBONE": "small_resnet"}, "for the test", "small")
 
 

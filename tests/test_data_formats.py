@@ -323,7 +323,7 @@ def test_coco_returns_an_object_for_pycocotools(folder):
         (lambda c: c["annotations"][0].update(segmentation=3), r"segmentation: expected polygons .*got 3"),
         (lambda c: c["annotations"][0].update(segmentation=[], bbox=[1, 2]), r"segmentation: .*a bbox .*got \[1, 2\]"),
         (lambda c: c["annotations"][0].update(iscrowd="maybe"), r"iscrowd: expected 0 or 1, got 'maybe'"),
-        (lambda c: c["categories"][1].update(id=7), r"categories\[1\]: id: expected an id of its own for 'dog'"),
+        (lambda c: c["categories"][1].update(id=7), r"categories\[1\]: id: expected another id for 'dog'"),
         (lambda c: c["images"][1].update(height=31), r"image 2: image height: expected 30, as the image.*got 31"),
         (lambda c: c["annotations"][0].update(segmentation=[[1, 2, 3]]), r"polygons .*got \[1, 2, 3\]"),
         (lambda c: c["annotations"][0].update(segmentation=[[1, 2, None, 4]]), r"segmentation: expected polygons"),

@@ -32,7 +32,7 @@ def alarms(findings):
 
 # ---- Planted faults --------------------------------------------------------------------------------------------------
 def plant(photos, thick):
-    """Plants a fault of each kind in a photo of its own; returns {(code, stem of the photo)}.
+    """Plants a fault of each kind in a separate photo; returns {(code, stem of the photo)}.
 
     `thick`: a line is no mask without a pixel, because the format draws outlines as well.
     """

@@ -169,7 +169,7 @@ def test_upper_case_file_names_are_found(tmp_path):
 
 def test_two_names_for_one_file_are_refused(folder):
     path = write(folder, names=["C:\\train\\a.png", "C:\\val\\a.png"])
-    with pytest.raises(BrokenAnnotation, match=r"image 2: image file: expected a file of its own for C:\\val\\a\.png"):
+    with pytest.raises(BrokenAnnotation, match=r"image 2: image file: expected another file for C:\\val\\a\.png"):
         open_dataset(path)
 
 

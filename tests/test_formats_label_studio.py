@@ -104,7 +104,7 @@ def test_a_shape_and_its_label_may_be_two_regions(tmp_path):
 
 @pytest.mark.parametrize("kind", ["choices", "textarea", "rating", "number", "taxonomy"])
 def test_a_per_region_answer_is_not_a_second_object(tmp_path, kind):
-    """Each control of a region repeats its shape, and became an object of its own."""
+    """Each control of a region repeats its shape, and became a separate object."""
     shape, answer = polygon(), polygon()
     answer["type"] = kind
     answer["value"] = {"points": shape["value"]["points"], kind: ["good"]}

@@ -194,7 +194,7 @@ def test_images_are_found_near_the_annotations(tmp_path, file, name, images, for
 
 
 def test_missing_images_are_named(tmp_path):
-    photo(tmp_path / "another")  # a dataset of its own, whose images happen to have the same names
+    photo(tmp_path / "another")  # a separate dataset, whose images happen to have the same names
     with pytest.raises(FileNotFoundError, match=r"its images aren't there. Looked for a.jpg in\n"):
         open_dataset(write(tmp_path / "mine" / "x.json", coco()))
 

@@ -143,7 +143,7 @@ def test_either_dataset_or_annotations_is_needed(words, capsys):
 
 
 def write_own_files(folder, count: int = 3):
-    """Photos with one square each and their annotations, without `info` and with an id of its own for the category."""
+    """Photos with one square each and their annotations, without `info` and with another id for the category."""
     images, annotations = [], []
     for i in range(1, count + 1):
         image = np.full((64, 64, 3), 40, np.uint8)

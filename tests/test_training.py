@@ -566,7 +566,7 @@ def test_train_writes_a_run_folder_and_returns_the_history(tmp_path, eagerly):
     assert train(model, 3, layers="all").epoch == [2] and model.epoch == 3
     assert (folder / "mask_rcnn_tiny_0003.h5").is_file()
 
-    # Another model goes on from the last checkpoint.
+    # Another model continues from the last checkpoint.
     other = tiny_model("training", tmp_path, seed=9)
     other.load_weights(other.find_last(), by_name=True)
     assert other.epoch == 3 and Path(other.log_dir) == folder

@@ -41,7 +41,7 @@ def test_training_lowers_the_losses(convention, parts, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", GOLDEN)
 def test_train_and_fit_fine_tune_the_whole_network_from_its_checkpoint(name, tmp_path):
-    """The six recorded networks, ResNet-50 and all, on classes of their own."""
+    """The six recorded networks, ResNet-50 and all, on other classes."""
     trained, fitted = fine_tune(name, str(tmp_path))
     assert np.isfinite([*trained, *fitted]).all()
     assert trained[-1] < trained[0] and fitted[-1] < trained[0]

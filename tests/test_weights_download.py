@@ -39,7 +39,7 @@ class Server(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.content = h5_bytes()
         self.etag = '"v1"'
-        self.ranges = True  # whether it goes on from where one asks it to
+        self.ranges = True  # whether it supports range requests
         self.breaks_after = []  # bytes after which the next answers break off
         self.announced = None  # a Content-Length that is not true; False: none
         self.pause = None  # seconds between 100 bytes
@@ -280,7 +280,7 @@ def test_a_length_larger_than_any_weights_is_refused(server, path, monkeypatch):
     with pytest.raises(ValueError, match="larger than 4,294,967,296 bytes"):
         weights.download(server.url, path, progress=False)
     server.announced = None
-    monkeypatch.setattr(downloads, "LARGEST", len(server.content) - 1)  # a server that tells no length, and goes on
+    monkeypatch.setattr(downloads, "LARGEST", len(server.content) - 1)  # a server that sends no length, and no end
     with pytest.raises(ValueError, match="Refused"):
         weights.download(server.url, path, progress=False)
     assert not path.exists()

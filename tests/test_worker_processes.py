@@ -78,7 +78,7 @@ def test_an_error_in_a_worker_keeps_its_type_and_says_where_it_was_raised(light_
     with pytest.raises(ValueError, match=r"Can't load image 5 .*cut off") as raised:
         pool.batch([5])
     assert "In a worker process" in raised.value.__notes__[0] and "load_mask" in raised.value.__notes__[0]
-    assert_same(pool.batch([0]), [0])  # goes on
+    assert_same(pool.batch([0]), [0])  # continues
     pool.close()
 
 

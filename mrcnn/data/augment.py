@@ -290,7 +290,7 @@ def _augment_keras(
 
 # ---- Albumentations --------------------------------------------------------------------------------------------------
 def _is_called_by_names(augmentation: Any) -> bool:
-    """Whether a callable takes any keywords and no positional argument of its own, as Albumentations' transforms do."""
+    """Whether a callable takes any keywords but no positional arguments, as Albumentations' transforms do."""
     parameters = inspect.signature(augmentation).parameters.values()
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return any(p.kind is p.VAR_KEYWORD for p in parameters) and not any(p.kind in positional for p in parameters)

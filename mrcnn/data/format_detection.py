@@ -6,7 +6,7 @@
 
 Formats are recognized by files and folders that they prescribe, JSON files by their first entries; the error for an
 unknown format lists how. Nothing is guessed: if several formats fit, or several files of one format, the error names
-them and says how to open each. Only these are preferred to others of their own format: `via_region_data.json`, COCO's
+them and says how to open each. Only these are preferred to others of the same format: `via_region_data.json`, COCO's
 `instances_*.json`, and the yaml file of a YOLO dataset.
 """
 

@@ -103,7 +103,7 @@ def _only_image(file: tifffile.TiffFile, name: str) -> tifffile.TiffPageSeries:
         count = "x".join(str(n) for n, axis in zip(images[0].shape, images[0].axes) if axis not in "YXSC")
         raise UnreadableImage(
             f"{name} holds {count} images (pages, slices or times; shape {images[0].shape}); expected one. Split the"
-            " file, or choose a page in a load_image of your own: tifffile.imread(path, key=0)."
+            " file, or choose a page in your own load_image: tifffile.imread(path, key=0)."
         )
     if len(images) > 1:
         warn(f"{name} holds {len(images)} images of different sizes; the first one is read.")

@@ -62,7 +62,7 @@ class Network:
         self.constants = [np.array(ops.convert_to_numpy(variable)) for variable in model.variables]
 
     def call(self, images, windows, thresholds, state=()) -> dict:
-        """The computation in `keras.ops`. `state`: pairs of a variable and the value to use instead of its own."""
+        """The computation in `keras.ops`. `state`: pairs of a variable and a value to use instead."""
         batch = ops.shape(images)[0]
         size = ops.convert_to_tensor([*self.image_size, self.config.IMAGE_CHANNEL_COUNT], "float32")
         sizes = ops.tile(size[None], (batch, 1))

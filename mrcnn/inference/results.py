@@ -182,7 +182,7 @@ class Detections(dict):
 
     # ---- As a dict ---------------------------------------------------------------------------------------------------
     def __iter__(self) -> Iterator[str]:
-        # With an __iter__ of its own, Python reads the values of {**found} through __getitem__.
+        # If the class defined __iter__, Python reads the values of {**found} through __getitem__.
         return super().__iter__()
 
     def get(self, key: str, default: Any = None) -> Any:

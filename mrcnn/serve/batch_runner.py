@@ -1,6 +1,6 @@
 """One thread runs the network; photos that wait at the same time can run as one batch.
 
-The queue has no limit of its own: `service.py` admits only so many requests.
+The queue itself has no limit: `service.py` limits the number of requests.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def _nested_matches(model: keras.Model, prefix: str) -> list[LayerMatch]:
 def _assign_to_nested(stored: list[StoredArray], matches: list[LayerMatch]) -> list[str]:
     """Distributes the file's arrays of a nested model over its layers; returns the names of arrays left over.
 
-    An array belongs to the layer whose name is part of its own. If no array's name contains one, position decides.
+    An array belongs to the layer whose name is part of the array's name. If there is none, position decides.
     """
     by_name = {match.name.rsplit("/", 1)[-1]: match for match in matches}
     owners = [next((part for part in array.name.split("/") if part in by_name), None) for array in stored]

@@ -6,7 +6,7 @@
 
 Allowed are masks that fit their image, or an error that names the file. Each takes at most `SECONDS` of processor time
 and `MEMORY` bytes. A failure prints the number of the mutation, which is the seed of its random numbers, and keeps its
-files. A child process does the work, because a broken file may end the interpreter; then another goes on with the next.
+files. A child process does the work, because a broken file may end the interpreter; another continues with the next.
 """
 
 from __future__ import annotations

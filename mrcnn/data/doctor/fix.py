@@ -146,7 +146,7 @@ def _count_objects(dataset: Dataset, records: list[ImageRecord]) -> Counter:
 
 
 def _copy_photos(clean: CleanDataset, folder: Path) -> None:
-    """Copies the photos and sets their paths. Those without a file of their own, and turned ones, become PNG."""
+    """Copies the photos and sets their paths. Images without their own file, and rotated ones, become PNG."""
     folder.mkdir(parents=True, exist_ok=True)
     taken: set[str] = set()
     for image_id in clean.image_ids.tolist():

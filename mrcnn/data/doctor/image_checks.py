@@ -105,7 +105,7 @@ def _check_pixels(dataset: Dataset, record: ImageRecord) -> tuple[int, int]:
 
 
 def _check_file(image: NDArray, record: ImageRecord) -> None:
-    """Checks how the image is stored, if it is a file of its own."""
+    """Checks how the image is stored, if it has its own file."""
     if not record.path or is_url(record.path) or not Path(record.path).is_file():
         return
     try:

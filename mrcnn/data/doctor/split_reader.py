@@ -15,7 +15,7 @@ from mrcnn.data.formats.recognition import OpenOptions, UnknownFormat
 
 SPLITS = ("train", "val")
 
-# Warnings of readers by a part of their text. None: the doctor has a check of its own for it.
+# Warnings of readers, by a part of their text. None: another check of the doctor covers it.
 KNOWN_WARNINGS = {
     "class names that differ little": None,
     "have iscrowd=1": None,
@@ -89,7 +89,7 @@ def finding_of(error: BrokenAnnotation, split: str) -> Finding:
 
 
 def warning_found(message: str, split: str, file: str) -> list[Finding]:
-    """The finding of a reader's warning; none if the doctor has a check of its own for it."""
+    """The finding of a reader's warning; none if another check covers it."""
     known = [code for text, code in KNOWN_WARNINGS.items() if text in message]
     code = known[0] if known else "reader-warning"
     return [] if code is None else [Finding(code, message, split=split, file=file)]

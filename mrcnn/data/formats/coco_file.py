@@ -205,7 +205,7 @@ def _category_names(categories: list, path: str | Path) -> dict[CategoryId, str]
         category_id = field(category, "id", (int, str), "a number or text", where)
         name = str(field(category, "name", (str, int), "a text", where)).strip()
         if names.setdefault(category_id, name) != name:
-            expected = f"an id of its own for {name!r}"
+            expected = f"another id for {name!r}"
             raise BrokenAnnotation(*where, "id", expected, f"{category_id}, as {names[category_id]!r} has")
     return names
 

@@ -294,7 +294,7 @@ def save_labelme(
     Args:
         dataset: a prepared Dataset.
         folder: where to write. Images stay where they are, and the files have their paths relative to this folder.
-            Images without a file of their own (drawn or rotated ones) are written here as PNG.
+            Images without their own file (drawn or rotated ones) are written here as PNG.
         image_ids: ids of the images wanted; None: all.
         progress: whether to show a progress bar.
 

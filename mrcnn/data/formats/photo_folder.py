@@ -72,7 +72,7 @@ class PhotoFolder:
             raise MissingPhoto(*where, field, self.folder / name.replace("\\", "/"))
         other = self._names.setdefault(found, name)
         if other != name:
-            raise BrokenAnnotation(*where, field, f"a file of its own for {name}", f"{found}, which is that of {other}")
+            raise BrokenAnnotation(*where, field, f"another file for {name}", f"{found}, which is that of {other}")
         return found
 
     def refuse_outside(self, name: str, where: Where, field: str = "image file") -> None:

@@ -124,7 +124,7 @@ def dataset_folders(folder: Path) -> list[Path]:
 
 # ---- Recognizing and opening -----------------------------------------------------------------------------------------
 def _is_mine(content: Any) -> bool:
-    """Whether it is an annotation; meta.json has no sign of its own."""
+    """Whether it is an annotation. (meta.json can't be recognized by its content.)"""
     if not isinstance(content, dict) or not isinstance(content.get("objects"), list):
         return False
     return has_keys(content.get("size"), "height", "width")

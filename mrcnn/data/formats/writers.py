@@ -58,7 +58,7 @@ def read_objects(dataset: Dataset, image_id: int) -> tuple[NDArray[np.bool_], ND
 
 
 def file_stem(dataset: Dataset, image_id: int, taken: set[str]) -> str:
-    """A name for an image's files, without ending: that of its own file, or made of its id; none of `taken`.
+    """A name for an image's files, without ending: its file's name, or one made of its id; none of `taken`.
 
     Args:
         taken: the name is added.
@@ -77,8 +77,8 @@ def file_stem(dataset: Dataset, image_id: int, taken: set[str]) -> str:
 def image_file(dataset: Dataset, image_id: int, size: tuple[int, int], png: Path) -> Path | str:
     """The file that holds an image as its masks refer to it: its own, or else `png`, which is then written.
 
-    An image has no file of its own if it is drawn by `load_image`, is part of another file, has another size there, or
-    is stored rotated, which some readers undo and some don't.
+    An image has no such file if it is drawn by `load_image`, is part of another file, has another size there, or is
+    stored rotated, which some readers undo and some don't.
 
     Args:
         size: (height, width) of the masks, pixels.

@@ -152,7 +152,7 @@ def outlines(mask: NDArray[np.bool_], around: bool, corner: tuple[int, int] = (0
     Args:
         mask: [H, W] bool, not all False.
         around: False: through the centers of the outer pixels, which makes few corners, but no area where a part is one
-            pixel thin. True: around these centers, so that pixels that touch at a corner are parts of their own.
+            pixel thin. True: around these centers, so that pixels that touch at a corner are separate parts.
         corner: (y, x), where `mask` begins in the image, pixels.
 
     Returns:

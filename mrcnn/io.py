@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +46,12 @@ def replacing(path: str | os.PathLike, durable: bool = False) -> Iterator[Path]:
             _flush(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def write_errors() -> tuple[type[Exception], ...]:
+    """What writing a file can raise: OSError and, where TensorFlow writes, errors of its own."""
+    tensorflow = sys.modules.get("tensorflow")
+    return (OSError,) if tensorflow is None else (OSError, tensorflow.errors.OpError)
 
 
 def _flush(path: Path) -> None:

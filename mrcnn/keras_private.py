@@ -50,6 +50,11 @@ def weights_stay_after_fit(optimizer: keras.optimizers.Optimizer) -> Iterator[No
         del optimizer.finalize_variable_values
 
 
+def learning_rate_of(optimizer: keras.optimizers.Optimizer):
+    """The learning rate as it was given: a variable, a schedule or a function."""
+    return optimizer._learning_rate
+
+
 def flush_tensorboard(callback: keras.callbacks.TensorBoard) -> None:
     """Writes the events of the callback `TensorBoard` to its files now."""
     for writer in callback._writers.values():

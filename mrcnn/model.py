@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import os
+from collections import deque
 from functools import partial
 
 import keras
@@ -105,6 +106,7 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel):
         in_graph = ["MEAN_PIXEL"] if adds_mean_pixel(config.BACKBONE) else []  # part of its preprocessing layers
         self._built_with = FixedSettings(config, GRAPH, DETECT_AND_TRAIN, of_mode, also=in_graph)
         self._loss_settings, self._loss_means = FixedSettings(config, LOSS), means
+        self.step_records = deque()
         self._class_names = class_names and tuple(class_names)
         if keras.backend.backend() == "tensorflow":
             self.jit_compile = False  # XLA has no NMS kernel, and its convolutions are slower on CPUs

@@ -130,7 +130,9 @@ class NativeModel(keras.Model):
         self.build_optimizer()
 
     @follows_settings
-    def fit(self, x=None, y=None, batch_size=None, *args, **kwargs) -> keras.callbacks.History:
+    def fit(
+        self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, *args, **kwargs
+    ) -> keras.callbacks.History:
         """Trains the layers that are trainable, as any Keras model; `train` is matterport's form.
 
         Args:
@@ -142,29 +144,42 @@ class NativeModel(keras.Model):
                 `masks` [N, H, W, G], not 0 where the object is, or mini masks (`ops.masks.minimize_mask`);
                 `is_crowd` [N, G], optional, not 0 for regions of many objects.
             batch_size: For arrays; None: `Config.BATCH_SIZE`.
-            *args, **kwargs: Of `keras.Model.fit`.
+            epochs, verbose, callbacks, *args, **kwargs: Of `keras.Model.fit`.
 
         Raises:
             ValueError: The model was built for inference, or images or masks have the wrong size.
+            training.NonFiniteLoss: The loss is NaN or infinite, and `Config.NON_FINITE_LOSS` says that training ends.
         """
         data = x, kwargs.get("validation_data")
+        callbacks = training.with_failed_steps(self, x, callbacks)
         x = training.fit_arguments(x, kwargs, self.devices)
         self.build_optimizer()  # TensorFlow traces a step twice if the first trace creates variables
         with self.devices.scope(), training.named_worker_errors(*data):
-            return super().fit(x, y, self._batch_size(x, batch_size), *args, **kwargs)
+            return super().fit(x, y, self._batch_size(x, batch_size), epochs, verbose, callbacks, *args, **kwargs)
 
     def _batch_size(self, x, batch_size: int | None) -> int | None:
         return self.config.BATCH_SIZE if batch_size is None and photos.are_photos(x) else batch_size
 
     def train_step(self, *args):
         *state, data = args  # on JAX, the state comes first
-        return super().train_step(*state, as_sample(data))
+        return training.guarded_step(self, super().train_step, *state, as_sample(data))
+
+    def make_train_function(self, force=False):
+        if self.train_function is None or force:
+            super().make_train_function(force)
+            self.train_function = training.keep_records(self.train_function, self.step_records)
+        return self.train_function
 
     def test_step(self, *args):
         *state, data = args
         return super().test_step(*state, as_sample(data))
 
-    train_on_batch = follows_settings(keras.Model.train_on_batch)
+    @follows_settings
+    @wraps(keras.Model.train_on_batch)
+    def train_on_batch(self, *args, **kwargs):
+        self.step_records.clear()
+        return training.after_one_batch(self, super().train_on_batch(*args, **kwargs))
+
     test_on_batch = follows_settings(keras.Model.test_on_batch)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):

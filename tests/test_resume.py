@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -45,11 +46,11 @@ def eagerly():
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A training without interruption, and its run folder."""
-    folder = tmp_path_factory.mktemp("whole")
-    model, history = train(folder, EPOCHS)
+    """A training without interruption, its run folder, and copies of the folder as a kill would leave it."""
+    folder, copies = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("copies")
+    model, history = train(folder, EPOCHS, [Copy(folder, copies)])
     assert len(set(history.history["learning_rate"])) > 1  # the callbacks do something
-    return model, Path(model.log_dir)
+    return model, Path(model.log_dir), copies
 
 
 def assert_same(found: dict, expected: dict):
@@ -82,6 +83,22 @@ class Fail(keras.callbacks.Callback):
             raise RuntimeError("interrupted")
 
 
+class Copy(keras.callbacks.Callback):
+    """Copies a folder in the second epoch: before its second step is saved, and while the epoch ends."""
+
+    def __init__(self, folder=None, copies=None):
+        super().__init__()
+        self.folder, self.copies = folder, copies
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self.copies and self.model.epoch == batch == 1:
+            shutil.copytree(self.folder, self.copies / "step")
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.copies and epoch == 1:
+            shutil.copytree(self.folder, self.copies / "epoch_end")
+
+
 # ---- Exactly the same ------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("method", "call", "epoch", "step"),
@@ -89,12 +106,11 @@ class Fail(keras.callbacks.Callback):
         pytest.param(None, 0, 2, 0, marks=pytest.mark.slow),
         ("on_train_batch_begin", 4, 1, 1),
         pytest.param("on_test_batch_begin", 1, 0, 2, marks=pytest.mark.slow),
-        ("on_epoch_end", 2, 1, 2),
+        pytest.param("on_epoch_end", 2, 1, 2, marks=pytest.mark.slow),
     ],
 )
 def test_resumed_training_equals_uninterrupted_training(method, call, epoch, step, whole, tmp_path):
     """Weights, optimizer, schedule, callbacks, losses.csv and TensorBoard."""
-    expected, run = whole
     if method is None:
         train(tmp_path, 2)
     else:
@@ -104,11 +120,44 @@ def test_resumed_training_equals_uninterrupted_training(method, call, epoch, ste
     state = read_state(folder / STATE_FILE)
     assert (state.epoch, state.step) == (epoch, step)
     found, history = train(tmp_path, EPOCHS, [Fail("unused", 0)] if method else [], seed=8)
-    assert found.epoch == EPOCHS and history.epoch == list(range(epoch, EPOCHS))
+    assert_ends_as(whole, tmp_path, found, list(range(epoch, EPOCHS)), history)
+
+
+def assert_ends_as(whole, folder: Path, found, epochs: list[int], history):
+    """The training in `folder` has the same bits and files as the one without interruption."""
+    expected, run, _ = whole
+    assert found.epoch == EPOCHS and history.epoch == epochs
     assert_same(everything(found), everything(expected))
-    assert (folder / "losses.csv").read_text() == (run / "losses.csv").read_text()
-    assert events(folder) == events(run)
-    assert not list(folder.glob(".*.part"))
+    assert_same_files(folder, run)
+
+
+def assert_same_files(folder: Path, run: Path):
+    (found,) = (path for path in folder.iterdir() if path.is_dir())
+    assert (found / "losses.csv").read_text() == (run / "losses.csv").read_text()
+    assert events(found) == events(run)
+    assert not list(found.glob(".*.part"))
+
+
+def test_a_training_killed_while_an_epoch_ends_goes_on_exactly(whole, tmp_path):
+    """The checkpoint is written, `last.train.h5`, losses.csv and TensorBoard are not."""
+    folder = tmp_path / "logs"
+    shutil.copytree(whole[2] / "epoch_end", folder)
+    found, history = train(folder, EPOCHS, [Copy()], seed=8)
+    assert_ends_as(whole, folder, found, [1, 2], history)
+
+
+@pytest.mark.slow
+def test_a_compiled_training_goes_on_exactly(tmp_path):
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(False)
+    try:
+        expected, _ = train(tmp_path / "whole", EPOCHS, [Copy(tmp_path / "whole", tmp_path / "copies")])
+        found, history = train(tmp_path / "copies" / "step", EPOCHS, [Copy()], seed=8)
+    finally:
+        tf.config.run_functions_eagerly(True)
+    whole = expected, Path(expected.log_dir), None
+    assert_ends_as(whole, tmp_path / "copies" / "step", found, [1, 2], history)
 
 
 def test_model_epoch_is_right_after_an_exception(tmp_path):
@@ -143,24 +192,6 @@ def test_signals_save_between_two_steps(number, error, method, tmp_path, default
     assert (state.epoch, state.step) == ((0, 1) if method == "on_train_batch_end" else (0, 2)) and model.epoch == 0
     assert model.find_last().endswith(STATE_FILE)
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
-
-
-def test_averaged_weights_are_resumed_inside_an_epoch(tmp_path):
-    """`fit` ends with the averages as weights, which must not happen between two parts of an epoch."""
-    found = []
-    for part in ("whole", "parts"):
-        for fails in [0] if part == "whole" else [2, 0]:
-            model = tiny_model("training", tmp_path / part, STEPS_PER_EPOCH=2)
-            if (tmp_path / part).exists():
-                model.load_weights(model.find_last())
-            optimizer = keras.optimizers.SGD(0.01, use_ema=True, ema_momentum=0.5)
-            try:
-                failing = Fail("on_train_batch_begin", fails)
-                model.train(Squares(), None, 0, 2, "fpn_p2", optimizer=optimizer, custom_callbacks=[failing])
-            except RuntimeError:
-                assert fails
-        found.append(everything(model))
-    assert_same(*found)
 
 
 @pytest.mark.parametrize("settings", [{}, {"IMAGE_RESIZE_MODE": "pad64", "IMAGE_MIN_DIM": 64, "IMAGES_PER_GPU": 1}])
@@ -221,7 +252,8 @@ def test_losses_csv_gets_columns_for_new_values(tmp_path):
         (2, "val_loss", [3, 1, 2, 4], [3, 4]),
         (1, "val_loss", [3, 1], [2]),
         ("best", "val_loss", [3, 1, 2], [2, 3]),
-        ("best", "val_loss", [3, 1, 1], [3]),
+        ("best", "val_loss", [3, 1, 1], [2, 3]),
+        ("best", "val_mask_ap", [0.1, 0.5, 0.5, 0.5], [2, 4]),  # EvaluateDataset(every=3) repeats its values
         ("best", "val_mask_ap", [0.1, 0.5, 0.2, 0.3], [2, 4]),
         ("best", "val_loss", [np.nan, 2, np.nan], [2, 3]),
     ],
@@ -234,7 +266,33 @@ def test_checkpoints_are_pruned_as_configured(keep, metric, values, stay, tmp_pa
     assert sorted(int(path.stem) for path in tmp_path.iterdir()) == stay
 
 
+def test_an_unwritten_checkpoint_deletes_no_other(tmp_path):
+    kept = KeptCheckpoints(str(tmp_path / "{epoch:04d}.h5"), 1)
+    (tmp_path / "0001.h5").touch()
+    for epoch in (1, 2):
+        kept.add(epoch, {})
+    assert (tmp_path / "0001.h5").is_file()
+
+
+def test_train_keeps_the_best_and_the_last_checkpoint(tmp_path):
+    def epochs():
+        return sorted(int(path.stem[-4:]) for path in Path(model.log_dir).glob("mask_rcnn_*.h5"))
+
+    def count(epoch, logs):
+        logs["val_mask_ap"] = [0.1, 0.5, 0.2][epoch]
+
+    model = tiny_model("training", tmp_path, STEPS_PER_EPOCH=1)
+    counting = keras.callbacks.LambdaCallback(on_epoch_end=count)
+    best = {"keep_checkpoints": "best", "best_metric": "val_mask_ap"}
+    model.train(Squares(), None, 0.01, 3, "fpn_p2", custom_callbacks=[counting], **best)
+    assert epochs() == [2, 3]
+    history = model.train(Squares(2), Squares(2), 0.01, 5, "fpn_p2", keep_checkpoints="best").history
+    assert epochs() == [2, 3, *sorted({4 + int(np.argmin(history["val_loss"])), 5})]  # those of other metrics stay
+
+
 def test_invalid_checkpoint_settings_are_refused(tmp_path):
+    with pytest.raises(ValueError, match='compares "val_loss", but there is no validation set'):
+        KeptCheckpoints("x", "best", validates=False)
     with pytest.raises(ValueError, match='keep_checkpoints is 0; expected "all", "best"'):
         KeptCheckpoints("x", 0)
     with pytest.raises(ValueError, match="val_mask_ap.*expected one of loss.*EvaluateDataset"):
@@ -322,6 +380,35 @@ def test_a_full_disk_is_logged_and_training_continues(tmp_path, caplog):
     assert (Path(model.log_dir) / "mask_rcnn_tiny_0003.h5").is_file()
 
 
+def test_an_unwritable_run_folder_is_an_error_before_training(tmp_path):
+    (tmp_path / "file").touch()
+    model = tiny_model("training", tmp_path / "file")
+    with pytest.raises(OSError, match=r"The folder of this run, .*file/tiny.* can't be written to: .*model_dir"):
+        model.train(Squares(), None, 0.01, 1, "fpn_p2")
+
+
+def test_a_deleted_or_blocked_run_folder_is_logged_and_training_continues(tmp_path, caplog):
+    model = tiny_model("training", tmp_path, STEPS_PER_EPOCH=1)
+    run = Path(model.log_dir)
+
+    def disturb(epoch, logs):
+        if epoch == 1:
+            shutil.rmtree(run)
+        if epoch == 2:
+            assert (run / "mask_rcnn_tiny_0002.h5").is_file() and is_intact(run / STATE_FILE)
+            shutil.rmtree(run)
+            run.touch()  # no file can be written, as in a folder that is read-only (which root can write to)
+        if epoch == 3:
+            run.unlink()
+
+    disturbing = keras.callbacks.LambdaCallback(on_epoch_begin=disturb)
+    model.train(Squares(), None, 0.01, 4, "fpn_p2", custom_callbacks=[disturbing], keep_checkpoints=1)
+    lines = [record.getMessage() for record in caplog.records if "not written" in record.getMessage()]
+    assert len(lines) == 3 and all("\n" not in line and "Training goes on" in line for line in lines)
+    assert model.epoch == 4 and is_intact(run / STATE_FILE) and (run / "mask_rcnn_tiny_0004.h5").is_file()
+    assert not list(run.glob(".*"))
+
+
 def test_non_finite_weights_are_not_saved(tmp_path, caplog):
     model = tiny_model("training", tmp_path, STEPS_PER_EPOCH=1)
     model.train(Squares(), None, 0.01, 1, "fpn_p2")
@@ -362,7 +449,6 @@ def assert_no_torso(folder: Path):
 
 
 def test_a_process_killed_while_saving_resumes_exactly(whole, tmp_path):
-    expected, run = whole
     states = set()
 
     def third_state_is_being_written():
@@ -371,17 +457,14 @@ def test_a_process_killed_while_saving_resumes_exactly(whole, tmp_path):
 
     assert kill_when(start(tmp_path), third_state_is_being_written)
     assert_no_torso(tmp_path)
-    assert not kill_when(start(tmp_path), lambda: False)
-    assert_same(dict(np.load(tmp_path / "end.npz")), everything(expected))
-    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
-    assert (folder / "losses.csv").read_text() == (run / "losses.csv").read_text()
-    assert events(folder) == events(run) and not list(folder.glob(".*.part"))
+    found, history = train(tmp_path, EPOCHS, seed=8)
+    assert_ends_as(whole, tmp_path, found, list(range(history.epoch[0], EPOCHS)), history)
 
 
 @pytest.mark.slow
 def test_30_kills_at_random_moments_do_not_change_the_result(whole, tmp_path):
     """Each training is killed until it ends; in every second attempt, inside the writing of a file."""
-    expected, run = whole
+    expected, run, _ = whole
     rng, kills, training = np.random.default_rng(0), 0, 0
     while kills < 30:
         folder, training = tmp_path / str(training), training + 1
@@ -390,9 +473,7 @@ def test_30_kills_at_random_moments_do_not_change_the_result(whole, tmp_path):
             kills += 1
             assert_no_torso(folder)
         assert_same(dict(np.load(folder / "end.npz")), everything(expected))
-        (found,) = (path for path in folder.iterdir() if path.is_dir())
-        assert (found / "losses.csv").read_text() == (run / "losses.csv").read_text()
-        assert events(found) == events(run)
+        assert_same_files(folder, run)
 
 
 def late_enough(folder: Path, seconds: float, writing: bool):

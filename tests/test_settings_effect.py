@@ -169,6 +169,7 @@ WITH = {
 OTHERWISE = {
     "SWA_EPOCHS": "test_recipes.py trains with 2",
     "VALIDATION_STEPS": "test_training.py trains with 1 and with None",
+    "NON_FINITE_LOSS": "test_failed_steps.py fits with each value, the model built before",
     "MAX_BROKEN_IMAGES": "test_data_generator.py loads with 0 and with a share",
 }
 CASES = [(name, effect, *case) for effect, settings in NEW.items() for name, case in settings.items()]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import difflib
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from mrcnn.inference.results import Detections
     from mrcnn.model import MaskRCNN
 
-CHECKPOINT = re.compile(r"mask_rcnn_.+_(\d{4,})\.h5")
 MATTERPORT_COCO_CLASSES = 81
 
 
@@ -90,20 +88,17 @@ def weights_path(weights: str) -> Path | None:
 
     A folder that has the name of a word, such as a dataset's folder "shapes", is not meant.
     """
-    from mrcnn.weights import WORDS
+    from mrcnn.weights import WORDS, last_of_run
 
     path = Path(weights)
     if weights in WORDS and not path.is_file():
         return None
-    return last_checkpoint(path) if path.is_dir() else path
-
-
-def last_checkpoint(folder: Path) -> Path:
-    """The checkpoint of the last epoch in the folder of a run."""
-    found = [(int(match[1]), path) for path in folder.iterdir() if (match := CHECKPOINT.fullmatch(path.name))]
-    if not found:
-        raise FileNotFoundError(f"{folder}: no checkpoint such as mask_rcnn_cells_0010.h5 in this folder.")
-    return max(found)[1]
+    if not path.is_dir():
+        return path
+    last = last_of_run(path)
+    if last is None:
+        raise FileNotFoundError(f"{path}: no checkpoint such as mask_rcnn_cells_0010.h5 in this folder.")
+    return Path(last)
 
 
 def open_with_settings(path: Path, mode: str, settings: dict[str, Any]) -> MaskRCNN:

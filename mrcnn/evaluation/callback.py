@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import socket
 import time
 from collections.abc import Sequence
@@ -17,8 +18,9 @@ from mrcnn.drawing.renderer import encode, side_by_side
 from mrcnn.evaluation.evaluate import MIN_SCORE, evaluate_dataset
 from mrcnn.evaluation.instance_images import PICTURE_SIDE, picture_of
 from mrcnn.evaluation.instances import Instances, truth_of
-from mrcnn.io import replacing
+from mrcnn.io import replacing, write_errors
 
+logger = logging.getLogger(__name__)
 NUMBERS = ("box_ap", "mask_ap", "mask_ap50")
 
 
@@ -115,7 +117,11 @@ class EvaluateDataset(keras.callbacks.Callback):
         self._logs = {f"val_{name}": self.report.numbers[name] for name in NUMBERS}
         folder = self.log_dir or getattr(self.model, "log_dir", None)
         if folder and self.pictures:
-            self._write(Path(folder) / "validation_pictures", epoch, ids[: self.pictures])
+            folder = Path(folder) / "validation_pictures"
+            try:
+                self._write(folder, epoch, ids[: self.pictures])
+            except write_errors() as error:
+                logger.warning("%s is not written: %s. Training goes on.", folder, str(error).splitlines()[0])
 
     def _write(self, folder: Path, epoch: int, image_ids: list[int]) -> None:
         pictures = {f"image_{i}": encode(self.picture(i), ".png") for i in image_ids}

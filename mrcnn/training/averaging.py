@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from mrcnn.keras_private import moving_averages
+from mrcnn.training.arrays import to_array
 
 
 class MeanOverEpochs(keras.callbacks.Callback):
@@ -38,7 +39,7 @@ class MeanOverEpochs(keras.callbacks.Callback):
         """Adds the model's current weights, once for each epoch."""
         if epoch < self.first or epoch == self.last:
             return
-        weights = [to_numpy(weight) for weight in self.model.weights]
+        weights = [to_array(weight) for weight in self.model.weights]
         self.count, self.last = self.count + 1, epoch
         before = self.mean or weights
         self.mean = [mean + (weight - mean) / self.count for mean, weight in zip(before, weights, strict=True)]
@@ -89,7 +90,7 @@ class Averages:
         """Gives the model the averages, if there are any."""
         pairs = self._pairs()
         if self._weights is None and pairs:
-            self._weights = [to_numpy(variable) for variable, _ in pairs]
+            self._weights = [to_array(variable) for variable, _ in pairs]
             for variable, average in pairs:
                 variable.assign(average)
 
@@ -129,10 +130,4 @@ def start_moving_averages(model) -> None:
         return
     model.build_optimizer()
     for variable, average in moving_averages(model.optimizer):
-        average.assign(to_numpy(variable))
-
-
-def to_numpy(variable) -> np.ndarray:
-    value = getattr(variable, "value", variable)
-    value = value.read_value() if hasattr(value, "read_value") else value  # of several replicas of TensorFlow
-    return np.array(keras.ops.convert_to_numpy(value))  # not a view: it will change
+        average.assign(to_array(variable))

@@ -9,19 +9,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from mrcnn.training.run_files import LOSSES, LossesCsv
+from mrcnn.training.arrays import layers_not_finite
+from mrcnn.training.run_files import LOSSES, Events, LossesCsv, check_writable
 
 logger = logging.getLogger(__name__)
-
-
-def layers_not_finite(model) -> list[str]:
-    """Names of the layers with a weight that is NaN or infinite."""
-    found = {}
-    for weight in model.weights:
-        value = np.asarray(keras.ops.convert_to_numpy(weight.value))
-        if value.dtype.kind not in "biu" and not np.isfinite(value.astype("float32", copy=False)).all():
-            found[weight.path.split("/")[0]] = None
-    return list(found)
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -32,17 +23,22 @@ class Checkpoint(keras.callbacks.Callback):
 
     Args:
         path: Path that contains `{epoch:04d}`.
+
+    Attributes:
+        broken: names of the layers whose weights were not finite at the end of the last epoch.
     """
 
     def __init__(self, path: str):
         super().__init__()
         self.path = path
+        self.broken: list[str] = []
 
     def on_epoch_end(self, epoch, logs=None):
         path = self.path.format(epoch=epoch + 1)
-        broken = layers_not_finite(self.model)
-        if broken:
-            logger.warning("%s is not written: the weights of %s are NaN or infinite.", path, ", ".join(broken[:5]))
+        self.broken = layers_not_finite(self.model.weights)
+        if self.broken:
+            layers = ", ".join(self.broken[:5])
+            logger.warning("%s is not written: the weights of %s are NaN or infinite.", path, layers)
             return
         try:
             self.model.save_weights(path)
@@ -58,15 +54,21 @@ class KeptCheckpoints:
         keep: "all"; int n >= 1, the last n; or "best", that of the best `metric`, and the last one.
         metric: a name in the logs, e.g. "val_loss" or "val_mask_ap"; of a name with "_ap", "acc" or "f1" higher is
             better, of others lower.
+        validates: whether the training has a validation set.
 
     Attributes:
         values: the metric (None if it isn't known) of each epoch whose checkpoint is there, by the epoch's number.
     """
 
-    def __init__(self, path: str, keep: str | int = "all", metric: str = "val_loss"):
+    def __init__(self, path: str, keep: str | int = "all", metric: str = "val_loss", validates: bool = True):
         count = isinstance(keep, int) and not isinstance(keep, bool) and keep >= 1
         if not count and keep not in ("all", "best"):
             raise ValueError(f'keep_checkpoints is {keep!r}; expected "all", "best", or a number of checkpoints >= 1.')
+        if keep == "best" and metric == "val_loss" and not validates:
+            raise ValueError(
+                'keep_checkpoints="best" compares "val_loss", but there is no validation set. Pass val_dataset, or'
+                ' best_metric="loss".'
+            )
         self.path, self.keep, self.metric = path, keep, metric
         self.sign = 1 if re.search("_ap|acc|f1", metric) else -1
         self.values: dict[int, float | None] = {}
@@ -85,9 +87,15 @@ class KeptCheckpoints:
                 f'keep_checkpoints="best" compares {self.metric!r}, which the logs don\'t have; expected one of'
                 f" {', '.join(sorted(logs))}. val_mask_ap needs the callback mrcnn.evaluation.EvaluateDataset."
             )
+        if not Path(self.path.format(epoch=epoch)).is_file():  # it couldn't be written; the others are needed
+            return
         self.values[epoch] = value
         for old in set(self.values) - self._stay():
-            Path(self.path.format(epoch=old)).unlink(missing_ok=True)
+            path = Path(self.path.format(epoch=old))
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                logger.warning("%s is not deleted: %s. Training goes on.", path, error)
             del self.values[old]
 
     def _stay(self) -> set[int]:
@@ -95,7 +103,8 @@ class KeptCheckpoints:
         if self.keep != "best":
             return set(epochs[-self.keep :])
         finite = [epoch for epoch in epochs if np.isfinite(self.values[epoch])]
-        best = max(finite, key=lambda epoch: (self.sign * self.values[epoch], epoch), default=epochs[-1])
+        # Of equal values the first: `EvaluateDataset(every=5)` repeats its last one.
+        best = max(finite, key=lambda epoch: (self.sign * self.values[epoch], -epoch), default=epochs[-1])
         return {best, epochs[-1]}
 
 
@@ -107,12 +116,12 @@ def run_callbacks(log_dir: str, checkpoint_path: str, custom=(), writes=True) ->
     `writes`; the others have just the user's callbacks.
 
     Raises:
-        OSError: the folder can't be made.
+        OSError: the folder can't be written to.
     """
     if not writes:
         return list(custom)
-    Path(log_dir).mkdir(parents=True, exist_ok=True)
+    check_writable(log_dir)
     callbacks = [Checkpoint(checkpoint_path), *custom, LossesCsv(Path(log_dir) / LOSSES)]
     if keras.backend.backend() == "tensorflow":  # Keras writes TensorBoard files through TensorFlow
-        callbacks.append(keras.callbacks.TensorBoard(log_dir, write_graph=False))
+        callbacks.append(Events(log_dir, write_graph=False))
     return callbacks

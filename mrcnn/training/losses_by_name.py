@@ -13,6 +13,7 @@ from mrcnn.nn import losses
 from mrcnn.ops import replicas
 from mrcnn.ops.meta import parse_image_meta_graph
 from mrcnn.training.batches import refuse_weights
+from mrcnn.training.guard import spread_nan
 
 
 def compute_losses(inputs: dict, outputs: dict, config) -> dict:
@@ -99,4 +100,4 @@ def total_loss(model, x, outputs: dict, means, sample_weight=None):
     shown = {**values, "weight_decay": decay}
     for mean in means:
         mean.update_state(replicas.total(ops.convert_to_tensor(shown[mean.name], "float32")))
-    return replicas.scaled_total(weighted_sum(values, model.config) + decay)
+    return replicas.scaled_total(spread_nan(weighted_sum(values, model.config) + decay))

@@ -6,6 +6,8 @@ import numbers
 
 import keras
 
+from mrcnn.keras_private import learning_rate_of, moving_averages
+
 
 def default_optimizer(config, learning_rate=None, momentum=None):
     """SGD with momentum, clipped by the global norm of the gradients.
@@ -46,6 +48,70 @@ def step_variable(optimizer) -> keras.Variable:
 def has_schedule(optimizer) -> bool:
     """Whether the learning rate is a schedule."""
     return isinstance(_without_loss_scaling(optimizer).get_config().get("learning_rate"), dict)
+
+
+def lower_rate(model, factor: float) -> float | None:
+    """Multiplies the learning rate by `factor`, now and in the future.
+
+    Returns:
+        The new rate; None for a schedule, which goes on at the lower level. The step is then compiled again.
+    """
+    optimizer = _without_loss_scaling(model.optimizer)
+    rate = learning_rate_of(optimizer)
+    if callable(rate) and not isinstance(rate, keras.Variable):
+        if isinstance(rate, LoweredSchedule):
+            rate, factor = rate.schedule, rate.factor * factor
+        optimizer.learning_rate = LoweredSchedule(rate, factor)
+        model.make_train_function(force=True)
+        return None
+    optimizer.learning_rate = float(keras.ops.convert_to_numpy(rate)) * factor
+    return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+
+
+def schedule_factor(optimizer) -> float:
+    """What `lower_rate` has multiplied the schedule by."""
+    rate = learning_rate_of(_without_loss_scaling(optimizer))
+    return rate.factor if isinstance(rate, LoweredSchedule) else 1.0
+
+
+def initialize_averages(model) -> None:
+    """Sets the averages (EMA) of an optimizer that hasn't trained yet to the values of the weights.
+
+    Keras does this in the first step. If no step is applied, `fit` would end with zeros as weights.
+    """
+    if int(keras.ops.convert_to_numpy(model.optimizer.iterations)) == 0:
+        for variable, average in moving_averages(model.optimizer):
+            average.assign(variable)
+
+
+@keras.saving.register_keras_serializable(package="mrcnn")
+class LoweredSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """`factor` times another schedule.
+
+    Example:
+        >>> half = LoweredSchedule(keras.optimizers.schedules.CosineDecay(0.1, decay_steps=10), 0.5)
+        >>> round(float(half(0)), 4)
+        0.05
+    """
+
+    def __init__(self, schedule, factor: float):
+        super().__init__()
+        self.schedule, self.factor = schedule, factor
+
+    def __call__(self, step):
+        return self.factor * (self.schedule(step) if takes_step(self.schedule) else self.schedule())
+
+    def get_config(self) -> dict:
+        return {"schedule": keras.saving.serialize_keras_object(self.schedule), "factor": self.factor}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        return cls(keras.saving.deserialize_keras_object(config["schedule"]), config["factor"])
+
+
+def takes_step(rate) -> bool:
+    """Whether a rate that can be called is a schedule; Keras calls other functions without an argument."""
+    return isinstance(rate, keras.optimizers.schedules.LearningRateSchedule)
 
 
 def _without_loss_scaling(optimizer):

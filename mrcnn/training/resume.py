@@ -16,12 +16,15 @@ import keras
 import numpy as np
 
 from mrcnn.io import remove_orphans
-from mrcnn.keras_private import flush_tensorboard
+from mrcnn.keras_private import moving_averages
 from mrcnn.training import run_files
+from mrcnn.training.arrays import layers_not_finite, to_array
 from mrcnn.training.callback_state import CallbackState
-from mrcnn.training.callbacks import KeptCheckpoints, layers_not_finite
+from mrcnn.training.callbacks import Checkpoint, KeptCheckpoints
+from mrcnn.training.failed_steps import FailedSteps
 from mrcnn.training.interrupts import Interrupts
-from mrcnn.training.optimizer import has_schedule, step_variable
+from mrcnn.training.optimizer import has_schedule, lower_rate, schedule_factor, step_variable
+from mrcnn.training.run_files import Events
 from mrcnn.weights.load_by_name import load_weights_by_name
 from mrcnn.weights.train_state import STATE_FILE, TrainState, read_state, write_state
 
@@ -51,7 +54,7 @@ def digest(model) -> str:
     """SHA-256 of the weights."""
     found = hashlib.sha256()
     for weight in model.weights:
-        found.update(np.ascontiguousarray(_numpy(weight)).view(np.uint8))
+        found.update(np.ascontiguousarray(to_array(weight)).view(np.uint8))
     return found.hexdigest()
 
 
@@ -70,11 +73,13 @@ def restore(model, state: TrainState, learning_rate) -> bool:
     if digest(model) != state.info["weights"]:
         load_weights_by_name(model, Path(model.log_dir) / STATE_FILE)
     same_rate = state.info["rate"] == _rate(learning_rate)
-    rate = None if same_rate or has_schedule(optimizer) else _numpy(optimizer.learning_rate)
+    rate = None if same_rate or has_schedule(optimizer) else to_array(optimizer.learning_rate)
     for variable, key in zip(optimizer.variables, keys, strict=True):
         variable.assign(state.arrays[key])
     if rate is not None:
         optimizer.learning_rate = rate
+    if has_schedule(optimizer) and state.info.get("schedule_factor", 1.0) != 1.0:
+        lower_rate(model, state.info["schedule_factor"])
     return True
 
 
@@ -85,6 +90,7 @@ class SaveTraining(keras.callbacks.Callback):
         model: compiled `MaskRCNN`.
         batches: `DataGenerator` of the training; its epoch is set.
         callbacks: the other callbacks; `custom` of them are the user's, whose state is saved.
+        failed_steps: the `FailedSteps` of the training.
         learning_rate: the argument of `train`.
         kept: `KeptCheckpoints`.
         interrupts: `Interrupts`.
@@ -93,13 +99,15 @@ class SaveTraining(keras.callbacks.Callback):
         same_stage: whether callbacks go on as well.
     """
 
-    def __init__(self, model, batches, custom, callbacks, learning_rate, kept: KeptCheckpoints,
-                 interrupts: Interrupts, every: int | None = None, start: TrainState | None = None,
-                 same_stage: bool = True):  # fmt: skip
+    def __init__(self, model, batches, custom, callbacks, failed_steps: FailedSteps, learning_rate,
+                 kept: KeptCheckpoints, interrupts: Interrupts, every: int | None = None,
+                 start: TrainState | None = None, same_stage: bool = True):  # fmt: skip
         super().__init__()
         self.set_model(model)
         self.batches, self.custom, self.every, self.start = batches, list(custom), every, start
-        self.tensorboards = [c for c in callbacks if isinstance(c, keras.callbacks.TensorBoard)]
+        self.failed_steps, self.averages = failed_steps, moving_averages(model.optimizer)
+        self.events = [callback for callback in callbacks if isinstance(callback, Events)]
+        self.checkpoint = next((c for c in callbacks if isinstance(c, Checkpoint)), None)
         self.rate, self.kept, self.interrupts, self.same_stage = _rate(learning_rate), kept, interrupts, same_stage
         self.folder = Path(model.log_dir)
         self.writes = model.devices.writes and model.devices.processes == 1
@@ -112,7 +120,8 @@ class SaveTraining(keras.callbacks.Callback):
             remove_orphans(self.folder)
         if start is not None:
             run_files.truncate(self.folder, start.info["files"], start.info["time"])
-            kept.values |= {int(epoch): value for epoch, value in start.info["kept"].items()}
+            if kept.keep != "best" or start.info.get("kept_metric") == kept.metric:
+                kept.values |= {int(epoch): value for epoch, value in start.info["kept"].items()}
 
     # ---- Called by Keras ---------------------------------------------------------------------------------------------
     def on_train_begin(self, logs=None):
@@ -135,6 +144,7 @@ class SaveTraining(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch, logs=None):  # where the steps before are done, on all backends
         self.step = batch
         if self.every is not None and batch - self._saved_step >= self.every:
+            self.failed_steps.look()
             self.save()
         self.interrupts.check()
 
@@ -166,7 +176,9 @@ class SaveTraining(keras.callbacks.Callback):
     def save_interrupted(self) -> None:
         """Saves after an exception, unless it came in the middle of a step. Never raises, not to hide it."""
         if self.step < self.steps:
-            done = self._iterations() - self._first_iteration if hasattr(self, "_first_iteration") else -1
+            done = -1
+            if hasattr(self, "_first_iteration"):
+                done = self._iterations() - self._first_iteration + self.failed_steps.count_not_applied()
             if not self.step <= done <= self.step + 1:
                 return
             self.step = done
@@ -181,7 +193,7 @@ class SaveTraining(keras.callbacks.Callback):
         if not self.writes:
             return
         path, self._saved_step = self.folder / STATE_FILE, self.step
-        broken = layers_not_finite(self.model)
+        broken = self._layers_not_finite()
         if broken:
             logger.warning("%s is not written: the weights of %s are NaN or infinite.", path, ", ".join(broken[:5]))
             return
@@ -190,37 +202,37 @@ class SaveTraining(keras.callbacks.Callback):
         except OSError as error:
             logger.warning("%s is not written: %s. Training goes on.", path, error)
 
+    def _layers_not_finite(self) -> list[str]:
+        if self.step == 0 and self.checkpoint is not None and not self.custom and not self.averages:
+            return self.checkpoint.broken  # nothing has changed since it looked
+        return layers_not_finite(self.model.weights)
+
     def _state(self) -> TrainState:
-        optimizer = {f"optimizer/{i:05d}": _numpy(v) for i, v in enumerate(self.model.optimizer.variables)}
+        optimizer = {f"optimizer/{i:05d}": to_array(v) for i, v in enumerate(self.model.optimizer.variables)}
         states, arrays = self._end_of_steps or self._changing()
-        random = {f"random/{i:05d}": _numpy(v) for i, v in enumerate(_random_variables(self.model))}
+        random = {f"random/{i:05d}": to_array(v) for i, v in enumerate(_random_variables(self.model))}
         info = {
             "weights": digest(self.model), "optimizer": _describe_optimizer(self.model), "rate": self.rate,
             "seed": self.batches.seed, "steps": self.steps, "time": time.time(), "files": self._files,
-            "callbacks": None if self.model.stop_training else states, "kept": self.kept.values, **self.more_info,
+            "callbacks": None if self.model.stop_training else states, "kept": self.kept.values,
+            "kept_metric": self.kept.metric, "schedule_factor": schedule_factor(self.model.optimizer), **self.more_info,
         }  # fmt: skip
         return TrainState(self.epoch, self.step, info, {**optimizer, **random, **arrays})
 
     def _changing(self) -> tuple[list, dict[str, np.ndarray]]:
         """The state of callbacks, and metrics and the optimizer's numbers (iterations, rate), which they may change."""
         states, arrays = self.callback_state.read()
-        arrays |= {f"metrics/{i:05d}": _numpy(v) for i, v in enumerate(self.model.metrics_variables)}
+        arrays |= {f"metrics/{i:05d}": to_array(v) for i, v in enumerate(self.model.metrics_variables)}
         numbers = {f"optimizer/{i:05d}": v for i, v in enumerate(self.model.optimizer.variables) if len(v.shape) == 0}
-        return states, arrays | {name: _numpy(variable) for name, variable in numbers.items()}
+        return states, arrays | {name: to_array(variable) for name, variable in numbers.items()}
 
     def _remember_files(self) -> None:
-        for tensorboard in self.tensorboards:
-            flush_tensorboard(tensorboard)
+        for events in self.events:
+            events.flush()
         self._files = run_files.sizes(self.folder)
 
     def _iterations(self) -> int:
-        return int(_numpy(step_variable(self.model.optimizer)))
-
-
-def _numpy(variable) -> np.ndarray:
-    value = getattr(variable, "value", variable)
-    value = value.read_value() if hasattr(value, "read_value") else value  # of several replicas of TensorFlow
-    return np.array(keras.ops.convert_to_numpy(value))  # not a view: it will change
+        return int(to_array(step_variable(self.model.optimizer)))
 
 
 def _rate(learning_rate) -> float | None:

@@ -15,6 +15,7 @@ from mrcnn.data.generator import DataGenerator
 from mrcnn.keras_private import weights_stay_after_fit
 from mrcnn.training.averaging import Averages, start_moving_averages
 from mrcnn.training.callbacks import KeptCheckpoints, run_callbacks
+from mrcnn.training.failed_steps import FailedSteps
 from mrcnn.training.interrupts import Interrupts
 from mrcnn.training.optimizer import set_step
 from mrcnn.training.recipe import describe_recipe
@@ -35,7 +36,8 @@ def train(model, train_dataset, val_dataset, learning_rate, epochs, layers, augm
         raise ValueError('train() needs a model built with mode="training"; this one is for "inference".')
     if save_every_steps is not None and save_every_steps < 1:
         raise ValueError(f"save_every_steps is {save_every_steps}; expected a number of steps >= 1, or None.")
-    kept = KeptCheckpoints(model.checkpoint_path, keep_checkpoints, best_metric)
+    validates = val_dataset is not None and bool(model.config.VALIDATION_STEPS)
+    kept = KeptCheckpoints(model.checkpoint_path, keep_checkpoints, best_metric, validates)
     if val_dataset is not None:
         check_same_classes(train_dataset.class_names, val_dataset, "the validation set")
     learn_class_names(model, train_dataset)
@@ -74,11 +76,12 @@ def train(model, train_dataset, val_dataset, learning_rate, epochs, layers, augm
         callbacks = run_callbacks(model.log_dir, model.checkpoint_path, custom, model.devices.writes)
         averages = Averages(model, epochs, model.config.SWA_EPOCHS)
         custom += averages.stateful()
-        saving = SaveTraining(model, batches, custom, callbacks, learning_rate, kept, interrupts, save_every_steps,
-                              start, same_stage)  # fmt: skip
+        failed_steps = FailedSteps(model)
+        saving = SaveTraining(model, batches, custom, callbacks, failed_steps, learning_rate, kept, interrupts,
+                              save_every_steps, start, same_stage)  # fmt: skip
         saving.more_info["first_epoch"] = first_epoch
         averages.on_exchange = lambda: saving.more_info.update(averaged=digest(model))
-        callbacks = averages.around([saving.before_others()], callbacks, [saving])
+        callbacks = averages.around([failed_steps, saving.before_others()], callbacks, [saving])
         return _fit(model, batches, validation, epochs, callbacks, saving, averages)
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
 
-from mrcnn.io import replacing
+from mrcnn.io import replacing, write_errors
+from mrcnn.keras_private import flush_tensorboard
 
 LOSSES, EVENTS = "losses.csv", "*/events.out.tfevents.*"
 logger = logging.getLogger(__name__)
@@ -53,6 +55,54 @@ class LossesCsv(keras.callbacks.Callback):
             writer = csv.DictWriter(file, **options)
             writer.writeheader()
             writer.writerows([*rows, row])
+
+
+class Events(keras.callbacks.TensorBoard):
+    """Writes TensorBoard's files. If they can't be written, a message says so once and training goes on."""
+
+    failed = False
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self._unless_failed(super().on_epoch_begin, epoch, logs)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self._unless_failed(super().on_epoch_end, epoch, logs)
+
+    def on_test_end(self, logs: dict | None = None) -> None:
+        self._unless_failed(super().on_test_end, logs)
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        self._unless_failed(super().on_train_end, logs)
+
+    def flush(self) -> None:
+        """Writes what there is now."""
+        self._unless_failed(flush_tensorboard, self)
+
+    def _unless_failed(self, method: Callable, *args) -> None:
+        if self.failed:
+            return
+        try:
+            method(*args)
+        except write_errors() as error:
+            self.failed = True
+            line = str(error).splitlines()[0]
+            logger.warning("TensorBoard's files in %s are not written: %s. Training goes on.", self.log_dir, line)
+
+
+def check_writable(folder: str | os.PathLike) -> None:
+    """Makes the folder of a run, and checks that files can be written to it, before hours of training.
+
+    Raises:
+        OSError: they can't; of the kind that the system gave.
+    """
+    try:
+        with replacing(Path(folder) / ".writable") as unfinished:
+            unfinished.touch()
+        (Path(folder) / ".writable").unlink()
+    except OSError as error:
+        raise type(error)(
+            f"The folder of this run, {folder}, can't be written to: {error}. Pass a model_dir that can be."
+        ) from error
 
 
 def sizes(folder: str | os.PathLike) -> dict[str, int]:

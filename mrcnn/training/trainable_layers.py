@@ -80,19 +80,19 @@ def set_trainable(model, layer_regex: str, train_bn: bool | None, verbose: int =
 
 def frozen_layers(model) -> list[str]:
     """Names of the layers with frozen weights, including those inside `rpn_model`; for `MaskRCNN.save`."""
-    return [layer.name for layer in _layers_with_weights(model) if not layer.trainable_weights]
+    return [layer.name for layer in layers_with_weights(model) if not layer.trainable_weights]
 
 
 def freeze(model, names) -> None:
     """Freezes the layers with these names and makes all others trainable. Inverse of `frozen_layers`."""
     names = set(names)
-    for layer in _layers_with_weights(model):
+    for layer in layers_with_weights(model):
         layer.trainable = layer.name not in names
 
 
-def _layers_with_weights(model):
+def layers_with_weights(model):
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            yield from _layers_with_weights(layer)
+            yield from layers_with_weights(layer)
         elif layer.weights:
             yield layer

@@ -18,7 +18,7 @@ checkpoints     names of run folders and checkpoints; finds the newest
 
 from __future__ import annotations
 
-from .checkpoints import CheckpointPath, checkpoint_name, find_last, parse_checkpoint, run_folder
+from .checkpoints import CheckpointPath, checkpoint_name, find_last, last_of_run, parse_checkpoint, run_folder
 from .downloads import PRETRAINED, WORDS, download, find_pretrained, pretrained
 from .from_preset import from_preset
 from .imagenet import imagenet_weights

@@ -61,7 +61,7 @@ def find_last(model_dir: str | os.PathLike, name: str) -> str:
     with os.scandir(model_dir or ".") as entries:
         folders = sorted(e.name for e in entries if e.is_dir() and _run_pattern(name).fullmatch(e.name))
     for folder in reversed(folders):
-        last = _last_of_run(os.path.join(model_dir, folder), name)
+        last = last_of_run(os.path.join(model_dir, folder), name)
         if last is not None:
             return last
     if folders:
@@ -73,6 +73,31 @@ def find_last(model_dir: str | os.PathLike, name: str) -> str:
         f"No checkpoint: no run of {name!r} in {model_dir or '.'}. Looked for files like {wanted}. Check `model_dir`"
         " and `config.NAME`, or train first."
     )
+
+
+def last_of_run(folder: str | os.PathLike, name: str | None = None) -> str | None:
+    """The last checkpoint in the folder of a run that can be read; None if there is none.
+
+    Broken files are left out with a message. The result is `last.train.h5` if the training was interrupted after the
+    last checkpoint.
+
+    Args:
+        folder: of the run.
+        name: `config.NAME`; None: any.
+    """
+    folder = os.fspath(folder)
+    epochs = _epochs(folder, name)
+    newest_first = sorted(epochs, reverse=True)
+    newest = next((epoch for epoch in newest_first if _opens(os.path.join(folder, epochs[epoch]))), None)
+    state = os.path.join(folder, STATE_FILE)
+    if os.path.isfile(state):
+        if is_intact(state):
+            epoch, step = read_position(state)
+            if newest is None or epoch == newest - 1 or (epoch == newest and step):
+                return state
+        else:
+            logger.warning("%s is broken and left out.", state)
+    return None if newest is None else os.path.join(folder, epochs[newest])
 
 
 def parse_checkpoint(path: str | os.PathLike, name: str) -> tuple[str, int] | None:
@@ -90,22 +115,6 @@ def parse_checkpoint(path: str | os.PathLike, name: str) -> tuple[str, int] | No
     return folder or os.getcwd(), int(match[1]) if match else read_position(path)[0]
 
 
-def _last_of_run(folder: str, name: str) -> str | None:
-    """The last checkpoint of a run that can be read, or None."""
-    epochs = _epochs(folder, name)
-    newest_first = sorted(epochs, reverse=True)
-    newest = next((epoch for epoch in newest_first if _opens(os.path.join(folder, epochs[epoch]))), None)
-    state = os.path.join(folder, STATE_FILE)
-    if os.path.isfile(state):
-        if is_intact(state):
-            epoch, step = read_position(state)
-            if newest is None or epoch == newest - 1 or (epoch == newest and step):
-                return state
-        else:
-            logger.warning("%s is broken and left out.", state)
-    return None if newest is None else os.path.join(folder, epochs[newest])
-
-
 def _opens(path: str) -> bool:
     try:
         with h5py.File(path, "r", locking=False):
@@ -115,7 +124,7 @@ def _opens(path: str) -> bool:
         return False
 
 
-def _epochs(folder: str, name: str) -> dict[int, str]:
+def _epochs(folder: str, name: str | None) -> dict[int, str]:
     matches = (_checkpoint_pattern(name).fullmatch(file) for file in os.listdir(folder))
     return {int(match[1]): match[0] for match in matches if match}
 
@@ -124,5 +133,6 @@ def _run_pattern(name: str) -> re.Pattern:
     return re.compile(re.escape(name.lower()) + r"\d{8}T\d{4}")
 
 
-def _checkpoint_pattern(name: str) -> re.Pattern:
-    return re.compile(rf"mask_rcnn_{re.escape(name.lower())}_(\d{{4,}})\.h5")
+def _checkpoint_pattern(name: str | None) -> re.Pattern:
+    named = ".+" if name is None else re.escape(name.lower())
+    return re.compile(rf"mask_rcnn_{named}_(\d{{4,}})\.h5")

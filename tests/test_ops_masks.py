@@ -10,8 +10,16 @@ import numpy as np
 import pytest
 
 from mrcnn.ops import images
+from mrcnn.ops.images import resize_mask_like_image
 from mrcnn.ops.mask_boxes import extract_bboxes
-from mrcnn.ops.masks import expand_mask, minimize_mask, minimize_resized, paste_masks, unmold_mask
+from mrcnn.ops.masks import (
+    expand_mask,
+    minimize_mask,
+    minimize_resized,
+    paste_masks,
+    resize_inside_boxes,
+    unmold_mask,
+)
 
 
 def disks(count, height=60, width=80, seed=0):
@@ -219,3 +227,36 @@ def test_nan_and_infinite_boxes_give_no_mask(method):
 def test_an_unknown_way_to_paste_is_refused():
     with pytest.raises(ValueError, match="nearest"):
         paste_masks(np.ones((1, 28, 28)), [[0, 0, 5, 5]], (10, 10), method="nearest")
+
+
+# ---- Whole masks, resized inside their boxes ------------------------------------------------------------------------
+RESIZINGS = [
+    (1, [(0, 0), (0, 0)], None),
+    (2.3, [(3, 2), (0, 5)], None),
+    ((1.7, 1.2), [(0, 4), (0, 1)], None),
+    (0.4, [(1, 1), (2, 2)], None),
+    (1.6, [(0, 0), (0, 0)], (9, 4, 20, 20)),  # objects that the crop cuts or misses
+    (0.8, [(0, 0), (0, 0)], (3, 7, 16, 16)),
+]
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.float32])
+@pytest.mark.parametrize("order", ["C", "F"])  # F: as pycocotools decodes masks
+@pytest.mark.parametrize(("scale", "padding", "crop"), RESIZINGS)
+def test_masks_resized_inside_their_boxes_are_those_resized_whole(scale, padding, crop, order, dtype):
+    rng = np.random.default_rng(0)
+    masks = np.zeros((30, 40, 9), dtype, order=order)
+    for i in range(7):  # the other two stay empty
+        y, x = rng.integers(0, 22, 2)
+        masks[y : y + 8, x : x + 2 * i + 1, i] = rng.random((8, 2 * i + 1)) > 0.5
+    masks[:, :, 6] = 3  # without a border
+    boxes, inside = resize_inside_boxes(masks, scale, padding, crop)
+    whole = resize_mask_like_image(masks, scale, padding, crop) != 0
+    assert inside.dtype == bool and boxes.dtype == np.int32
+    np.testing.assert_array_equal(inside, whole)
+    np.testing.assert_array_equal(boxes, extract_bboxes(whole))
+
+
+def test_no_masks_are_resized_to_no_masks():
+    boxes, masks = resize_inside_boxes(np.zeros((4, 6, 0), bool), 2, [(0, 0), (2, 2)], None)
+    assert boxes.shape == (0, 4) and masks.shape == (8, 16, 0)

@@ -86,4 +86,8 @@ def _fill(batch: Batch, i: int, sample: Sample, config: Config) -> None:
     batch["input_rpn_bbox"][i, : len(sample.rpn_bbox)] = sample.rpn_bbox
     batch["input_gt_class_ids"][i, :objects] = sample.class_ids
     batch["input_gt_boxes"][i, :objects] = sample.boxes
-    batch["input_gt_masks"][i, :, :, :objects] = sample.masks
+    if config.USE_MINI_MASK:
+        batch["input_gt_masks"][i, :, :, :objects] = sample.masks
+        return
+    for k, (y1, x1, y2, x2) in enumerate(sample.boxes):  # masks are empty outside of their boxes
+        batch["input_gt_masks"][i, y1:y2, x1:x2, k] = sample.masks[y1:y2, x1:x2, k]

@@ -22,8 +22,7 @@ from mrcnn.data.augment_by_settings import AugmentBySettings
 from mrcnn.data.dataset import Dataset, describe_image
 from mrcnn.data.ground_truth import check_class_ids, load_masks
 from mrcnn.ops import images
-from mrcnn.ops.mask_boxes import extract_bboxes
-from mrcnn.ops.masks import minimize_resized
+from mrcnn.ops.masks import minimize_resized, resize_inside_boxes
 from mrcnn.ops.meta import compose_image_meta
 from mrcnn.ops.pixel_values import to_channels
 from mrcnn.ops.resize_modes import TOP_LEFT_MODES
@@ -141,8 +140,7 @@ def mold_sample(
     elif mini_shape:
         bbox, mask = minimize_resized(masks, mask_scale, padding, crop, mini_shape)
     else:
-        mask = images.resize_mask_like_image(masks, mask_scale, padding, crop) != 0
-        bbox = extract_bboxes(mask)
+        bbox, mask = resize_inside_boxes(masks, mask_scale, padding, crop)
     visible = bbox[:, 2] > bbox[:, 0]
     check_class_ids(class_ids, dataset, image_id, visible)
     if not visible.all():  # objects that were empty, cropped or moved away, or lost in scaling down

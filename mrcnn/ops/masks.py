@@ -85,6 +85,54 @@ def minimize_resized(
         boxes: [N, (y1, x1, y2, x2)] int32, pixels of the resized, padded image; zeros where nothing is left of a mask.
         mini masks: [h, w, N] bool; all False for those.
     """
+    mask, rows, columns, boxes, visible = _resized_boxes(mask, scale, crop)
+    mini = np.zeros(tuple(mini_shape) + (mask.shape[-1],), bool)
+    mini[..., visible] = _shrink_masks(mask, visible, boxes[visible], rows, columns, mini_shape)
+    (pad_top, _), (pad_left, _) = padding[:2]
+    boxes[visible] += [pad_top, pad_left, pad_top, pad_left]
+    return boxes.astype(np.int32), mini
+
+
+def resize_inside_boxes(
+    mask: ArrayLike, scale: float | Sequence[float], padding: Sequence, crop: tuple | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Combines `resize_mask_like_image` and `extract_bboxes`, with the same result, but resizes only inside the boxes.
+
+    Args: as of `minimize_resized`.
+
+    Returns:
+        boxes: [N, (y1, x1, y2, x2)] int32, pixels of the resized, padded image; zeros where nothing is left of a mask.
+        masks: [H, W, N] bool, stored one after the other in memory.
+
+    Example:
+
+    >>> mask = np.zeros((4, 4, 1), bool)
+    >>> mask[1, 2] = True
+    >>> boxes, masks = resize_inside_boxes(mask, 2, [(0, 0), (3, 3)], None)
+    >>> boxes.tolist(), masks.shape, int(masks.sum())
+    ([[2, 7, 4, 9]], (8, 14, 1), 4)
+    """
+    mask, rows, columns, boxes, visible = _resized_boxes(mask, scale, crop)
+    (top, bottom), (left, right) = padding[:2]
+    layers = np.zeros((mask.shape[-1], top + len(rows) + bottom, left + len(columns) + right), bool)
+    for i in visible:
+        y1, x1, y2, x2 = boxes[i]
+        y, x = rows[y1:y2], columns[x1:x2]
+        piece = mask[y[0] : y[-1] + 1, x[0] : x[-1] + 1, i].copy(order="K")
+        layers[i, top + y1 : top + y2, left + x1 : left + x2] = _take_grid(piece, y - y[0], x - x[0])
+        boxes[i] += [top, left, top, left]
+    return boxes.astype(np.int32), layers.transpose(1, 2, 0)
+
+
+def _resized_boxes(mask: ArrayLike, scale, crop) -> tuple[np.ndarray, ...]:
+    """Boxes of masks after resizing and cropping.
+
+    Returns:
+        mask: the part that is needed.
+        rows [h], columns [w]: of each row and column of the result, its source in `mask`.
+        boxes: [N, (y1, x1, y2, x2)] int, pixels of the result.
+        visible: indices of the masks of which something is left.
+    """
     mask = np.asarray(mask)
     rows, columns = images.mask_sources(mask.shape, scale, crop)
     if np.min(scale) < 1:  # drop the rows and columns that do not appear
@@ -98,12 +146,7 @@ def minimize_resized(
     boxes = np.stack(
         [rows.searchsorted(y1), columns.searchsorted(x1), rows.searchsorted(y2), columns.searchsorted(x2)], 1
     )
-    mini = np.zeros(tuple(mini_shape) + (mask.shape[-1],), bool)
-    visible = np.flatnonzero(y2 > y1)
-    mini[..., visible] = _shrink_masks(mask, visible, boxes[visible], rows, columns, mini_shape)
-    (pad_top, _), (pad_left, _) = padding[:2]
-    boxes[visible] += [pad_top, pad_left, pad_top, pad_left]
-    return boxes.astype(np.int32), mini
+    return mask, rows, columns, boxes, np.flatnonzero(y2 > y1)
 
 
 def _shrink_masks(mask, instances, boxes, rows, columns, mini_shape) -> np.ndarray:

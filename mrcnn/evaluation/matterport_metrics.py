@@ -136,8 +136,7 @@ def compute_ap(
 ) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """Average precision of one image at one IoU threshold, for all classes together.
 
-    Args:
-        As for `compute_matches`.
+    The arguments are those of `compute_matches`.
 
     Returns:
         mAP: float in [0, 1], the area under the precision-recall curve (every point, not COCO's 101).

@@ -132,7 +132,7 @@ def test_gradients_that_overflow_are_not_applied_though_the_loss_is_finite(model
     assert differences(state_of(model), before)
 
 
-def test_train_on_batch_says_that_a_step_failed(model, batch, caplog, eagerly):
+def test_train_on_batch_reports_a_failed_step(model, batch, caplog, eagerly):
     assert np.isfinite(model.train_on_batch(batch)).all() and not caplog.records
     before = state_of(model)
     assert np.isnan(model.train_on_batch(with_nan(batch))).all()
@@ -173,7 +173,7 @@ def test_a_training_that_fails_at_any_rate_ends_after_five_rollbacks(model, batc
 
 def test_weights_that_are_broken_from_the_start_are_not_rolled_back_to(model, batch):
     model.get_layer("fpn_p2").bias.assign(np.full(16, np.nan))
-    with pytest.raises(NonFiniteLoss, match="the weights were NaN or infinite at the start"):
+    with pytest.raises(NonFiniteLoss, match="the initial weights were NaN or infinite"):
         fit(model, batch)
 
 
@@ -191,7 +191,7 @@ def test_a_report_shows_losses_gradient_norms_and_the_batch(model, batch):
     assert len(np.unique(picture[64:320, 64:320].reshape(-1, 3), axis=0)) > 100  # noise, masks
 
 
-def test_a_lowered_schedule_goes_on_and_is_saved(tmp_path):
+def test_a_lowered_schedule_continues_and_is_saved(tmp_path):
     schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 1, 0.5)
     lowered = LoweredSchedule(schedule, 0.5)
     copied = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(lowered))
@@ -229,7 +229,7 @@ def test_a_run_with_an_image_that_fails_ends_with_finite_weights_and_its_files(r
     assert (state.epoch, state.step) == (1, 0) and model.find_last().endswith("_0001.h5")
 
 
-def test_a_lowered_schedule_stays_low_when_training_goes_on(run, eagerly):
+def test_a_lowered_schedule_stays_low_when_training_continues(run, eagerly):
     model, _ = run
     assert float(numpy(model.optimizer.learning_rate)) == pytest.approx(0.01 * 0.5 ** (2 / 4) / 2)
     schedule = keras.optimizers.schedules.ExponentialDecay(0.01, 4, 0.5)

@@ -118,7 +118,7 @@ class Rates(keras.callbacks.Callback):
 
 
 @on_tensorflow
-def test_the_schedule_goes_on_in_a_second_train_and_begins_again_if_asked(tmp_path):
+def test_the_schedule_continues_in_a_second_train_and_restarts_if_asked(tmp_path):
     model = tiny_model("training", tmp_path, LEARNING_SCHEDULE="cosine", STEPS_PER_EPOCH=1)
     cosine = lambda steps: 0.005 * (1 + np.cos(np.pi * np.arange(steps) / steps))  # noqa: E731
     runs = []

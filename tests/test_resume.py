@@ -138,7 +138,7 @@ def assert_same_files(folder: Path, run: Path):
     assert not list(found.glob(".*.part"))
 
 
-def test_a_training_killed_while_an_epoch_ends_goes_on_exactly(whole, tmp_path):
+def test_a_training_killed_while_an_epoch_ends_continues_exactly(whole, tmp_path):
     """The checkpoint is written, `last.train.h5`, losses.csv and TensorBoard are not."""
     folder = tmp_path / "logs"
     shutil.copytree(whole[2] / "epoch_end", folder)
@@ -147,7 +147,7 @@ def test_a_training_killed_while_an_epoch_ends_goes_on_exactly(whole, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_compiled_training_goes_on_exactly(tmp_path):
+def test_a_compiled_training_continues_exactly(tmp_path):
     import tensorflow as tf
 
     tf.config.run_functions_eagerly(False)
@@ -370,7 +370,7 @@ def test_a_full_disk_is_logged_and_training_continues(tmp_path, caplog):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     failed = [record.message for record in caplog.records if "h5 is not written" in record.message]
-    assert len(failed) == 2 and all("\n" not in line and "Training goes on" in line for line in failed)
+    assert len(failed) == 2 and all("\n" not in line and "Training continues" in line for line in failed)
     assert {path.name: path.read_bytes() for path in Path(model.log_dir).glob("*.h5")} == before
     assert not list(Path(model.log_dir).glob(".*.part")) and model.epoch == 2
     for path in Path(model.log_dir).glob("*"):
@@ -404,7 +404,7 @@ def test_a_deleted_or_blocked_run_folder_is_logged_and_training_continues(tmp_pa
     disturbing = keras.callbacks.LambdaCallback(on_epoch_begin=disturb)
     model.train(Squares(), None, 0.01, 4, "fpn_p2", custom_callbacks=[disturbing], keep_checkpoints=1)
     lines = [record.getMessage() for record in caplog.records if "not written" in record.getMessage()]
-    assert len(lines) == 3 and all("\n" not in line and "Training goes on" in line for line in lines)
+    assert len(lines) == 3 and all("\n" not in line and "Training continues" in line for line in lines)
     assert model.epoch == 4 and is_intact(run / STATE_FILE) and (run / "mask_rcnn_tiny_0004.h5").is_file()
     assert not list(run.glob(".*"))
 

@@ -121,7 +121,7 @@ class EvaluateDataset(keras.callbacks.Callback):
             try:
                 self._write(folder, epoch, ids[: self.pictures])
             except write_errors() as error:
-                logger.warning("%s is not written: %s. Training goes on.", folder, str(error).splitlines()[0])
+                logger.warning("%s is not written: %s. Training continues.", folder, str(error).splitlines()[0])
 
     def _write(self, folder: Path, epoch: int, image_ids: list[int]) -> None:
         pictures = {f"image_{i}": encode(self.picture(i), ".png") for i in image_ids}

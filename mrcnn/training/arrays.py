@@ -9,7 +9,7 @@ import numpy as np
 def to_array(variable) -> np.ndarray:
     """A copy of the value of a variable, on any backend and number of devices."""
     value = getattr(variable, "value", variable)
-    value = value.read_value() if hasattr(value, "read_value") else value  # of several replicas of TensorFlow
+    value = value.read_value() if hasattr(value, "read_value") else value  # with several TensorFlow replicas
     return np.array(keras.ops.convert_to_numpy(value))  # not a view: it will change
 
 

@@ -16,8 +16,8 @@ OLD_FIT_ARGUMENTS = ("max_queue_size", "workers", "use_multiprocessing")  # of K
 def stream_of(batches, devices):
     """What `fit` can take in place of a `DataGenerator`, and how many steps an epoch has.
 
-    In the resize modes "none" and "pad64" batches differ in size. Under TensorFlow Keras would settle their shape by
-    the first two of an epoch and fail at a third one, so they go through a `tf.data.Dataset` that leaves it open.
+    In the resize modes "none" and "pad64" batches differ in size. Under TensorFlow, Keras would fix their shape by the
+    first two of an epoch and fail at a third one, so they go through a `tf.data.Dataset` of unknown shape.
 
     Args:
         batches: of `fit` or `evaluate`.
@@ -58,7 +58,7 @@ def fit_arguments(x, kwargs: dict, devices):
     x, kwargs["validation_data"] = (without_empty_targets(data) for data in (x, kwargs.get("validation_data")))
     kwargs["validation_data"] = same_each_time(kwargs["validation_data"])
     if isinstance(x, DataGenerator):
-        kwargs.setdefault("shuffle", False)  # it has an order of its own; Keras would mix up each epoch's batches
+        kwargs.setdefault("shuffle", False)  # it has its own order; Keras would shuffle each epoch's batches
     watch_workers(kwargs, x, kwargs["validation_data"])
     x, steps = stream_of(x, devices)
     if steps is not None:
@@ -108,7 +108,7 @@ def named_worker_errors(*data) -> Iterator[None]:
 
 
 def same_each_time(batches):
-    """The batches of validation, the same ones whenever they are read if a `DataGenerator` makes them."""
+    """The validation batches; those of a `DataGenerator` are the same each time they are read."""
     return batches.repeated() if isinstance(batches, DataGenerator) else batches
 
 

@@ -11,12 +11,12 @@ from typing import Any
 import keras
 import numpy as np
 
-# Keras turns the sign of `min_delta` in the first epoch, again in a callback that goes on.
+# Keras flips the sign of `min_delta` in the first epoch, which would happen again after resuming.
 NOT_STATE = ("params", "_params", "model", "_model", "min_delta")
 
 
 class CallbackState:
-    """Remembers the attributes of callbacks, so that later changes can be stored and put back.
+    """Remembers the attributes of callbacks, so that later changes can be stored and restored.
 
     Args:
         callbacks: list of Keras callbacks, right after their `on_train_begin`.
@@ -41,7 +41,7 @@ class CallbackState:
         return states, arrays
 
     def restore(self, states: list, arrays: dict[str, np.ndarray]) -> bool:
-        """Puts back what `read` returned; False, and nothing happens, if the callbacks have other classes."""
+        """Restores what `read` returned; returns False and changes nothing if the callbacks have other classes."""
         if [name for name, _ in states] != [type(callback).__name__ for callback in self.callbacks]:
             return False
         for callback, (_, changed) in zip(self.callbacks, states, strict=True):

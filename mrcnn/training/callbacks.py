@@ -18,8 +18,8 @@ logger = logging.getLogger(__name__)
 class Checkpoint(keras.callbacks.Callback):
     """Saves the weights in matterport's layout after each epoch.
 
-    Weights that are not finite are not written. If the disk is full or the folder can't be written to, a message says
-    so and training goes on.
+    Weights that are not finite are not written. If the disk is full or the folder can't be written to, a warning is
+    logged and training continues.
 
     Args:
         path: Path that contains `{epoch:04d}`.
@@ -43,11 +43,11 @@ class Checkpoint(keras.callbacks.Callback):
         try:
             self.model.save_weights(path)
         except OSError as error:
-            logger.warning("%s is not written: %s. Training goes on.", path, error)
+            logger.warning("%s is not written: %s. Training continues.", path, error)
 
 
 class KeptCheckpoints:
-    """Which checkpoints of a run stay.
+    """Decides which checkpoints of a run are kept.
 
     Args:
         path: Path that contains `{epoch:04d}`.
@@ -57,7 +57,7 @@ class KeptCheckpoints:
         validates: whether the training has a validation set.
 
     Attributes:
-        values: the metric (None if it isn't known) of each epoch whose checkpoint is there, by the epoch's number.
+        values: the metric of each epoch whose checkpoint exists (None if unknown), by the epoch's number.
     """
 
     def __init__(self, path: str, keep: str | int = "all", metric: str = "val_loss", validates: bool = True):
@@ -74,7 +74,7 @@ class KeptCheckpoints:
         self.values: dict[int, float | None] = {}
 
     def add(self, epoch: int, logs: dict) -> None:
-        """Counts the checkpoint after `epoch` epochs, and deletes those that don't stay.
+        """Records the checkpoint after `epoch` epochs, and deletes those that are not kept.
 
         Raises:
             ValueError: "best", and the logs don't have the metric.
@@ -95,7 +95,7 @@ class KeptCheckpoints:
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:
-                logger.warning("%s is not deleted: %s. Training goes on.", path, error)
+                logger.warning("%s is not deleted: %s. Training continues.", path, error)
             del self.values[old]
 
     def _stay(self) -> set[int]:

@@ -1,4 +1,4 @@
-"""What follows a training step that failed: a report, a line in the log, and what `Config.NON_FINITE_LOSS` says."""
+"""Reacts to failed training steps: writes a report, logs a line, and does what `Config.NON_FINITE_LOSS` asks for."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from mrcnn.training.optimizer import initialize_averages, lower_rate
 
 logger = logging.getLogger(__name__)
 
-MOST_IN_A_ROW = 20  # failed steps without one that was applied: the weights, or all images, are unusable
-MOST_ROLLBACKS = 5  # in one training; then the rate is 1/32 of what it was
+MOST_IN_A_ROW = 20  # failed steps with no applied one between them: the weights, or all images, are unusable
+MOST_ROLLBACKS = 5  # in one training; the rate is then 1/32 of the original
 RATE_FACTOR = 0.5  # of a rollback
 MOST_REPORTS = 20  # of one training
 NOT_ROLLED_BACK = ("iteration", "learning_rate", "step_counter", "dynamic_scale")  # of the optimizer
@@ -26,14 +26,14 @@ FAILURES = "failures"
 
 
 class NonFiniteLoss(RuntimeError):
-    """The loss or the gradients of a training are NaN or infinite, and training can't go on."""
+    """The loss or the gradients of a training are NaN or infinite, and training can't continue."""
 
 
 class FailedSteps(keras.callbacks.Callback):
     """Reads the records of `guard` and acts on failed steps. The first callback of a training; `fit` adds it.
 
-    Up to one step may be in progress while an earlier one is looked at, so that devices don't wait for the host; with
-    "stop" there is none, because the training must end with the step that failed.
+    One step may be in progress while the one before is checked, so that devices don't wait for the host; not with
+    "stop", which must end the training at the step that failed.
 
     Args:
         model: compiled `MaskRCNN`.
@@ -80,16 +80,16 @@ class FailedSteps(keras.callbacks.Callback):
 
     # ---- Acting on failed steps --------------------------------------------------------------------------------------
     def look(self, in_progress: int = 0) -> None:
-        """Looks at the steps that are done, except the last `in_progress` ones.
+        """Checks the finished steps, except the last `in_progress` ones.
 
         Raises:
-            NonFiniteLoss: training can't go on.
+            NonFiniteLoss: training can't continue.
         """
         while len(self.records) > in_progress:
             self._look_at(self.records.popleft(), self._steps.popleft() if self._steps else 0)
 
     def count_not_applied(self) -> int:
-        """Steps of this epoch that changed nothing, also those that were not looked at yet."""
+        """Steps of this epoch that changed nothing, including those not checked yet."""
         return self.not_applied + sum(not read(record["applied"]) for record in self.records)
 
     def _look_at(self, record: dict, step: int) -> None:
@@ -97,7 +97,7 @@ class FailedSteps(keras.callbacks.Callback):
         if read(record["applied"]):
             self.in_a_row = 0
             return
-        self.not_applied += self._setting() != "stop"  # then the step is done again when training goes on
+        self.not_applied += self._setting() != "stop"  # then the step is done again when training is resumed
         if not read(record["failed"]):  # loss scaling looks for its scale
             return
         self.failed += 1
@@ -113,7 +113,7 @@ class FailedSteps(keras.callbacks.Callback):
         if action == "roll_back":
             logger.warning("%s %s", what, self._roll_back())
         elif action == "skip":
-            logger.warning("%s Training goes on with the next batch.", what)
+            logger.warning("%s Training continues with the next batch.", what)
         else:
             raise NonFiniteLoss(f"{what} {action}")
 
@@ -125,12 +125,12 @@ class FailedSteps(keras.callbacks.Callback):
         if self.in_a_row >= MOST_IN_A_ROW:
             return (
                 f"Training stops: {self.in_a_row} steps in a row failed. Check the images and boxes, or use a lower"
-                " learning rate and go on from an earlier checkpoint."
+                " learning rate and resume from an earlier checkpoint."
             )
         if setting == "skip" or broken:  # a lower rate doesn't help against broken images
             return "skip"
         if self._good is None:
-            return "Training stops: the weights were NaN or infinite at the start. Load other ones."
+            return "Training stops: the initial weights were NaN or infinite. Load others."
         if self.rollbacks >= MOST_ROLLBACKS:
             return (
                 f"Training stops: it failed again after {self.rollbacks} rollbacks, each with half the learning rate."
@@ -147,7 +147,7 @@ class FailedSteps(keras.callbacks.Callback):
             self.not_applied += not read(self.records.popleft()["applied"])
             self._steps.popleft()
             self.done += 1
-        rate = f"the schedule goes on at {RATE_FACTOR**self.rollbacks:g} of its rate" if rate is None else (
+        rate = f"the schedule continues at {RATE_FACTOR**self.rollbacks:g} of its rate" if rate is None else (
             f"the learning rate is now {rate:g}"
         )  # fmt: skip
         return (
@@ -169,7 +169,7 @@ class FailedSteps(keras.callbacks.Callback):
 
     # ---- Reporting ---------------------------------------------------------------------------------------------------
     def _report(self, record: dict, batch: dict, step: int, action: str) -> str:
-        """Writes the report; where it is, as a sentence."""
+        """Writes the report; returns a sentence that says where it is."""
         self.reports += 1
         if not self.model.devices.writes or self.reports > MOST_REPORTS:
             return ""
@@ -187,7 +187,7 @@ class FailedSteps(keras.callbacks.Callback):
         return f" See {folder}."
 
     def _make_batch(self, step: int) -> dict:
-        """The batch of a step again, where several devices share it."""
+        """Prepares the batch of a step again, if several devices share it."""
         if not isinstance(self.batches, DataGenerator) or not 0 <= step - self.batches.first < len(self.batches):
             return {}
         return dict(self.batches[step - self.batches.first][0])
@@ -245,7 +245,7 @@ def with_failed_steps(model, batches, callbacks):
 
 
 def after_one_batch(model, found):
-    """What `train_on_batch` returns, NaN if the step failed. This also gives a warning or, with "stop", an error.
+    """What `train_on_batch` returns: NaN if the step failed, which also logs a warning or, with "stop", is an error.
 
     Raises:
         NonFiniteLoss: `NON_FINITE_LOSS` is "stop".

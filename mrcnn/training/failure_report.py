@@ -1,4 +1,4 @@
-"""What is written about a training step that failed: a JSON file, and a picture of the batch with its objects.
+"""The report about a failed training step: a JSON file, and a picture of the batch with its objects.
 
 B images of [H, W, C], molded or as given to `fit`; G objects each, padded with class id 0. Boxes (y1, x1, y2, x2) in
 pixels.
@@ -33,11 +33,11 @@ def write_report(
     """Writes `step.json` and, if there are images, `batch.png`.
 
     Args:
-        folder: is made.
-        facts: what is known about the step.
+        folder: created if it does not exist.
+        facts: facts about the step.
         batch: the inputs of the network; may be empty.
         config: `Config` of the model.
-        dataset: the images' data set, which knows where they come from; or None.
+        dataset: the dataset of the images, which has their paths; or None.
 
     Raises:
         OSError: the folder can't be written.

@@ -42,7 +42,7 @@ class _Gradients(threading.local):  # `tf.distribute` traces each replica in a t
 
 
 def spread_nan(loss):
-    """The loss; if it isn't finite, its gradient is NaN for every weight."""
+    """Returns the loss; if it isn't finite, its gradient is NaN for every weight."""
     return loss * ops.stop_gradient(ops.where(ops.isfinite(loss), 1.0, float("nan")))
 
 
@@ -183,7 +183,7 @@ def _scale_index(optimizer) -> int:
 
 
 def _has_failed(optimizer, seen: _Gradients, losses: dict):
-    """Scalar bool: the step had values that training can't use."""
+    """Scalar bool: whether the step had values that training can't use."""
     failed = ops.logical_not(seen.finite)
     if not scales_losses(optimizer):
         return failed

@@ -31,7 +31,7 @@ def default_optimizer(config, learning_rate=None, momentum=None):
 
 
 def set_step(optimizer, step: int) -> None:
-    """Makes a new optimizer go on at `step` of its learning rate schedule. Without a schedule nothing changes.
+    """Makes a new optimizer start at `step` of its learning rate schedule. Without a schedule nothing changes.
 
     An optimizer that has trained before keeps its own count.
     """
@@ -54,7 +54,7 @@ def lower_rate(model, factor: float) -> float | None:
     """Multiplies the learning rate by `factor`, now and in the future.
 
     Returns:
-        The new rate; None for a schedule, which goes on at the lower level. The step is then compiled again.
+        The new rate; None for a schedule, which continues at the lower level. The step is then compiled again.
     """
     optimizer = _without_loss_scaling(model.optimizer)
     rate = learning_rate_of(optimizer)

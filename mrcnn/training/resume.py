@@ -96,7 +96,7 @@ class SaveTraining(keras.callbacks.Callback):
         interrupts: `Interrupts`.
         every: int, also save each time this many steps are done; None: only after epochs.
         start: `TrainState` that training starts from, or None.
-        same_stage: whether callbacks go on as well.
+        same_stage: whether the state of callbacks is restored as well.
     """
 
     def __init__(self, model, batches, custom, callbacks, failed_steps: FailedSteps, learning_rate,
@@ -189,7 +189,7 @@ class SaveTraining(keras.callbacks.Callback):
             logger.warning("The state of the training could not be saved: %s", error)
 
     def save(self) -> None:
-        """Writes the state as it is now. If that fails, a message says so and training goes on."""
+        """Writes the current state. If that fails, a warning is logged and training continues."""
         if not self.writes:
             return
         path, self._saved_step = self.folder / STATE_FILE, self.step
@@ -200,7 +200,7 @@ class SaveTraining(keras.callbacks.Callback):
         try:
             write_state(path, self.model, self._state())
         except OSError as error:
-            logger.warning("%s is not written: %s. Training goes on.", path, error)
+            logger.warning("%s is not written: %s. Training continues.", path, error)
 
     def _layers_not_finite(self) -> list[str]:
         if self.step == 0 and self.checkpoint is not None and not self.custom and not self.averages:

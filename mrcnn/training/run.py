@@ -86,7 +86,7 @@ def train(model, train_dataset, val_dataset, learning_rate, epochs, layers, augm
 
 
 def _seed(model, start) -> int:
-    """The seed of the data: of the settings, of the training that goes on, or a new one."""
+    """The seed of the data: from the settings, from the resumed training, or a new one."""
     if model.config.SEED is not None:
         return model.config.SEED
     return start.info["seed"] if start is not None else model.devices.agree(int(np.random.randint(2**31)))
@@ -123,7 +123,7 @@ def _select_and_compile(model, layers: str, learning_rate, optimizer) -> None:
 def _fit(
     model, batches, validation, epochs: int, callbacks: list, saving: SaveTraining, averages: Averages
 ) -> keras.callbacks.History:
-    """`fit`, from the step on that `saving` starts from; an exception leaves the state of the last step."""
+    """Runs `fit` from the step that `saving` starts from; after an exception, the state of the last step is saved."""
     verbose = "auto" if model.devices.writes else 0
     with weights_stay_after_fit(model.optimizer):
         try:

@@ -21,7 +21,7 @@ class LossesCsv(keras.callbacks.Callback):
     """Appends a line with the values of the logs to a CSV file after each epoch.
 
     The file has the columns of its first line; a value that appears later gets a new column, "NA" in earlier lines.
-    If the file can't be written, a message says so and training goes on.
+    If the file can't be written, a warning is logged and training continues.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -33,7 +33,7 @@ class LossesCsv(keras.callbacks.Callback):
         try:
             self._append(row)
         except OSError as error:
-            logger.warning("%s is not written: %s. Training goes on.", self.path, error)
+            logger.warning("%s is not written: %s. Training continues.", self.path, error)
 
     def _append(self, row: dict) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ class LossesCsv(keras.callbacks.Callback):
 
 
 class Events(keras.callbacks.TensorBoard):
-    """Writes TensorBoard's files. If they can't be written, a message says so once and training goes on."""
+    """Writes TensorBoard's files. If they can't be written, one warning is logged and training continues."""
 
     failed = False
 
@@ -75,7 +75,7 @@ class Events(keras.callbacks.TensorBoard):
         self._unless_failed(super().on_train_end, logs)
 
     def flush(self) -> None:
-        """Writes what there is now."""
+        """Writes the events so far."""
         self._unless_failed(flush_tensorboard, self)
 
     def _unless_failed(self, method: Callable, *args) -> None:
@@ -86,14 +86,14 @@ class Events(keras.callbacks.TensorBoard):
         except write_errors() as error:
             self.failed = True
             line = str(error).splitlines()[0]
-            logger.warning("TensorBoard's files in %s are not written: %s. Training goes on.", self.log_dir, line)
+            logger.warning("TensorBoard's files in %s are not written: %s. Training continues.", self.log_dir, line)
 
 
 def check_writable(folder: str | os.PathLike) -> None:
     """Makes the folder of a run, and checks that files can be written to it, before hours of training.
 
     Raises:
-        OSError: they can't; of the kind that the system gave.
+        OSError: they can't; the class is that of the system's error.
     """
     try:
         with replacing(Path(folder) / ".writable") as unfinished:
@@ -101,7 +101,7 @@ def check_writable(folder: str | os.PathLike) -> None:
         (Path(folder) / ".writable").unlink()
     except OSError as error:
         raise type(error)(
-            f"The folder of this run, {folder}, can't be written to: {error}. Pass a model_dir that can be."
+            f"The folder of this run, {folder}, can't be written to: {error}. Pass another model_dir."
         ) from error
 
 
@@ -113,7 +113,7 @@ def sizes(folder: str | os.PathLike) -> dict[str, int]:
 
 
 def truncate(folder: str | os.PathLike, known: dict[str, int], since: float) -> None:
-    """Removes what was written to these files after `sizes` gave `known`, at the time `since`."""
+    """Removes what was written to these files after `sizes` returned `known`, at the time `since`."""
     folder = Path(folder)
     for name, size in sizes(folder).items():
         path = folder / name

@@ -19,9 +19,9 @@ LAYER_REGEX = {"heads": HEADS, **{name: f"{stages}|{HEADS}" for name, stages in 
 
 
 def layer_regex(model, layers: str) -> str:
-    """The regular expression for "heads", "3+", ..., "all"; any other text is one already.
+    """The regular expression for "heads", "3+", ..., "all"; other texts are regular expressions themselves.
 
-    The stages of backbones with names of their own are found by their place between C2 and C5.
+    In backbones with other layer names, stages are found by their position between C2 and C5.
 
     Args:
         model: A `MaskRCNN`.

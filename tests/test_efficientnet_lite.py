@@ -13,6 +13,7 @@ from efficientnet_lite_golden import photo as golden_photo
 from kit import numpy, photo, tiny_model
 
 from mrcnn import weights
+from mrcnn.cli.train_start import choose_start
 from mrcnn.nn.efficientnet_lite import efficientnet_lite_graph, multiple_of_8, scaled_stages
 from mrcnn.nn.folding import FoldedConv2D
 from mrcnn.training.trainable_layers import layer_regex, set_trainable
@@ -110,6 +111,15 @@ def test_imagenet_weights_come_from_the_package_which_is_not_imported(package, t
     model.config.MEAN_PIXEL = [0, 0, 0]
     with pytest.raises(ValueError, match="MEAN_PIXEL was"):
         model.detect([photo()])
+
+
+def test_mrcnn_train_starts_from_the_installed_package_on_a_processor(package, monkeypatch, tmp_path):
+    start = choose_start(None, on_gpu=False)
+    assert start.weights == str(package / "models/lite0.pth") and start.kind == "backbone"
+    assert start.base["BACKBONE"] == LITE0 and "weights are installed (efficientnet_lite0)" in start.reason
+    assert choose_start(None, on_gpu=True).weights == "torchvision_v2"
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "empty")])
+    assert choose_start(None, on_gpu=False).weights == "shapes"
 
 
 def test_weights_of_another_lite_are_refused_by_name(package, tmp_path):

@@ -14,11 +14,14 @@ if TYPE_CHECKING:
 SMALL = "shapes"  # the weights that are shipped
 LARGE = "torchvision_v2"
 NO_WEIGHTS = "none"
-MOBILENET = {  # a narrow network around MobileNetV2, as in samples/common.py
-    "BACKBONE": "mobilenet_v2", "TOP_DOWN_PYRAMID_SIZE": 128, "FPN_CLASSIF_FC_LAYERS_SIZE": 512, "PRE_NMS_LIMIT": 4000,
+LITE = "efficientnet_lite0"  # its ImageNet weights may be installed
+SMALL_NETWORK = {  # around a small backbone, as in samples/common.py
+    "TOP_DOWN_PYRAMID_SIZE": 128, "FPN_CLASSIF_FC_LAYERS_SIZE": 512, "PRE_NMS_LIMIT": 4000,
     "POST_NMS_ROIS_TRAINING": 300, "POST_NMS_ROIS_INFERENCE": 500, "TRAIN_ROIS_PER_IMAGE": 64, "ROI_ALIGN": "aligned",
     "ADD_GT_TO_PROPOSALS": True, "FILL_ROIS_WITH_NEGATIVES": True, "WEIGHT_DECAY_PER_SIZE": False,
 }  # fmt: skip
+MOBILENET = {"BACKBONE": "mobilenet_v2", **SMALL_NETWORK}
+NARROW = {**SMALL_NETWORK, "RPN_CHANNELS": 128, "MASK_HEAD_CHANNELS": 128}  # for CPUs: heads are most of the work
 
 
 def choose_start(weights: str | None, on_gpu: bool) -> Start:
@@ -32,8 +35,12 @@ def choose_start(weights: str | None, on_gpu: bool) -> Start:
     """
     from mrcnn.cli.models import weights_path
     from mrcnn.weights import PRETRAINED, WORDS, pretrained, read_settings
+    from mrcnn.weights.imagenet import is_installed, packaged_weights
     from mrcnn.weights.readers import open_weights
 
+    if weights is None and not on_gpu and is_installed(LITE):
+        reason = f"its ImageNet weights are installed ({LITE}), and it is small enough to train on a processor"
+        return Start(packaged_weights(LITE), {"BACKBONE": LITE, **NARROW}, reason, "backbone")
     if weights is None:
         weights = LARGE if on_gpu else SMALL
         reason = "trained on COCO's photos" if on_gpu else "shipped, and small enough to train on a processor"

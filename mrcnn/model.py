@@ -26,7 +26,7 @@ from mrcnn.config_checks import warn_of_contradictions
 from mrcnn.data.class_names import check_same_classes
 from mrcnn.distribution import find_devices
 from mrcnn.graph import build_stages, detection_graph, detector_graph, set_thresholds, training_graph, training_inputs
-from mrcnn.inference import activations, molding
+from mrcnn.inference import activations, molding, tiled_detection
 from mrcnn.inference.detector import Detector
 from mrcnn.inference.results import Detections
 from mrcnn.keras_private import forget_compiled_steps, let_checkpoints_end_in_h5, unwrap_build
@@ -196,6 +196,42 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel):
             return scripts.detect_by_methods(self, images)
         self._follow_settings("detect", self.followed_by_detect)
         return self._detector.detect(images, self.config, log if verbose else None, self.class_names)
+
+    def detect_tiled(self, image, tile=None, overlap=None, merge="mask", *, flips=None, scales=(1.0,), level=0,
+                     progress=True) -> Detections:  # fmt: skip
+        """Finds objects in an image of any size, tile by tile; objects that a seam cuts come out whole.
+
+        Args:
+            image: path of a TIFF, GeoTIFF, Zarr folder or other image file, an array [H0, W0, 3], or what is sliced
+                like one (a memory map, `zarr.Array`). TIFF and Zarr are never decoded as a whole.
+            tile: side of a tile, pixels; `detect` resizes it for the network like a photo. None: IMAGE_MAX_DIM.
+            overlap: pixels that neighbours share, at least; best as long as most objects. None: a fifth of a tile.
+            merge: "mask" joins pieces whose masks agree where tiles overlap; "none" returns the pieces.
+            flips: "horizontal", "vertical" or "both": detects on mirrored tiles as well, and joins what they show.
+            scales: magnifications to detect in, e.g. (1, 2): also on tiles half as long, enlarged.
+            level: of a pyramid, 0 is the largest. Results are in pixels of this level.
+            progress: whether to show tiles done and time left, if stderr is a terminal.
+
+        Returns:
+            `Detections` with masks as run lengths; `transform` and `crs` are those of a GeoTIFF.
+        """
+        options = {"tile": tile, "overlap": overlap, "merge": merge, "level": level, "progress": progress}
+        views = {"flips": flips, "scales": scales}
+        return tiled_detection.detect_tiled(
+            self.detect, image, config=self.config, class_names=self.class_names, **options, **views
+        )
+
+    def detect_augmented(self, images, flips="horizontal", scales=(1.0,)) -> list[Detections]:
+        """`detect` with test-time augmentation: joins what is found in mirrored and in scaled images.
+
+        Args:
+            images: as for `detect`.
+            flips, scales: as for `detect_tiled`. In a magnification above 1, the image is cut into tiles.
+        """
+        photos, names = molding.list_photos(images), self.class_names
+        return tiled_detection.detect_augmented(
+            self.detect, photos, config=self.config, class_names=names, flips=flips, scales=scales
+        )
 
     @eagerly
     def detect_molded(self, molded_images, image_metas, verbose=0) -> list[Detections]:

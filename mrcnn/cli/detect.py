@@ -33,6 +33,9 @@ def detect(
     classes: options.ChosenClassesOption = None,
     batch: Annotated[int, typer.Option(min=1, help="Photos per call of the network.")] = 1,
     pictures: Annotated[bool, typer.Option(help="Write a picture of the objects for each photo.")] = True,
+    tiled: Annotated[bool, typer.Option("--tiled", help="Large images, also Zarr: detect on tiles.")] = False,
+    tile: Annotated[int | None, typer.Option(min=1, help="Side of a tile, pixels.")] = None,
+    overlap: Annotated[int | None, typer.Option(min=0, help="Pixels that tiles share.")] = None,
     settings: options.SettingsOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
@@ -40,12 +43,15 @@ def detect(
 
     Writes a picture for each photo and one detections.json for all photos: COCO results with images and categories. A
     video becomes a video in which objects keep their color, and a JSON file with the objects of each frame. A photo
-    that can't be read is named and left out; the exit code is then 1.
+    that can't be read is named and left out; the exit code is then 1. --tiled also writes .geojson files of GeoTIFFs.
     """
     from mrcnn.cli.detections_file import detections_file
     from mrcnn.cli.inputs import OutputNames, find_sources
     from mrcnn.cli.models import ChosenClasses, open_model, parse_settings
+    from mrcnn.cli.tiled import detect_large, save_picture
 
+    if not tiled and (tile is not None or overlap is not None):
+        raise typer.BadParameter("--tile and --overlap need --tiled.")
     sources = find_sources(inputs, folder)
     found_settings = parse_settings(settings or ())
     if min_score is not None:
@@ -58,10 +64,15 @@ def detect(
     if photos:
         path = folder / RESULTS
         with output.prints_to_stderr(), detections_file(path, model.class_names) as results:
-            for source, image, found in detect_photos(model, output.track(photos, "photos"), batch, broken):
+            found_photos = (
+                detect_large(model, photos, names, broken, tile=tile, overlap=overlap)
+                if tiled
+                else detect_photos(model, output.track(photos, "photos"), batch, broken)
+            )
+            for source, image, found in found_photos:
                 results.add(file_name(source, folder), found)
                 if pictures:
-                    found.save(names.path(source, "_detected.jpg"), image)
+                    save_picture(found, names.path(source, "_detected.jpg"), image)
         done |= {"photos": len(results.images), "objects": results.objects, "written": [str(path)]}
     for source in videos:
         try:

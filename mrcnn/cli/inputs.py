@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 STDIN = "-"
 PHOTOS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2")
+ZARR = ".zarr"  # a folder that is one image, for `detect --tiled`
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
 
 
@@ -62,7 +63,7 @@ def find_sources(arguments: Sequence[str], output: Path, beside: bool = False) -
         path = Path(argument)
         if argument == STDIN:
             sources = [Source(None, "stdin")]
-        elif path.is_dir():
+        elif path.is_dir() and path.suffix.lower() != ZARR:
             if path.resolve() == output.resolve() and not beside:
                 raise typer.BadParameter(f"--output {output} is the folder of the photos; choose another one.")
             sources = [Source(file, file.relative_to(path).as_posix()) for file in files_below(path, output)]

@@ -149,3 +149,7 @@ class ChosenClasses:
     def detect(self, images: Sequence) -> list[Detections]:
         found = self.model.detect(images)
         return found if self.names is None else [one.of_class(*self.names) for one in found]
+
+    def detect_tiled(self, image, **options) -> Detections:
+        found = self.model.detect_tiled(image, **options)
+        return found if self.names is None else found.of_class(*self.names)

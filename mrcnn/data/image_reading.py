@@ -156,7 +156,7 @@ def read_image(path: str | Path, upright: bool | tuple[int, int] = False, downlo
 
 def decode_image(data: bytes, name: str, upright: bool | tuple[int, int] = False) -> np.ndarray:
     """`read_image` of the bytes of a file. `name`: of the file, for errors."""
-    with _name_errors(name):
+    with name_errors(name):
         if _is_tiff(data):
             from mrcnn.data import tiff  # imports tifffile, which few need
 
@@ -194,7 +194,7 @@ def read_stored_values(source: str | Path | bytes, name: str | None = None) -> n
     """
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
     name = str(source) if name is None else name
-    with _name_errors(name):
+    with name_errors(name):
         if _is_tiff(data):
             from mrcnn.data import tiff
 
@@ -206,7 +206,7 @@ def read_stored_values(source: str | Path | bytes, name: str | None = None) -> n
 def read_header(source: str | Path | bytes, name: str | None = None) -> ImageHeader:
     """Reads the header of an image file, given as in `read_stored_values`. Raises the same errors."""
     name = str(source) if name is None else name
-    with _name_errors(name), io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
+    with name_errors(name), io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
         if _is_tiff(_first_bytes(file)):
             from mrcnn.data import tiff
 
@@ -222,7 +222,7 @@ def is_url(path: str | Path) -> bool:
 
 # ---- Opening ---------------------------------------------------------------------------------------------------------
 @contextmanager
-def _name_errors(name: str) -> Iterator[None]:
+def name_errors(name: str) -> Iterator[None]:
     """Turns any error of a decoder into one that names the file."""
     try:
         yield

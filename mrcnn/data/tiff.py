@@ -61,8 +61,9 @@ def read(data: bytes, name: str, stored: bool = False) -> tuple[np.ndarray, Imag
         UnreadableImage: it holds several images, or its compression or color space isn't supported.
     """
     with tifffile.TiffFile(io.BytesIO(data)) as file:
-        series = _only_image(file, name)
-        page, header = series.keyframe, _header(series, name)
+        series = only_image(file, name)
+        page, header = series.keyframe, header_of(series, name)
+        check_pixels(*header.stored, name)
         if page.photometric in (PHOTOMETRIC.SEPARATED, PHOTOMETRIC.YCBCR):
             return _converted_to_rgb(data, page, name), header
         for each in series.pages:
@@ -75,25 +76,27 @@ def read(data: bytes, name: str, stored: bool = False) -> tuple[np.ndarray, Imag
             return _decode_otherwise(data, page, name, stored, error), header
         values = np.moveaxis(values, [series.axes.index("Y"), series.axes.index("X")], [0, 1])
         values = values.reshape(*values.shape[:2], -1) if values.ndim > 2 else values
-        return (values if stored else _with_meaning(values, page, name)), header
+        return (values if stored else with_meaning(values, page, name)), header
 
 
 def read_header(file: BinaryIO, name: str) -> ImageHeader:
     """The header of a TIFF file. Raises UnreadableImage as `read`."""
     with tifffile.TiffFile(file) as opened:
-        return _header(_only_image(opened, name), name)
+        header = header_of(only_image(opened, name), name)
+    check_pixels(*header.stored, name)
+    return header
 
 
-def _header(series: tifffile.TiffPageSeries, name: str) -> ImageHeader:
+def header_of(series: tifffile.TiffPageSeries, name: str) -> ImageHeader:
+    """The header of an image; its number of pixels isn't checked, as not all of them need to be decoded."""
     height, width = (series.shape[series.axes.index(axis)] for axis in "YX")
-    check_pixels(height, width, name)
     if series.size > MAX_BANDS * height * width:
         raise UnreadableImage(f"{name} has {series.size // (height * width)} bands; expected at most {MAX_BANDS}.")
     tag = series.keyframe.tags.get(ORIENTATION_TAG)
     return ImageHeader("TIFF", height, width, checked_orientation(1 if tag is None else tag.value, name))
 
 
-def _only_image(file: tifffile.TiffFile, name: str) -> tifffile.TiffPageSeries:
+def only_image(file: tifffile.TiffFile, name: str) -> tifffile.TiffPageSeries:
     """The image of a file. Several pages are one image if the file says that they are its channels."""
     images = [series for series in file.series if not series.keyframe.subfiletype & (REDUCED | MASK)]
     if not images:
@@ -111,21 +114,25 @@ def _only_image(file: tifffile.TiffFile, name: str) -> tifffile.TiffPageSeries:
 
 
 def _check_inflated_size(file: BinaryIO, page: tifffile.TiffPage, name: str) -> None:
-    """Raises UnreadableImage if a compressed segment holds more than its part of the image; tifffile has no limit."""
+    """`check_segment` of all segments of a page."""
     page = getattr(page, "aspage", lambda: page)()
+    if page.compression in INFLATERS:
+        for offset, count in zip(page.dataoffsets, page.databytecounts):
+            file.seek(offset)
+            check_segment(file.read(count), page, name)
+
+
+def check_segment(encoded: bytes, page: tifffile.TiffPage, name: str) -> None:
+    """Raises UnreadableImage if a compressed segment holds more than its part of the image; tifffile has no limit."""
     make = INFLATERS.get(page.compression)
-    if make is None:
-        return
     limit = SEGMENT_SLACK + 2 * math.prod(page.chunks) * page.dtype.itemsize
-    for offset, count in zip(page.dataoffsets, page.databytecounts):
-        file.seek(offset)
-        if len(make().decompress(file.read(count), limit)) >= limit:
-            raise UnreadableImage(f"{name} is damaged: a part of {math.prod(page.chunks)} pixels holds far more.")
+    if make is not None and len(make().decompress(encoded, limit)) >= limit:
+        raise UnreadableImage(f"{name} is damaged: a part of {math.prod(page.chunks)} pixels holds far more.")
 
 
 # ---- Meaning of the numbers ------------------------------------------------------------------------------------------
-def _with_meaning(values: np.ndarray, page: tifffile.TiffPage, name: str) -> np.ndarray:
-    """Colors of a palette; black is 0; 1, 2 and 4 bits reach 255."""
+def with_meaning(values: np.ndarray, page: tifffile.TiffPage, name: str) -> np.ndarray:
+    """Stored values as those of a photo: colors of a palette; black is 0; 1, 2 and 4 bits reach 255."""
     if page.photometric == PHOTOMETRIC.PALETTE:
         return (np.moveaxis(page.colormap, 0, -1) >> 8).astype(np.uint8)[values]  # colormap: [3, 2 ** bits] uint16
     if page.photometric not in (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.RGB):

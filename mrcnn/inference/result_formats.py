@@ -154,15 +154,18 @@ def to_geojson(found: Detections, transform: Sequence[float] | None = None) -> d
 
     Args:
         transform: (a, b, c, d, e, f) from pixels to coordinates, x' = a x + b y + c and y' = d x + e y + f: the order
-            of `affine.Affine` and of rasterio's `dataset.transform`. None: pixels, x to the right and y downwards.
+            of `affine.Affine` and of rasterio's `dataset.transform`. None: `found.transform`, which `detect_tiled`
+            reads from a GeoTIFF; without one, pixels, x to the right and y downwards.
 
     Returns:
         A feature for each object, with a Polygon or MultiPolygon (None for an empty mask) and the properties
-        "class_id", "class_name" and "score". As RFC 7946 asks, outer rings are counterclockwise.
+        "class_id", "class_name" and "score". As RFC 7946 asks, outer rings are counterclockwise. If `found.crs` is
+        known, it is the member "crs", which QGIS and GDAL read; RFC 7946 has only longitude and latitude (EPSG:4326).
 
     Raises:
         ValueError: `transform` has another length, or no inverse.
     """
+    transform = found.transform if transform is None else transform
     a, b, c, d, e, f = (1.0, 0, 0, 0, 1, 0) if transform is None else [float(v) for v in list(transform)[:6]]
     determinant = a * e - b * d
     if not np.isfinite(determinant) or determinant == 0:
@@ -187,7 +190,12 @@ def to_geojson(found: Detections, transform: Sequence[float] | None = None) -> d
                 else None,
             }
         )
-    return {"type": "FeatureCollection", "features": features}
+    system = {"name": f"urn:ogc:def:crs:{found.crs.replace(':', '::')}"} if found.crs else None
+    return {
+        "type": "FeatureCollection",
+        **({"crs": {"type": "name", "properties": system}} if system else {}),
+        "features": features,
+    }
 
 
 def to_supervision(found: Detections) -> supervision.Detections:

@@ -38,6 +38,8 @@ class Detections(dict):
         masks: [H0, W0, n] bool, or `Masks`.
         class_names: names by class id, the background's ("BG") first. None: unknown.
         path: File of the image.
+        transform: (a, b, c, d, e, f) from its pixels to coordinates of a map, see `to_geojson`; None: unknown.
+        crs: The system of these coordinates, such as "EPSG:32633"; None: unknown.
 
     Raises:
         ValueError: The arrays differ in their number of objects.
@@ -64,6 +66,8 @@ class Detections(dict):
         *,
         class_names: Sequence[str] | None = None,
         path: str | Path | None = None,
+        transform: Sequence[float] | None = None,
+        crs: str | None = None,
     ):
         rois = np.asarray(rois)
         rois = rois.astype(np.float32 if rois.dtype.kind == "f" and rois.size else np.int32, copy=False).reshape(-1, 4)
@@ -77,6 +81,7 @@ class Detections(dict):
         super().__init__(rois=rois, class_ids=class_ids, scores=scores, masks=masks)
         self.class_names = None if class_names is None else list(class_names)
         self.path = None if path is None else str(path)
+        self.transform, self.crs = transform, crs
         self._image_shape = masks.image_shape
 
     # ---- Attributes --------------------------------------------------------------------------------------------------

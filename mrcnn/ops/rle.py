@@ -18,8 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from mrcnn.ops.runs import Runs, draw_runs, region_of_runs, runs_of_crop, split_at_columns
+
 SIX_BITS = bytes(range(48, 112))  # the characters of the text
 MERGED = 32  # masks at a time
+MAX_MASK_PIXELS = 2**32 - 1  # of pycocotools' run lengths
 MAX_CHARACTERS = 8  # of a number: 40 bits. No image has longer runs.
 
 
@@ -164,16 +167,30 @@ def encode_crop(pixels: np.ndarray, corner: Sequence[int], image_shape: Sequence
     >>> encode_crop(np.ones((2, 3), bool), (1, 2), (4, 5))
     {'size': [4, 5], 'counts': b'922000O'}
     """
+    return encode_runs(runs_of_crop(pixels, corner), image_shape)
+
+
+def encode_runs(runs: Runs, image_shape: Sequence[int]) -> dict:
+    """Encodes a mask given as vertical runs, see `ops.runs`.
+
+    Args:
+        runs: [R, (x, y1, y2)], inside the image.
+        image_shape: (H, W), pixels; further entries are ignored. At most `MAX_MASK_PIXELS`.
+
+    Returns:
+        {"size": [H, W], "counts": bytes}.
+
+    Example:
+
+    >>> encode_runs(np.array([[2, 1, 3], [3, 1, 3], [4, 1, 3]]), (4, 5))
+    {'size': [4, 5], 'counts': b'922000O'}
+    """
     height, width = (int(side) for side in image_shape[:2])
-    h, w = pixels.shape
-    padded = np.zeros((w, h + (h < height)), np.int8)  # columns as rows; the 0 below a column ends its runs
-    padded[:, :h] = pixels.T
-    steps = np.flatnonzero(np.diff(padded.reshape(-1), prepend=0, append=0))  # where runs start and stop, alternating
-    columns, rows = np.divmod(steps, padded.shape[1])
-    places = (columns + corner[1]) * height + rows + corner[0]  # in the whole mask, column by column
-    ends = np.append(places, height * width)
-    counts = np.diff(ends, prepend=0)
-    counts = counts[: len(counts) - (len(places) > 0 and places[-1] == height * width)]
+    starts, ends = runs[:, 0] * height + runs[:, 1], runs[:, 0] * height + runs[:, 2]
+    apart = starts[1:] > ends[:-1]  # a run to the end of a column goes on in the next one
+    places = np.stack([starts[np.append(True, apart)[: len(runs)]], ends[np.append(apart, True)[: len(runs)]]], axis=1)
+    counts = np.diff(places.reshape(-1), prepend=0, append=height * width)
+    counts = counts[: len(counts) - (len(runs) > 0 and counts[-1] == 0)]
     return coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
 
 
@@ -197,22 +214,11 @@ def decode_crops(rles: list[dict]) -> list[tuple[tuple[int, int, int, int], NDAr
     """
     runs, starts = decode_rles(rles)
     crops = []
-    for rle, own_runs in zip(rles, np.split(runs, starts[1:])):
-        height = rle["size"][0]
-        object_runs = own_runs[1 : len(own_runs) // 2 * 2]  # from the first pixel to the last
-        begin, length = int(own_runs[0]), int(object_runs.sum())
-        if not object_runs[::2].any():
-            crops.append(((0, 0, 0, 0), np.zeros((0, 0), bool)))
-            continue
-        x1, x2 = begin // height, (begin + length - 1) // height + 1
-        columns = np.zeros((x2 - x1) * height, bool)
-        columns[begin - x1 * height :][:length] = np.repeat(np.arange(len(object_runs)) % 2 == 0, object_runs)
-        columns = columns.reshape(x2 - x1, height)
-        rows = np.flatnonzero(columns.any(axis=0))
-        y1, y2 = int(rows[0]), int(rows[-1]) + 1
-        kept = np.flatnonzero(columns.any(axis=1))  # runs of length 0 may begin or end the object
-        pixels = columns[kept[0] : kept[-1] + 1, y1:y2].T.copy()  # not a view of all the rows
-        crops.append(((y1, x1 + int(kept[0]), y2, x1 + int(kept[-1]) + 1), pixels))
+    for rle, counts in zip(rles, np.split(runs, starts[1:])):
+        edges = np.cumsum(counts[: len(counts) // 2 * 2])
+        object_runs = split_at_columns(edges[::2], edges[1::2], rle["size"][0])
+        region = region_of_runs(object_runs)
+        crops.append((region, draw_runs(object_runs, region)))
     return crops
 
 

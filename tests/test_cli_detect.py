@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from mrcnn import open_dataset
@@ -95,6 +96,21 @@ def test_stdin_patterns_and_filters(run, photos, tmp_path):
     assert content["images"][0]["file_name"] == "stdin"
     assert [names_of(content, i) for i in (1, 2, 3)] == [["circle"]] * 3
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["detections.json"]
+
+
+def test_a_large_geotiff_gives_whole_objects_and_a_file_with_its_coordinates(run, tmp_path):
+    tags = [(33550, "d", 3, (0.5, 0.5, 0), True), (33922, "d", 6, (0, 0, 0, 1000, 2000, 0), True)]
+    tags.append((34735, "H", 8, (1, 1, 0, 1, 3072, 0, 1, 32633), True))
+    image = np.tile(drawn_shapes(), (2, 3, 1))
+    tifffile.imwrite(tmp_path / "a.tif", image, tile=(64, 64), compression="zlib", photometric="rgb", extratags=tags)
+    arguments = ["detect", tmp_path / "a.tif", "-w", "shapes", "-o", tmp_path / "out", "--json"]
+    result = run(*arguments, "--tiled", "--tile", 128, "--overlap", 48)
+    assert result.exit_code == 0 and json.loads(result.stdout)["objects"] == 12, result.stderr
+    assert Image.open(tmp_path / "out" / "a_detected.jpg").size == (384, 256)
+    features = json.loads((tmp_path / "out" / "a.geojson").read_text())["features"]
+    corners = np.concatenate([ring for one in features for ring in one["geometry"]["coordinates"]])
+    assert (corners.min(axis=0) > (1000, 2000 - 128)).all() and (corners.max(axis=0) < (1192, 2000)).all()
+    assert run(*arguments, "--overlap", 48).exit_code == 2  # without --tiled
 
 
 def test_a_video_gives_a_video_and_the_objects_of_each_frame(run, tmp_path):

@@ -1,7 +1,7 @@
 """`detect_tiled` and SAHI's slicing around the same model, on large images of shapes with known masks.
 
     pip install sahi                                    # in an environment with mrcnn; SAHI is no dependency
-    python benchmarks/tiles_vs_sahi.py --images 8       # about 6 minutes of processor time
+    python benchmarks/tiles_vs_sahi.py --images 4       # about 4 minutes of processor time
 
 Each image has 1024 x 1024 pixels and 70 shapes of 40 to 90 pixels; the shapes model detects on tiles of 128 pixels, so
 that about half of the shapes are cut by a seam. Both get the same tiles in number and size. SAHI runs with its defaults
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import io
 import sys
 import time
@@ -182,9 +183,9 @@ def average_precision(count: int, annotations, results) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--images", type=int, default=8)
+    parser.add_argument("--images", type=int, default=4)
     parser.add_argument("--overlaps", type=float, nargs="+", default=[0.2, 0.5])
-    parser.add_argument("--without-sahi", action="store_true")
+    parser.add_argument("--ways", nargs="+", default=[""], help="beginnings of their names, such as SAHI")
     args = parser.parse_args()
     images = [large_image(seed) for seed in range(args.images)]
     model = MaskRCNN("inference", weights="shapes")
@@ -192,16 +193,16 @@ def main() -> None:
     model.detect([images[0][0][:TILE, :TILE]])
     for overlap in args.overlaps:
         ways = {
-            "detect_tiled": ours(model, overlap),
-            "detect_tiled, classes join": None,
-            "detect_tiled, not joined": ours(model, overlap, merge="none"),
-            "detect_tiled, mirrored too": ours(model, overlap, flips="horizontal"),
+            "detect_tiled": functools.partial(ours, model, overlap),
+            "detect_tiled, not joined": functools.partial(ours, model, overlap, merge="none"),
+            "detect_tiled, mirrored too": functools.partial(ours, model, overlap, flips="horizontal"),
         }
-        if not args.without_sahi:
-            ways |= {f"SAHI, {kind}": sahi(model, overlap, kind) for kind in ("GREEDYNMM", "NMM", "NMS")}
-        for name, detect in ways.items():
-            model.config.DETECTION_NMS = "all" if detect is None else "class"
-            figures = measure(images, detect or ours(model, overlap))
+        for kind in ("GREEDYNMM", "NMM", "NMS"):
+            ways[f"SAHI, {kind}"] = functools.partial(sahi, model, overlap, kind)
+        for name, make in ways.items():
+            if not name.startswith(tuple(args.ways)):
+                continue
+            figures = measure(images, make())
             row = ", ".join(
                 f"{key} {value:.3f}" if key == "AP" else f"{key} {value:.0f}" for key, value in figures.items()
             )

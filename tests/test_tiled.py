@@ -238,13 +238,22 @@ def test_classes_that_drop_each_other_are_joined(nms, count):
     assert found.rois[0].tolist() == list(box)
 
 
+@pytest.mark.parametrize(("score", "left"), [(0.9, [1]), (0.7, [1, 2])])
+def test_a_cut_piece_that_looks_like_another_class_is_dropped(score, left):
+    """The network took the part of a square at a tile's edge for a circle, and both were in the result."""
+    joiner = SeamJoiner((20, 100))
+    joiner.add((0, 0, 20, 60), [[5, 42, 10, 60]], [2], [0.8], [((5, 42, 10, 60), np.ones((5, 18), bool))])
+    joiner.add((0, 40, 20, 100), [[5, 42, 10, 65]], [1], [score], [((5, 42, 10, 65), np.ones((5, 23), bool))])
+    assert sorted(joiner.objects()[1].tolist()) == left
+
+
 def test_an_object_that_one_tile_has_whole_keeps_its_mask_and_the_best_score():
     joiner = SeamJoiner((20, 100))
-    joiner.add((0, 0, 20, 60), [[5, 42, 11, 60]], [1], [0.95], [((5, 42, 11, 60), np.ones((6, 18), bool))])  # cut
-    joiner.add((0, 40, 20, 100), [[5, 42, 10, 65]], [1], [0.8], [((5, 42, 10, 65), np.ones((5, 23), bool))])
+    joiner.add((0, 0, 20, 60), [[5, 42, 16, 60]], [1], [0.95], [((5, 42, 16, 60), np.ones((11, 18), bool))])  # cut
+    joiner.add((0, 40, 20, 100), [[5, 42, 15, 65]], [1], [0.8], [((5, 42, 15, 65), np.ones((10, 23), bool))])
     boxes, _, scores, rles = joiner.objects()
-    assert boxes.tolist() == [[5, 42, 10, 65]] and scores.tolist() == [np.float32(0.95)]
-    assert decode_crops(rles)[0][0] == (5, 42, 10, 65)
+    assert boxes.tolist() == [[5, 42, 15, 65]] and scores.tolist() == [np.float32(0.95)]
+    assert decode_crops(rles)[0][0] == (5, 42, 15, 65)
 
 
 def test_joining_takes_no_memory_of_the_whole_image():

@@ -33,7 +33,7 @@ from mrcnn.ops.runs import (
 
 MIN_OVERLAP = 0.5  # of the masks of two pieces in their zone
 NEAR_EDGE = 1 / 64  # of a tile's side: masks of 28 x 28 end that far from where an object is cut
-WHOLE = 0.75  # share of an object's pixels: a piece that has them, and isn't cut, is the object
+WHOLE = 0.9  # share of an object's pixels: a piece that has them, and isn't cut, is the object
 
 
 @dataclass
@@ -60,6 +60,9 @@ class SeamJoiner:
     `min_overlap`; or if the smaller one is cut by its tile, has no such partner in the other tile, and lies in the
     larger one by that share (a leg of a U, of which the other tile sees both). Of pieces of several classes, only
     those in one group are joined.
+
+    What a tile cuts may look like another class. A cut piece without a partner is dropped if the other tile shows the
+    same pixels (IoU as above) as an object that it doesn't cut, and that has at least the same score.
 
     Args:
         image_shape: (H0, W0), pixels.
@@ -88,6 +91,7 @@ class SeamJoiner:
         self._scores: list[float] = []
         self._cut: list[bool] = []
         self._pairs: list[tuple[int, int]] = []
+        self._misread: set[int] = set()
 
     def add(
         self,
@@ -134,7 +138,7 @@ class SeamJoiner:
         members: dict[int, list[int]] = {}
         for number, label in enumerate(self._labels()):
             members.setdefault(int(label), []).append(number)
-        found = [self._join(pieces) for pieces in members.values()]
+        found = [self._join(pieces) for pieces in members.values() if not self._misread.issuperset(pieces)]
         found.sort(key=lambda entry: -entry[2])  # stable: equal scores stay in the order of the tiles
         boxes = np.array([entry[0] for entry in found]).reshape(-1, 4)
         class_ids = np.array([entry[1] for entry in found], np.int32)
@@ -158,24 +162,30 @@ class SeamJoiner:
         low, high = np.maximum(low, zone[:2]), np.minimum(high, zone[2:])
         candidates = np.argwhere((low < high).all(axis=2))
         parts: dict[int, tuple[Runs, int]] = {}
-        joined, contained = [], []
-        partners: set[int] = set()
+        joined, contained, contradicted = [], [], []
         for i, j in candidates:
             a, b = int(tile.numbers[mine[i]]), int(other.numbers[others[j]])
-            if not self._classes_join(a, b):
-                continue
             for number in (a, b):
                 if number not in parts:
                     clipped = clip_runs(self._runs[number], zone)
                     parts[number] = clipped, area_of_runs(clipped)
             (runs_a, area_a), (runs_b, area_b) = parts[a], parts[b]
             common = common_area(runs_a, runs_b)
-            if common and common >= self.min_overlap * (area_a + area_b - common):
+            same = common > 0 and common >= self.min_overlap * (area_a + area_b - common)
+            if not self._classes_join(a, b):
+                contradicted += [cut for cut, whole in ((a, b), (b, a)) if same and self._is_better(whole, cut)]
+            elif same:
                 joined.append((a, b))
-                partners |= {a, b}
             elif common and common >= self.min_overlap * min(area_a, area_b):
                 contained.append((a, b, a if area_a < area_b else b))
-        return joined + [(a, b) for a, b, smaller in contained if smaller not in partners and self._cut[smaller]]
+        partners = {number for pair in joined for number in pair}
+        joined += [(a, b) for a, b, smaller in contained if smaller not in partners and self._cut[smaller]]
+        self._misread |= set(contradicted) - {number for pair in joined for number in pair}
+        return joined
+
+    def _is_better(self, whole: int, cut: int) -> bool:
+        """Whether a piece that no tile cuts contradicts the class of one that is cut."""
+        return self._cut[cut] and not self._cut[whole] and self._scores[whole] >= self._scores[cut]
 
     def _classes_join(self, a: int, b: int) -> bool:
         one, other = self._class_ids[a], self._class_ids[b]

@@ -35,7 +35,7 @@ from mrcnn.ops.runs import Region
 if TYPE_CHECKING:
     import tifffile
 
-CACHE_BYTES = 512 * 2**20  # of decoded parts: strips of an image 100,000 pixels wide, as high as a tile
+CACHE_BYTES = 192 * 2**20  # of decoded parts: strips of an image 60,000 pixels wide, as high as a tile
 ZARR_FILES = ("zarr.json", ".zgroup", ".zarray")
 INSTALL = "pip install 'mrcnn[large]'"
 TURNS_ROWS, TURNS_COLUMNS = (3, 4, 6, 7), (2, 3, 7, 8)  # EXIF orientations whose stored rows or columns run backwards

@@ -177,7 +177,7 @@ def test_a_model_starts_from_a_pretrained_name(tmp_path):
 
 def test_an_unknown_name_lists_the_known_ones(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match="'cocos'.*one of the words coco, balloon, imagenet, shapes"):
+    with pytest.raises(FileNotFoundError, match="'cocos'.*one of coco, balloon, imagenet, shapes"):
         weights.find_pretrained("cocos")
 
 

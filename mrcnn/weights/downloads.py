@@ -56,38 +56,38 @@ WAIT_SECONDS = 1.0  # between attempts
 TIMEOUT_SECONDS = 30.0  # without a byte from the server
 CHUNK = 1 << 20
 LEAST_BYTES_PER_SECOND = 1000  # over `TIMEOUT_SECONDS`; a slower server counts as one that broke off
-LARGEST = 4 * 2**30  # bytes of a file; the largest that a word stands for has 0.4e9
+LARGEST = 4 * 2**30  # bytes of a file; the largest of the known weights has 0.4e9
 PASSING_ERRORS = (408, 429, 500, 502, 503, 504)  # answers of a server that is only busy
 
 
-def pretrained(word: str, cache_dir: str | os.PathLike | None = None) -> str:
-    """Path of the weights that a word stands for; downloads them the first time.
+def pretrained(name: str, cache_dir: str | os.PathLike | None = None) -> str:
+    """Path of the named weights; downloads them the first time.
 
     Args:
-        word: "coco" (all of Mask R-CNN, 81 classes), "balloon" (2 classes) or "imagenet" (ResNet-50 backbone) of
-            matterport; a word of `presets.PRESETS`, such as "torchvision_v2" or "detectron2/mask_rcnn_R_50_FPN_3x"; or
+        name: "coco" (all of Mask R-CNN, 81 classes), "balloon" (2 classes) or "imagenet" (ResNet-50 backbone) of
+            matterport; a name in `presets.PRESETS`, such as "torchvision_v2" or "detectron2/mask_rcnn_R_50_FPN_3x"; or
             "shapes", the small model of `samples/shapes.py`, which is part of the package.
         cache_dir: the folder to keep them in. None: `weights/` in the working directory where the file lies there
             already, else the folder in the environment variable MRCNN_CACHE, else ~/.cache/mrcnn.
 
     Raises:
-        ValueError: an unknown word, or as `download`.
+        ValueError: an unknown name, or as `download`.
         ConnectionError: as `download`.
         FileNotFoundError: "shapes", and the package lacks its file.
     """
-    if word in SHIPPED:
-        return _check_shipped(*SHIPPED[word])
-    if word not in WORDS:
-        raise ValueError(f"There are no pretrained weights {word!r}; expected one of {', '.join(WORDS)}.")
-    preset = PRESETS.get(word)
-    url = preset.url if preset else PRETRAINED[word]
+    if name in SHIPPED:
+        return _check_shipped(*SHIPPED[name])
+    if name not in WORDS:
+        raise ValueError(f"There are no pretrained weights {name!r}; expected one of {', '.join(WORDS)}.")
+    preset = PRESETS.get(name)
+    url = preset.url if preset else PRETRAINED[name]
     file = (preset and preset.file) or url.rsplit("/", 1)[-1]
     if cache_dir is None and os.path.isfile(os.path.join("weights", file)):
         cache_dir = "weights"
     path = os.path.join(cache_dir or cache_folder(), file)
     if preset and not os.path.exists(path):
-        logger.warning("%s", preset.describe(word))  # a warning, which is shown without a configuration of logging
-    return download(url, path, preset.checksum if preset else PINNED.get(word))
+        logger.warning("%s", preset.describe(name))  # a warning, which is shown without a configuration of logging
+    return download(url, path, preset.checksum if preset else PINNED.get(name))
 
 
 def cache_folder() -> str:
@@ -95,24 +95,24 @@ def cache_folder() -> str:
     return os.environ.get("MRCNN_CACHE") or os.path.join(os.path.expanduser("~"), ".cache", "mrcnn")
 
 
-def find_pretrained(path_or_word: str | os.PathLike) -> str:
+def find_pretrained(path_or_name: str | os.PathLike) -> str:
     """Returns the path itself, or that of the `pretrained` weights if it is one of `WORDS` and no such file exists.
 
     Raises:
-        FileNotFoundError: Neither a path nor one of the words: there is no such file, and the name has no folder and no
+        FileNotFoundError: Neither a path nor a known name: there is no such file, and the name has no folder and no
             extension.
 
     Example:
         >>> find_pretrained("logs/mask_rcnn_cats_0010.h5")
         'logs/mask_rcnn_cats_0010.h5'
     """
-    path = os.fspath(path_or_word)
+    path = os.fspath(path_or_name)
     if os.path.exists(path):
         return path
     if path in WORDS:
         return pretrained(path)
     if "." not in path and (os.path.basename(path) == path or path.startswith("detectron2/")):
-        raise FileNotFoundError(f"No file {path!r}; expected a path or one of the words {', '.join(WORDS)}.")
+        raise FileNotFoundError(f"No file {path!r}; expected a path or one of {', '.join(WORDS)}.")
     return path
 
 

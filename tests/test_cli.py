@@ -15,6 +15,7 @@ import pytest
 from formats_kit import photo
 
 from mrcnn.weights import pretrained
+from mrcnn.weights.preset_folder import CONFIG, WEIGHTS
 
 CLI = Path(__file__).resolve().parent.parent / "mrcnn" / "cli"
 TEXTS = {path: path.read_text(encoding="utf-8") for path in sorted(CLI.glob("*.py"))}
@@ -149,6 +150,22 @@ def test_info_of_an_exported_model_shows_its_parity(run, tmp_path):
     for target in (tmp_path, tmp_path / "model.onnx"):
         found = json.loads(run("info", target, "--json").stdout)
         assert found["parity"] == {"boxes": 1e-7} and found["files"] == {"model.onnx": 7}
+
+
+def test_info_of_a_folder_describes_the_weights_in_it(run, tmp_path):
+    """The folders of a run and of a preset were taken for exported models, and refused."""
+    run_folder, preset = tmp_path / "shapes20260102T0304", tmp_path / "preset"
+    for file in (run_folder / "mask_rcnn_shapes_0003.h5", run_folder / "mask_rcnn_shapes_0012.h5", preset / WEIGHTS):
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(Path(pretrained("shapes")).read_bytes())
+    found = json.loads(run("info", run_folder, "--json").stdout)
+    assert found["run"] == {"folder": str(run_folder), "epoch": 12} and found["class_count"] == 4
+    names = ["BG", "a", "b", "c"]
+    (preset / CONFIG).write_text(json.dumps({"config": {"BACKBONE": "small_resnet"}, "class_names": names}))
+    found = json.loads(run("info", preset, "--json").stdout)
+    assert found["classes"] == names and found["settings"] == {"BACKBONE": "small_resnet"} and found["layers"]
+    result = run("info", tmp_path)
+    assert result.exit_code == 1 and "parity.json" in result.stderr
 
 
 def test_convert_prints_what_it_wrote(run, tmp_path):

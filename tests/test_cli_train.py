@@ -136,8 +136,17 @@ def test_the_length_follows_the_number_of_images():
         assert plan.recipe["epochs"] <= planning.MOST_EPOCHS or plan.settings["STEPS_PER_EPOCH"] == 500
 
 
+@pytest.fixture
+def eagerly():
+    """Runs steps without tracing them, which takes longer than the few steps of a test."""
+    tf = pytest.importorskip("tensorflow")
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 # ---- Training --------------------------------------------------------------------------------------------------------
-def test_train_without_a_python_file(run, tmp_path):
+def test_train_without_a_python_file(run, tmp_path, eagerly):
     """Two steps of a small network: files, JSON, and the choices in the run folder."""
     path = write_scenes(tmp_path / "scenes", "via", 5)
     short = ["--epochs", 1, "--steps", 2, "--batch", 1, "--image-size", 64, "--set", "VALIDATION_STEPS=0"]

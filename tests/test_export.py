@@ -18,13 +18,17 @@ import pytest
 from kit import photo, spread_scores, tiny_config, tiny_model
 from typer.testing import CliRunner
 
-from mrcnn import cli
+from mrcnn import MaskRCNN, cli
 from mrcnn.conventions import CONVENTIONS
+from mrcnn.data.dataset import Dataset
+from mrcnn.data.formats.coco import save_coco
 from mrcnn.export import EXPORT_FORMATS, ParityError, export_model, mrcnn_runtime, parity, saved_model
 from mrcnn.export.export import runtime_settings
 from mrcnn.inference import molding
 from mrcnn.ops.images import resize_image
 from mrcnn.ops.masks import paste_masks
+from mrcnn.weights.layouts.network import CASCADE_STD_DEVS
+from samples.shapes import ShapesDataset
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="exports need TensorFlow")
 
@@ -130,6 +134,73 @@ def test_a_wrong_export_is_refused_with_the_first_wrong_stage(model, tmp_path, m
     with pytest.raises(ParityError, match=r'scores .* \(allowed: 0.0001\).* first stage that differs is "classes"'):
         export_model(model, tmp_path / "out" / "model", "faulty", images=[photo(50, 40)])
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_cascade_with_the_rules_of_detectron2_is_exported(tmp_path):
+    """Other networks than matterport's were never exported: padding, boxes and heads are others."""
+    settings = {"CONVENTION": "detectron2", "CASCADE_BBOX_STD_DEVS": CASCADE_STD_DEVS, "CLASS_AGNOSTIC_BOX": True}
+    model = tiny_model("inference", tmp_path, **settings, IMAGE_RESIZE_MODE="pad32")
+    spread_scores(model)
+    photos = [photo(97, 61, seed=1), photo(33, 60, seed=2), photo(64, 64, seed=3)]
+    record = model.export(tmp_path / "model", verbose=False, images=photos)
+    assert max(record["objects"]) > 1 and not parity.failures(record["errors"])
+    (found,), (expected,) = mrcnn_runtime.Model(tmp_path / "model").detect(photos[:1]), model.detect(photos[:1])
+    np.testing.assert_allclose(found["rois"], expected["rois"], atol=0.1)
+
+
+class OwnDetections(Dataset):
+    """Photos whose annotations are what a model finds in them, so that its AP is 1."""
+
+    def add_photos(self, model, count):
+        for i, name in enumerate(model.class_names[1:], start=1):
+            self.add_class("found", i, name)
+        photos = [photo(64, 64, seed=i) for i in range(count)]
+        for i, (image, found) in enumerate(zip(photos, model.detect(photos))):
+            self.add_image("found", i, None, image=image, found=found)
+        self.prepare()
+        return self
+
+    def load_image(self, image_id):
+        return self.image_info[image_id]["image"]
+
+    def load_mask(self, image_id):
+        found = self.image_info[image_id]["found"]
+        return found["masks"], found["class_ids"]
+
+
+def test_an_int8_file_whose_ap_is_a_point_lower_is_refused(model, tmp_path, monkeypatch):
+    def write(network, path, representative):
+        """Faulty on purpose: finds another class."""
+        assert representative[0]["images"].shape == (1, 64, 64, 3)
+        bias = model.get_layer("mrcnn_class_logits").weights[1]
+        at = [variable is bias for variable in network.model.variables].index(True)
+        network.constants[at] = network.constants[at] + np.float32([0, 3, 0])
+        saved_model.write(network, path)
+
+    monkeypatch.setitem(EXPORT_FORMATS, "litert", SimpleNamespace(SUFFIX="", FIXED_SHAPES=True, write=write))
+    dataset = OwnDetections().add_photos(model, 3)
+    with pytest.raises(ParityError, match=r"mask AP of 0\.\d+, Keras 1\.0000: .* more than 0.01"):
+        export_model(model, tmp_path / "out" / "model", "litert", images=[photo(50, 40)], dataset=dataset, int8=True)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_the_command_writes_an_int8_file(tmp_path):
+    """With LiteRT's quantiser, which the tests don't install."""
+    pytest.importorskip("ai_edge_quantizer")
+    pytest.importorskip("ai_edge_litert")
+    model = MaskRCNN("inference", weights="shapes")
+    shapes = ShapesDataset()
+    shapes.load_shapes(12, 128, 128)
+    shapes.prepare()
+    save_coco(shapes, tmp_path / "shapes.json")
+    arguments = ["--format", "litert", "--int8", "--images", tmp_path, "--data", tmp_path / "shapes.json", "--json"]
+    result = CliRunner().invoke(cli.app, ["export", "shapes", *map(str, arguments), "-o", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.stderr
+    record = json.loads(result.stdout)
+    assert record["int8"] and abs(record["mask_ap"]["difference"]) <= parity.AP_TOLERANCE
+    size = (tmp_path / "out" / "model.tflite").stat().st_size
+    assert size < 0.2 * 4 * model.count_params()  # float32 has 4 bytes each
+    assert json.loads((tmp_path / "out" / "parity.json").read_text())["model.tflite"]["int8"]
 
 
 # ---- Refusals ----------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ PARITY_ENDINGS = (".onnx", ".tflite", ".xml", ".pb")
 
 def info(
     file: Annotated[
-        str, typer.Argument(help="A weight file, an exported model or its folder, or a word of the weights.")
+        str, typer.Argument(help="A weight file, an exported model, the folder of a run or preset, or a word.")
     ],
     layers: Annotated[bool, typer.Option("--layers", help="List all layers with the shapes of their arrays.")] = False,
     as_json: options.JsonOption = False,
@@ -54,9 +54,24 @@ def describe(file: str) -> dict[str, Any]:
         return describe_word(file)
     if not path.exists():
         raise FileNotFoundError(f"{file}: no such file; expected a path or one of the words {', '.join(WORDS)}.")
-    if path.is_dir() or path.suffix.lower() in PARITY_ENDINGS:
+    if path.is_dir():
+        return describe_folder(path)
+    return describe_export(path) if path.suffix.lower() in PARITY_ENDINGS else describe_weights(path)
+
+
+def describe_folder(path: Path) -> dict[str, Any]:
+    """A folder of `save_to_preset`; of a run, its last checkpoint; or that of an exported model."""
+    from mrcnn.cli.models import CHECKPOINT, last_checkpoint
+    from mrcnn.weights.preset_folder import CONFIG, read_preset
+
+    if (path / PARITY).is_file():
         return describe_export(path)
-    return describe_weights(path)
+    if (path / CONFIG).is_file():
+        settings, names, weights = read_preset(path)
+        return describe_weights(weights) | {"classes": names, "settings": changed_settings(settings)}
+    if any(CHECKPOINT.fullmatch(inside.name) for inside in path.iterdir()):
+        return describe_weights(last_checkpoint(path))
+    return describe_export(path)
 
 
 def describe_word(word: str) -> dict[str, Any]:

@@ -45,8 +45,8 @@ def open_model(weights: str, mode: str = "inference", **settings: Any) -> MaskRC
     """The model with these weights.
 
     Args:
-        weights: A word such as "shapes" or "torchvision_v2", a weight file of any kind, or the folder of a run, whose
-            last checkpoint is taken.
+        weights: A word such as "shapes" or "torchvision_v2", a weight file of any kind, the folder of a run, whose last
+            checkpoint is taken, or a folder of `save_to_preset`.
         mode: "inference" or "training".
         **settings: Of `Config`; they replace those of the weights. One image makes a batch unless they say otherwise.
 
@@ -64,7 +64,7 @@ def open_model(weights: str, mode: str = "inference", **settings: Any) -> MaskRC
 
     settings = {"IMAGES_PER_GPU": 1, "GPU_COUNT": 1, **settings}
     with output.prints_to_stderr():
-        path = weights_path(weights)
+        path = None if is_preset(weights) else weights_path(weights)
         if path is None or not path.exists():
             if path is not None and path.suffix in (".h5", ".keras", ".pth", ".pkl", ".safetensors"):
                 raise FileNotFoundError(f"{weights}: no such file.")
@@ -81,6 +81,13 @@ def open_model(weights: str, mode: str = "inference", **settings: Any) -> MaskRC
     if not model.class_names:
         model.class_names = ["BG", *(f"class {i}" for i in range(1, model.config.NUM_CLASSES))]
     return model
+
+
+def is_preset(weights: str) -> bool:
+    """Whether `--weights` is a folder of `save_to_preset`."""
+    from mrcnn.weights.preset_folder import CONFIG
+
+    return (Path(weights) / CONFIG).is_file()
 
 
 def weights_path(weights: str) -> Path | None:

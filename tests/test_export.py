@@ -136,6 +136,7 @@ def test_a_wrong_export_is_refused_with_the_first_wrong_stage(model, tmp_path, m
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.slow  # three class heads
 def test_a_cascade_with_the_rules_of_detectron2_is_exported(tmp_path):
     """Other networks than matterport's were never exported: padding, boxes and heads are others."""
     settings = {"CONVENTION": "detectron2", "CASCADE_BBOX_STD_DEVS": CASCADE_STD_DEVS, "CLASS_AGNOSTIC_BOX": True}
@@ -170,16 +171,16 @@ class OwnDetections(Dataset):
 
 def test_an_int8_file_whose_ap_is_a_point_lower_is_refused(model, tmp_path, monkeypatch):
     def write(network, path, representative):
-        """Faulty on purpose: finds another class."""
+        """Faulty on purpose: takes everything for background."""
         assert representative[0]["images"].shape == (1, 64, 64, 3)
         bias = model.get_layer("mrcnn_class_logits").weights[1]
         at = [variable is bias for variable in network.model.variables].index(True)
-        network.constants[at] = network.constants[at] + np.float32([0, 3, 0])
+        network.constants[at] = network.constants[at] + np.float32([20, 0, 0])
         saved_model.write(network, path)
 
     monkeypatch.setitem(EXPORT_FORMATS, "litert", SimpleNamespace(SUFFIX="", FIXED_SHAPES=True, write=write))
     dataset = OwnDetections().add_photos(model, 3)
-    with pytest.raises(ParityError, match=r"mask AP of 0\.\d+, Keras 1\.0000: .* more than 0.01"):
+    with pytest.raises(ParityError, match=r"mask AP of 0\.0000, Keras 1\.0000: .* more than 0.01"):
         export_model(model, tmp_path / "out" / "model", "litert", images=[photo(50, 40)], dataset=dataset, int8=True)
     assert list((tmp_path / "out").iterdir()) == []
 

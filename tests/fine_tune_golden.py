@@ -32,8 +32,8 @@ SMALL = {
     "TRAIN_ROIS_PER_IMAGE": 16, "MAX_GT_INSTANCES": 5, "SEED": 0, "STEPS_PER_EPOCH": 4, "VALIDATION_STEPS": 1,
 }  # fmt: skip
 LEARNING_RATE = 0.0001  # weights by formula give large gradients
-# A step of Adam changes each weight by its rate. The first layer of the class head adds up 12,544 inputs, so at a rate of
-# 3e-4 its outputs may change by 4 in one step. At 1e-3 the training diverged, at 3e-4 the class loss stopped to fall.
+# A step of Adam changes each weight by its rate. The first layer of the class head adds up 12,544 inputs, so that at a
+# rate of 3e-4 its outputs may change by 4 in a step. At 1e-3 training diverged; at 3e-4 the class loss did not fall.
 ADAM_RATE, WARM_UP = 4e-5, 20  # steps
 
 

@@ -46,6 +46,7 @@ class FailedSteps(keras.callbacks.Callback):
     def __init__(self, model):
         super().__init__()
         self.set_model(model)
+        self.watched = model  # on JAX, `self.model` copies the state from the devices' step
         self.records: deque = model.step_records
         self.batches = None
         self.epoch = self.done = self.failed = self.not_applied = self.in_a_row = self.rollbacks = self.reports = 0
@@ -193,7 +194,7 @@ class FailedSteps(keras.callbacks.Callback):
         return dict(self.batches[step - self.batches.first][0])
 
     def _setting(self) -> str:
-        return self.model.config.NON_FINITE_LOSS
+        return self.watched.config.NON_FINITE_LOSS
 
 
 def describe(model, record: dict, step: int, epoch: int | None = None) -> str:

@@ -7,6 +7,7 @@ import numbers
 import keras
 
 from mrcnn.keras_private import learning_rate_of, moving_averages
+from mrcnn.training.arrays import to_array
 
 
 def default_optimizer(config, learning_rate=None, momentum=None):
@@ -81,7 +82,7 @@ def initialize_averages(model) -> None:
     """
     if int(keras.ops.convert_to_numpy(model.optimizer.iterations)) == 0:
         for variable, average in moving_averages(model.optimizer):
-            average.assign(variable)
+            average.assign(to_array(variable))  # a copy: JAX can't donate one buffer twice
 
 
 @keras.saving.register_keras_serializable(package="mrcnn")

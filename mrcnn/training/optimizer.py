@@ -78,11 +78,12 @@ def schedule_factor(optimizer) -> float:
 def initialize_averages(model) -> None:
     """Sets the averages (EMA) of an optimizer that hasn't trained yet to the values of the weights.
 
-    Keras does this in the first step. If no step is applied, `fit` would end with zeros as weights.
+    Keras does this in the first step. If no step is applied, `fit` would end with zeros as weights. On JAX, weight and
+    average are one buffer after a `fit` with averages, and a second `fit` can't donate it twice; copies are apart.
     """
-    if int(keras.ops.convert_to_numpy(model.optimizer.iterations)) == 0:
-        for variable, average in moving_averages(model.optimizer):
-            average.assign(to_array(variable))  # a copy: JAX can't donate one buffer twice
+    is_new = int(keras.ops.convert_to_numpy(model.optimizer.iterations)) == 0
+    for variable, average in moving_averages(model.optimizer):
+        average.assign(to_array(variable if is_new else average))
 
 
 @keras.saving.register_keras_serializable(package="mrcnn")

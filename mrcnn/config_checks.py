@@ -27,6 +27,7 @@ BACKBONES = (*NAMED_IN_STAGES, *EFFICIENTNET_LITE)
 ROI_ALIGN_MODES = ("crop", "aligned", "unaligned")
 BOX_HEADS = ("fc2", "conv4fc1", "c4")
 COMPUTE_DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
+NORM_GROUPS = 32  # of GroupNorm: Wu and He, "Group Normalization", section 4.1
 
 IMAGE_RANGE = Values(
     '"auto", "raw", or (low, high) with low < high',
@@ -116,6 +117,11 @@ def check(config) -> None:
     further = 0 if config.CASCADE_BBOX_STD_DEVS is None else len(config.CASCADE_BBOX_STD_DEVS)
     require("CASCADE_POSITIVE_IOUS", len(config.CASCADE_POSITIVE_IOUS) >= further,
             f"an IoU for each of the {further} heads in CASCADE_BBOX_STD_DEVS")  # fmt: skip
+    if config.HEAD_NORM == "group":
+        widths = ["MASK_HEAD_CHANNELS"] if config.BOX_HEAD != "c4" else []
+        for name in [*widths, *(["FPN_CLASSIF_FC_LAYERS_SIZE"] if config.BOX_HEAD == "fc2" else [])]:
+            require(name, getattr(config, name) % NORM_GROUPS == 0,
+                    f'a multiple of {NORM_GROUPS}, the number of groups of HEAD_NORM = "group"')  # fmt: skip
     if config.BOX_HEAD == "c4":
         side, why = [config.MASK_POOL_SIZE] * 2, "MASK_POOL_SIZE, {}: the C4 head halves and doubles it"
     else:

@@ -46,7 +46,21 @@ class RecipeSettings:
         number(0, 1),
     )
 
-    _learning_rate = Group("Learning rate and averaged weights")
+    REPEAT_THRESHOLD = Setting(
+        0.0,
+        "Images with a class that is in a smaller share f of the images than this are shown sqrt(REPEAT_THRESHOLD / f)"
+        " times as often as others: repeat-factor sampling (Gupta et al. 2019, who use 0.001). 0: all equally often.",
+        number(0, 1),
+    )
+
+    _learning_rate = Group("Optimizer and averaged weights")
+    OPTIMIZER = Setting(
+        "sgd",
+        'The default optimizer: "sgd" with momentum, or "adamw", whose weight decay, WEIGHT_DECAY, is applied to the'
+        " weights instead of being part of the loss (Loshchilov and Hutter 2019).",
+        one_of("sgd", "adamw"),
+        effect=COMPILE,
+    )
     LEARNING_SCHEDULE = Setting(
         "constant",
         '"cosine": a learning rate given to `train` as a number decays to 0 over all epochs (Loshchilov and Hutter'

@@ -14,6 +14,7 @@ from mrcnn.cli import plan as planning
 from mrcnn.cli.train_data import open_split, reading_masks_once
 from mrcnn.config import Config
 from mrcnn.data.summary import summarize
+from mrcnn.recipes import SMALL_DATA
 
 CLASSES = {"instance_pngs": ["nucleus", "nucleus"], "voc": ["aeroplane", "bicycle"]}  # formats with their own names
 SMALL = planning.Start("shapes", {"BACKBONE": "small_resnet"}, "for the test", "small")
@@ -171,6 +172,15 @@ def test_a_dry_run_only_prints_the_plan(run, tmp_path):
     assert record["settings"]["DETECTION_MIN_CONFIDENCE"] == 0.3 and not (tmp_path / "runs").exists()
 
 
+def test_a_recipe_gives_its_settings_unless_other_options_do(run, tmp_path):
+    path = write_scenes(tmp_path / "scenes", "coco", 5)
+    options = ["--recipe", "small-data", "--no-flip", "--set", "COLOR_JITTER=0.1"]
+    result = run("train", path, "-o", tmp_path / "runs", "--dry-run", "--json", *options)
+    expected = {**SMALL_DATA, "RECIPE": "small-data", "FLIP_PROBABILITY": 0, "COLOR_JITTER": 0.1}
+    settings = json.loads(result.stdout)["settings"]
+    assert json.loads(json.dumps(expected)).items() <= settings.items()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
@@ -179,6 +189,7 @@ def test_a_dry_run_only_prints_the_plan(run, tmp_path):
         (["scenes", "--weights", "nowhere.h5"], 1, "nowhere.h5: no such file"),
         (["scenes", "--image-size", "100"], 2, "a multiple of 64"),
         (["scenes", "--set", "STEPS=3"], 2, "STEPS=3"),
+        (["scenes", "--recipe", "best"], 1, "no recipe 'best'; expected one of matterport, small-data"),
     ],
 )
 def test_invalid_settings_are_reported_before_training(run, tmp_path, monkeypatch, arguments, code, says):

@@ -14,6 +14,7 @@ from resume_run import everything, train
 from mrcnn.config import Config
 from mrcnn.recipes import RECIPES, SMALL_DATA
 from mrcnn.training.averaging import MeanOverEpochs
+from mrcnn.training.optimizer import decays_weights, default_optimizer
 from mrcnn.training.schedule import scheduled_rate
 
 on_tensorflow = pytest.mark.skipif(
@@ -75,9 +76,10 @@ def test_an_unknown_recipe_lists_the_known_ones(tmp_path):
 
 @on_tensorflow
 def test_train_with_a_recipe_logs_each_value_and_what_the_graph_keeps(tmp_path, capsys, caplog):
-    model = tiny_model("training", tmp_path, COLOR_JITTER=0.1, STEPS_PER_EPOCH=1)
+    model = tiny_model("training", tmp_path, COLOR_JITTER=0.1, STEPS_PER_EPOCH=1, OPTIMIZER="adamw")
     with caplog.at_level(logging.WARNING):
-        model.train(Squares(), None, 0.01, 1, "heads", recipe="small-data")
+        history = model.train(Squares(), None, 0.001, 1, "heads", recipe="small-data")
+    assert history.history["weight_decay"] == [0]  # AdamW's is not part of the loss
     assert (
         "ADD_GT_TO_PROPOSALS = False, FILL_ROIS_WITH_NEGATIVES = False: the values that this model was built with"
         in caplog.text
@@ -86,6 +88,23 @@ def test_train_with_a_recipe_logs_each_value_and_what_the_graph_keeps(tmp_path, 
     assert "Recipe: small-data" in printed and "COLOR_JITTER = 0.1 (the recipe has 0.3)" in printed
     assert all(f"\n  {name} = " in printed for name in SMALL_DATA)
     assert model.config.SCALE_JITTER == (0.5, 1.5) and model.optimizer.use_ema
+
+
+def test_adamw_decays_weights_apart_from_their_gradient():
+    config = Config(OPTIMIZER="adamw", WEIGHT_DECAY=0.5, LEARNING_MOMENTUM=0.8, GRADIENT_CLIP_NORM=2.0)
+    optimizer = default_optimizer(config, 0.1)
+    assert (optimizer.beta_1, optimizer.global_clipnorm, decays_weights(optimizer, config)) == (0.8, 2.0, True)
+    assert not decays_weights(keras.optimizers.SGD(), config) and not decays_weights(optimizer, Config())
+    variables = [keras.Variable([2.0], name=name) for name in ("kernel", "gamma", "beta")]
+    optimizer.apply([keras.ops.zeros(1)] * 3, variables)
+    assert [round(float(numpy(v)[0]), 5) for v in variables] == [2.0 * (1 - 0.1 * 0.5), 2.0, 2.0]
+
+
+def test_group_normalization_needs_widths_that_its_groups_divide():
+    for name in ("MASK_HEAD_CHANNELS", "FPN_CLASSIF_FC_LAYERS_SIZE"):
+        with pytest.raises(ValueError, match=rf"{name} is 40; expected a multiple of 32"):
+            Config(HEAD_NORM="group", **{name: 40})
+    Config(HEAD_NORM="group", BOX_HEAD="conv4fc1", FPN_CLASSIF_FC_LAYERS_SIZE=40)  # one layer without normalization
 
 
 # ---- The learning rate -----------------------------------------------------------------------------------------------

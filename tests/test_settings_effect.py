@@ -96,7 +96,14 @@ def optimizer_of(model):
     optimizer = model.optimizer
     rate = float(numpy(optimizer.learning_rate))
     averages = optimizer.ema_momentum if optimizer.use_ema else 0
-    return {"optimizer": np.array([rate, optimizer.momentum, optimizer.global_clipnorm or 0, averages])}
+    momentum = getattr(optimizer, "momentum", 0)  # AdamW has none
+    return {"optimizer": np.array([rate, momentum, optimizer.global_clipnorm or 0, averages])}
+
+
+def order_of(model):
+    """The images of an epoch, of which the first has no objects."""
+    generator = DataGenerator(WithEmpty(5), model.config, seed=3)
+    return {"order": np.array([generator.stream.image_id(place) for place in range(5)])}
 
 
 def rates_of(model):
@@ -123,7 +130,8 @@ NEW = {
         "DETECTION_NMS": ("all", of_two_classes), "RECIPE": ("small-data", batch_of),
         "FLIP_PROBABILITY": (1.0, batch_of), "SCALE_JITTER": ((0.4, 0.6), batch_of),
         "COPY_PASTE_PROBABILITY": (1.0, batch_of), "COLOR_JITTER": (0.5, batch_of),
-        "LEARNING_SCHEDULE": ("cosine", rates_of), "LEARNING_WARMUP": (0.3, rates_of),
+        "REPEAT_THRESHOLD": (1.0, order_of), "LEARNING_SCHEDULE": ("cosine", rates_of),
+        "LEARNING_WARMUP": (0.3, rates_of),
     },
     DETECT: {"DETECTION_MAX_INSTANCES": (1, detections_of), "POST_NMS_ROIS_INFERENCE": (1, detections_of)},
     DETECT_AND_TRAIN: {
@@ -139,6 +147,7 @@ NEW = {
     COMPILE: {
         "LEARNING_RATE": (0.5, optimizer_of), "LEARNING_MOMENTUM": (0.5, optimizer_of),
         "GRADIENT_CLIP_NORM": (1.0, optimizer_of), "EMA_MOMENTUM": (0.9, optimizer_of),
+        "OPTIMIZER": ("adamw", optimizer_of),
     },
     TRAINING_GRAPH: {
         "POST_NMS_ROIS_TRAINING": (10, None), "USE_MINI_MASK": (False, None), "MINI_MASK_SHAPE": ((6, 6), None),

@@ -75,29 +75,29 @@ class AugmentBySettings:
             image, planes and class ids of the objects that are still visible and of the pasted ones.
         """
         y1, x1, y2, x2 = window
-        inside, masks = image[y1:y2, x1:x2], mask_bits.unpack(planes[y1:y2, x1:x2], len(class_ids))
-        inside, masks, class_ids = self._paste(inside, masks, class_ids, rng)
+        image, inside = image.copy(), image[y1:y2, x1:x2]
+        found = self._objects_to_paste(class_ids, inside.shape[:2], rng)
+        if found is not None:
+            other, pasted, pasted_ids = found
+            masks = mask_bits.unpack(planes[y1:y2, x1:x2], len(class_ids))
+            masks, stays = visible_masks(masks, class_ids, pasted)
+            masks = mask_bits.pack(np.concatenate([masks[..., stays], pasted], axis=-1))
+            planes = np.zeros((*image.shape[:2], masks.shape[-1]), np.uint8)
+            planes[y1:y2, x1:x2] = masks
+            class_ids = np.concatenate([class_ids[stays], pasted_ids])
+            inside = paste(inside, other.astype(image.dtype, copy=False), pasted)
         if self.config.COLOR_JITTER:
             inside = jitter_colors(inside, self.config.COLOR_JITTER, rng)
-        image, masks = image.copy(), mask_bits.pack(masks)
         image[y1:y2, x1:x2] = inside
-        planes = np.zeros((*image.shape[:2], masks.shape[-1]), np.uint8)
-        planes[y1:y2, x1:x2] = masks
         return image, planes, class_ids
 
-    def _paste(self, image, masks, class_ids, rng) -> Loaded:
-        """Pastes objects of another image with `COPY_PASTE_PROBABILITY`. Images without objects do not change."""
+    def _objects_to_paste(self, class_ids, canvas, rng) -> Loaded | None:
+        """With `COPY_PASTE_PROBABILITY`, objects of another image; never for an image without objects."""
         probability = self.config.COPY_PASTE_PROBABILITY
         if not probability or rng.random() >= probability or not (class_ids > 0).any():
-            return image, masks, class_ids
+            return None
         found = self.another(rng)
-        if found is None:
-            return image, masks, class_ids
-        other, pasted, pasted_ids = self._objects_of(found, image.shape[:2], rng)
-        masks, stays = visible_masks(masks, class_ids, pasted)
-        masks = np.concatenate([masks[..., stays], pasted], axis=-1)
-        class_ids = np.concatenate([class_ids[stays], pasted_ids])
-        return paste(image, other.astype(image.dtype, copy=False), pasted), masks, class_ids
+        return None if found is None else self._objects_of(found, canvas, rng)
 
     def _objects_of(self, found: Loaded, canvas, rng) -> Loaded:
         """Draws a random subset of an image's objects on a canvas: [H, W, C], [H, W, K] bool, [K]."""

@@ -261,6 +261,10 @@ class Dataset:
         """
         return np.zeros((*image_size(self, image_id), 0), bool), np.zeros(0, np.int32)
 
+    def load_class_ids(self, image_id: int) -> np.ndarray:
+        """The class ids that `load_mask` returns, [N]. Override it where they are known without drawing masks."""
+        return np.asarray(self.load_mask(image_id)[1])
+
 
 def _source_classes(class_info: dict[str, Any]) -> list[tuple[str, Hashable]]:
     """(source, own id) of all source classes that were merged into a class."""

@@ -114,6 +114,8 @@ class DataGenerator(keras.utils.PyDataset):
         self.steps, self.epoch, self.repeats, self.first = steps, 0, False, 0
         self.by_settings = True
         self.shard = _check_shard(shard, self.batch_size, self.last_batch_size)
+        if use_multiprocessing and shuffle and config.REPEAT_THRESHOLD:
+            self.stream.repeat_factors()  # here, not in each process
         self.processes = WorkerProcesses(self.stream, workers, max_queue_size) if use_multiprocessing else None
         if self.processes is not None:
             weakref.finalize(self, self.processes.close)

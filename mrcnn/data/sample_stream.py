@@ -26,6 +26,7 @@ from mrcnn.data.augment import AugmentationError, check_augmentation
 from mrcnn.data.augment_by_settings import AugmentBySettings, Loaded
 from mrcnn.data.dataset import Dataset, describe_image
 from mrcnn.data.formats.broken import BrokenAnnotation
+from mrcnn.data.repeat_sampling import classes_in_images, repeat_factors, repeated_order
 from mrcnn.data.rpn_targets import choose_anchors
 from mrcnn.data.training_sample import active_classes, mold_sample, read_sample
 from mrcnn.ops.anchors import anchors_of_image
@@ -87,7 +88,8 @@ class SampleStream:
         self.replaced = 0
         self._without_objects: set[int] = set()  # image ids
         self._broken: set[int] = set()  # image ids that can't be loaded
-        self._orders: dict[int, np.ndarray] = {}  # permutations by epoch
+        self._orders: dict[tuple[int, bool], np.ndarray] = {}  # by epoch, and whether REPEAT_THRESHOLD counts
+        self._factors: np.ndarray | None = None  # of the images, see `repeat_sampling`
         self._indices: dict[tuple[int, ...], AnchorIndex] = {}  # by (H, W)
         self._lock = threading.Lock()
 
@@ -103,17 +105,27 @@ class SampleStream:
         """Images of an epoch."""
         return len(self.dataset.image_ids)
 
-    def image_id(self, place: int) -> int:
-        """The image at a place."""
+    def image_id(self, place: int, by_settings: bool = True) -> int:
+        """The image at a place; `by_settings=False`: each image once in an epoch, whatever REPEAT_THRESHOLD is."""
         epoch, position = divmod(place, len(self))
         if not self.shuffle:
             return self.dataset.image_ids[position]
-        order = self._orders.get(epoch)
+        key = epoch, by_settings and self.config.REPEAT_THRESHOLD > 0
+        order = self._orders.get(key)
         if order is None:
-            order = np.random.default_rng((self.seed, ORDER, epoch)).permutation(self.dataset.image_ids)
+            rng = np.random.default_rng((self.seed, ORDER, epoch))
+            ids = self.dataset.image_ids
+            order = ids[repeated_order(self.repeat_factors(), rng)] if key[1] else rng.permutation(ids)
             with self._lock:
-                self._orders = {e: o for e, o in self._orders.items() if abs(e - epoch) < 2} | {epoch: order}
+                self._orders = {k: o for k, o in self._orders.items() if abs(k[0] - epoch) < 2} | {key: order}
         return order[position]
+
+    def repeat_factors(self) -> np.ndarray:
+        """`repeat_sampling.repeat_factors` of the images; reads the classes of all images once."""
+        with self._lock:
+            if self._factors is None:
+                self._factors = repeat_factors(classes_in_images(self.dataset), self.config.REPEAT_THRESHOLD)
+        return self._factors
 
     def rng(self, place: int, purpose: int = SAMPLE) -> np.random.Generator:
         """The source of all randomness at a place."""
@@ -133,7 +145,7 @@ class SampleStream:
         for offset in range(len(self) * DRAWS):  # a crop that misses all objects is drawn again
             if offset >= len(self) and len(self._without_objects | self._broken) == len(self):
                 break
-            image_id = self.image_id(place + offset % len(self))
+            image_id = self.image_id(place + offset % len(self), by_settings)
             if image_id in self._broken:
                 continue
             loaded = None if image_id in self._without_objects else self._load(image_id, rng, by_settings)

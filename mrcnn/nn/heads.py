@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from mrcnn.config_checks import NORM_GROUPS
 from mrcnn.nn.convolution import Conv2D
 from mrcnn.nn.norm import BatchNorm, TimeDistributed
 from mrcnn.nn.roi_align import PyramidROIAlign
@@ -22,7 +23,6 @@ from mrcnn.ops.types import Tensor
 # The layers whose shapes depend on NUM_CLASSES. Pass them as `exclude` to load a file with another number of classes.
 CLASS_DEPENDENT_LAYERS = ("mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask")
 HEAD_CHANNELS = 256  # of the convolutions in the class head
-NORM_GROUPS = 32  # Wu and He, "Group Normalization", section 4.1
 
 
 @keras.saving.register_keras_serializable(package="mrcnn", name="WholeConv2D")

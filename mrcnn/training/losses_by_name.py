@@ -14,6 +14,7 @@ from mrcnn.ops import replicas
 from mrcnn.ops.meta import parse_image_meta_graph
 from mrcnn.training.batches import refuse_weights
 from mrcnn.training.guard import spread_nan
+from mrcnn.training.optimizer import NOT_DECAYED, decays_weights
 
 
 def compute_losses(inputs: dict, outputs: dict, config) -> dict:
@@ -68,7 +69,7 @@ def weight_decay(variables, config):
     """
     terms = [0.0]
     for variable in variables:
-        if variable.path.rsplit("/", 1)[-1] in ("gamma", "beta"):
+        if variable.path.rsplit("/", 1)[-1] in NOT_DECAYED:
             continue
         size = ops.size(variable) if config.WEIGHT_DECAY_PER_SIZE else 1
         terms.append(ops.sum(ops.square(ops.cast(variable, "float32"))) / ops.cast(size, "float32"))
@@ -96,7 +97,8 @@ def total_loss(model, x, outputs: dict, means, sample_weight=None):
     if not isinstance(x, dict):
         x = dict(zip((tensor.name for tensor in model.inputs), x, strict=True))
     values = compute_losses(x, outputs, model.config)
-    decay = weight_decay(model.trainable_variables, model.config) / replicas.count()
+    decayed = [] if decays_weights(model.optimizer, model.config) else model.trainable_variables
+    decay = weight_decay(decayed, model.config) / replicas.count()
     shown = {**values, "weight_decay": decay}
     for mean in means:
         mean.update_state(replicas.total(ops.convert_to_tensor(shown[mean.name], "float32")))

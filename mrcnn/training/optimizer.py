@@ -1,4 +1,4 @@
-"""The default optimizer: SGD with momentum, clipped by the global norm of the gradients."""
+"""The default optimizer: SGD with momentum or AdamW, clipped by the global norm of the gradients."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import keras
 from mrcnn.keras_private import learning_rate_of, moving_averages
 from mrcnn.training.arrays import to_array
 
+NOT_DECAYED = ("gamma", "beta")  # of normalization layers
+
 
 def default_optimizer(config, learning_rate=None, momentum=None):
-    """SGD with momentum, clipped by the global norm of the gradients.
+    """The optimizer that `Config.OPTIMIZER` names, clipped by the global norm of the gradients.
 
     This is the norm that matterport's `clipnorm` meant. In Keras 3, `clipnorm` is the norm of each weight's gradient.
 
@@ -19,16 +21,26 @@ def default_optimizer(config, learning_rate=None, momentum=None):
         config: `Config`. If `GRADIENT_CLIP_NORM` is None or 0, gradients are not clipped. With `EMA_MOMENTUM`, it keeps
             moving averages of the weights.
         learning_rate: float or a `keras.optimizers.schedules.LearningRateSchedule`; None: `LEARNING_RATE`.
-        momentum: float; None: `LEARNING_MOMENTUM`.
+        momentum: float, of SGD, and the decay of AdamW's first moment; None: `LEARNING_MOMENTUM`.
     """
     rate = config.LEARNING_RATE if learning_rate is None else learning_rate
-    return keras.optimizers.SGD(
-        learning_rate=float(rate) if isinstance(rate, numbers.Real) else rate,  # Keras refuses numpy.float32 and int
-        momentum=config.LEARNING_MOMENTUM if momentum is None else momentum,
-        global_clipnorm=config.GRADIENT_CLIP_NORM or None,
-        use_ema=bool(config.EMA_MOMENTUM),
-        ema_momentum=config.EMA_MOMENTUM or 0.99,  # Keras's default
-    )
+    momentum = config.LEARNING_MOMENTUM if momentum is None else momentum
+    shared = {
+        "learning_rate": float(rate) if isinstance(rate, numbers.Real) else rate,  # Keras refuses numpy.float32 and int
+        "global_clipnorm": config.GRADIENT_CLIP_NORM or None,
+        "use_ema": bool(config.EMA_MOMENTUM),
+        "ema_momentum": config.EMA_MOMENTUM or 0.99,  # Keras's default
+    }
+    if config.OPTIMIZER == "sgd":
+        return keras.optimizers.SGD(momentum=momentum, **shared)
+    adamw = keras.optimizers.AdamW(beta_1=momentum, weight_decay=float(config.WEIGHT_DECAY), **shared)
+    adamw.exclude_from_weight_decay(var_names=NOT_DECAYED)
+    return adamw
+
+
+def decays_weights(optimizer, config) -> bool:
+    """Whether the optimizer applies `WEIGHT_DECAY` itself, so that it isn't part of the loss."""
+    return config.OPTIMIZER == "adamw" and isinstance(_without_loss_scaling(optimizer), keras.optimizers.AdamW)
 
 
 def set_step(optimizer, step: int) -> None:

@@ -184,6 +184,15 @@ class CocoDataset(UprightDataset):
         kept = class_ids != 0
         return (layers if kept.all() else layers[kept]).transpose(2, 1, 0), class_ids[kept]
 
+    def load_class_ids(self, image_id: int) -> NDArray[np.int32]:
+        """The class ids of the annotations, [N] int32, also of those without a pixel; negative for crowds."""
+        info = self.image_info[image_id]
+        if "annotations" not in info or type(self).load_mask is not CocoDataset.load_mask:
+            return super().load_class_ids(image_id)
+        signs = [-1 if annotation.get("iscrowd") else 1 for annotation in info["annotations"]]
+        keys = [f"{info['source']}.{annotation['category_id']}" for annotation in info["annotations"]]
+        return np.array([s * self.map_source_class_id(key) for s, key in zip(signs, keys)], np.int32)
+
     def image_reference(self, image_id: int) -> str:
         """The web page of a COCO image; "" for other sources."""
         info = self.image_info[image_id]

@@ -22,6 +22,15 @@ def default_optimizer(config, learning_rate=None, momentum=None):
             moving averages of the weights.
         learning_rate: float or a `keras.optimizers.schedules.LearningRateSchedule`; None: `LEARNING_RATE`.
         momentum: float, of SGD, and the decay of AdamW's first moment; None: `LEARNING_MOMENTUM`.
+
+    Example:
+
+    >>> from mrcnn.config import Config
+    >>> optimizer = default_optimizer(Config(OPTIMIZER="adamw", WEIGHT_DECAY=0.5), learning_rate=0.1)
+    >>> kernel, gamma = keras.Variable([2.0], name="kernel"), keras.Variable([2.0], name="gamma")
+    >>> optimizer.apply([keras.ops.zeros(1)] * 2, [kernel, gamma])
+    >>> [round(float(keras.ops.convert_to_numpy(v)[0]), 4) for v in (kernel, gamma)]  # 2 * (1 - 0.1 * 0.5)
+    [1.9, 2.0]
     """
     rate = config.LEARNING_RATE if learning_rate is None else learning_rate
     momentum = config.LEARNING_MOMENTUM if momentum is None else momentum

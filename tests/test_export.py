@@ -200,7 +200,7 @@ def test_the_command_writes_an_int8_file(tmp_path):
     record = json.loads(result.stdout)
     assert record["int8"] and abs(record["mask_ap"]["difference"]) <= parity.AP_TOLERANCE
     size = (tmp_path / "out" / "model.tflite").stat().st_size
-    assert size < 0.2 * 4 * model.count_params()  # float32 has 4 bytes each
+    assert size < 0.4 * 4 * model.count_params()  # a third of float32
     assert json.loads((tmp_path / "out" / "parity.json").read_text())["model.tflite"]["int8"]
 
 

@@ -205,7 +205,7 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel):
             image: path of a TIFF, GeoTIFF, Zarr folder or other image file, an array [H0, W0, 3], or what is sliced
                 like one (a memory map, `zarr.Array`). TIFF and Zarr are never decoded as a whole.
             tile: side of a tile, pixels; `detect` resizes it for the network like a photo. None: IMAGE_MAX_DIM.
-            overlap: pixels that neighbours share, at least; best as long as most objects. None: a fifth of a tile.
+            overlap: pixels that neighbors share, at least; best as long as most objects. None: a fifth of a tile.
             merge: "mask" joins pieces whose masks agree where tiles overlap; "none" returns the pieces.
             flips: "horizontal", "vertical" or "both": detects on mirrored tiles as well, and joins what they show.
             scales: magnifications to detect in, e.g. (1, 2): also on tiles half as long, enlarged.

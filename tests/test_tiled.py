@@ -210,7 +210,7 @@ def test_a_small_object_on_a_large_one_of_its_class_stays_at_a_seam():
     assert boxes.tolist() == [[5, 5, 35, 95], [10, 45, 14, 65]] and np.allclose(scores, [0.9, 0.8])
 
 
-def test_neighbours_of_one_class_that_touch_in_the_zone_are_not_joined():
+def test_neighbors_of_one_class_that_touch_in_the_zone_are_not_joined():
     joiner = SeamJoiner((20, 100))
     joiner.add((0, 0, 20, 60), [[5, 30, 10, 50]], [1], [0.9], [((5, 30, 10, 50), np.ones((5, 20), bool))])
     joiner.add((0, 40, 20, 100), [[5, 50, 10, 90]], [1], [0.8], [((5, 50, 10, 90), np.ones((5, 40), bool))])

@@ -1,4 +1,4 @@
-"""Joins what the seams between tiles cut: detections of overlapping tiles -> objects of the whole image.
+"""Joins objects that the seams between tiles cut: detections of overlapping tiles -> objects of the whole image.
 
 A piece is a detection in one tile. The zone of two tiles is where they overlap: both show the same pixels there. Two
 pieces of one object therefore have nearly the same mask inside the zone, wherever they end outside of it. Pieces are
@@ -41,8 +41,8 @@ class Tile:
     """The pieces of a tile.
 
     Attributes:
-        region: Of the tile.
-        numbers: [n] int, of the pieces among those of all tiles.
+        region: Region of the tile.
+        numbers: [n] int, the numbers of the pieces among those of all tiles.
         regions: [n, 4] int, around their masks.
         cut: [n] bool: whether the mask reaches an edge of the tile that isn't one of the image.
     """

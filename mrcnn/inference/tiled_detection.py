@@ -1,8 +1,7 @@
 """`MaskRCNN.detect_tiled` and `detect_augmented`: detects on overlapping tiles or views, and joins their results.
 
-A view is a way to look at the whole image: in some magnification, mirrored or not. Each view has its own grid of tiles,
-and all tiles of all views go through the network with the same number of pixels. What the views found is joined as what
-the tiles found.
+A view is the whole image at some magnification, mirrored or not. Each view has its own grid of tiles, and all tiles of
+all views go through the network with the same number of pixels. Detections of views are joined like those of tiles.
 
 region      (y1, x1, y2, x2) int pixels of the image; y2 and x2 exclusive
 H0, W0      size of the image, pixels
@@ -44,10 +43,10 @@ class View:
     """A tile as one view shows it.
 
     Attributes:
-        region: Of the tile in the image.
-        shape: (height, width) of the pixels that are detected on.
-        scale: Their magnification.
-        flip: Whether rows and columns run backwards.
+        region: Region of the tile in the image.
+        shape: (height, width) of the network's photo, pixels.
+        scale: Magnification.
+        flip: Whether rows and columns are reversed.
     """
 
     region: Region
@@ -56,7 +55,7 @@ class View:
     flip: tuple[bool, bool]
 
     def show(self, pixels: np.ndarray) -> np.ndarray:
-        """The tile [h, w, ...] -> what is detected on, [*shape, ...]; black where the image is too small."""
+        """The tile [h, w, ...] -> the photo to detect on, [*shape, ...]; black where the image is too small."""
         if self.scale != 1:
             height, width = self.scaled_shape()
             method = cv2.INTER_AREA if self.scale < 1 else cv2.INTER_LINEAR
@@ -125,7 +124,7 @@ def detect_tiled(
         class_names: Of the result, "BG" first.
 
     Raises:
-        ValueError: An argument has a value that can't work; the message has its name.
+        ValueError: An argument is invalid; the message names it.
     """
     _check_choice("merge", merge, ("mask", "none"))
     _check_choice("flips", flips, FLIPS)

@@ -1,8 +1,8 @@
 """Reads images by regions: arrays, TIFF (tiles, strips, pyramids), Zarr, and plain files, which are decoded whole.
 
-Of a TIFF or Zarr no more is decoded than the parts of the file that a region touches; the last ones are kept, so that
-neighbours need not decode them again. `image_reading.MAX_PIXELS` limits what is decoded at once: a plain file, or one
-part of a TIFF or Zarr. How many pixels the whole image has doesn't matter.
+Of a TIFF or Zarr, only the parts of the file that a region touches are decoded; the last ones are cached for
+neighboring regions. `image_reading.MAX_PIXELS` limits what is decoded at once: a plain file, or one part of a TIFF or
+Zarr. The size of the whole image is not limited.
 
 PNG and JPEG have no parts: none of the libraries that this package uses decodes them by strips. They take the memory of
 the decoded image.
@@ -38,20 +38,20 @@ if TYPE_CHECKING:
 CACHE_BYTES = 192 * 2**20  # of decoded parts: strips of an image 60,000 pixels wide, as high as a tile
 ZARR_FILES = ("zarr.json", ".zgroup", ".zarray")
 INSTALL = "pip install 'mrcnn[large]'"
-TURNS_ROWS, TURNS_COLUMNS = (3, 4, 6, 7), (2, 3, 7, 8)  # EXIF orientations whose stored rows or columns run backwards
+TURNS_ROWS, TURNS_COLUMNS = (3, 4, 6, 7), (2, 3, 7, 8)  # EXIF orientations whose rows or columns are stored backwards
 
 
 class TiledImage:
-    """An image that is read by regions, from an array or anything that is sliced like one.
+    """An image that is read by regions, from an array or anything that can be sliced like one.
 
     Args:
         values: [H0, W0] or [H0, W0, bands]: an array, a memory map, a `zarr.Array`, a dataset of h5py.
-        path: Its file; None: it has none.
+        path: File of the image, or None.
         transform: From pixels to coordinates of a map, see `data.geotiff`; None: unknown.
         crs: The system of these coordinates, such as "EPSG:32633"; None: unknown.
 
     Raises:
-        ValueError: It has another number of dimensions.
+        ValueError: The array has another number of dimensions.
 
     Example:
 
@@ -93,10 +93,10 @@ def open_tiled(image: Any, level: int = 0) -> TiledImage:
     Args:
         image: What `TiledImage` takes, or a path: a TIFF, the folder of a Zarr array or of an OME-Zarr image, or any
             other image file. A `TiledImage` is returned as it is.
-        level: Of a pyramid; 0 is the largest.
+        level: Level of a pyramid; 0 is the largest.
 
     Raises:
-        FileNotFoundError: There is nothing at the path.
+        FileNotFoundError: The path does not exist.
         UnreadableImage: A ValueError that names the file and says what is wrong with it.
         ImportError: It is a Zarr, and zarr is not installed.
     """

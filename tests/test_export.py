@@ -186,7 +186,7 @@ def test_an_int8_file_whose_ap_is_a_point_lower_is_refused(model, tmp_path, monk
 
 
 def test_the_command_writes_an_int8_file(tmp_path):
-    """With LiteRT's quantiser, which the tests don't install."""
+    """With LiteRT's quantizer, which the tests don't install."""
     pytest.importorskip("ai_edge_quantizer")
     pytest.importorskip("ai_edge_litert")
     model = MaskRCNN("inference", weights="shapes")

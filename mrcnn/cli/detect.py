@@ -26,9 +26,7 @@ RESULTS = "detections.json"
 def detect(
     inputs: options.InputsArgument,
     weights: options.WeightsOption,
-    folder: Annotated[Path, typer.Option("--output", "-o", help="Folder for pictures and detections.json.")] = Path(
-        "detections"
-    ),
+    folder: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path("detections"),
     min_score: options.MinScoreOption = None,
     classes: options.ChosenClassesOption = None,
     batch: Annotated[int, typer.Option(min=1, help="Photos per call of the network.")] = 1,
@@ -82,15 +80,19 @@ def detect(
             report_broken(broken, source, error)
         else:
             done["written"] += map(str, written)
-    if as_json:
-        output.print_json(done)
-    else:
-        print(
-            f"{done['photos']} photos, {len(videos)} videos, {done['objects']} objects in photos, {len(broken)} broken"
-        )
-        print(*done["written"], sep="\n")
+    print_summary(done, as_json)
     if broken:
         raise typer.Exit(1)
+
+
+def print_summary(done: dict, as_json: bool) -> None:
+    """Prints the counts and the files written, as JSON or text."""
+    if as_json:
+        output.print_json(done)
+        return
+    photos = f"{done['photos']} photos, {done['videos']} videos, {done['objects']} objects in photos"
+    print(f"{photos}, {len(done['broken'])} broken")
+    print(*done["written"], sep="\n")
 
 
 def file_name(source: Source, folder: Path) -> str:

@@ -74,7 +74,7 @@ def test_averaged_weights_can_be_used(tmp_path):
 def test_train_accepts_an_optimizer(tmp_path, optimizer):
     model = training_model(tmp_path, STEPS_PER_EPOCH=2, VALIDATION_STEPS=1)
     before = weights_of(model)
-    history = model.train(Squares(), None, learning_rate=0, epochs=1, layers="heads", optimizer=optimizer())
+    history = model.train(Squares(), None, learning_rate=None, epochs=1, layers="heads", optimizer=optimizer())
     assert np.isfinite(history.history["loss"]).all()
     changed = moved(before, weights_of(model))
     assert changed and all("mrcnn" in path or "fpn" in path or "rpn" in path for path in changed)

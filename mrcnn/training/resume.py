@@ -236,8 +236,8 @@ class SaveTraining(keras.callbacks.Callback):
 
 
 def _rate(learning_rate) -> float | None:
-    """A number, or None for a schedule, which is part of the program."""
-    return None if callable(learning_rate) else float(learning_rate)
+    """A number; None for a schedule, which is part of the program, and for None, with an optimizer that has its own."""
+    return None if learning_rate is None or callable(learning_rate) else float(learning_rate)
 
 
 def _describe_optimizer(model) -> list:

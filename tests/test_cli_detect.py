@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import cv2
+import h5py
 import numpy as np
 import pytest
 import tifffile
@@ -161,8 +162,8 @@ def test_a_folder_named_like_a_preset_is_not_the_weights(run, tmp_path, monkeypa
     assert weights_path("shapes") is None
     assert json.loads(run("info", "shapes", "--json").stdout)["class_count"] == 4
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "mask_rcnn_cells_0009.h5").touch()
-    (tmp_path / "run" / "mask_rcnn_cells_0010.h5").touch()
+    for epoch in (9, 10):
+        h5py.File(tmp_path / "run" / f"mask_rcnn_cells_{epoch:04}.h5", "w").close()
     assert weights_path("run").name == "mask_rcnn_cells_0010.h5"
 
 

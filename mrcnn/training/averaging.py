@@ -92,7 +92,7 @@ class Averages:
         if self._weights is None and pairs:
             self._weights = [to_array(variable) for variable, _ in pairs]
             for variable, average in pairs:
-                variable.assign(average)
+                variable.assign(to_array(average))  # a copy: on JAX, validation deletes the buffer that it gets
 
     def take_out(self) -> None:
         """Restores the weights that the model had before `put_in`."""

@@ -61,7 +61,7 @@ def describe(file: str) -> dict[str, Any]:
 
 def describe_folder(path: Path) -> dict[str, Any]:
     """A folder of `save_to_preset`; of a run, its last checkpoint; or that of an exported model."""
-    from mrcnn.cli.models import CHECKPOINT, last_checkpoint
+    from mrcnn.weights import last_of_run
     from mrcnn.weights.preset_folder import CONFIG, read_preset
 
     if (path / PARITY).is_file():
@@ -69,8 +69,8 @@ def describe_folder(path: Path) -> dict[str, Any]:
     if (path / CONFIG).is_file():
         settings, names, weights = read_preset(path)
         return describe_weights(weights) | {"classes": names, "settings": changed_settings(settings)}
-    if any(CHECKPOINT.fullmatch(inside.name) for inside in path.iterdir()):
-        return describe_weights(last_checkpoint(path))
+    if last := last_of_run(path):
+        return describe_weights(Path(last))
     return describe_export(path)
 
 

@@ -122,6 +122,9 @@ def check(config) -> None:
         for name in [*widths, *(["FPN_CLASSIF_FC_LAYERS_SIZE"] if config.BOX_HEAD == "fc2" else [])]:
             require(name, getattr(config, name) % NORM_GROUPS == 0,
                     f'a multiple of {NORM_GROUPS}, the number of groups of HEAD_NORM = "group"')  # fmt: skip
+    if config.FPN_NORM == "group" and config.BOX_HEAD != "c4":
+        require("TOP_DOWN_PYRAMID_SIZE", config.TOP_DOWN_PYRAMID_SIZE % NORM_GROUPS == 0,
+                f'a multiple of {NORM_GROUPS}, the number of groups of FPN_NORM = "group"')  # fmt: skip
     if config.BOX_HEAD == "c4":
         side, why = [config.MASK_POOL_SIZE] * 2, "MASK_POOL_SIZE, {}: the C4 head halves and doubles it"
     else:

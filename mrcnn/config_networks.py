@@ -36,7 +36,13 @@ class NetworkSettings:
         "1x1", "Convolution of a ResNet block that has the stride.", one_of("1x1", "3x3"), effect=GRAPH
     )
     BATCH_NORM_EPS = Setting(0.001, "Added to the variance in BatchNorm.", number(0), effect=GRAPH)
-    FPN_NORM = Setting(None, "Normalization in the feature pyramid.", one_of(None, "batch"), effect=GRAPH)
+    FPN_NORM = Setting(
+        None,
+        'Normalization in the feature pyramid. "group" suits new pyramids on backbones with large features, such as'
+        " EfficientNet.",
+        one_of(None, "batch", "group"),
+        effect=GRAPH,
+    )
     RPN_CONVS = Setting(1, "Convolutions of the RPN before its outputs.", one_of(1, 2), effect=GRAPH)
     BOX_HEAD = Setting(
         "fc2",

@@ -104,6 +104,8 @@ def test_group_normalization_needs_widths_that_its_groups_divide():
     for name in ("MASK_HEAD_CHANNELS", "FPN_CLASSIF_FC_LAYERS_SIZE"):
         with pytest.raises(ValueError, match=rf"{name} is 40; expected a multiple of 32"):
             Config(HEAD_NORM="group", **{name: 40})
+    with pytest.raises(ValueError, match=r"TOP_DOWN_PYRAMID_SIZE is 40; expected a multiple of 32"):
+        Config(FPN_NORM="group", TOP_DOWN_PYRAMID_SIZE=40)
     Config(HEAD_NORM="group", BOX_HEAD="conv4fc1", FPN_CLASSIF_FC_LAYERS_SIZE=40)  # one layer without normalization
 
 

@@ -21,7 +21,8 @@ SMALL_NETWORK = {  # around a small backbone, as in samples/common.py
     "ADD_GT_TO_PROPOSALS": True, "FILL_ROIS_WITH_NEGATIVES": True, "WEIGHT_DECAY_PER_SIZE": False,
 }  # fmt: skip
 MOBILENET = {"BACKBONE": "mobilenet_v2", **SMALL_NETWORK}
-NARROW = {**SMALL_NETWORK, "RPN_CHANNELS": 128, "MASK_HEAD_CHANNELS": 128}  # for CPUs: heads are most of the work
+# For CPUs: heads are most of the work. GroupNorm, as EfficientNet's features are large.
+NARROW = {**SMALL_NETWORK, "RPN_CHANNELS": 128, "MASK_HEAD_CHANNELS": 128, "FPN_NORM": "group"}
 
 
 def choose_start(weights: str | None, on_gpu: bool) -> Start:

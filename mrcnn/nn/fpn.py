@@ -10,7 +10,7 @@ from __future__ import annotations
 from keras import layers
 
 from mrcnn.nn.convolution import Conv2D
-from mrcnn.nn.norm import BatchNorm
+from mrcnn.nn.norm import norm_layer
 from mrcnn.ops.types import Tensor
 
 
@@ -32,8 +32,9 @@ def fpn_graph(
         c4: [B, H/16, W/16, channels].
         c5: [B, H/32, W/32, channels].
         depth: Channels of each level, `Config.TOP_DOWN_PYRAMID_SIZE`.
-        norm: None, or "batch": BatchNorm instead of a bias after each convolution, in layers named `fpn_p2_bn` etc.
-        eps: Of BatchNorm.
+        norm: None, or "batch" or "group": a normalization instead of a bias after each convolution, in layers named
+            `fpn_p2_bn` etc., see `norm_layer`.
+        eps: Added to the variance.
         train_bn: `Config.TRAIN_BN`.
 
     Returns:
@@ -50,7 +51,7 @@ def fpn_graph(
 
     def conv(x: Tensor, size: int, name: str) -> Tensor:
         x = Conv2D(depth, size, padding="same", use_bias=norm is None, name=name)(x)
-        return x if norm is None else BatchNorm(epsilon=eps, train_bn=train_bn, name=f"{name}_bn")(x)
+        return x if norm is None else norm_layer(norm, eps, train_bn, f"{name}_bn")(x)
 
     top_down = [conv(c5, 1, "fpn_c5p5")]
     for level, lateral in ((4, c4), (3, c3), (2, c2)):

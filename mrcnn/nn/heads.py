@@ -13,9 +13,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from mrcnn.config_checks import NORM_GROUPS
 from mrcnn.nn.convolution import Conv2D
-from mrcnn.nn.norm import BatchNorm, TimeDistributed
+from mrcnn.nn.norm import TimeDistributed, norm_layer
 from mrcnn.nn.roi_align import PyramidROIAlign
 from mrcnn.ops.convolution import project
 from mrcnn.ops.types import Tensor
@@ -42,19 +41,8 @@ WholeConv2D.__name__ = "Conv2D"  # scripts choose layers by the name of their cl
 
 
 def head_norm(norm: str | None, epsilon: float, train_bn: bool | None, name: str) -> list[layers.Layer]:
-    """The normalization after a convolution of a head: a list of one layer, or an empty list.
-
-    Args:
-        norm: "batch", "group" (Wu and He, "Group Normalization", with 32 groups) or None.
-        epsilon: Added to the variance.
-        train_bn: `Config.TRAIN_BN`, for "batch".
-        name: Name of the layer.
-    """
-    if norm is None:
-        return []
-    if norm == "group":
-        return [TimeDistributed(layers.GroupNormalization(NORM_GROUPS, epsilon=epsilon), name=name)]
-    return [TimeDistributed(BatchNorm(train_bn=train_bn, epsilon=epsilon), name=name)]
+    """The normalization after a convolution of a head: `norm_layer` in a list, or an empty list if `norm` is None."""
+    return [] if norm is None else [TimeDistributed(norm_layer(norm, epsilon, train_bn), name=name)]
 
 
 @keras.saving.register_keras_serializable(package="mrcnn")

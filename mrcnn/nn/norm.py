@@ -8,6 +8,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from mrcnn.config_checks import NORM_GROUPS
 from mrcnn.ops import replicas
 
 
@@ -54,6 +55,20 @@ class BatchNorm(keras.layers.BatchNormalization):
 
     def get_config(self):
         return {**super().get_config(), "train_bn": self.train_bn, "synchronized": False}  # set at each call
+
+
+def norm_layer(norm: str, epsilon: float, train_bn: bool | None, name: str | None = None) -> keras.layers.Layer:
+    """The normalization after a convolution.
+
+    Args:
+        norm: "batch", or "group" (Wu and He, "Group Normalization", with 32 groups), which doesn't depend on the batch.
+        epsilon: Added to the variance.
+        train_bn: `Config.TRAIN_BN`, for "batch".
+        name: Name of the layer.
+    """
+    if norm == "group":
+        return keras.layers.GroupNormalization(NORM_GROUPS, epsilon=epsilon, name=name)
+    return BatchNorm(train_bn=train_bn, epsilon=epsilon, name=name)
 
 
 @keras.saving.register_keras_serializable(package="mrcnn")

@@ -170,7 +170,7 @@ def test_weight_decay_agrees_where_batchnorm_is_left_out(trained):
 def test_heads_and_losses_agree_on_the_stored_rois(trained):
     """The second stage, fed with the original's RoIs and targets: only the sampling, which is random, is left out."""
     model, inputs, theirs = trained
-    stages = model._detector.stages
+    stages = model.stages
     image, meta = (np.asarray(inputs[k], "float32") for k in ("input_image", "input_image_meta"))
     rois = keras.Input((None, 4), dtype="float32")
     second_stage = keras.Model(

@@ -34,7 +34,7 @@ class Flat(WithEmpty):
 
 @pytest.fixture(scope="module")
 def inference(tmp_path_factory):
-    model = tiny_model("inference", tmp_path_factory.mktemp("logs"))
+    model = tiny_model("inference", tmp_path_factory.mktemp("logs"), RPN_CHANNELS=512)
     spread_scores(model)
     return model
 

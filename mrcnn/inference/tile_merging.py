@@ -75,10 +75,10 @@ class SeamJoiner:
     >>> joiner = SeamJoiner((10, 40))
     >>> bar = np.ones((2, 15), bool)  # columns 5 to 34 of the image, cut by two tiles that share columns 15 to 24
     >>> joiner.add((0, 0, 10, 25), [[4, 5, 6, 25]], [1], [0.8], [((4, 5, 6, 25), np.ones((2, 20), bool))])
-    >>> joiner.add((0, 15, 10, 40), [[4, 15, 6, 35]], [1], [0.9], [((4, 15, 6, 35), np.ones((2, 20), bool))])
+    >>> joiner.add((0, 15, 10, 40), [[4, 15, 6, 35]], [1], [0.875], [((4, 15, 6, 35), np.ones((2, 20), bool))])
     >>> boxes, class_ids, scores, rles = joiner.objects()
-    >>> boxes.tolist(), class_ids.tolist(), scores.round(1).tolist()
-    ([[4, 5, 6, 35]], [1], [0.9])
+    >>> boxes.tolist(), class_ids.tolist(), scores.tolist()
+    ([[4, 5, 6, 35]], [1], [0.875])
     """
 
     def __init__(self, image_shape: Sequence[int], groups: np.ndarray | None = None, min_overlap: float = MIN_OVERLAP):

@@ -5,6 +5,8 @@ Shapes: B images, N RoIs.
 
 from __future__ import annotations
 
+import inspect
+
 import keras
 from keras import ops
 
@@ -89,6 +91,7 @@ class TimeDistributed(keras.layers.Wrapper):
 
     def __init__(self, layer: keras.layers.Layer, **kwargs):
         super().__init__(layer, **{"dtype": layer.dtype_policy, **kwargs})
+        self._takes_training = "training" in inspect.signature(layer.call).parameters
 
     def build(self, input_shape):
         super().build((None, *input_shape[2:]))
@@ -100,5 +103,5 @@ class TimeDistributed(keras.layers.Wrapper):
     def call(self, inputs, training=None):
         shape = ops.shape(inputs)
         x = ops.reshape(inputs, (-1, *shape[2:]))  # [B * N, ...]
-        x = self.layer(x)  # Keras passes `training` on to nested layers
+        x = self.layer(x, training=training) if self._takes_training else self.layer(x)
         return ops.reshape(x, (-1, shape[1], *ops.shape(x)[1:]))  # [B, N, ...]

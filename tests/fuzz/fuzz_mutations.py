@@ -104,7 +104,7 @@ def mutate_zip(content: bytes, rng: random.Random) -> tuple[str, bytes]:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))) as archive:
         for name, data in members:
-            archive.writestr(name, data)
+            archive.writestr(zipfile.ZipInfo(name), data, archive.compression)  # without the time of day
     return f"zip member {name}: {what}", packed.getvalue()
 
 

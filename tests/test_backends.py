@@ -23,8 +23,10 @@ FILES = [
     "backend_checks.py", "test_golden.py", "test_golden_torch.py", "test_nms.py", "test_roi_align.py",
     "test_ops_boxes.py",
 ]  # fmt: skip
-# With --slow only. Their numbers are part of the golden data, and on JAX they compile for two minutes.
-SLOW_FILES = ("test_nn_anchors.py", "test_nn_backbones.py", "test_nn_heads.py")
+# With --slow only. Their numbers are part of the golden data, and on JAX they compile for four minutes.
+SLOW_FILES = (
+    "test_nn_anchors.py", "test_nn_backbones.py", "test_nn_detections.py", "test_nn_heads.py", "test_nn_targets.py",
+)  # fmt: skip
 QUICK = "not (test_golden and (resnet101 or full)) and not finite_differences"
 
 

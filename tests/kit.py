@@ -20,6 +20,21 @@ from mrcnn.ops.masks import minimize_mask
 from mrcnn.ops.meta import compose_image_meta
 
 
+@contextlib.contextmanager
+def run_eagerly():
+    """Runs TensorFlow without tracing, which takes longer than the few steps of a test. For other backends: nothing."""
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
 # ---- A small network -------------------------------------------------------------------------------------------------
 def tiny_backbone(image, architecture, stage5=True, train_bn=None):
     """[C1, ..., C5]: in each stage one convolution with matterport's kind of name, BatchNorm and ReLU."""

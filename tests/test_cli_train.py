@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 import pytest
+from kit import run_eagerly
 from train_kit import FORMATS, NAMES, SIDE, Scenes, write_scenes
 
 from mrcnn.cli import plan as planning
@@ -140,10 +141,8 @@ def test_the_length_follows_the_number_of_images():
 @pytest.fixture
 def eagerly():
     """Runs steps without tracing them, which takes longer than the few steps of a test."""
-    tf = pytest.importorskip("tensorflow")
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+    with run_eagerly():
+        yield
 
 
 # ---- Training --------------------------------------------------------------------------------------------------------

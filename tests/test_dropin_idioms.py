@@ -17,7 +17,7 @@ import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from kit import Squares, photo, tiny_config, tiny_model
+from kit import Squares, photo, run_eagerly, tiny_config, tiny_model
 
 import mrcnn.model as modellib
 from mrcnn import utils, visualize
@@ -32,14 +32,8 @@ LOSSES = ["rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_los
 @pytest.fixture
 def step_by_step():
     """Runs TensorFlow without tracing: for tests that train a step or two, several times as fast."""
-    if keras.backend.backend() != "tensorflow":
+    with run_eagerly():
         yield
-        return
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(scope="module")

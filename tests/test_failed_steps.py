@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from pathlib import Path
 
@@ -10,7 +9,17 @@ import cv2
 import keras
 import numpy as np
 import pytest
-from kit import TWO_IMAGES, Batches, Squares, gradients, make_batch, numpy, tiny_model, weights_of
+from kit import (
+    TWO_IMAGES,
+    Batches,
+    Squares,
+    gradients,
+    make_batch,
+    numpy,
+    run_eagerly,
+    tiny_model,
+    weights_of,
+)
 
 from mrcnn.training import NonFiniteLoss
 from mrcnn.training.guard import spread_nan
@@ -54,19 +63,6 @@ def fit(model, *batches, **options):
 
 
 only_stateful = pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX has no apply outside of a step")
-
-
-@contextlib.contextmanager
-def run_eagerly():
-    """A trace takes longer than the few steps of a test."""
-    if keras.backend.backend() != "tensorflow":
-        yield
-        return
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture

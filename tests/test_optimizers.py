@@ -5,20 +5,14 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from kit import TWO_IMAGES, Batches, Squares, make_batch, tiny_model, weights_of
+from kit import TWO_IMAGES, Batches, Squares, make_batch, run_eagerly, tiny_model, weights_of
 
 
 @pytest.fixture(autouse=True)
 def eagerly():
     """Saves tracing, which takes ten times as long as a step."""
-    if keras.backend.backend() != "tensorflow":
+    with run_eagerly():
         yield
-        return
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 def training_model(folder, **changes):

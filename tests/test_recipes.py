@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from kit import Squares, numpy, tiny_config, tiny_model
+from kit import Squares, numpy, run_eagerly, tiny_config, tiny_model
 from resume_run import everything, train
 
 from mrcnn.config import Config
@@ -24,14 +24,8 @@ on_tensorflow = pytest.mark.skipif(
 
 @pytest.fixture(scope="module", autouse=True)
 def eagerly():
-    if keras.backend.backend() != "tensorflow":
+    with run_eagerly():
         yield
-        return
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 # ---- Settings --------------------------------------------------------------------------------------------------------

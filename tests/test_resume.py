@@ -19,7 +19,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from kit import Squares, numpy, tiny_model
+from kit import Squares, numpy, run_eagerly, tiny_model
 from resume_run import callbacks, everything, train
 
 from mrcnn import weights
@@ -37,11 +37,8 @@ pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason=
 
 @pytest.fixture(scope="module", autouse=True)
 def eagerly():
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+    with run_eagerly():
+        yield
 
 
 @pytest.fixture(scope="module")

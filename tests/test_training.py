@@ -22,6 +22,7 @@ from kit import (
     make_batch,
     model_layer,
     numpy,
+    run_eagerly,
     tiny_config,
     tiny_model,
     weights_of,
@@ -50,14 +51,8 @@ def batch(model):
 @pytest.fixture
 def eagerly():
     """Saves tracing, which takes ten times as long as a step."""
-    if keras.backend.backend() != "tensorflow":
+    with run_eagerly():
         yield
-        return
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 def trainable_names(model) -> set:

@@ -202,6 +202,7 @@ def run(model: MaskRCNN, split: Split, record: dict[str, Any]) -> None:
 
     from mrcnn.cli.train_progress import Progress
     from mrcnn.io import replacing
+    from mrcnn.training.optimizer import optimizer_options
 
     recipe, config = record["recipe"], model.config
     record["config"] = config.to_json()
@@ -212,8 +213,7 @@ def run(model: MaskRCNN, split: Split, record: dict[str, Any]) -> None:
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, total - warm_up, warmup_target=recipe["learning_rate"], warmup_steps=warm_up
     )
-    ema = {"use_ema": True, "ema_momentum": config.EMA_MOMENTUM} if config.EMA_MOMENTUM else {}
-    adam = keras.optimizers.Adam(rate, global_clipnorm=config.GRADIENT_CLIP_NORM, **ema)
+    adam = keras.optimizers.Adam(**optimizer_options(config, rate))
     with redirect_stdout(StringIO()):  # the list of all layers and Keras's bar, in whose place `Progress` is shown
         model.train(
             split.train, split.val, rate, recipe["epochs"], recipe["layers"],

@@ -119,15 +119,3 @@ class Averages:
         if self.over_epochs is not None:
             self.over_epochs.add(epoch)
         self.put_in()
-
-
-def start_moving_averages(model) -> None:
-    """Sets a new optimizer's moving averages to the values of the weights.
-
-    Keras does this in the optimizer's first step, but not if the step count starts above 0.
-    """
-    if model.optimizer.built:
-        return
-    model.build_optimizer()
-    for variable, average in moving_averages(model.optimizer):
-        average.assign(to_array(variable))

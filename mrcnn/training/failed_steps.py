@@ -51,7 +51,7 @@ class FailedSteps(keras.callbacks.Callback):
         self.batches = None
         self.epoch = self.done = self.failed = self.not_applied = self.in_a_row = self.rollbacks = self.reports = 0
         self._steps: deque[int] = deque()
-        self._good: dict | None = None
+        self._good: list[np.ndarray] | None = None
         self._good_epoch = 0
 
     # ---- Called by Keras ---------------------------------------------------------------------------------------------
@@ -140,7 +140,7 @@ class FailedSteps(keras.callbacks.Callback):
         return "roll_back"
 
     def _roll_back(self) -> str:
-        for variable, value in zip(self._changing(), self._good.values(), strict=True):
+        for variable, value in zip(self._changing(), self._good, strict=True):
             variable.assign(value)
         self.rollbacks += 1
         rate = lower_rate(self.model, RATE_FACTOR)
@@ -161,7 +161,7 @@ class FailedSteps(keras.callbacks.Callback):
         """Copies what training changes to the host's memory, if it is finite."""
         good = [to_array(variable) for variable in self._changing()]
         if all(map(is_finite, good)):
-            self._good, self._good_epoch = dict(enumerate(good)), self.epoch
+            self._good, self._good_epoch = good, self.epoch
 
     def _changing(self) -> list:
         model = self.model

@@ -32,19 +32,23 @@ def default_optimizer(config, learning_rate=None, momentum=None):
     >>> [round(float(keras.ops.convert_to_numpy(v)[0]), 4) for v in (kernel, gamma)]  # 2 * (1 - 0.1 * 0.5)
     [1.9, 2.0]
     """
-    rate = config.LEARNING_RATE if learning_rate is None else learning_rate
     momentum = config.LEARNING_MOMENTUM if momentum is None else momentum
-    shared = {
-        "learning_rate": float(rate) if isinstance(rate, numbers.Real) else rate,  # Keras refuses numpy.float32 and int
-        "global_clipnorm": config.GRADIENT_CLIP_NORM or None,
-        "use_ema": bool(config.EMA_MOMENTUM),
-        "ema_momentum": config.EMA_MOMENTUM or 0.99,  # Keras's default
-    }
+    shared = optimizer_options(config, config.LEARNING_RATE if learning_rate is None else learning_rate)
     if config.OPTIMIZER == "sgd":
         return keras.optimizers.SGD(momentum=momentum, **shared)
     adamw = keras.optimizers.AdamW(beta_1=momentum, weight_decay=float(config.WEIGHT_DECAY), **shared)
     adamw.exclude_from_weight_decay(var_names=NOT_DECAYED)
     return adamw
+
+
+def optimizer_options(config, rate) -> dict:
+    """The arguments that any Keras optimizer gets: learning rate, clipping and moving averages."""
+    return {
+        "learning_rate": float(rate) if isinstance(rate, numbers.Real) else rate,  # Keras refuses numpy.float32 and int
+        "global_clipnorm": config.GRADIENT_CLIP_NORM or None,
+        "use_ema": bool(config.EMA_MOMENTUM),
+        "ema_momentum": config.EMA_MOMENTUM or 0.99,  # Keras's default
+    }
 
 
 def decays_weights(optimizer, config) -> bool:
@@ -99,9 +103,11 @@ def schedule_factor(optimizer) -> float:
 def initialize_averages(model) -> None:
     """Sets the averages (EMA) of an optimizer that hasn't trained yet to the values of the weights.
 
-    Keras does this in the first step. If no step is applied, `fit` would end with zeros as weights. On JAX, weight and
-    average are one buffer after a `fit` with averages, and a second `fit` can't donate it twice; copies are apart.
+    Keras does this in the first step, but not if the step count starts above 0 (`set_step`). And if no step is applied,
+    `fit` would end with zeros as weights. On JAX, weight and average are one buffer after a `fit` with averages, and a
+    second `fit` can't donate it twice; copies are apart.
     """
+    model.build_optimizer()
     is_new = int(keras.ops.convert_to_numpy(model.optimizer.iterations)) == 0
     for variable, average in moving_averages(model.optimizer):
         average.assign(to_array(variable if is_new else average))

@@ -13,11 +13,11 @@ import numpy as np
 from mrcnn.data.class_names import check_same_classes
 from mrcnn.data.generator import DataGenerator
 from mrcnn.keras_private import weights_stay_after_fit
-from mrcnn.training.averaging import Averages, start_moving_averages
+from mrcnn.training.averaging import Averages
 from mrcnn.training.callbacks import KeptCheckpoints, run_callbacks
 from mrcnn.training.failed_steps import FailedSteps
 from mrcnn.training.interrupts import Interrupts
-from mrcnn.training.optimizer import set_step
+from mrcnn.training.optimizer import initialize_averages, set_step
 from mrcnn.training.recipe import describe_recipe
 from mrcnn.training.rest_of_epoch import fit_from_step
 from mrcnn.training.resume import SaveTraining, digest, find_state, restore
@@ -66,7 +66,7 @@ def train(model, train_dataset, val_dataset, learning_rate, epochs, layers, augm
             epochs, model.epoch, model.epoch + 1,
         )  # fmt: skip
         return keras.callbacks.History()
-    start_moving_averages(model)
+    initialize_averages(model)
     same_stage = start is not None and restore(model, start, learning_rate)
     if not same_stage:
         done = (model.epoch - first_epoch) * len(batches) + (start.step if start is not None else 0)

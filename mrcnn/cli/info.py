@@ -61,12 +61,13 @@ def describe(file: str) -> dict[str, Any]:
 
 def describe_folder(path: Path) -> dict[str, Any]:
     """A folder of `save_to_preset`; of a run, its last checkpoint; or that of an exported model."""
+    from mrcnn.cli.models import is_preset
     from mrcnn.weights import last_of_run
-    from mrcnn.weights.preset_folder import CONFIG, read_preset
+    from mrcnn.weights.preset_folder import read_preset
 
     if (path / PARITY).is_file():
         return describe_export(path)
-    if (path / CONFIG).is_file():
+    if is_preset(path):
         settings, names, weights = read_preset(path)
         return describe_weights(weights) | {"classes": names, "settings": changed_settings(settings)}
     if last := last_of_run(path):

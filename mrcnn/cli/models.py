@@ -83,7 +83,7 @@ def open_model(weights: str, mode: str = "inference", **settings: Any) -> MaskRC
     return model
 
 
-def is_preset(weights: str) -> bool:
+def is_preset(weights: str | Path) -> bool:
     """Whether `--weights` is a folder of `save_to_preset`."""
     from mrcnn.weights.preset_folder import CONFIG
 

@@ -48,9 +48,10 @@ def save_picture(found: Detections, path: Path, image: np.ndarray | None) -> Non
     from mrcnn.data import image_reading
     from mrcnn.inference.tiles import open_tiled
 
-    if image is not None or found.path is None:
-        if image is not None:
-            found.save(path, image)
+    if image is not None:
+        found.save(path, image)
+        return
+    if found.path is None:
         return
     height, width = found.image_shape
     if height * width > image_reading.MAX_PIXELS:

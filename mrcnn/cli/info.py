@@ -18,15 +18,16 @@ PARITY_ENDINGS = (".onnx", ".tflite", ".xml", ".pb")
 
 def info(
     file: Annotated[
-        str, typer.Argument(help="A weight file, an exported model, the folder of a run or preset, or a word.")
+        str,
+        typer.Argument(help="A weight file, an exported model, the folder of a run or preset, or a name of weights."),
     ],
     layers: Annotated[bool, typer.Option("--layers", help="List all layers with the shapes of their arrays.")] = False,
     as_json: options.JsonOption = False,
 ) -> None:
     """Show what is in a weight file: network, settings, classes, layers, checksum.
 
-    Reads .h5 of matterport and of Keras, .keras, and .pth, .pkl and .safetensors of torchvision and detectron2. A word
-    such as torchvision_v2 shows where its weights come from, without downloading them. Of an exported model, the
+    Reads .h5 of matterport and of Keras, .keras, and .pth, .pkl and .safetensors of torchvision and detectron2. A name
+    such as torchvision_v2 shows where the weights come from, without downloading them. Of an exported model, the
     parity.json beside it is shown.
     """
     output.start_backend()
@@ -44,16 +45,16 @@ def info(
 
 
 def describe(file: str) -> dict[str, Any]:
-    """Everything known about a file or word, JSON-ready."""
+    """Everything known about a file or named weights, JSON-ready."""
     from mrcnn.weights.downloads import SHIPPED, WORDS, pretrained
 
     path = Path(file)
     if file in SHIPPED and not path.is_file():
-        return {"word": file} | describe_weights(Path(pretrained(file)))
+        return {"name": file} | describe_weights(Path(pretrained(file)))
     if file in WORDS and not path.is_file():
-        return describe_word(file)
+        return describe_name(file)
     if not path.exists():
-        raise FileNotFoundError(f"{file}: no such file; expected a path or one of the words {', '.join(WORDS)}.")
+        raise FileNotFoundError(f"{file}: no such file; expected a path or one of {', '.join(WORDS)}.")
     if path.is_dir():
         return describe_folder(path)
     return describe_export(path) if path.suffix.lower() in PARITY_ENDINGS else describe_weights(path)
@@ -75,16 +76,16 @@ def describe_folder(path: Path) -> dict[str, Any]:
     return describe_export(path)
 
 
-def describe_word(word: str) -> dict[str, Any]:
-    """Where the weights of a word come from."""
+def describe_name(name: str) -> dict[str, Any]:
+    """Where named weights come from."""
     from mrcnn.weights.downloads import PINNED, PRETRAINED
     from mrcnn.weights.presets import PRESETS
 
-    if word in PRETRAINED:
-        return {"word": word, "url": PRETRAINED[word], "checksum": PINNED.get(word)}
-    preset = PRESETS[word]
+    if name in PRETRAINED:
+        return {"name": name, "url": PRETRAINED[name], "checksum": PINNED.get(name)}
+    preset = PRESETS[name]
     return {
-        "word": word,
+        "name": name,
         "url": preset.url,
         "license": preset.license,
         "checksum": preset.checksum,

@@ -45,7 +45,7 @@ def open_model(weights: str, mode: str = "inference", **settings: Any) -> MaskRC
     """The model with these weights.
 
     Args:
-        weights: A word such as "shapes" or "torchvision_v2", a weight file of any kind, the folder of a run, whose last
+        weights: A name such as "shapes" or "torchvision_v2", a weight file of any kind, the folder of a run, whose last
             checkpoint is taken, or a folder of `save_to_preset`.
         mode: "inference" or "training".
         **settings: Of `Config`; they replace those of the weights. One image makes a batch unless they say otherwise.
@@ -91,9 +91,9 @@ def is_preset(weights: str | Path) -> bool:
 
 
 def weights_path(weights: str) -> Path | None:
-    """The file that `--weights` names: of a run's folder, its last checkpoint. None for a word such as "shapes".
+    """The file that `--weights` names: of a run's folder, its last checkpoint. None for a name such as "shapes".
 
-    A folder that has the name of a word, such as a dataset's folder "shapes", is not meant.
+    A folder that has the name of weights, such as a dataset's folder "shapes", is not meant.
     """
     from mrcnn.weights import WORDS, last_of_run
 

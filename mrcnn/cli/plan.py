@@ -209,12 +209,23 @@ def choose_recipe(
     plan.choose("length", f"{chosen} epochs of {per_epoch} steps", reason, STEPS_PER_EPOCH=per_epoch,
                 VALIDATION_STEPS=min(10, math.ceil(val_images / batch)))  # fmt: skip
     reason = {
-        "adam": "a small network learns fast with Adam; warm-up, then a cosine to 0",
-        "sgd": f"trained weights need small steps: SGD, {SGD_RATE} for each image; warm-up, then a cosine to 0",
+        "adam": "a small network learns fast with Adam",
+        "sgd": f"trained weights need small steps: SGD, {SGD_RATE} for each image",
     }[plan.recipe["optimizer"]]
-    plan.choose("learning rate", f"{rate:g}", reason)
+    warm_up = warm_up_steps(chosen, per_epoch)
+    schedule = f"warm-up of {warm_up} steps, then a cosine to 0" if warm_up else "a cosine to 0, without warm-up"
+    plan.choose("learning rate", f"{rate:g}", f"{reason}; {schedule}")
     if layers == "heads":
         plan.choose("layers", "heads", "the backbone is already trained and keeps its weights")
+
+
+def warm_up_steps(epochs: int, steps: int) -> int:
+    """Steps of the warm-up: the first epoch, but at most a tenth of the training; none in less than 10 steps.
+
+    Args:
+        epochs, steps: Epochs of the training, and steps of one.
+    """
+    return min(steps, epochs * steps // 10)
 
 
 def round_up(value: float, step: int) -> int:

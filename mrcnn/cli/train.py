@@ -68,8 +68,12 @@ def train(
     record = read_record(folder, name) if resume else None
     split = open_split(data, val, record["seed"] if record else seed, classes=options.names_in(classes), **reading)
     if record is None:
-        given = {"epochs": epochs, "steps": steps, "image_size": image_size, "batch": batch, "weights": weights}
-        plan, start = choose(split, given, with_recipe(recipe, flip, parse_settings(settings or ())))
+        changed = parse_settings(settings or ())
+        given = {
+            "epochs": epochs, "steps": steps or changed.get("STEPS_PER_EPOCH"), "weights": weights,
+            "image_size": image_size or changed.get("IMAGE_MAX_DIM"), "batch": batch or changed.get("IMAGES_PER_GPU"),
+        }  # fmt: skip
+        plan, start = choose(split, given, with_recipe(recipe, flip, changed))
         record = {
             "data": str(data), "seed": seed, "flip": flip, "classes": split.train.class_names,
             "settings": {**plan.settings, "NAME": name, "SEED": seed}, "recipe": plan.recipe, "choices": plan.why,
@@ -200,6 +204,7 @@ def run(model: MaskRCNN, split: Split, record: dict[str, Any]) -> None:
     """Trains, and writes the record to the run folder first."""
     import keras
 
+    from mrcnn.cli.plan import warm_up_steps
     from mrcnn.cli.train_progress import Progress
     from mrcnn.io import replacing
     from mrcnn.training.optimizer import optimizer_options
@@ -209,7 +214,7 @@ def run(model: MaskRCNN, split: Split, record: dict[str, Any]) -> None:
     with replacing(Path(model.log_dir) / RECORD) as unfinished:
         unfinished.write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
     total = recipe["epochs"] * config.STEPS_PER_EPOCH
-    warm_up = min(config.STEPS_PER_EPOCH, total // 10)
+    warm_up = warm_up_steps(recipe["epochs"], config.STEPS_PER_EPOCH)
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, total - warm_up, warmup_target=recipe["learning_rate"], warmup_steps=warm_up
     )

@@ -36,6 +36,7 @@ def choose_start(weights: str | None, on_gpu: bool) -> Start:
     """
     from mrcnn.cli.models import weights_path
     from mrcnn.weights import PRETRAINED, WORDS, pretrained, read_settings
+    from mrcnn.weights.downloads import SHIPPED
     from mrcnn.weights.imagenet import is_installed, packaged_weights
     from mrcnn.weights.readers import open_weights
 
@@ -51,8 +52,9 @@ def choose_start(weights: str | None, on_gpu: bool) -> Start:
         return Start(None, read_settings(pretrained(SMALL)), "as given; the network is that of shapes", "small")
     path = weights_path(weights)
     if path is None:
-        if weights == SMALL:
-            return Start(weights, read_settings(pretrained(weights)), reason, "small")
+        if weights in SHIPPED:
+            stored = read_settings(pretrained(weights))
+            return Start(weights, stored, reason, "small" if stored["BACKBONE"] == "small_resnet" else "trained")
         if weights not in PRETRAINED:
             return Start(weights, {}, reason, "trained")
         path = Path(pretrained(weights))
@@ -81,6 +83,7 @@ def build(start: Start, settings: dict[str, Any], class_names: Sequence[str], mo
     from mrcnn.model import MaskRCNN
     from mrcnn.nn.heads import CLASS_DEPENDENT_LAYERS
     from mrcnn.weights import pretrained, read_class_names
+    from mrcnn.weights.downloads import SHIPPED
     from mrcnn.weights.presets import PRESETS
 
     settings = {**settings, "NUM_CLASSES": len(class_names)}
@@ -90,7 +93,7 @@ def build(start: Start, settings: dict[str, Any], class_names: Sequence[str], mo
         )
     model = MaskRCNN("training", Config.from_json({**start.base, **settings}), str(model_dir))
     if start.weights is not None:
-        path = pretrained(start.weights) if start.weights == SMALL else start.weights
+        path = pretrained(start.weights) if start.weights in SHIPPED else start.weights
         same = list(class_names) == read_class_names(path)
         model.load_weights(path, by_name=True, exclude=None if same else list(CLASS_DEPENDENT_LAYERS))
     model.class_names = list(class_names)

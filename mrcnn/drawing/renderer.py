@@ -75,7 +75,7 @@ def draw_instances(
     >>> picture.shape
     (80, 120, 3)
     """
-    picture = np.array(to_rgb_uint8(image))  # a copy
+    picture = to_rgb_uint8(image)  # a copy
     height, width = picture.shape[:2]
     boxes = np.asarray(boxes, float).reshape(-1, 4)
     if isinstance(masks, np.ndarray):

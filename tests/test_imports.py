@@ -48,6 +48,7 @@ LEVELS = {
     "parallel_model": 5,
     "cli": 6,
     "serve": 6,
+    "scale": 6,
     "__main__": 6,
 }
 APART = ({"nn", "data"}, {"nn", "drawing"}, {"data", "drawing"})  # never import each other

@@ -77,6 +77,13 @@ def test_files_without_model_weights_are_named(tmp_path, found, says):
         read_weights(tmp_path / "a.pkl")
 
 
+def test_a_web_page_or_text_instead_of_a_checkpoint_is_named(tmp_path):
+    for content, says in ((b"<html>404 Not Found</html>", "a web page"), (b"hello, world", "begins with b'hello")):
+        (tmp_path / "a.pth").write_bytes(content)
+        with pytest.raises(ValueError, match=rf"a\.pth is not a checkpoint.*{says}"):
+            read_state_dict(tmp_path / "a.pth")
+
+
 def test_other_contents_of_training_checkpoints_are_ignored(tmp_path):
     import argparse
     import collections
@@ -162,6 +169,9 @@ HOSTILE = {
     "huge frame": (b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7f.", "an instruction takes a value"),
     "extension": (b"\x80\x02\x82\x01.", "the instruction EXT1"),
     "safetensors header": ((2**40).to_bytes(8, "little") + b"{", "is not a weight file"),
+    "safetensors digits": (
+        (5006).to_bytes(8, "little") + b'{"a":' + b"9" * 5000 + b"}", "its header is damaged"
+    ),
     "safetensors nesting": (
         (2 * 10**5).to_bytes(8, "little") + b'{"a":' + b"[" * (2 * 10**5), "can't be read as weights"
     ),

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-MOST_INSTRUCTIONS = 400_000  # a Cascade R-CNN of ResNet-101 with its optimizer has 50,000
+MOST_INSTRUCTIONS = 200_000  # a Cascade R-CNN of ResNet-101 with its optimizer has 50,000
 LONGEST_LINE = 1000  # bytes of a name in protocol 0 to 3
 DTYPE_CODES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
 NUMPY_MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")

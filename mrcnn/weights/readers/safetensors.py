@@ -33,7 +33,10 @@ def read_tensors(data: mmap.mmap) -> dict[str, Tensor]:
     length = int.from_bytes(data[:8], "little")
     if length > LARGEST_HEADER:
         raise ValueError(f"its header has {length:,} bytes, far more than the names of weights need")
-    header = json.loads(data[8 : 8 + length])
+    try:
+        header = json.loads(data[8 : 8 + length])
+    except ValueError as error:
+        raise ValueError(f"its header is damaged: {str(error)[:40]}") from error
     if not isinstance(header, dict):
         raise ValueError("its header is not an object with names")
     return {name: _tensor(name, entry, data, 8 + length) for name, entry in header.items() if name != "__metadata__"}

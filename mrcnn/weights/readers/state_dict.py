@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from . import safetensors, torch_files
-from .files import ZIP_SIGNATURE, explaining_errors, first_bytes, shorten
+from .files import ZIP_SIGNATURE, describe_head, explaining_errors, first_bytes, shorten
 from .pickles import Bytes, PickledArray, TensorView, array_bytes, numpy_dtype, read_pickle
 from .tensors import Tensor, check_inside, check_total, checked_sizes, contiguous
 
@@ -53,8 +53,10 @@ def open_state_dict(path: str | os.PathLike) -> Iterator[dict[str, Tensor]]:
             tensors = _tensors(torch_files.read_stream(data))
         elif head.startswith(PICKLE):
             tensors = _tensors(read_pickle(Bytes(memoryview(data))))
-        else:
+        elif safetensors.recognizes(head, len(data)):
             tensors = safetensors.read_tensors(data)
+        else:
+            raise ValueError(f"{path} is not a checkpoint. {describe_head(head)}.")
         check_total(tensors, len(data))
         yield _without_prefix(tensors)
 

@@ -96,6 +96,26 @@ def test_bad_options_are_usage_errors(run, tmp_path):
     assert result.exit_code == 2 and "pdf" in result.stderr
 
 
+def test_photos_without_annotations_are_one_line(run, tmp_path):
+    """The list of all formats filled the screen."""
+    photo(tmp_path / "ü" / "a.png")
+    result = run("convert", tmp_path / "ü", tmp_path / "out", "--to", "coco")
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1
+    assert "no annotations of a known format. Found files: 1 .png; folders: none. `mrcnn label`" in result.stderr
+
+
+def test_annotations_are_not_replaced_by_their_conversion(run, tmp_path):
+    photo(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text("0 0.5 0.5 0.5 0.5")
+    run("convert", tmp_path, tmp_path / "all.json", "--to", "coco", "--classes", "cat")
+    (tmp_path / "a.txt").unlink()
+    before = (tmp_path / "all.json").read_text()
+    for source in (tmp_path, tmp_path / "all.json"):
+        result = run("convert", source, tmp_path / "all.json", "--to", "coco")
+        assert result.exit_code == 1 and "would be replaced" in result.stderr
+    assert (tmp_path / "all.json").read_text() == before
+
+
 def test_warnings_are_single_lines_on_stderr(run, tmp_path):
     """Warnings came as two lines with the path of a Python file."""
     for name, x in (("a", "0.5"), ("b", "7.5")):

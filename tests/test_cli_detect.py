@@ -231,6 +231,22 @@ def test_evaluate_refuses_classes_that_the_model_lacks(run, photos, tmp_path):
     assert result.exit_code == 1 and "house" in result.stderr and result.stderr.startswith("error: ")
 
 
+def test_an_unwritable_folder_is_refused_before_the_work(run, photos, tmp_path, shapes_model, monkeypatch):
+    """After an hour of detection there was no permission to write the results."""
+    data = tmp_path / "annotations.json"
+    assert run("label", photos / "a.png", "-w", "shapes", "--format", "coco", "-o", tmp_path).exit_code == 0
+    (tmp_path / "file").touch()
+    for method in ("detect", "evaluate_dataset"):
+        monkeypatch.setattr(shapes_model[0], method, lambda *_, **__: pytest.fail("the work was done first"))
+    for command in (
+        ["label", photos / "a.png", "--format", "yolo", "-o", tmp_path / "file" / "out"],
+        ["evaluate", data, "--report", tmp_path / "file" / "report.html"],
+        ["evaluate", data, "--save", tmp_path / "file" / "results.json"],
+    ):
+        result = run(*command, "--weights", "shapes")
+        assert result.exit_code == 1 and "can't be written" in result.stderr, result.stderr
+
+
 def test_output_files_appear_only_when_complete(tmp_path):
     from mrcnn.cli.detections_file import detections_file
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import socket
 import threading
 import time
@@ -367,9 +368,32 @@ def test_the_command_refuses_before_it_loads_a_model():
 
     done = CliRunner().invoke(app, ["serve", "--host", "0.0.0.0", "--weights", "no such file"])
     assert done.exit_code == 1 and "expected a token as well (--token, or MRCNN_TOKEN)" in done.output
-    done = CliRunner().invoke(app, ["serve", "--weights", "no such file"])
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        free = str(other.getsockname()[1])
+    done = CliRunner().invoke(app, ["serve", "--weights", "no such file", "--port", free])
     assert done.exit_code == 1 and "no such file" in done.output
     assert CliRunner().invoke(app, ["serve", "--port", "70000"]).exit_code == 2
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = CliRunner().invoke(app, ["serve", "--port", str(port), "--weights", "no such file"])
+    assert done.exit_code == 1 and f"port {port}: Address already in use. Choose another" in done.output
+
+
+def test_the_command_serves_the_last_checkpoint_of_a_run(tmp_path, monkeypatch):
+    """`serve` took fewer weights than `detect`: no run folders, presets and files without settings."""
+    from typer.testing import CliRunner
+
+    from mrcnn import serve
+    from mrcnn.cli import app
+    from mrcnn.serve import server
+    from mrcnn.weights import pretrained
+
+    served = []
+    monkeypatch.setattr(serve, "run", lambda model, *_: served.append(model))
+    shutil.copy(pretrained("shapes"), tmp_path / "mask_rcnn_shapes_0001.h5")
+    monkeypatch.setattr(server, "check_port", lambda host, port: None)  # 8000 may be in use here
+    done = CliRunner().invoke(app, ["serve", "--weights", str(tmp_path)])
+    assert done.exit_code == 0 and served[0].class_names == ["BG", "square", "circle", "triangle"], done.output
 
 
 @pytest.mark.parametrize("change", [{"batch": 0}, {"seconds": float("nan")}, {"max_bytes": 1.5}, {"max_pixels": 10**9}])

@@ -78,7 +78,9 @@ def load_command(name: str) -> TyperCommand:
 
 
 def message_of(error: BaseException) -> str:
-    """The text of an error, without the number that Python puts in front of the system's errors."""
+    """The text of an error, in a line where it has a short form, and without the number of the system's errors."""
+    if short := getattr(error, "short", None):
+        return short
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     return str(error) or type(error).__name__

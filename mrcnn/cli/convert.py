@@ -33,6 +33,8 @@ def convert(
     """
     from mrcnn.data.convert import convert as convert_dataset
 
+    if target.is_file() and source.resolve() in (target.resolve(), *target.resolve().parents):
+        raise ValueError(f"{target} is a file of {source}, which would be replaced. Choose another target.")
     written = convert_dataset(
         source,
         target,

@@ -38,6 +38,8 @@ def evaluate(
 
     model = open_model(weights, **{"IMAGES_PER_GPU": batch, **parse_settings(settings or ())})
     dataset = open_for(model, data, split, reading)
+    for path in filter(None, (report, save)):
+        output.require_writable(path.parent)
     image_ids = None if split else held_out_images(model, data, dataset)
     with output.prints_to_stderr():
         found = model.evaluate_dataset(

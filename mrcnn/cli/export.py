@@ -46,6 +46,7 @@ def export(
     opened = open_model(model, **parse_settings(settings or ()))
     images = None if photos is None else [x.path for x in find_sources([str(photos)], folder) if not x.is_video]
     dataset = None if data is None else open_for(opened, data, split, {})
+    output.require_writable(folder)
     name = "saved_model" if to is Format.saved_model else "model"
     with output.prints_to_stderr():
         record = opened.export(

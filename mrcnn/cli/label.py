@@ -48,6 +48,7 @@ def label(
     if min_score is not None:
         found_settings["DETECTION_MIN_CONFIDENCE"] = min_score
     model = ChosenClasses(open_model(weights, **found_settings), options.names_in(classes))
+    output.require_writable(target)
     dataset, broken, objects = new_dataset(model.class_names), [], 0
     with output.prints_to_stderr():
         for source, _, found in detect_photos(model, output.track(sources, "photos"), 1, broken):

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -94,6 +95,16 @@ def progress_bar() -> Progress:
         TimeRemainingColumn(),
     )  # fmt: skip
     return Progress(*columns, console=console, disable=not console.is_terminal)
+
+
+def require_writable(folder: Path) -> None:
+    """Creates a folder for results, and raises OSError if it takes no files: before the work, not after it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(f"{folder}: {error.strerror}; the results can't be written there.") from error
 
 
 def track(items: Sequence[T], description: str) -> Iterator[T]:

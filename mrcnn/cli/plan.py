@@ -100,7 +100,7 @@ def make_plan(summary: DatasetSummary, start: Start, on_gpu: bool, image_size: i
     plan = Plan()
     choose_image_size(plan, summary, on_gpu, image_size)
     choose_anchors(plan, summary, start)
-    choose_counts(plan, summary, start)
+    choose_counts(plan, summary, start, on_gpu)
     choose_batch(plan, on_gpu, batch)
     return plan
 
@@ -157,7 +157,7 @@ def choose_anchors(plan: Plan, summary: DatasetSummary, start: Start) -> None:
                     MASK_SHAPE=[cells, cells], MASK_POOL_SIZE=cells // 2)  # fmt: skip
 
 
-def choose_counts(plan: Plan, summary: DatasetSummary, start: Start) -> None:
+def choose_counts(plan: Plan, summary: DatasetSummary, start: Start, on_gpu: bool) -> None:
     most = int(summary.objects_per_image.max())
     many = float(np.percentile(summary.objects_per_image, 95))
     settings = {
@@ -171,8 +171,11 @@ def choose_counts(plan: Plan, summary: DatasetSummary, start: Start) -> None:
             "TRAIN_ROIS_PER_IMAGE": clipped(4 * many, 24, 200),
             "RPN_TRAIN_ANCHORS_PER_IMAGE": clipped(8 * many, 64, 256),
         }  # fmt: skip
-    choice = f"up to {settings['DETECTION_MAX_INSTANCES']} objects"
-    plan.choose("objects", choice, f"an image has up to {most}", **settings)
+    choice, reason = f"up to {settings['DETECTION_MAX_INSTANCES']} objects", f"an image has up to {most}"
+    if start.kind == "trained" and not on_gpu:  # most of a step is the mask head, on a quarter of these
+        rois = settings["TRAIN_ROIS_PER_IMAGE"] = clipped(8 * many, 64, 512)
+        reason += f"; {rois} RoIs of each train the heads: more would be slow on a processor"
+    plan.choose("objects", choice, reason, **settings)
 
 
 def choose_batch(plan: Plan, on_gpu: bool, given: int | None) -> None:
@@ -206,7 +209,8 @@ def choose_recipe(
         if epochs and steps
         else f"the network sees {seen:,} images, each of {images} about {seen / images:.0f} times"
     )
-    plan.choose("length", f"{chosen} epochs of {per_epoch} steps", reason, STEPS_PER_EPOCH=per_epoch,
+    length = f"{chosen} epoch{'s' * (chosen > 1)} of {per_epoch} step{'s' * (per_epoch > 1)}"
+    plan.choose("length", length, reason, STEPS_PER_EPOCH=per_epoch,
                 VALIDATION_STEPS=min(10, math.ceil(val_images / batch)))  # fmt: skip
     reason = {
         "adam": "a small network learns fast with Adam",

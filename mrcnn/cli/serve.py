@@ -29,20 +29,20 @@ def serve(
     variable MRCNN_TOKEN, unlike one on the command line, cannot be seen by other users of the machine.
     """
     from mrcnn.serve import Limits, run
-    from mrcnn.serve.server import check_access, require_extra
+    from mrcnn.serve.server import check_access, check_port, require_extra
 
     require_extra()
     check_access(host, token)
+    check_port(host, port)
     pixels = round(max_megapixels * 1e6)
     limits = Limits(
         max_bytes=round(max_megabytes * 1e6), max_pixels=pixels, max_requests=max_requests, seconds=timeout,
         batch=batch, max_decoded_pixels=max(3 * pixels, Limits.max_decoded_pixels),
     )  # fmt: skip
-    output.start_backend()
-    from mrcnn.model import MaskRCNN
+    from mrcnn.cli.models import open_model
 
+    model = open_model(weights)
     with output.prints_to_stderr():
-        model = MaskRCNN(mode="inference", weights=weights)
         shown = f"[{host}]" if ":" in host else host
         output.note(f"Serving {weights} on http://{shown}:{port}")
         run(model, host, port, token, limits)

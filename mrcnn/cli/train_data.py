@@ -60,7 +60,8 @@ def open_split(data: Path, val: Path | None, seed: int, **options: Any) -> Split
         try:
             whole = open_dataset(data, **options)
         except UnknownFormat as no_dataset:
-            raise UnknownFormat(f"{no_dataset}\nIt has no splits either: {no_splits}") from no_dataset
+            message = f"{no_dataset}\nIt has no splits either: {no_splits}"
+            raise UnknownFormat(message, no_dataset.short) from no_dataset
         return split_by_hash(whole, seed)
     return with_reason(train, validation, "splits", "train and val", f"{data} has these splits")
 

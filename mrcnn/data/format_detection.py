@@ -168,8 +168,10 @@ def find_dataset(path: Path) -> tuple[Format, Path]:
         raise FileNotFoundError(f"{path} does not exist; expected a folder or an annotation file.")
     place = Place(path, known_formats())
     found = recognize(place)
-    if len(found) != 1:
-        raise UnknownFormat(_describe_several(path, found) if found else _describe_unknown(place))
+    if not found:
+        raise UnknownFormat(*_describe_unknown(place))
+    if len(found) > 1:
+        raise UnknownFormat(_describe_several(path, found))
     return found[0]
 
 
@@ -286,15 +288,19 @@ def _describe_several(path: Path, found: Found) -> str:
     return indented(heading, lines)
 
 
-def _describe_unknown(place: Place) -> str:
+def _describe_unknown(place: Place) -> tuple[str, str]:
+    """The message with all known formats, and one of a line."""
     signs = [f"{form.name}: {form.signs}" for form in place.formats]
     unread = "".join(f" {line}" for line in describe_unread(place))
     text = indented(f"{place.path}: no known format.{unread} Looked for", signs)
-    text += indented("\nand found", _describe_content(place))
+    content = _describe_content(place)
+    text += indented("\nand found", content)
+    short = f"{place.path}: no annotations of a known format.{unread} Found {'; '.join(content)}."
     inner = [f"{folder}: {form.name}" for folder, form in datasets_below(place)]
     if not inner:
-        return text
-    return text + indented("\nThere are datasets in its folders; open one of them, or use open_splits:", inner)
+        return text, f"{short} `mrcnn label` annotates photos; docs/data.md lists the formats."
+    text += indented("\nThere are datasets in its folders; open one of them, or use open_splits:", inner)
+    return text, f"{short} Open a dataset in its folders: {'; '.join(inner)}."
 
 
 def datasets_below(place: Place) -> list[tuple[Path, Format]]:

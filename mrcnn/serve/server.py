@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import signal
+import socket
 import threading
 from importlib.util import find_spec
 
@@ -87,6 +88,17 @@ def check_access(host: str, token: str | None) -> None:
         )
     if token is not None and (not token.isascii() or not token.strip() or token != token.strip()):
         raise ValueError("token is empty, or has spaces around it or characters other than ASCII; expected plain text.")
+
+
+def check_port(host: str, port: int) -> None:
+    """Raises OSError if a server can't listen there, for example because another program does. Loads no model."""
+    (family, kind, protocol, _, address), *_ = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            raise OSError(f"{host}, port {port}: {error.strerror}. Choose another --port or --host.") from error
 
 
 def is_loopback(host: str) -> bool:

@@ -19,7 +19,15 @@ PLACES_SHOWN = 12  # folders that a message names
 
 
 class UnknownFormat(ValueError):
-    """No known format fits, or more than one does. The message lists the known formats and the files found."""
+    """No known format fits, or more than one does. The message lists the known formats and the files found.
+
+    Attributes:
+        short: the message in one line, where it has one, for the command; otherwise the whole message.
+    """
+
+    def __init__(self, message: str, short: str | None = None):
+        super().__init__(message)
+        self.short = short or message
 
 
 @dataclass(frozen=True)

@@ -282,16 +282,16 @@ def trained_model(weights: str, logs: str | Path) -> MaskRCNN:
 def train(
     training: OpenImagesDataset,
     validation: OpenImagesDataset,
-    word: str,
+    weights: str,
     logs: str | Path,
     epochs: int | None = None,
 ) -> None:
     """Trains the heads, then evaluates and draws detections next to the checkpoints."""
-    path = find_weights(word, OpenImagesConfig.NAME, logs)
+    path = find_weights(weights, OpenImagesConfig.NAME, logs)
     config = open_images_config(path, training.num_classes)
     config.STEPS_PER_EPOCH = math.ceil(training.num_images / config.BATCH_SIZE)
     model = MaskRCNN("training", config, str(logs))
-    load_weights(model, word, path)
+    load_weights(model, weights, path)
     epochs = epochs or config.EPOCHS
     model.train(
         training,

@@ -38,12 +38,12 @@ SAMPLES = ("balloon", "coco", "digits", "nucleus", "open_images", "pedestrians",
 
 # ---- Command ---------------------------------------------------------------------------------------------------------
 def open_model(
-    word: str, sample: str | None = None, class_names: Sequence[str] | None = None, logs: str | Path = LOGS
+    weights: str, sample: str | None = None, class_names: Sequence[str] | None = None, logs: str | Path = LOGS
 ) -> tuple[MaskRCNN, list[str]]:
     """Opens a model trained by one of the samples.
 
     Args:
-        word: `--weights`.
+        weights: `--weights`.
         sample: one of `SAMPLES`; None: from the name of the weights.
         class_names: without the background; None: those stored in the checkpoint, or else the sample's.
         logs: folder of the run folders, for "last".
@@ -55,31 +55,31 @@ def open_model(
         FileNotFoundError: the weights do not exist.
         ValueError: the sample or the classes are unknown.
     """
-    sample, word = (sample, word) if sample else sample_of(word, logs)
+    sample, weights = (sample, weights) if sample else sample_of(weights, logs)
     module = importlib.import_module(f"samples.{sample}")
     if class_names:
         names = ["BG", *class_names]
     else:
-        names = class_names_of(find_weights(word, sample, logs)) or getattr(module, "CLASS_NAMES", None)
+        names = class_names_of(find_weights(weights, sample, logs)) or getattr(module, "CLASS_NAMES", None)
     if not names:
-        raise ValueError(f"The classes of {word} are unknown; give them with --classes, in order of their ids.")
-    return module.trained_model(word, logs), names
+        raise ValueError(f"The classes of {weights} are unknown; give them with --classes, in order of their ids.")
+    return module.trained_model(weights, logs), names
 
 
-def sample_of(word: str, logs: str | Path) -> tuple[str, str]:
+def sample_of(weights: str, logs: str | Path) -> tuple[str, str]:
     """Returns (sample, weights) for a value of `--weights`; "last" is the newest run of all samples."""
-    if word.lower() == "last":
+    if weights.lower() == "last":
         newest = max(filter(None, (_last(logs, sample) for sample in SAMPLES)), default=None)
         if newest is None:
             raise FileNotFoundError(f"--weights last: no checkpoint of {', '.join(SAMPLES)} under {logs}.")
         return newest[1:]
-    match = re.fullmatch(rf"(?:mask_rcnn_)?({'|'.join(SAMPLES)})(?:_\d+)?", Path(word).stem.lower())
+    match = re.fullmatch(rf"(?:mask_rcnn_)?({'|'.join(SAMPLES)})(?:_\d+)?", Path(weights).stem.lower())
     if match is None:
         raise ValueError(
-            f"--weights {word}: the name does not contain a sample, as in mask_rcnn_balloon_0014.h5; give"
+            f"--weights {weights}: the name does not contain a sample, as in mask_rcnn_balloon_0014.h5; give"
             f" --sample with one of {', '.join(SAMPLES)}."
         )
-    return match[1], word
+    return match[1], weights
 
 
 def _last(logs, sample: str) -> tuple[float, str, str] | None:

@@ -252,31 +252,36 @@ def accumulate(
             if count == 0:
                 continue
             hit = ((matches.hits[rows, None] >> bits) & MATCH_50).astype(bool)  # [n, T]
-            counted = np.cumsum((matches.ignored[rows, None] >> bits) & MATCH_50 == 0, axis=0)  # [n, T]
+            counted = (matches.ignored[rows, None] >> bits) & MATCH_50 == 0  # [n, T]
             for m, limit in enumerate(limits):
                 recall[:, k, a, m] = hit[detections.rank[rows] < limit].sum(axis=0) / count
-            for t in range(T):
-                at = np.flatnonzero(hit[:, t])
-                precision[t, :, k, a], levels = envelope(counted[at, t], count)
-                score[t, :, k, a] = np.append(detections.score[rows[at]], 0.0)[levels]
+            precision[..., k, a], score[..., k, a] = envelope(hit, counted, count, detections.score[rows])
     return Accumulated(precision, recall, score, counts)
 
 
-def envelope(counted: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+def envelope(
+    hit: np.ndarray, counted: np.ndarray, count: int, scores: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Precision at the 101 recall levels. Only hits are needed: between two hits precision falls.
 
     Args:
-        counted: [hits] number of detections that count up to and including each hit.
-        count: Number of true instances.
+        hit, counted: [n, T] bool, whether each detection is correct, and whether it counts. Best score first.
+        count: Number of true instances, at least 1.
+        scores: [n], of the detections; None if they aren't needed.
 
     Returns:
-        [R] precision, and [R] which hit reaches each level (`hits` where none does).
+        [T, R] precision, and [T, R] the score at which each level is reached. 0 where a level is not reached.
     """
-    found = np.arange(1.0, len(counted) + 1)
-    precision = found / (counted + np.spacing(1))
-    precision = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
-    levels = np.searchsorted(found / count, RECALLS, side="left")
-    return precision[levels], levels
+    row, t = np.nonzero(hit)
+    found = np.cumsum(hit, axis=0)[row, t]  # hits up to and including this one
+    most = max(count, int(found.max(initial=0)))
+    precision, score = np.zeros((most, hit.shape[1])), np.zeros((most, hit.shape[1]))
+    precision[found - 1, t] = found / (np.cumsum(counted, axis=0)[row, t] + np.spacing(1))
+    precision = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
+    if scores is not None:
+        score[found - 1, t] = scores[row]
+    needed = np.searchsorted(np.arange(1.0, count + 1) / count, RECALLS, side="left")  # the hit that reaches each level
+    return precision[needed].T, score[needed].T
 
 
 def ap50(
@@ -296,8 +301,8 @@ def ap50(
     bounds = np.searchsorted(class_id[order], np.arange(len(truths) + 1))
     result = np.full(len(truths), -1.0)
     for c in np.flatnonzero(truths > 0):
-        at = np.flatnonzero(hit[order[bounds[c] : bounds[c + 1]]])
-        result[c] = envelope(at + 1, int(truths[c]))[0].mean()
+        hits = hit[order[bounds[c] : bounds[c + 1]], None]
+        result[c] = envelope(hits, np.ones_like(hits), int(truths[c]))[0].mean()
     return result
 
 

@@ -28,6 +28,7 @@ from mrcnn.evaluation.instances import Instances, class_numbers, empty, plain, r
 from mrcnn.ops.rle import check_rles, to_rle
 
 CHUNK = 1 << 22  # bytes of a results file looked at together
+WHOLE = 1 << 26  # bytes of a file that is read at once; of larger ones, only places are kept
 
 
 class Names:
@@ -109,6 +110,8 @@ class Names:
 
 
 def _key(value):
+    if type(value) is int or type(value) is str:  # nearly always
+        return value
     value = plain(value)
     return value if isinstance(value, (int, str)) else str(value)
 
@@ -118,7 +121,8 @@ class Predictions:
     """COCO results of a dataset, image by image.
 
     Args:
-        source: List of results, or path of a JSON file with such a list. Of a file, only byte offsets are kept.
+        source: List of results, or path of a JSON file with such a list. Of a file above `WHOLE` bytes, only
+            byte offsets are kept.
         names: `Names` of the dataset.
 
     Attributes:
@@ -132,14 +136,16 @@ class Predictions:
     def __init__(self, source: Sequence[dict] | str | Path, names: Names):
         self.names = names
         if isinstance(source, (str, os.PathLike)):
-            self.path, self._list = Path(source), None
+            self.path = Path(source)
             self._file = open(self.path, "rb")  # noqa: SIM115 (open as long as this object)
             weakref.finalize(self, self._file.close)
-            entries = _scan_results(self._file, self.path)
+            self._list = _read_whole(self._file)
         else:
             self.path, self._list = None, source if isinstance(source, list) else list(source)
-            entries = ((entry, i, i) for i, entry in enumerate(self._list))
-        self._index_entries(entries)
+        if self._list is None:
+            self._index_entries(_scan_results(self._file, self.path))
+        else:
+            self._index_entries((entry, i, i) for i, entry in enumerate(self._list))
 
     def _index_entries(self, entries: Iterator[tuple[dict, int, int]]) -> None:
         numbers, starts, stops, boxes, masks = (array(code) for code in "qqqbb")
@@ -172,18 +178,21 @@ class Predictions:
         indices = self._order[first:last]
         if self._list is not None:
             return indices, [self._list[i] for i in indices]
-        return indices, [self._read(i) for i in indices]
+        runs = np.split(indices, np.flatnonzero(np.diff(indices) != 1) + 1)
+        return indices, [entry for run in runs if len(run) for entry in self._read(run[0], run[-1])]
 
-    def _read(self, index: int) -> dict:
-        self._file.seek(self._starts[index])
-        return json.loads(self._file.read(self._stops[index] - self._starts[index]))
+    def _read(self, first: int, last: int) -> list[dict]:
+        """Reads results that follow each other in the file; all at once is twice as fast as one by one."""
+        self._file.seek(self._starts[first])
+        return json.loads(b"[" + self._file.read(self._stops[last] - self._starts[first]) + b"]")
 
     def stream(self) -> Iterator[dict]:
         """Yields every result, in the order of the list."""
         if self._list is not None:
             yield from self._list
         else:
-            yield from (self._read(i) for i in range(len(self)))
+            for i in range(len(self)):
+                yield from self._read(i, i)
 
     def detections(self, image_id: int, size: tuple[int, int], area: str = "auto") -> Instances:
         """Detected instances of an image.
@@ -254,6 +263,17 @@ def _read_box(box, index: int) -> list[float]:
     if len(box) != 4:
         raise ValueError(f"predictions[{index}]: bbox is {box!r}; expected [x, y, width, height].")
     return [float(v) for v in box]
+
+
+def _read_whole(file: BinaryIO) -> list | None:
+    """The results of a small file; None if it is large, or broken, so that `_scan_results` says where."""
+    if os.fstat(file.fileno()).st_size > WHOLE:
+        return None
+    try:
+        entries = json.loads(file.read())
+    except ValueError:  # not JSON, or not UTF-8
+        return None
+    return entries if isinstance(entries, list) else None
 
 
 def _scan_results(file: BinaryIO, path: Path) -> Iterator[tuple[dict, int, int]]:

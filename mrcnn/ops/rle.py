@@ -264,23 +264,29 @@ def draw_rles(rles: list[dict], layers: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 def _decode_texts(texts: list[bytes]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(runs [R], starts [N]) of N >= 1 texts, each ending with the last character of a number."""
-    codes = np.frombuffer(b"".join(texts), np.uint8).astype(np.int64) - 48
-    last = np.flatnonzero((codes & 32) == 0)  # of each number
+    codes = np.frombuffer(b"".join(texts), np.uint8) - np.uint8(48)
+    last = np.flatnonzero(codes < 32)  # of each number
     first = np.append(0, last[:-1] + 1)
     length = last - first + 1
     ends = np.cumsum([len(text) for text in texts])
     if length.max() > MAX_CHARACTERS:
         raise InvalidRle(int(np.searchsorted(ends, first[np.argmax(length)], side="right")))
-    group = np.arange(len(codes)) - np.repeat(first, length)
-    values = np.add.reduceat((codes & 31) << (5 * group), first)
-    values -= ((codes[last] & 16) > 0) * (1 << 5 * length)
+    values = (codes[first] & 31).astype(np.int64)
+    for group in range(1, length.max()):  # most numbers have one or two
+        longer = np.flatnonzero(length > group)
+        values[longer] |= (codes[first[longer] + group] & 31).astype(np.int64) << 5 * group
+    negative = np.flatnonzero(codes[last] & 16)
+    values[negative] -= np.int64(1) << 5 * length[negative]
 
-    # Sums over every second number of all texts, minus the sum before the number's own chain: the numbers 1, 3, 5, ...
-    # of a text are one chain, 2, 4, 6, ... another, and number 0 is separate.
+    # Every second number of a text is a chain of differences: the numbers 1, 3, 5, ... and 2, 4, 6, ...; number 0 is
+    # separate. A chain's sums are those over every second number of all texts, minus the sum before its text.
     starts = np.append(0, np.searchsorted(last, ends[:-1]))
-    start = np.repeat(starts, np.diff(starts, append=len(values)))
-    position = np.arange(len(values)) - start
     sums = np.zeros(len(values) + 2, np.int64)  # two zeros in front
     sums[2::2], sums[3::2] = np.cumsum(values[::2]), np.cumsum(values[1::2])
-    before = np.where(position == 0, start - 2, start - position % 2)
-    return sums[2:] - sums[before + 2], starts
+    before_odd, before_even = sums[starts + 1], sums[starts + 2]  # of the chains 1, 3, 5, ... and 2, 4, 6, ...
+    text = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(values)))
+    runs = sums[2:]
+    runs[::2] -= np.where(starts % 2, before_odd, before_even)[text[::2]]
+    runs[1::2] -= np.where(starts % 2, before_even, before_odd)[text[1::2]]
+    runs[starts] = values[starts]
+    return runs, starts

@@ -40,15 +40,7 @@ def assert_same(batch, places):
 
 
 @pytest.fixture(scope="module")
-def light_start():
-    """Workers import Keras without TensorFlow, which takes seconds."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KERAS_BACKEND", "numpy")
-        yield
-
-
-@pytest.fixture(scope="module")
-def processes(light_start):
+def processes():
     pool = WorkerProcesses(stream(), workers=2, ahead=2)
     yield pool
     pool.close()
@@ -73,7 +65,7 @@ def test_a_smaller_batch_has_nothing_of_the_one_before_in_its_memory(processes):
         assert_same(processes.batch([0]), [0])
 
 
-def test_an_error_in_a_worker_keeps_its_type_and_says_where_it_was_raised(light_start):
+def test_an_error_in_a_worker_keeps_its_type_and_says_where_it_was_raised():
     pool = WorkerProcesses(stream(MAX_BROKEN_IMAGES=0), workers=1, ahead=0)
     with pytest.raises(ValueError, match=r"Can't load image 5 .*cut off") as raised:
         pool.batch([5])
@@ -110,7 +102,7 @@ def test_ctrl_c_and_sigterm_for_the_group_do_not_end_workers(processes):
 
 
 @linux
-def test_without_memory_batches_go_through_pipes_with_one_warning_and_a_killed_worker_is_named(light_start):
+def test_without_memory_batches_go_through_pipes_with_one_warning_and_a_killed_worker_is_named():
     generator = DataGenerator(SlowBlocks(), TinyConfig(), shuffle=False, seed=3, workers=2, use_multiprocessing=True,
                               max_queue_size=0, steps=100)  # fmt: skip
     assert_same(generator[0][0], [0, 1])

@@ -16,9 +16,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from keras import ops
 from numpy.typing import ArrayLike, DTypeLike
 
+from mrcnn.ops.keras_ops import ops
 from mrcnn.ops.types import Tensor
 
 MAX_LOG_SCALE = 30.0  # exp(30) = 1e13: far larger than any image, far below the largest float32

@@ -16,10 +16,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from keras import ops
 from numpy.typing import ArrayLike
 
 from mrcnn.ops.boxes import norm_boxes_graph
+from mrcnn.ops.keras_ops import ops
 from mrcnn.ops.types import Tensor
 
 ORIGINAL_SHAPE, SHAPE, WINDOW, SCALE, CLASSES = slice(1, 4), slice(4, 7), slice(7, 11), 11, slice(12, None)

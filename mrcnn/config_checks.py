@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import difflib
 import warnings
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mrcnn.ops.resize_modes import SIZE_MULTIPLE
 from mrcnn.settings import STD_DEV, Values, count_numbers, is_number, is_whole, one_of
+
+if TYPE_CHECKING:
+    from mrcnn.config import Config
 
 LOSS_NAMES = ("rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss")
 RESNETS = ("resnet50", "resnet101")
@@ -45,7 +49,7 @@ CLASS_WEIGHTS = Values(
 )
 
 
-def is_tapped_model(value) -> bool:
+def is_tapped_model(value: Any) -> bool:
     """Whether this is `(keras_model, [names of the layers of C2..C5])`."""
     if not isinstance(value, (list, tuple)) or len(value) != 2 or not hasattr(value[0], "get_layer"):
         return False
@@ -64,7 +68,7 @@ BACKBONE = Values(
 )
 
 
-def backbone_expected(value) -> str:
+def backbone_expected(value: Any) -> str:
     """What `BACKBONE` allows; of the names those that are like the given one come first."""
     if not isinstance(value, str):
         return BACKBONE.text
@@ -92,7 +96,7 @@ CASCADE = Values(
 )
 
 
-def check(config) -> None:
+def check(config: Config) -> None:
     """`Config.validate`."""
 
     def require(name: str, condition, expected: str) -> None:
@@ -151,7 +155,7 @@ def _check_sizes(config, require) -> None:
         require("IMAGE_MIN_DIM", multiple, f'a multiple of {SIZE_MULTIPLE} in the mode "pad64", or None')
 
 
-def contradictions(config) -> list[str]:
+def contradictions(config: Config) -> list[str]:
     """`Config.contradictions`."""
     found = []
     if config.DETECTION_MAX_INSTANCES > config.POST_NMS_ROIS_INFERENCE:
@@ -167,7 +171,7 @@ def contradictions(config) -> list[str]:
     return [f"{type(config).__name__}: {sentence}" for sentence in found]
 
 
-def warn_of_contradictions(config, stacklevel: int) -> None:
+def warn_of_contradictions(config: Config, stacklevel: int) -> None:
     """Warns about each of `contradictions`, at the line of the caller that `stacklevel` refers to."""
     for sentence in contradictions(config):
         warnings.warn(sentence, UserWarning, stacklevel=stacklevel)

@@ -38,7 +38,7 @@ class DerivedSettings:
         return np.array([side, side, self.IMAGE_CHANNEL_COUNT])
 
     @IMAGE_SHAPE.setter
-    def IMAGE_SHAPE(self, value) -> None:
+    def IMAGE_SHAPE(self, value: Any) -> None:
         height, width, channels = (int(v) for v in value)
         if height != width:
             raise ValueError(

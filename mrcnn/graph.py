@@ -11,7 +11,9 @@ Reference: He, Gkioxari, Dollár, Girshick, "Mask R-CNN", ICCV 2017.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -35,6 +37,9 @@ from mrcnn.nn.targets import DetectionTargetLayer, FirstRows, NormBoxes
 from mrcnn.ops.anchors import backbone_shapes
 from mrcnn.ops.nms import suppression_groups
 
+if TYPE_CHECKING:
+    from mrcnn.config import Config
+
 MODES = ("training", "inference")
 INFERENCE_OUTPUTS = ("mrcnn_detection", "mrcnn_class", "mrcnn_bbox", "mrcnn_mask", "rpn_rois", "rpn_class", "rpn_bbox")
 
@@ -54,7 +59,7 @@ class Stages:
     mask_head: MaskHead
 
 
-def build_stages(config) -> Stages:
+def build_stages(config: Config) -> Stages:
     """Image -> feature pyramid -> RPN outputs for every anchor."""
     image = keras.Input((None, None, config.IMAGE_CHANNEL_COUNT), name="input_image")
     meta = keras.Input((None,), name="input_image_meta", dtype="float32")
@@ -85,7 +90,7 @@ def build_stages(config) -> Stages:
     )
 
 
-def heads_of(config) -> tuple[ClassHead | CascadeHead, MaskHead]:
+def heads_of(config: Config) -> tuple[ClassHead | CascadeHead, MaskHead]:
     """The class head, or a cascade of them, and the mask head."""
     rules, c4 = config.convention, config.BOX_HEAD == "c4"
     align = {
@@ -120,7 +125,7 @@ def heads_of(config) -> tuple[ClassHead | CascadeHead, MaskHead]:
     return CascadeHead(class_heads, refine), mask_head
 
 
-def detection_graph(stages: Stages, config) -> tuple[list, list]:
+def detection_graph(stages: Stages, config: Config) -> tuple[list, list]:
     """The detection graph: inputs, and outputs in the order of `INFERENCE_OUTPUTS`."""
     rois, classes, boxes, detections = detections_of(stages, config)
     masks = stages.mask_head(DetectedBoxes()(detections), stages.meta, stages.pyramid)  # [B, D, 28, 28, C]
@@ -128,7 +133,7 @@ def detection_graph(stages: Stages, config) -> tuple[list, list]:
     return [stages.image, stages.meta], [detections, classes, boxes, masks, rois, probs, deltas]
 
 
-def detector_graph(stages: Stages, config) -> tuple[list, list]:
+def detector_graph(stages: Stages, config: Config) -> tuple[list, list]:
     """The part that `detect` runs: detections [B, D, 6], and for the n rows in use, the mask of the detected class."""
     *_, detections = detections_of(stages, config)
     found = FilledRows()(detections)  # [B, n, 6]
@@ -143,7 +148,7 @@ def detector_graph_of(inputs: list, outputs: list) -> tuple[list, list]:
     return inputs, [detections, ops.take_along_axis(masks, classes[..., None, None, None], axis=-1)[..., 0]]
 
 
-def detections_of(stages: Stages, config) -> tuple:
+def detections_of(stages: Stages, config: Config) -> tuple:
     """Proposals [B, N, 4], their classes [B, N, C] and box deltas [B, N, C, 4], detections [B, D, 6]."""
     rois = proposals_of(stages, config, config.POST_NMS_ROIS_INFERENCE, config.PRE_NMS_LIMIT)  # [B, N, 4]
     last_rois, classes, boxes = stages.class_head.classify(rois, stages.meta, stages.pyramid)
@@ -151,7 +156,7 @@ def detections_of(stages: Stages, config) -> tuple:
     return rois, classes, boxes, detections
 
 
-def proposals_of(stages: Stages, config, count: int, limit: int) -> keras.KerasTensor:
+def proposals_of(stages: Stages, config: Config, count: int, limit: int) -> keras.KerasTensor:
     """The RPN's best boxes after NMS, [B, count, 4]; NMS sees the `limit` highest-scoring anchors."""
     logits, probs, deltas = stages.rpn
     rules = config.convention
@@ -168,12 +173,12 @@ def proposals_of(stages: Stages, config, count: int, limit: int) -> keras.KerasT
     return choose([logits, deltas, stages.anchors, stages.meta, *stages.levels])
 
 
-def anchors_per_location(config) -> int:
+def anchors_per_location(config: Config) -> int:
     """Anchors per cell of a level: one per aspect ratio; without a pyramid, one per ratio and scale."""
     return len(config.RPN_ANCHOR_RATIOS) * (len(config.RPN_ANCHOR_SCALES) if config.BOX_HEAD == "c4" else 1)
 
 
-def training_graph(stages: Stages, config) -> tuple[list, dict]:
+def training_graph(stages: Stages, config: Config) -> tuple[list, dict]:
     """The training graph: inputs, and the tensors that `training.compute_losses` needs, by name."""
     gt_masks_size = config.MINI_MASK_SHAPE if config.USE_MINI_MASK else (None, None)
     match = keras.Input((None, 1), name="input_rpn_match", dtype="int32")
@@ -207,7 +212,7 @@ def training_graph(stages: Stages, config) -> tuple[list, dict]:
     }  # fmt: skip
 
 
-def class_heads_in_training(stages: Stages, config, sampled: tuple, truth: list) -> dict:
+def class_heads_in_training(stages: Stages, config: Config, sampled: tuple, truth: list) -> dict:
     """RoIs, targets and outputs of each class head by name. In a cascade, later heads have the suffix "_s2", "_s3", ...
 
     Args:
@@ -235,14 +240,14 @@ def class_heads_in_training(stages: Stages, config, sampled: tuple, truth: list)
     return outputs
 
 
-def training_inputs(config) -> TrainingInputs:
+def training_inputs(config: Config) -> TrainingInputs:
     """Images and their objects, as `fit` takes them -> the inputs of `training_graph` by name."""
     mini_mask_shape = config.MINI_MASK_SHAPE if config.USE_MINI_MASK else None
     rpn_targets = RPNTargetLayer(config, name="rpn_targets")
     return TrainingInputs(molded_images(config), rpn_targets, mini_mask_shape, name="training_inputs")
 
 
-def photo_graph(detector: keras.Model, config) -> tuple[keras.KerasTensor, dict]:
+def photo_graph(detector: keras.Model, config: Config) -> tuple[keras.KerasTensor, dict]:
     """Images in the size of the network -> detections by name; `detector` is the network of `detector_graph`."""
     images = keras.Input((None, None, config.IMAGE_CHANNEL_COUNT), name="images")
     molded, meta = molded_images(config)(images)
@@ -251,7 +256,7 @@ def photo_graph(detector: keras.Model, config) -> tuple[keras.KerasTensor, dict]
     return images, name([*detector([molded, meta]), molded])
 
 
-def molded_images(config) -> MoldedImages:
+def molded_images(config: Config) -> MoldedImages:
     """The layer that subtracts the mean; it refuses images that `detect` would resize."""
     fixed = config.IMAGE_RESIZE_MODE in ("square", "crop")
     return MoldedImages(
@@ -260,14 +265,14 @@ def molded_images(config) -> MoldedImages:
     )  # fmt: skip
 
 
-def build_model(mode: str, config) -> keras.Model:
+def build_model(mode: str, config: Config) -> keras.Model:
     """The graph of one mode as a plain Keras model with new weights."""
     graph = training_graph if mode == "training" else detection_graph
     with computing_in(config.COMPUTE_DTYPE):
         return keras.Model(*graph(build_stages(config), config), name="mask_rcnn")
 
 
-def set_thresholds(model: keras.Model, config, class_names=None) -> None:
+def set_thresholds(model: keras.Model, config: Config, class_names: Sequence[str] | None = None) -> None:
     """Makes the thresholds of `config` take effect at the next call of a model. Nothing is compiled again."""
     for layer in model.layers:
         if isinstance(layer, (ProposalLayer, LevelProposalLayer)):
@@ -277,7 +282,7 @@ def set_thresholds(model: keras.Model, config, class_names=None) -> None:
             layer.set_thresholds(config.DETECTION_MIN_CONFIDENCE, config.DETECTION_NMS_THRESHOLD, groups)
 
 
-def compute_backbone_shapes(config, image_shape) -> np.ndarray:
+def compute_backbone_shapes(config: Config, image_shape: Sequence[int]) -> np.ndarray:
     """[5, (height, width)] of P2..P6 for an image of `image_shape`."""
     settings = config.anchor_settings()
     return backbone_shapes(image_shape, settings["strides"], settings["level_shapes"])

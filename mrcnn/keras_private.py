@@ -6,11 +6,12 @@ import contextlib
 import functools
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 
 
-def unwrap_build(layer) -> None:
+def unwrap_build(layer: keras.layers.Layer) -> None:
     """Removes the wrapper that Keras puts around `build` of an instance: it drops the return value.
 
     matterport's `build(mode, config)` returns a model.
@@ -18,12 +19,12 @@ def unwrap_build(layer) -> None:
     del layer.build
 
 
-def source_of(tensor):
+def source_of(tensor: Any) -> Any:
     """The operation that computes a symbolic tensor."""
     return tensor._keras_history.operation
 
 
-def forget_compiled_steps(model) -> None:
+def forget_compiled_steps(model: keras.Model) -> None:
     """Makes the next `fit` and `evaluate` trace the loss again, with the settings they find then."""
     model.train_function = model.test_function = None
 
@@ -50,7 +51,7 @@ def weights_stay_after_fit(optimizer: keras.optimizers.Optimizer) -> Iterator[No
         del optimizer.finalize_variable_values
 
 
-def learning_rate_of(optimizer: keras.optimizers.Optimizer):
+def learning_rate_of(optimizer: keras.optimizers.Optimizer) -> Any:
     """The learning rate as it was given: a variable, a schedule or a function."""
     return optimizer._learning_rate
 
@@ -83,7 +84,7 @@ def let_checkpoints_end_in_h5() -> None:
     checkpoint.__init__ = init
 
 
-def symbolic_build(model) -> None:
+def symbolic_build(model: keras.Model) -> None:
     """Replaces the hook that Keras calls under TensorFlow before `fit` and `evaluate` to build missing variables.
 
     Only the optimizer can be missing. On several devices Keras would run the graph on the sum of the devices' first

@@ -10,9 +10,9 @@ import datetime
 import os
 from collections import deque
 from functools import partial
+from typing import TYPE_CHECKING
 
 import keras
-import numpy as np
 
 from mrcnn import evaluation, native, processor, training, weights
 from mrcnn.compat import methods as scripts
@@ -26,17 +26,26 @@ from mrcnn.config_checks import warn_of_contradictions
 from mrcnn.data.class_names import check_same_classes
 from mrcnn.distribution import find_devices
 from mrcnn.graph import build_stages, detection_graph, detector_graph, set_thresholds, training_graph, training_inputs
-from mrcnn.inference import activations, molding, tiled_detection
+from mrcnn.inference import molding, tiled_detection
 from mrcnn.inference.detector import Detector
 from mrcnn.inference.results import Detections
 from mrcnn.keras_private import forget_compiled_steps, let_checkpoints_end_in_h5, unwrap_build
 from mrcnn.nn.backbones import adds_mean_pixel
 from mrcnn.nn.heads import CLASS_DEPENDENT_LAYERS
 from mrcnn.nn.precision import computing_in, log_processor, warn_if_slow
-from mrcnn.ops.boxes import norm_boxes
 from mrcnn.settings import DETECT, DETECT_AND_TRAIN, FOLLOWED_BY_DETECT, GRAPH, LOSS, TRAINING_GRAPH, FixedSettings
 from mrcnn.training.run import train as run_training
 from mrcnn.weights.metadata import config_of
+
+if TYPE_CHECKING:  # not at run time: star imports would replace names of scripts, such as Keras's `Sequence`
+    from collections.abc import Sequence
+    from pathlib import Path
+    from typing import Any
+
+    from keras.optimizers.schedules import LearningRateSchedule
+
+    from mrcnn.data.dataset import Dataset
+    from mrcnn.ops.types import Images
 
 
 @keras.saving.register_keras_serializable(package="mrcnn")
@@ -74,7 +83,16 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel):
     """
 
     @eagerly
-    def __init__(self, mode, config=None, model_dir=".", strategy=None, weights=None, class_names=None, **kwargs):
+    def __init__(
+        self,
+        mode: str,
+        config: Config | None = None,
+        model_dir: str | Path = ".",
+        strategy: Any = None,
+        weights: str | Path | None = None,
+        class_names: Sequence[str] | None = None,
+        **kwargs: Any,
+    ):
         scripts.check_mode(mode)
         config = config_of(weights) if config is None else config
         config.validate()
@@ -119,10 +137,10 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel):
         return self._class_names and list(self._class_names)
 
     @class_names.setter
-    def class_names(self, names):
+    def class_names(self, names: Sequence[str] | None) -> None:
         self._class_names = names and tuple(names)
 
-    def _follow_settings(self, method: str, follows=()) -> None:
+    def _follow_settings(self, method: str, follows: Sequence[str] = ()) -> None:
         """Makes changes of `config` take effect, or refuses them."""
         scripts.refuse_in_fork(self)
         self.config.validate()
@@ -133,16 +151,22 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel):
             forget_compiled_steps(self)
 
     # ---- Training ----------------------------------------------------------------------------------------------------
-    def set_trainable(self, layer_regex, keras_model=None, indent=0, verbose=1):
+    def set_trainable(
+        self, layer_regex: str, keras_model: keras.Model | None = None, indent: int = 0, verbose: int = 1
+    ) -> None:
         """Makes the layers trainable whose whole name matches the regular expression, and freezes the others."""
         training.set_trainable(keras_model or self, layer_regex, self.config.TRAIN_BN, verbose, indent)
 
     @or_torch_train
     @eagerly
-    def train(self, train_dataset, val_dataset, learning_rate, epochs, layers, augmentation=None,
-              custom_callbacks=None, no_augmentation_sources=None, *, optimizer=None, workers=1,
-              use_multiprocessing=False, restart_schedule=False, save_every_steps=None, keep_checkpoints="all",
-              best_metric="val_loss", recipe=None) -> keras.callbacks.History:  # fmt: skip
+    def train(self, train_dataset: Dataset, val_dataset: Dataset | None, learning_rate: float | LearningRateSchedule,
+              epochs: int, layers: str, augmentation: Any = None,
+              custom_callbacks: Sequence[keras.callbacks.Callback] | None = None,
+              no_augmentation_sources: Sequence[str] | None = None, *,
+              optimizer: keras.optimizers.Optimizer | None = None, workers: int = 1, use_multiprocessing: bool = False,
+              restart_schedule: bool = False, save_every_steps: int | None = None,
+              keep_checkpoints: int | str = "all", best_metric: str = "val_loss",
+              recipe: str | None = None) -> keras.callbacks.History:  # fmt: skip
         """Trains until the model has done `epochs` epochs in total, and saves a checkpoint after each.
 
         Args:
@@ -180,7 +204,7 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel):
 
     # ---- Detection ---------------------------------------------------------------------------------------------------
     @eagerly
-    def detect(self, images, verbose=0) -> list[Detections]:
+    def detect(self, images: Images, verbose: int = 0) -> list[Detections]:
         """Finds objects in images.
 
         Args:
@@ -197,8 +221,9 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel):
         self._follow_settings("detect", self.followed_by_detect)
         return self._detector.detect(images, self.config, log if verbose else None, self.class_names)
 
-    def detect_tiled(self, image, tile=None, overlap=None, merge="mask", *, flips=None, scales=(1.0,), level=0,
-                     progress=True) -> Detections:  # fmt: skip
+    def detect_tiled(self, image: Any, tile: int | None = None, overlap: int | None = None, merge: str = "mask", *,
+                     flips: str | None = None, scales: Sequence[float] = (1.0,), level: int = 0,
+                     progress: bool = True) -> Detections:  # fmt: skip
         """Finds objects in an image of any size, tile by tile; objects that a seam cuts come out whole.
 
         Args:
@@ -221,7 +246,9 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel):
             self.detect, image, config=self.config, class_names=self.class_names, **options, **views
         )
 
-    def detect_augmented(self, images, flips="horizontal", scales=(1.0,)) -> list[Detections]:
+    def detect_augmented(
+        self, images: Images, flips: str | None = "horizontal", scales: Sequence[float] = (1.0,)
+    ) -> list[Detections]:
         """`detect` with test-time augmentation: joins what is found in mirrored and in scaled images.
 
         Args:
@@ -234,14 +261,9 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel):
         )
 
     @eagerly
-    def detect_molded(self, molded_images, image_metas, verbose=0) -> list[Detections]:
-        """`detect` for molded images [B, H, W, channels] and their metas [B, 12 + C], as `mold_inputs` returns them."""
-        self._follow_settings("detect_molded", self.followed_by_detect)
-        arrays = molded_images, image_metas, self.config
-        return self._detector.detect_molded(*arrays, log if verbose else None, self.class_names)
-
-    @eagerly
-    def evaluate_dataset(self, dataset, image_ids=None, **options) -> evaluation.Report:
+    def evaluate_dataset(
+        self, dataset: Dataset, image_ids: Sequence[int] | None = None, **options: Any
+    ) -> evaluation.Report:
         """Runs detection on a prepared `Dataset` and computes COCO's metrics and more.
 
         Args:
@@ -264,56 +286,19 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel):
         """The network that `detect` runs (`graph.detector_graph`): this model's layers, with BatchNorm folded."""
         return self._detector.network(self.config, self.class_names)
 
-    def mold_inputs(self, images):
-        """Images -> molded images [B, H, W, channels], image_metas [B, 12 + C], windows [B, 4]."""
-        molded, metas, windows = molding.mold_inputs(images, self.config)
-        return np.stack(molded), metas, windows
-
-    def unmold_detections(self, detections, mrcnn_mask, original_image_shape, image_shape, window):
-        """The network's output for one image -> boxes [n, 4], class_ids [n], scores [n], masks [H0, W0, n]."""
-        places = original_image_shape, image_shape, window
-        return molding.unmold_detections(detections, mrcnn_mask, *places, self.config.convention)
-
-    def get_anchors(self, image_shape) -> np.ndarray:
-        """[A, 4] anchors normalized to an image of `image_shape`; sets `anchors`, the same in pixels."""
-        self._detector.image_shape = tuple(int(n) for n in image_shape)
-        return norm_boxes(self.anchors, self._detector.image_shape[:2], self.config.convention.box_offset)
-
-    @property
-    def anchors(self) -> np.ndarray:
-        return self._detector.anchors(self.config)
-
-    @eagerly
-    def run_graph(self, images, outputs, image_metas=None) -> dict:
-        """Runs parts of the network on images: `{name: array}` for each `(name, tensor)` of `outputs`.
-
-        Args:
-            images: list of images; with `image_metas`, molded images.
-            outputs: list of (name, symbolic tensor), e.g. `get_layer("ROI").output` or what `ancestor` returns.
-            image_metas: [B, 12 + C], optional.
-        """
-        self._follow_settings("run_graph")
-        if image_metas is None:
-            images, image_metas, _ = self.mold_inputs(images)
-        self._detector.image_shape = np.shape(images)[1:]
-        arrays = {"input_image": images, "input_image_meta": image_metas}
-        inputs = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
-        found = activations.run(self, inputs, dict(outputs))
-        for name, array in found.items():
-            log(name, array)
-        return found
-
     # ---- Weights -----------------------------------------------------------------------------------------------------
     from_preset = classmethod(weights.from_preset)
     save_to_preset = eagerly(weights.save_to_preset)
 
     @eagerly
-    def load_weights(self, filepath, by_name=False, exclude=None, **kwargs) -> weights.LoadReport:
+    def load_weights(
+        self, filepath: str | Path, by_name: bool = False, exclude: Sequence[str] | None = None, **kwargs: Any
+    ) -> weights.LoadReport:
         """Loads weights by layer name: matterport's `.h5`, Keras's, or those of torchvision or detectron2.
 
         Args:
             filepath: the file. If it is a checkpoint of a run, training continues in that run's folder and epoch. Or
-                a word of docs/weights.md: "coco", "torchvision_v2" (downloaded once), "shapes" (shipped), "imagenet"
+                a name of docs/weights.md: "coco", "torchvision_v2" (downloaded once), "shapes" (shipped), "imagenet"
                 (of this backbone; loaded as with `by_name`).
             by_name: False: every layer with weights must be in the file. True: layers that are not in it keep their
                 weights. At least one must match, and shapes must agree.
@@ -339,7 +324,7 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel):
         return report
 
     @eagerly
-    def save_weights(self, filepath, *args, layout=None, **kwargs):
+    def save_weights(self, filepath: str | Path, *args: Any, layout: str | None = None, **kwargs: Any) -> None:
         """Writes Keras's layout to `*.weights.h5`, and matterport's to any other `*.h5`.
 
         `layout="torchvision"` or "detectron2" writes a `.pth` file that these load, if `CONVENTION` is the same.
@@ -359,11 +344,7 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel):
         """
         return weights.CheckpointPath(weights.find_last(self.model_dir, self.config.NAME))
 
-    def get_imagenet_weights(self) -> str:
-        """Path of this backbone's ImageNet weights: of ResNet-50 (downloaded once), or of an installed package."""
-        return weights.imagenet_weights(self.config)
-
-    def set_log_dir(self, model_path=None) -> None:
+    def set_log_dir(self, model_path: str | Path | None = None) -> None:
         """Sets `log_dir`, `epoch` and `checkpoint_path`: of the run that `model_path` belongs to, or of a new one."""
         name = str(self.config.NAME).lower()
         found = weights.parse_checkpoint(model_path, name) if model_path else None
@@ -373,20 +354,6 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel):
         else:
             self.log_dir, self.epoch = weights.run_folder(self.model_dir, name, datetime.datetime.now()), 0
         self.checkpoint_path = f"{self.log_dir}/{weights.checkpoint_name(name)}"
-
-    def get_config(self) -> dict:
-        return {
-            "mode": self.mode, "config": self.config.to_json(), "model_dir": self.model_dir, "name": self.name,
-            "class_names": self.class_names, "frozen_layers": training.frozen_layers(self),
-        }  # fmt: skip
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None) -> MaskRCNN:
-        config = {**config, "config": Config.from_json(config["config"])}
-        frozen_layers = config.pop("frozen_layers")
-        model = cls(**config)
-        training.freeze(model, frozen_layers)
-        return model
 
 
 def __getattr__(name: str):

@@ -13,16 +13,19 @@ the RPN's targets on the device. They don't resize, and refuse images that don't
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import keras
+import numpy as np
 
 from mrcnn import training
 from mrcnn.compat import methods as scripts
 from mrcnn.compat.methods import eagerly, follows_settings
+from mrcnn.config import Config
 from mrcnn.evaluation.evaluate import min_confidence
 from mrcnn.evaluation.metric import MeanAveragePrecision
 from mrcnn.export import export_model
@@ -30,17 +33,18 @@ from mrcnn.graph import photo_graph
 from mrcnn.inference import photos
 from mrcnn.keras_private import symbolic_build
 from mrcnn.ops.kernels import is_symbolic, outside_of_traces
+from mrcnn.ops.types import Tensor
 from mrcnn.training.losses_by_name import total_loss
 
 FROM_SAMPLE = ("input_image_meta", "input_rpn_match", "input_rpn_bbox")  # inputs that the losses need
 
 
-def is_sample(x) -> bool:
+def is_sample(x: Any) -> bool:
     """Whether x is a dict of images, boxes, labels and masks."""
     return isinstance(x, dict) and "images" in x
 
 
-def as_sample(data):
+def as_sample(data: Any) -> Any:
     """Moves the ground truth of `(images, {"boxes", "labels", "masks"})` to the inputs: the heads train on it."""
     x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
     return ({"images": x, **y}, None, weight) if isinstance(y, dict) and "boxes" in y else data
@@ -52,7 +56,7 @@ class NativeModel(keras.Model):
     _measured = SimpleNamespace(metrics=[])  # of `compile`
 
     # ---- Calling -----------------------------------------------------------------------------------------------------
-    def __call__(self, inputs, *args, **kwargs):
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Detects on photos (see `predict`); or runs the graph of the model's mode on molded inputs.
 
         Args:
@@ -68,7 +72,7 @@ class NativeModel(keras.Model):
             return self._photo_network()(inputs)
         return {name: keras.ops.convert_to_tensor(x) for name, x in self.predict_on_batch(inputs).items()}
 
-    def call(self, inputs, training=None, mask=None, **kwargs):
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None, **kwargs: Any) -> Any:
         if is_sample(inputs):
             if self.mode != "training":
                 raise ValueError('This model is for "inference"; training needs MaskRCNN(mode="training", ...).')
@@ -90,7 +94,16 @@ class NativeModel(keras.Model):
 
     # ---- Training ----------------------------------------------------------------------------------------------------
     @eagerly
-    def compile(self, optimizer=None, loss=None, loss_weights=None, *args, learning_rate=None, momentum=None, **kwargs):
+    def compile(
+        self,
+        optimizer: keras.optimizers.Optimizer | str | dict | float | None = None,
+        loss: Any = None,
+        loss_weights: Any = None,
+        *args: Any,
+        learning_rate: float | None = None,
+        momentum: float | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Keras's `compile(optimizer, ...)`, or matterport's `compile(learning_rate, momentum)`.
 
         Args:
@@ -125,13 +138,21 @@ class NativeModel(keras.Model):
             config["metrics"] = [*(config.get("metrics") or []), *metrics]
         return config
 
-    def compile_from_config(self, config):
+    def compile_from_config(self, config: dict[str, Any]) -> None:
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.build_optimizer()
 
     @follows_settings
     def fit(
-        self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, *args, **kwargs
+        self,
+        x: Any = None,
+        y: dict[str, Any] | None = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: int | str = "auto",
+        callbacks: Sequence[keras.callbacks.Callback] | None = None,
+        *args: Any,
+        **kwargs: Any,
     ) -> keras.callbacks.History:
         """Trains the layers that are trainable, as any Keras model; `train` is matterport's form.
 
@@ -160,29 +181,31 @@ class NativeModel(keras.Model):
     def _batch_size(self, x, batch_size: int | None) -> int | None:
         return self.config.BATCH_SIZE if batch_size is None and photos.are_photos(x) else batch_size
 
-    def train_step(self, *args):
+    def train_step(self, *args: Any) -> Any:
         *state, data = args  # on JAX, the state comes first
         return training.guarded_step(self, super().train_step, *state, as_sample(data))
 
-    def make_train_function(self, force=False):
+    def make_train_function(self, force: bool = False) -> Callable:
         if self.train_function is None or force:
             super().make_train_function(force)
             self.train_function = training.keep_records(self.train_function, self.step_records)
         return self.train_function
 
-    def test_step(self, *args):
+    def test_step(self, *args: Any) -> Any:
         *state, data = args
         return super().test_step(*state, as_sample(data))
 
     @follows_settings
     @wraps(keras.Model.train_on_batch)
-    def train_on_batch(self, *args, **kwargs):
+    def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         self.step_records.clear()
         return training.after_one_batch(self, super().train_on_batch(*args, **kwargs))
 
     test_on_batch = follows_settings(keras.Model.test_on_batch)
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Tensor:
         """The weighted sum of the five losses, plus weight decay. Called by `fit` and `evaluate`."""
         return total_loss(self, y_pred if is_sample(x) else x, y_pred, self._loss_means, sample_weight)
 
@@ -198,7 +221,9 @@ class NativeModel(keras.Model):
 
     # ---- Evaluating and predicting -----------------------------------------------------------------------------------
     @follows_settings
-    def evaluate(self, x=None, y=None, batch_size=None, *args, **kwargs):
+    def evaluate(
+        self, x: Any = None, y: dict[str, Any] | None = None, batch_size: int | None = None, *args: Any, **kwargs: Any
+    ) -> list[float] | dict[str, float]:
         """Computes the losses, and AP if the model was compiled with `metrics=[MeanAveragePrecision()]`.
 
         Args: As for `fit` and `keras.Model.evaluate`. For AP, the data are read twice, and masks must cover the whole
@@ -224,7 +249,14 @@ class NativeModel(keras.Model):
         return list(logs.values()) if self._measured.metrics and not return_dict else logs
 
     @eagerly
-    def predict(self, x, batch_size=None, verbose="auto", steps=None, callbacks=None):
+    def predict(
+        self,
+        x: Any,
+        batch_size: int | None = None,
+        verbose: int | str = "auto",
+        steps: int | None = None,
+        callbacks: Sequence[keras.callbacks.Callback] | None = None,
+    ) -> dict[str, np.ndarray] | list[np.ndarray]:
         """Detects on photos; or runs the graph of the model's mode on molded inputs, as matterport's `predict`.
 
         Args:
@@ -259,12 +291,27 @@ class NativeModel(keras.Model):
 
     @eagerly
     @wraps(keras.Model.predict_on_batch)
-    def predict_on_batch(self, x):
+    def predict_on_batch(self, x: Any) -> Any:
         if photos.are_photos(x):
             self._follow_settings("predict", self.followed_by_detect)
             return photos.detect_by_name(self._detector, x, self.config, self.class_names)
         self._follow_settings("predict_on_batch")
         return super().predict_on_batch(x)
+
+    # ---- Saving ----------------------------------------------------------------------------------------------------
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "mode": self.mode, "config": self.config.to_json(), "model_dir": self.model_dir, "name": self.name,
+            "class_names": self.class_names, "frozen_layers": training.frozen_layers(self),
+        }  # fmt: skip
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> NativeModel:
+        config = {**config, "config": Config.from_json(config["config"])}
+        frozen_layers = config.pop("frozen_layers")
+        model = cls(**config)
+        training.freeze(model, frozen_layers)
+        return model
 
     # ---- Exporting ---------------------------------------------------------------------------------------------------
     @follows_settings

@@ -68,7 +68,7 @@ def numbers_above(low: float, count: int, text: str) -> Values:
     return Values(text, lambda value: count_numbers(value, above=low) == count)
 
 
-def one_of(*values) -> Values:
+def one_of(*values: Any) -> Values:
     """One of a few values."""
 
     def check(value):
@@ -85,15 +85,15 @@ def none_or(values: Values) -> Values:
 ANYTHING = Values("any value", lambda value: True)
 
 
-def is_whole(value) -> bool:
+def is_whole(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
-def is_number(value, low: float = -np.inf, high: float = np.inf) -> bool:
+def is_number(value: Any, low: float = -np.inf, high: float = np.inf) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool) and bool(low <= value <= high)
 
 
-def count_numbers(values, above: float = -np.inf) -> int:
+def count_numbers(values: Any, above: float = -np.inf) -> int:
     """The length of a list of numbers (1 for a number); 0 if any is not a number, not finite, or not > `above`."""
     values = np.asarray(values)
     numeric = values.ndim <= 1 and values.dtype.kind in "iuf"
@@ -144,7 +144,7 @@ class Group(str):
     """A heading of the table; the settings declared after it belong to it."""
 
 
-def collect_settings(cls):
+def collect_settings(cls) -> dict[str, Setting]:
     """Class decorator: replaces each `Setting` by its default and collects them, in order, in `cls.settings_table`.
 
     Settings of base classes follow those of the class.
@@ -187,11 +187,11 @@ class FixedSettings:
         names += also
         self.values = {name: _copy_mutable(getattr(config, name)) for name in names}
 
-    def changed(self, config) -> list[str]:
+    def changed(self, config: Any) -> list[str]:
         """Names of the settings that have another value in `config` now."""
         return [name for name, value in self.values.items() if not same_value(value, getattr(config, name))]
 
-    def refuse_changes(self, config, method: str, follows: Iterable[str] = ()) -> None:
+    def refuse_changes(self, config: Any, method: str, follows: Iterable[str] = ()) -> None:
         """Raises ValueError if a setting has changed, unless `method` follows changes of its effect."""
         for name in self.changed(config):
             effect = config.settings_table[name].effect
@@ -249,13 +249,13 @@ def _short(value) -> str:
     return repr(value.tolist() if isinstance(value, np.ndarray) else value)
 
 
-def same_value(a, b) -> bool:
+def same_value(a: Any, b: Any) -> bool:
     if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
         return np.array_equal(a, b)
     return a is b or bool(a == b)
 
 
-def to_json(name: str, value):
+def to_json(name: str, value: Any) -> Any:
     """A setting's value in JSON's types."""
     if isinstance(value, (np.ndarray, np.generic)):
         return value.tolist()

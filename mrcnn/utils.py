@@ -15,6 +15,7 @@ import sys
 import urllib.request
 import warnings
 import xml.etree.ElementTree  # scripts that read annotations only `import xml.etree` and rely on this
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy
@@ -40,20 +41,31 @@ from mrcnn.ops.nms import non_max_suppression
 from mrcnn.weights import PRETRAINED as _PRETRAINED
 from mrcnn.weights import download as _download
 
+if TYPE_CHECKING:  # not at run time: star imports would replace names of scripts, such as Keras's `Sequence`
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike
+
 COCO_MODEL_URL = _PRETRAINED["coco"]
 
 
-def norm_boxes(boxes, shape):
+def norm_boxes(boxes: ArrayLike, shape: Sequence[int]) -> np.ndarray:
     """Converts pixels to normalized coordinates: see `mrcnn.ops.boxes.norm_boxes`."""
     return _boxes.norm_boxes(boxes, shape)
 
 
-def denorm_boxes(boxes, shape):
+def denorm_boxes(boxes: ArrayLike, shape: Sequence[int]) -> np.ndarray:
     """Converts normalized coordinates to pixels: see `mrcnn.ops.boxes.denorm_boxes`."""
     return _boxes.denorm_boxes(boxes, shape)
 
 
-def resize_image(image, min_dim=None, max_dim=None, min_scale=None, mode="square"):
+def resize_image(
+    image: np.ndarray,
+    min_dim: int | None = None,
+    max_dim: int | None = None,
+    min_scale: float | None = None,
+    mode: str = "square",
+) -> tuple:
     """Scales an image, keeping its aspect ratio, and pads or crops it: see `mrcnn.ops.images.resize_image`.
 
     A random crop (mode "crop") uses Python's `random`, so that `random.seed` makes it repeatable.
@@ -64,7 +76,7 @@ def resize_image(image, min_dim=None, max_dim=None, min_scale=None, mode="square
     return _images.resize_image(image, min_dim, max_dim, min_scale, mode)
 
 
-def download_trained_weights(coco_model_path, verbose=1):
+def download_trained_weights(coco_model_path: str, verbose: int = 1) -> None:
     """Downloads the weights trained on COCO (246 MB). An interrupted download is resumed.
 
     Args:

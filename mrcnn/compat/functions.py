@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 from keras import ops
 
+from mrcnn.ops.types import Tensor
 
-def log(text, array=None) -> None:
+if TYPE_CHECKING:
+    from mrcnn.config import Config
+
+
+def log(text: str, array: np.ndarray | None = None) -> None:
     """Prints a text and, if an array is given, its shape, range and type."""
     if array is not None:
         low, high = (array.min(), array.max()) if array.size else ("", "")
@@ -14,16 +23,16 @@ def log(text, array=None) -> None:
     print(text)
 
 
-def batch_pack_graph(x, counts, num_rows):
+def batch_pack_graph(x: Tensor, counts: Tensor, num_rows: int) -> Tensor:
     """Joins the first `counts[i]` rows of each `x[i]`, i < num_rows: [B, N, ...] -> [sum(counts), ...]."""
     return ops.concatenate([x[i, : counts[i]] for i in range(num_rows)], axis=0)
 
 
-def mold_mask(mask, config) -> None:
+def mold_mask(mask: np.ndarray, config: Config) -> None:
     """Does nothing and returns None, as in matterport's code. Use `minimize_mask` to shrink masks."""
 
 
-def batch_slice(inputs, graph_fn, batch_size, names=None):
+def batch_slice(inputs: Tensor, graph_fn: Callable, batch_size: int, names: Sequence[str] | None = None) -> Any:
     """Applies a function to each image of a batch. The layers of this package work on whole batches and do not use it.
 
     Args:

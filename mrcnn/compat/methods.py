@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Sequence
 from functools import wraps
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
+from mrcnn.compat.functions import log
 from mrcnn.compat.tf1 import eager_mode
 from mrcnn.graph import INFERENCE_OUTPUTS, MODES, build_model, detector_graph_of
-from mrcnn.inference import activations
+from mrcnn.inference import activations, molding
 from mrcnn.inference.results import Detections
+from mrcnn.ops.boxes import norm_boxes
+from mrcnn.ops.types import Tensor
+from mrcnn.weights import imagenet_weights
+
+if TYPE_CHECKING:
+    from mrcnn.config import Config
 
 
-def eagerly(method):
+def eagerly(method: Callable) -> Callable:
     """Decorator: lets a method run inside TensorFlow 1's `with graph.as_default():` (see `mrcnn.compat.tf1`)."""
 
     @wraps(method)
@@ -26,7 +35,7 @@ def eagerly(method):
     return run
 
 
-def follows_settings(method):
+def follows_settings(method: Callable) -> Callable:
     """Decorator of Keras's methods: changed settings take effect in this call, or are refused by name."""
 
     @eagerly
@@ -38,7 +47,7 @@ def follows_settings(method):
     return run
 
 
-def or_torch_train(method):
+def or_torch_train(method: Callable) -> Callable:
     """Decorator of `train`. With the PyTorch backend a model is a `torch.nn.Module`, which has `train(mode=True)`."""
 
     @wraps(method)
@@ -51,7 +60,7 @@ def or_torch_train(method):
     return train
 
 
-def refuse_in_fork(model) -> None:
+def refuse_in_fork(model: keras.Model) -> None:
     """Refuses to run a model of the parent process in a forked child, where its threads don't exist and it would hang.
 
     Raises:
@@ -65,7 +74,7 @@ def refuse_in_fork(model) -> None:
         )
 
 
-def without_anchors(model, x):
+def without_anchors(model: keras.Model, x: Tensor) -> Any:
     """The inputs of `predict`: scripts also pass anchors, `[molded_images, image_metas, anchors]`.
 
     Raises:
@@ -85,7 +94,7 @@ def without_anchors(model, x):
     return [images, metas]
 
 
-def detect_by_methods(model, images) -> list[Detections]:
+def detect_by_methods(model: keras.Model, images: Any) -> list[Detections]:
     """`detect` of a subclass that overrides `mold_inputs`, `unmold_detections` or `get_anchors`: calls them in turn."""
     molded, metas, windows = model.mold_inputs(images)
     anchors = model.get_anchors(molded[0].shape)
@@ -98,7 +107,7 @@ def detect_by_methods(model, images) -> list[Detections]:
     return results
 
 
-def overridden(model, cls, *names: str) -> list[str]:
+def overridden(model: keras.Model, cls, *names: str) -> list[str]:
     """The given methods that a subclass of `cls` overrides."""
     return [name for name in names if getattr(type(model), name) is not getattr(cls, name)]
 
@@ -117,7 +126,7 @@ def keep_keras_build(cls) -> None:
     cls.build = dispatch
 
 
-def graph_of_own_build(model, mode: str, config) -> tuple:
+def graph_of_own_build(model: keras.Model, mode: str, config: Config) -> tuple:
     """Inputs and outputs of the network that a subclass's `build(mode, config)` returns.
 
     Raises:
@@ -139,7 +148,7 @@ def graph_of_own_build(model, mode: str, config) -> tuple:
     return network.inputs, outputs
 
 
-def detector_of_own_build(model, config) -> tuple[list, list]:
+def detector_of_own_build(model: keras.Model, config: Config) -> tuple[list, list]:
     """`graph.detector_graph` of a model whose class overrides `build(mode, config)`.
 
     Raises:
@@ -153,7 +162,7 @@ def detector_of_own_build(model, config) -> tuple[list, list]:
     return detector_graph_of(model.inputs, model.outputs)
 
 
-def check_mode(mode) -> None:
+def check_mode(mode: Any) -> None:
     """Raises ValueError for an unknown mode. `clone_model` passes tensors there; the message explains copying."""
     if not isinstance(mode, str) or mode not in MODES:
         raise ValueError(
@@ -170,7 +179,7 @@ class ScriptModel(keras.Model):
         keep_keras_build(cls)
 
     @property
-    def keras_model(self):
+    def keras_model(self) -> keras.Model:
         return self
 
     def __dir__(self):
@@ -178,7 +187,7 @@ class ScriptModel(keras.Model):
         # package don't have `training_inputs`, which has no weights.
         return [name for name in super().__dir__() if name not in ("keras_model", "training_inputs")]
 
-    def save(self, filepath, *args, **kwargs):
+    def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         """Keras's `save`, to a `.keras` file."""
         if str(filepath).endswith((".h5", ".hdf5")):
             raise ValueError(
@@ -187,18 +196,77 @@ class ScriptModel(keras.Model):
             )
         super().save(filepath, *args, **kwargs)
 
-    def fit_generator(self, generator, steps_per_epoch=None, epochs=1, **kwargs):
+    def fit_generator(
+        self, generator: Any, steps_per_epoch: int | None = None, epochs: int = 1, **kwargs: Any
+    ) -> keras.callbacks.History:
         """Keras 2's name of `fit`."""
         return self.fit(generator, steps_per_epoch=steps_per_epoch, epochs=epochs, **kwargs)
 
-    def build(self, *args, **kwargs):
+    def build(self, *args: Any, **kwargs: Any) -> Any:
         """Keras's `build(input_shape)`; or matterport's `build(mode, config)`: a new graph as a plain keras.Model."""
         mode, config = kwargs.get("mode", args[0] if args else None), kwargs.get("config", args[-1] if args else None)
         if isinstance(mode, str) and mode in MODES:
             return build_model(mode, config)
         return keras.Model.build(self, *args, **kwargs)
 
-    def ancestor(self, tensor, name: str, checked=None):
+    # ---- Steps of `detect`, for scripts that call or override them -----------------------------------------------
+    def mold_inputs(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Images -> molded images [B, H, W, channels], image_metas [B, 12 + C], windows [B, 4]."""
+        molded, metas, windows = molding.mold_inputs(images, self.config)
+        return np.stack(molded), metas, windows
+
+    def unmold_detections(
+        self,
+        detections: np.ndarray,
+        mrcnn_mask: np.ndarray,
+        original_image_shape: Sequence[int],
+        image_shape: Sequence[int],
+        window: Sequence[int],
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The network's output for one image -> boxes [n, 4], class_ids [n], scores [n], masks [H0, W0, n]."""
+        places = original_image_shape, image_shape, window
+        return molding.unmold_detections(detections, mrcnn_mask, *places, self.config.convention)
+
+    def get_anchors(self, image_shape: Sequence[int]) -> np.ndarray:
+        """[A, 4] anchors normalized to an image of `image_shape`; sets `anchors`, the same in pixels."""
+        self._detector.image_shape = tuple(int(n) for n in image_shape)
+        return norm_boxes(self.anchors, self._detector.image_shape[:2], self.config.convention.box_offset)
+
+    @property
+    def anchors(self) -> np.ndarray:
+        return self._detector.anchors(self.config)
+
+    @eagerly
+    def detect_molded(self, molded_images: np.ndarray, image_metas: np.ndarray, verbose: int = 0) -> list[Detections]:
+        """`detect` for molded images [B, H, W, channels] and their metas [B, 12 + C], as `mold_inputs` returns them."""
+        self._follow_settings("detect_molded", self.followed_by_detect)
+        arrays = molded_images, image_metas, self.config
+        return self._detector.detect_molded(*arrays, log if verbose else None, self.class_names)
+
+    # ---- Looking inside ------------------------------------------------------------------------------------------
+    @eagerly
+    def run_graph(
+        self, images: Sequence[np.ndarray], outputs: Sequence[tuple[str, Tensor]], image_metas: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        """Runs parts of the network on images: `{name: array}` for each `(name, tensor)` of `outputs`.
+
+        Args:
+            images: list of images; with `image_metas`, molded images.
+            outputs: list of (name, symbolic tensor), e.g. `get_layer("ROI").output` or what `ancestor` returns.
+            image_metas: [B, 12 + C], optional.
+        """
+        self._follow_settings("run_graph")
+        if image_metas is None:
+            images, image_metas, _ = self.mold_inputs(images)
+        self._detector.image_shape = np.shape(images)[1:]
+        arrays = {"input_image": images, "input_image_meta": image_metas}
+        inputs = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
+        found = activations.run(self, inputs, dict(outputs))
+        for name, array in found.items():
+            log(name, array)
+        return found
+
+    def ancestor(self, tensor: Any, name: str, checked: Any = None) -> Any:
         """The symbolic tensor `name` of this model, or None. `mrcnn.inference.activations` lists the names.
 
         `tensor` and `checked` are matterport's; a Keras 3 graph is searched by name alone.
@@ -206,13 +274,17 @@ class ScriptModel(keras.Model):
         with eager_mode():
             return activations.find_tensor(self, re.sub(r"^/|/$", "", name))
 
-    def find_trainable_layer(self, layer):
+    def find_trainable_layer(self, layer: keras.layers.Layer) -> keras.layers.Layer:
         """The layer inside a wrapper, or the layer itself."""
         return self.find_trainable_layer(layer.layer) if hasattr(layer, "layer") else layer
 
     def get_trainable_layers(self) -> list:
         """All layers with weights, unwrapped."""
         return [layer for layer in map(self.find_trainable_layer, self.layers) if layer.get_weights()]
+
+    def get_imagenet_weights(self) -> str:
+        """Path of this backbone's ImageNet weights: of ResNet-50 (downloaded once), or of an installed package."""
+        return imagenet_weights(self.config)
 
     def _make_predict_function(self) -> None:
         """Does nothing: Keras 3 makes it when needed. TF1 web servers called this before they started threads."""

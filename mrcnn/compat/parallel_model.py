@@ -7,6 +7,8 @@ has the inputs, layers and weights of the inner model and computes the same outp
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 
 
@@ -39,10 +41,10 @@ class ParallelModel(keras.Model):
             return getattr(object.__getattribute__(self, "inner_model"), name)
         return super().__getattribute__(name)
 
-    def summary(self, *args, **kwargs):
+    def summary(self, *args: Any, **kwargs: Any) -> None:
         """Prints the summary of the inner model."""
         self.inner_model.summary(*args, **kwargs)
 
-    def make_parallel(self):
+    def make_parallel(self) -> Any:
         """Returns the list of outputs, for whole batches."""
         return list(self.outputs)

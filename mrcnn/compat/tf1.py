@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from contextlib import AbstractContextManager
 
 import keras
 
 from mrcnn import tensorflow_private
 
 
-def eager_mode():
+def eager_mode() -> AbstractContextManager[None]:
     """A context in which Keras 3 works, even inside `with tf.Graph().as_default():` or a TF1 session.
 
     Such a block, common in TF1 scripts and in web servers that call a model from several threads, puts TensorFlow into

@@ -7,6 +7,7 @@ imgaug 0.4.0, its last release, cannot be imported there without `np.sctypes`.
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import cv2
 import numpy as np
@@ -75,7 +76,7 @@ def _resize_from_centers(resize, images, sizes=None, interpolation=None):
     return images[:, rows][:, :, columns]
 
 
-def warp_map_like_image(augmenter, segmaps, random_state, parents, hooks):
+def warp_map_like_image(augmenter: Any, segmaps: Any, random_state: Any, parents: Any, hooks: Any) -> Any:
     """`AffineCv2._augment_segmentation_maps` of one image, with the interpolation and the border of the image."""
     (segmap,) = segmaps
     *placing, _, mode, order = augmenter._draw_samples(1, random_state)

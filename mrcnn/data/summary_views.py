@@ -7,7 +7,7 @@ this one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,7 +23,7 @@ BLUE, RED = "#2563a8", "#c2410c"
 
 
 # ---- Table -----------------------------------------------------------------------------------------------------------
-def table(summary) -> str:
+def table(summary: Any) -> str:
     """The summary as lines of text, a title in the first 14 columns."""
     return "\n".join(f"{title:<14}{printable(text)}" for title, text in _table_rows(summary))
 
@@ -115,7 +115,7 @@ def _join_first(names: Sequence) -> str:
 
 
 # ---- Figure ----------------------------------------------------------------------------------------------------------
-def draw(summary) -> Figure:
+def draw(summary: Any) -> Figure:
     """The figure described by `DatasetSummary.plot`."""
     from matplotlib.figure import Figure
 

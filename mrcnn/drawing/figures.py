@@ -14,6 +14,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -77,14 +78,14 @@ def as_masks(masks: ArrayLike, image_shape: Sequence[int], name: str = "masks") 
     return masks >= 0.5 if np.issubdtype(masks.dtype, np.floating) else masks != 0
 
 
-def same_length(**counted) -> None:
+def same_length(**counted: Any) -> None:
     """Raises a ValueError with the length of each argument, unless all lengths are equal."""
     if len(set(counted.values())) > 1:
         found = ", ".join(f"{count} {name}" for name, count in counted.items())
         raise ValueError(f"{found}; expected as many of each: one for each instance.")
 
 
-def at_least(count: int, **sequences) -> None:
+def at_least(count: int, **sequences: Any) -> None:
     """Raises a ValueError for the first of the given sequences that is shorter than `count`."""
     for name, values in sequences.items():
         if values is not None and len(values) < count:

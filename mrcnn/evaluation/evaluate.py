@@ -29,6 +29,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -45,7 +46,7 @@ MIN_SCORE = 0.05  # published APs are measured with about this threshold; lower 
 
 
 def evaluate_dataset(
-    model,
+    model: Any,
     dataset: Dataset,
     image_ids: Sequence[int] | None = None,
     *,
@@ -175,7 +176,7 @@ def _check_model(model, dataset, min_score: float | None) -> None:
 
 
 @contextmanager
-def min_confidence(model, min_score: float | None) -> Iterator[None]:
+def min_confidence(model: Any, min_score: float | None) -> Iterator[None]:
     """Sets `model.config.DETECTION_MIN_CONFIDENCE` for the block and restores it, also after an exception."""
     config, name = getattr(model, "config", None), "DETECTION_MIN_CONFIDENCE"
     if min_score is None or not hasattr(config, name):

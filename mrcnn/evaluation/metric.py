@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -48,7 +49,7 @@ class MeanAveragePrecision(keras.metrics.Metric):
     1.0
     """
 
-    def __init__(self, min_score: float = MIN_SCORE, name: str = "ap", **kwargs):
+    def __init__(self, min_score: float = MIN_SCORE, name: str = "ap", **kwargs: Any):
         super().__init__(name=name, **kwargs)
         if not 0 <= min_score <= 1:
             raise ValueError(f"min_score is {min_score}; expected a number in [0, 1].")

@@ -14,11 +14,15 @@ Used by `MaskRCNN.run_graph` and `MaskRCNN.ancestor`. matterport's notebooks req
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
+import numpy as np
 
 from mrcnn.keras_private import source_of
 from mrcnn.nn.detections import DetectionLayer
 from mrcnn.nn.proposals import ProposalLayer
+from mrcnn.ops.types import Tensor
 
 BOXES = (None, None, 4)
 ROWS = (None, None)
@@ -42,19 +46,19 @@ class Tap(keras.layers.Layer):
         self.source = layer
         self.step = step
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: Tensor) -> Any:
         dtype = "int32" if self.step in (*ROW_INDICES, "class_ids") else "float32"
         return keras.KerasTensor(TAPS[type(self.source)][self.step], dtype)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         return self.source.steps(inputs)[self.step]
 
-    def finish(self, array):
+    def finish(self, array: np.ndarray) -> np.ndarray:
         """Prepares a result of `run_graph`: for rows kept by NMS, only those of the first image, without padding."""
         return array[0][array[0] >= 0] if self.step in ROW_INDICES else array
 
 
-def find_tensor(model, name: str):
+def find_tensor(model: keras.Model, name: str) -> Any:
     """Returns the symbolic tensor called `name` in `model`, or None.
 
     Args:
@@ -72,7 +76,7 @@ def find_tensor(model, name: str):
     return Tap(layer, rest[0])(layer.input) if rest[0] in steps else None
 
 
-def run(model, inputs: dict, outputs: dict) -> dict:
+def run(model: keras.Model, inputs: dict, outputs: dict) -> dict:
     """Computes some symbolic tensors of a model.
 
     Args:

@@ -6,12 +6,13 @@ Shapes: B images in a batch, H x W their molded size, D rows of detections, n of
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mrcnn.config_checks import warn_of_contradictions
 from mrcnn.graph import set_thresholds
@@ -21,6 +22,9 @@ from mrcnn.nn.folding import fold_batchnorm
 from mrcnn.ops.anchors import anchors_of_image
 from mrcnn.ops.images import clear_padding, subtract_mean
 from mrcnn.settings import DETECT, DETECT_AND_TRAIN, FixedSettings
+
+if TYPE_CHECKING:
+    from mrcnn.config import Config
 
 
 class Detector:
@@ -45,14 +49,18 @@ class Detector:
         self._lock = threading.Lock()
         self._memory = threading.local()
 
-    def detect(self, images, config, report=None, class_names=None) -> list[Detections]:
+    def detect(
+        self, images: Any, config: Config, report: Callable | None = None, class_names: Sequence[str] | None = None
+    ) -> list[Detections]:
         """`MaskRCNN.detect`. `report` is called with a text, then with the name and array of each input."""
         images = molding.list_photos(images)
         paths = [image if isinstance(image, (str, Path)) else None for image in images]
         found = self.detect_arrays(molding.read_photos(images), config, report, class_names)
         return [Detections(*arrays, class_names=class_names, path=path) for arrays, path in zip(found, paths)]
 
-    def detect_arrays(self, images, config, report=None, class_names=None) -> list[tuple]:
+    def detect_arrays(
+        self, images: Any, config: Config, report: Callable | None = None, class_names: Sequence[str] | None = None
+    ) -> list[tuple]:
         """`detect` for photos that have been read: boxes, class_ids, scores and `SoftMasks` of each."""
         if not images:
             return []
@@ -74,7 +82,14 @@ class Detector:
                 results.append(molding.place_on_photo(detections[i], masks[i], *places))
         return results
 
-    def detect_molded(self, molded_images, image_metas, config, report=None, class_names=None) -> list[Detections]:
+    def detect_molded(
+        self,
+        molded_images: np.ndarray,
+        image_metas: np.ndarray,
+        config: Config,
+        report: Callable | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> list[Detections]:
         """`MaskRCNN.detect_molded`; `report` as of `detect`."""
         molded_images, image_metas = np.asarray(molded_images), np.asarray(image_metas)
         if report:
@@ -86,7 +101,7 @@ class Detector:
         found = (molding.place_on_photo(d, m, *places) for d, m in zip(detections, masks, strict=True))
         return [Detections(*arrays, class_names=class_names) for arrays in found]
 
-    def molded(self, images, mean_pixel) -> np.ndarray:
+    def molded(self, images: Any, mean_pixel: ArrayLike) -> np.ndarray:
         """Images of one shape as a batch with the mean subtracted, in memory that this thread reuses."""
         shape = (len(images), *images[0].shape)
         if getattr(self._memory, "batch", np.empty(0)).shape != shape:
@@ -95,7 +110,9 @@ class Detector:
             subtract_mean(image, mean_pixel, out=place)
         return self._memory.batch
 
-    def predict(self, images, metas, config, class_names=None) -> list[np.ndarray]:
+    def predict(
+        self, images: Any, metas: np.ndarray, config: Config, class_names: Sequence[str] | None = None
+    ) -> list[np.ndarray]:
         """Images [B, H, W, channels], metas [B, 12 + C] -> detections [B, D, 6], masks [B, n, 28, 28]."""
         inputs = [images.astype(np.float32, copy=False), metas.astype(np.float32)]
         with self._lock:
@@ -103,13 +120,13 @@ class Detector:
             self.image_shape = images.shape[1:]
         return outputs
 
-    def anchors(self, config) -> np.ndarray:
+    def anchors(self, config: Config) -> np.ndarray:
         """[A, 4], pixels: the anchors for `image_shape`, cached until it changes."""
         if self._anchors[0] != self.image_shape:
             self._anchors = self.image_shape, anchors_of_image(self.image_shape, **config.anchor_settings())
         return self._anchors[1]
 
-    def network(self, config, class_names=None) -> keras.Model:
+    def network(self, config: Config, class_names: Sequence[str] | None = None) -> keras.Model:
         """The graph for detection (`graph.detector_graph`), with BatchNorm folded into the convolutions.
 
         It is rebuilt when a setting changes that is part of the graph. Thresholds are not; they are read at each call.

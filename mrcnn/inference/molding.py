@@ -6,7 +6,9 @@ use, C classes. Boxes are (y1, x1, y2, x2). `window` is the photo's box inside t
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,18 +20,21 @@ from mrcnn.ops import images as image_ops
 from mrcnn.ops.meta import compose_image_meta
 from mrcnn.ops.pixel_values import to_channels
 
+if TYPE_CHECKING:
+    from mrcnn.config import Config
 
-def mold_image(images, config):
+
+def mold_image(images: Any, config: Config) -> np.ndarray:
     """Subtracts `config.MEAN_PIXEL`: [..., H, W, C] of any number type -> float32."""
     return image_ops.subtract_mean(images, config.MEAN_PIXEL)
 
 
-def unmold_image(normalized_images, config):
+def unmold_image(normalized_images: np.ndarray, config: Config) -> np.ndarray:
     """The inverse of `mold_image`: adds the mean back -> uint8, cut off at 0 and 255."""
     return image_ops.add_mean(normalized_images, config.MEAN_PIXEL)
 
 
-def mold_inputs(images, config):
+def mold_inputs(images: Any, config: Config) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
     """`resize_inputs`, then subtracts the mean: the network's inputs. `molded_images` are float32."""
     resized, metas, windows = resize_inputs(images, config)
     molded = [mold_image(image, config) for image in resized]
@@ -39,7 +44,7 @@ def mold_inputs(images, config):
     return molded, metas, windows
 
 
-def read_photos(images) -> list[np.ndarray]:
+def read_photos(images: Any) -> list[np.ndarray]:
     """Reads the paths and URLs among the images of `detect`, rotated by their EXIF orientation.
 
     Args:
@@ -52,7 +57,7 @@ def read_photos(images) -> list[np.ndarray]:
     return [read_image(image, upright=True) if isinstance(image, (str, Path)) else image for image in photos]
 
 
-def list_photos(images) -> list[np.ndarray | str | Path]:
+def list_photos(images: Any) -> list[np.ndarray | str | Path]:
     """The arrays and paths passed to `detect`, as a list. Raises ValueError for entries that can't be images."""
     if isinstance(images, (str, Path)):
         images = [images]
@@ -68,7 +73,7 @@ def list_photos(images) -> list[np.ndarray | str | Path]:
     return images
 
 
-def resize_inputs(images, config):
+def resize_inputs(images: Any, config: Config) -> tuple:
     """Resizes and pads photos for the network.
 
     Args:
@@ -103,7 +108,7 @@ def resize_inputs(images, config):
     return fitted, np.stack(metas), np.stack(windows)
 
 
-def batches_of_one_shape(arrays, batch_size: int):
+def batches_of_one_shape(arrays: Sequence[np.ndarray], batch_size: int) -> Iterator[slice]:
     """Yields slices of a list of arrays that can be stacked: consecutive, of one shape, at most `batch_size` long."""
     start = 0
     for end in range(1, len(arrays) + 1):
@@ -113,7 +118,14 @@ def batches_of_one_shape(arrays, batch_size: int):
             start = end
 
 
-def unmold_detections(detections, mrcnn_mask, original_image_shape, image_shape, window, rules=MATTERPORT):
+def unmold_detections(
+    detections: np.ndarray,
+    mrcnn_mask: np.ndarray,
+    original_image_shape: Sequence[int],
+    image_shape: Sequence[int],
+    window: Sequence[int],
+    rules: Any = MATTERPORT,
+) -> tuple:
     """One image's detections, from the molded image back onto the photo.
 
     Args:
@@ -138,7 +150,14 @@ def unmold_detections(detections, mrcnn_mask, original_image_shape, image_shape,
     return boxes, class_ids, scores, masks.dense()
 
 
-def place_on_photo(detections, masks, original_image_shape, image_shape, window, rules=MATTERPORT):
+def place_on_photo(
+    detections: np.ndarray,
+    masks: np.ndarray,
+    original_image_shape: Sequence[int],
+    image_shape: Sequence[int],
+    window: Sequence[int],
+    rules: Any = MATTERPORT,
+) -> tuple:
     """`unmold_detections` for masks [n or more, 28, 28] of the detected classes only.
 
     Returns:

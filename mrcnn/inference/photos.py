@@ -8,13 +8,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
 from mrcnn.inference import molding
 from mrcnn.inference.detector import Detector
+
+if TYPE_CHECKING:
+    from mrcnn.config import Config
 
 
 def are_photos(x: Any) -> bool:
@@ -102,7 +105,7 @@ def photos_of(batch: Any) -> Any:
 
 
 def detect_by_name(
-    detector: Detector, photos: Any, config, class_names: Sequence[str] | None = None
+    detector: Detector, photos: Any, config: Config, class_names: Sequence[str] | None = None
 ) -> dict[str, np.ndarray]:
     """Runs detection on photos of any sizes. The numbers are those of `detect`.
 

@@ -193,10 +193,10 @@ class Detections(dict):
     def get(self, key: str, default: Any = None) -> Any:
         return self[key] if key in self else default  # noqa: SIM401 (dict.get would not paste the masks)
 
-    def items(self):
+    def items(self) -> Any:
         return {key: self[key] for key in self}.items()
 
-    def values(self):
+    def values(self) -> Any:
         return {key: self[key] for key in self}.values()
 
     def pop(self, key: str, *default: Any) -> Any:
@@ -295,7 +295,7 @@ class Detections(dict):
         options = {"side": side, "show_boxes": show_boxes}
         return draw_instances(self._image(image), last_first.rois, masks, texts, colors, **options)
 
-    def save(self, path: str | Path, image: np.ndarray | str | Path | None = None, **options) -> Path:
+    def save(self, path: str | Path, image: np.ndarray | str | Path | None = None, **options: Any) -> Path:
         """Writes the picture of `plot(image, **options)` to a .png or .jpg file.
 
         Raises:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -25,6 +25,9 @@ from mrcnn.inference.tiles import open_tiled
 from mrcnn.ops.nms import suppression_groups
 from mrcnn.ops.rle import MAX_MASK_PIXELS
 from mrcnn.ops.runs import Region
+
+if TYPE_CHECKING:
+    from mrcnn.config import Config
 
 OVERLAP = 0.2  # of a tile
 FLIPS = {  # whether rows and columns of each view run backwards
@@ -104,7 +107,7 @@ def detect_tiled(
     detect: Detect,
     image: Any,
     *,
-    config,
+    config: Config,
     class_names: Sequence[str] | None = None,
     tile: int | None = None,
     overlap: int | None = None,
@@ -154,7 +157,7 @@ def detect_tiled(
 
 
 def detect_augmented(
-    detect: Detect, images: Sequence, *, config, class_names: Sequence[str] | None = None,
+    detect: Detect, images: Sequence, *, config: Config, class_names: Sequence[str] | None = None,
     flips: str | None = "horizontal", scales: Sequence[float] = (1.0,),
 ) -> list[Detections]:  # fmt: skip
     """`MaskRCNN.detect_augmented` with any function that detects: `detect_tiled` with one tile for each image."""

@@ -6,6 +6,7 @@ Shapes: A anchors over all levels; R aspect ratios; a level has h x w cells with
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,6 +14,7 @@ from keras import ops
 
 from mrcnn.ops.anchors import cell_anchors
 from mrcnn.ops.boxes import norm_boxes_graph
+from mrcnn.ops.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="mrcnn")
@@ -62,7 +64,7 @@ class Anchors(keras.layers.Layer):
         self.strides_from_maps = bool(strides_from_maps)
         self.box_offset = int(box_offset)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         count = 0
         for scale, (_, height, width, _) in zip(self.scales, input_shape[1:], strict=True):
             if height is None or width is None:
@@ -71,7 +73,7 @@ class Anchors(keras.layers.Layer):
             count += cells * len(self.ratios) * np.size(scale)
         return (1, count, 4)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         image, *pyramid = inputs
         levels = zip(self.scales, self.strides, pyramid, strict=True)
         image_size = ops.shape(image)[1:3]
@@ -91,7 +93,7 @@ class Anchors(keras.layers.Layer):
         centers = ops.reshape(ops.stack([y, x, y, x], axis=-1), (-1, 1, 4))  # [h * w, 1, 4]
         return ops.reshape(centers + corners, (-1, 4))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "scales": self.scales,

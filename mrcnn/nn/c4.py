@@ -8,6 +8,7 @@ Reference: Ren et al., "Faster R-CNN", and He et al., "Mask R-CNN", section 3, "
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 from keras import layers, ops
@@ -19,10 +20,10 @@ from mrcnn.ops.types import Tensor
 class MergeRois(layers.Layer):
     """Turns each RoI into an image: [B, N, h, w, C] -> [B * N, h, w, C]."""
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return (None, *input_shape[2:])
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         return ops.reshape(inputs, (-1, *ops.shape(inputs)[2:]))
 
 
@@ -36,10 +37,10 @@ class SplitRois(layers.Layer):
         [B, N, h, w, C].
     """
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return (*input_shape[1][:2], *input_shape[0][1:])
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         x, like = inputs
         return ops.reshape(x, (-1, ops.shape(like)[1], *ops.shape(x)[1:]))
 

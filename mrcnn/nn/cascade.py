@@ -8,6 +8,7 @@ Reference: Cai and Vasconcelos, "Cascade R-CNN: Delving into High Quality Object
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -48,10 +49,10 @@ class RefinedBoxes(layers.Layer):
         self.bbox_std_dev = [float(v) for v in np.ravel(bbox_std_dev)]
         self.max_log_scale, self.box_offset = float(max_log_scale), int(box_offset)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape[0]
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         rois, deltas, image_meta = inputs
         window, _ = normalized_window_graph(image_meta, self.box_offset)
         deltas = deltas[:, :, 0] * ops.convert_to_tensor(self.bbox_std_dev, "float32")
@@ -59,7 +60,7 @@ class RefinedBoxes(layers.Layer):
         real = ops.any(rois != 0, axis=2, keepdims=True)
         return ops.stop_gradient(ops.where(real, boxes, 0.0))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "bbox_std_dev": self.bbox_std_dev,

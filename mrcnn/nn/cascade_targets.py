@@ -8,12 +8,14 @@ Reference: Cai and Vasconcelos, "Cascade R-CNN: Delving into High Quality Object
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from mrcnn.nn.targets import match_rois, targets_of_rois
+from mrcnn.ops.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="mrcnn")
@@ -47,7 +49,7 @@ class CascadeTargetLayer(keras.layers.Layer):
         self.positive_iou = float(positive_iou)
         self.bbox_std_dev = [float(v) for v in np.ravel(bbox_std_dev)]
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: Tensor) -> Any:
         rows = tuple(inputs[0].shape[:2])
         return (
             keras.KerasTensor((*rows, 4), "float32"),
@@ -55,7 +57,7 @@ class CascadeTargetLayer(keras.layers.Layer):
             keras.KerasTensor((*rows, 4), "float32"),
         )
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         rois, gt_class_ids, gt_boxes = inputs
         gt_class_ids = ops.cast(gt_class_ids, "int32")
         match, positive, negative = match_rois(rois, gt_class_ids, gt_boxes, self.positive_iou)  # [B, T] each
@@ -63,7 +65,7 @@ class CascadeTargetLayer(keras.layers.Layer):
         rois = ops.where(counts[..., None], rois, 0.0)
         return rois, *targets_of_rois(rois, match, positive, gt_class_ids, gt_boxes, self.bbox_std_dev)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "positive_iou": self.positive_iou, "bbox_std_dev": self.bbox_std_dev}
 
 
@@ -81,12 +83,12 @@ class ScaleGradient(keras.layers.Layer):
         super().__init__(**kwargs)
         self.factor = float(factor)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         constant = ops.stop_gradient(inputs)
         return constant + self.factor * (inputs - constant)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "factor": self.factor}

@@ -6,6 +6,7 @@ import keras
 from keras import layers, ops
 
 from mrcnn.ops.convolution import conv_bias
+from mrcnn.ops.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="mrcnn")
@@ -19,7 +20,7 @@ class Conv2D(layers.Conv2D):
         (1, 8, 8, 16)
     """
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         if self.groups > 1 or self.dilation_rate != (1, 1) or self.data_format != "channels_last":
             return super().call(inputs)
         kernel = ops.cast(self.kernel, self.compute_dtype)

@@ -9,6 +9,7 @@ Shapes and units:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -115,7 +116,7 @@ class DetectionLayer(RuntimeValueLayer):
     def nms_groups(self) -> list[int] | None:
         return self._initial_groups if self._nms_groups is None else [int(n) for n in self._nms_groups.tolist()]
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         classes = input_shape[1][-1]
         groups = range(classes) if self._initial_groups is None else self._initial_groups
         if len(groups) != classes:
@@ -138,13 +139,13 @@ class DetectionLayer(RuntimeValueLayer):
         elif nms_groups is not None:
             self._nms_groups.assign(nms_groups)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return (input_shape[0][0], self.max_instances, 6)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         return self.steps(inputs)["detections"]
 
-    def steps(self, inputs) -> dict[str, Tensor]:
+    def steps(self, inputs: Tensor) -> dict[str, Tensor]:
         """Computes the layer's intermediate results as well (see `mrcnn.inference.activations`).
 
         Args:
@@ -163,7 +164,7 @@ class DetectionLayer(RuntimeValueLayer):
             min_sides=self.min_side / ops.maximum(size - self.box_offset, 1.0) if self.min_side else None,
         )  # fmt: skip
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "max_instances": self.max_instances,
@@ -303,10 +304,10 @@ class DetectedBoxes(keras.layers.Layer):
     def __init__(self, **kwargs):
         super().__init__(**{"dtype": "float32", **kwargs})
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return (*input_shape[:2], 4)
 
-    def call(self, detections):
+    def call(self, detections: Tensor) -> Tensor:
         return ops.stop_gradient(detections[..., :4])
 
 
@@ -323,10 +324,10 @@ class FilledRows(keras.layers.Layer):
     def __init__(self, **kwargs):
         super().__init__(**{"dtype": "float32", **kwargs})
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return (input_shape[0], None, input_shape[2])
 
-    def call(self, detections):
+    def call(self, detections: Tensor) -> Tensor:
         if needs_fixed_shapes() or replicas.count() > 1:
             return detections
         most = ops.max(ops.sum(ops.cast(detections[..., 4] > 0, "int32"), axis=1))

@@ -11,6 +11,8 @@ Shapes: B images, h x w the map.
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 from keras import layers, ops
 
@@ -39,13 +41,13 @@ class FoldedConv2D(layers.Layer):
         self.conv, self.norm = conv, norm
         self.autocast = False  # kernels are multiplied in float32, and rounded once
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         self.built = True
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return self.conv.compute_output_shape(input_shape)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         conv, norm = self.conv, self.norm
         scale = ops.rsqrt(norm.moving_variance + norm.epsilon)
         if norm.scale:

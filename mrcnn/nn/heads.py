@@ -9,6 +9,8 @@ detections in inference, with the same weights.
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import layers, ops
@@ -32,7 +34,7 @@ class WholeConv2D(layers.Conv2D):
     (docs/performance.md).
     """
 
-    def convolution_op(self, inputs, kernel):
+    def convolution_op(self, inputs: Tensor, kernel: Tensor) -> Tensor:
         rows = ops.reshape(inputs, (-1, int(np.prod(kernel.shape[:3]))))
         return ops.reshape(project(rows, ops.reshape(kernel, (rows.shape[1], -1))), (-1, 1, 1, self.filters))
 
@@ -61,16 +63,16 @@ class SameForAllClasses(layers.Layer):
         super().__init__(**{"dtype": "float32", **kwargs})
         self.num_classes, self.axis = int(num_classes), int(axis)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         if self.axis == -1:
             return (*input_shape[:-1], self.num_classes)
         return (*input_shape[: self.axis], self.num_classes, *input_shape[self.axis :])
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         x = inputs if self.axis == -1 else ops.expand_dims(inputs, self.axis)
         return ops.repeat(x, self.num_classes, axis=self.axis)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_classes": self.num_classes, "axis": self.axis}
 
 
@@ -229,13 +231,13 @@ class MaskOfClass(layers.Layer):
         super().__init__(**{"dtype": conv.dtype_policy, "name": f"{conv.name}_of_class", **kwargs})
         self.conv = conv
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         self.built = True
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return tuple(input_shape[0][:-1])
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         features, class_ids = inputs
         class_ids = ops.minimum(ops.cast(class_ids, "int32"), self.conv.filters - 1)
         batch, count, height, width, channels = ops.shape(features)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -75,7 +76,7 @@ class LevelProposalLayer(ProposalsByNMS):
         self.rank_by_logit = bool(rank_by_logit)
         self.box_offset = int(box_offset)
 
-    def steps(self, inputs) -> dict[str, Tensor]:
+    def steps(self, inputs: Tensor) -> dict[str, Tensor]:
         """Computes the layer's intermediate results as well (see `mrcnn.inference.activations`).
 
         Args:
@@ -130,7 +131,7 @@ class LevelProposalLayer(ProposalsByNMS):
             start = start + count
         return ops.concatenate(scores, axis=1), ops.concatenate(rows, axis=1), ops.concatenate(levels, axis=0)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "anchors_per_location": self.anchors_per_location,

@@ -9,6 +9,7 @@ Shapes and units:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -93,11 +94,11 @@ class MoldedImages(keras.layers.Layer):
             raise ValueError(f"images are {height} x {width} pixels; expected multiples of {self.multiple}.")
         return height, width, shape[3]
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         shape = (input_shape[0], *self._checked_shape(input_shape))
         return shape, (input_shape[0], 12 + self.num_classes)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "mean_pixel": self.mean_pixel,
@@ -174,7 +175,7 @@ class TrainingInputs(keras.layers.Layer):
             return masks
         return minimize_mask_graph(boxes, masks, self.mini_mask_shape)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "molded_images": keras.saving.serialize_keras_object(self.molded_images),
@@ -183,7 +184,7 @@ class TrainingInputs(keras.layers.Layer):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Any:
         layers = ("molded_images", "rpn_targets")
         return cls(**{**config, **{name: keras.saving.deserialize_keras_object(config[name]) for name in layers}})
 
@@ -209,7 +210,7 @@ class NamedDetections(keras.layers.Layer):
         super().__init__(**{"dtype": "float32", **kwargs})
         self.rows, self.box_offset, self.whole_pixels = int(rows), int(box_offset), bool(whole_pixels)
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: Tensor) -> Any:
         batch, mask_shape = inputs[0].shape[0], inputs[1].shape[2:]
         shapes = {"boxes": (4,), "classes": (), "scores": (), "masks": tuple(mask_shape), "valid": ()}
         types = {"classes": "int32", "valid": "bool"}
@@ -218,7 +219,7 @@ class NamedDetections(keras.layers.Layer):
             for name, shape in shapes.items()
         }
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         detections, masks, image = inputs
         size = ops.shape(image)[1:3]
         detections, masks = self._padded(detections), self._padded(ops.cast(masks, "float32"))
@@ -239,7 +240,7 @@ class NamedDetections(keras.layers.Layer):
         zeros = ops.zeros_like(ops.repeat(array[:, :1], self.rows, axis=1))
         return ops.concatenate([array, zeros], axis=1)[:, : self.rows]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "rows": self.rows,

@@ -6,12 +6,14 @@ Shapes: B images, N RoIs.
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import keras
 from keras import ops
 
 from mrcnn.config_checks import NORM_GROUPS
 from mrcnn.ops import replicas
+from mrcnn.ops.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="mrcnn")
@@ -50,12 +52,12 @@ class BatchNorm(keras.layers.BatchNormalization):
             self.trainable = self.trainable and training is not False
         return super().__call__(inputs, *args, training=training, **kwargs)
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None) -> Tensor:
         training = training if self.train_bn is None else self.train_bn
         self.synchronized = replicas.count() > 1
         return super().call(inputs, training=training, mask=mask)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "train_bn": self.train_bn, "synchronized": False}  # set at each call
 
 
@@ -93,14 +95,14 @@ class TimeDistributed(keras.layers.Wrapper):
         super().__init__(layer, **{"dtype": layer.dtype_policy, **kwargs})
         self._takes_training = "training" in inspect.signature(layer.call).parameters
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         super().build((None, *input_shape[2:]))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         inner = self.layer.compute_output_shape((None, *input_shape[2:]))
         return (*input_shape[:2], *inner[1:])
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         shape = ops.shape(inputs)
         x = ops.reshape(inputs, (-1, *shape[2:]))  # [B * N, ...]
         x = self.layer(x, training=training) if self._takes_training else self.layer(x)

@@ -8,6 +8,7 @@ Shapes and units:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -50,13 +51,13 @@ class ProposalsByNMS(RuntimeValueLayer):
         """Changes the threshold for all models with this layer, from their next call on. Nothing is recompiled."""
         self._nms_threshold.assign(nms_threshold)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return (input_shape[0][0], self.proposal_count, 4)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         return self.steps(inputs)["proposals"]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "proposal_count": self.proposal_count,
@@ -115,7 +116,7 @@ class ProposalLayer(ProposalsByNMS):
             stop_gradient = config.STOP_PROPOSAL_GRADIENT
         super().__init__(proposal_count, nms_threshold, pre_nms_limit, bbox_std_dev, stop_gradient, **kwargs)
 
-    def steps(self, inputs) -> dict[str, Tensor]:
+    def steps(self, inputs: Tensor) -> dict[str, Tensor]:
         """Computes the layer's intermediate results as well (see `mrcnn.inference.activations`).
 
         Args:

@@ -6,6 +6,7 @@ Shapes: B images of H x W pixels, N RoIs, C channels, (h, w) the pool shape.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -67,11 +68,11 @@ class PyramidROIAlign(keras.layers.Layer):
         self.box_offset = int(box_offset)
         self.autocast = False  # boxes and image_meta stay float32 whatever the features are
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         boxes, _, features, *_ = input_shape
         return (*boxes[:2], *self.pool_shape, features[-1])
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         boxes, image_meta, *pyramid = inputs
         boxes = ops.stop_gradient(boxes)
         image_shape = parse_image_meta_graph(image_meta)["image_shape"][0, :2]  # the same for all images of a batch
@@ -85,11 +86,11 @@ class PyramidROIAlign(keras.layers.Layer):
         strides, aligned = self.strides[: len(pyramid)], self.mode == "aligned"
         return roi_align_pixels(pyramid, pixels, levels, self.pool_shape, strides, aligned, self.samples)
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: Tensor) -> Any:
         shape = self.compute_output_shape([x.shape for x in inputs])
         return keras.KerasTensor(shape, dtype=inputs[2].dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "pool_shape": self.pool_shape,

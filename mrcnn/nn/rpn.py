@@ -7,6 +7,8 @@ Reference: Ren et al., "Faster R-CNN", section 3.1.
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 from keras import layers, ops
 
@@ -35,16 +37,16 @@ class SharedConv2D(Conv2D):
         super().__init__(*args, **kwargs)
         self.input_spec = None  # Conv2D's allows a single input only
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: Tensor) -> Any:
         if not isinstance(inputs, (list, tuple)):
             return super().compute_output_spec(inputs)
         return [super(SharedConv2D, self).compute_output_spec(x) for x in inputs]
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         super().build(input_shape[0] if isinstance(input_shape[0], (list, tuple)) else input_shape)
         self.input_spec = None
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         if not isinstance(inputs, (list, tuple)):
             return super().call(inputs)
         copies = len(inputs) if training else 1

@@ -103,7 +103,7 @@ class RPNTargetLayer(keras.layers.Layer):
         """[B, A] random numbers in [0, 1). The candidates with the largest ones are used."""
         return replicas.uniform(shape, seed=self.random)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "anchors": self.anchors,

@@ -10,6 +10,7 @@ Shapes and units:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -41,15 +42,15 @@ class NormBoxes(keras.layers.Layer):
         super().__init__(**{"dtype": "float32", **kwargs})
         self.box_offset = int(box_offset)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape[0]
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         boxes, image = inputs
         real = ops.any(boxes != 0, axis=-1, keepdims=True)
         return ops.where(real, norm_boxes_graph(boxes, ops.shape(image)[1:3], self.box_offset), 0.0)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "box_offset": self.box_offset}
 
 
@@ -144,7 +145,7 @@ class DetectionTargetLayer(keras.layers.Layer):
         """P, at least one."""
         return max(1, int(self.rois_per_image * self.positive_ratio))
 
-    def compute_output_spec(self, inputs, training=None):
+    def compute_output_spec(self, inputs: Tensor, training: bool | None = None) -> Any:
         rows = (inputs[0].shape[0], self.rois_per_image)
         return (
             keras.KerasTensor((*rows, 4), "float32"),
@@ -153,7 +154,7 @@ class DetectionTargetLayer(keras.layers.Layer):
             keras.KerasTensor((*rows, *self.mask_shape), "float32"),
         )
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         proposals, gt_class_ids, gt_boxes, gt_masks, *image = inputs
         gt_class_ids = ops.cast(gt_class_ids, "int32")
         # T zero rows at the end, so that there are always enough rows to sample.
@@ -224,7 +225,7 @@ class DetectionTargetLayer(keras.layers.Layer):
             ends = [(end - origin) / box_side * mask_size for end in ends]
         return ops.concatenate([(end - 0.5) / ops.maximum(mask_size - 1, 1) for end in ends], axis=-1)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "rois_per_image": self.rois_per_image,
@@ -304,11 +305,11 @@ class FirstRows(keras.layers.Layer):
         super().__init__(**{"dtype": "float32", **kwargs})
         self.count = int(count)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return (input_shape[0], min(self.count, input_shape[1]), *input_shape[2:])
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         return inputs[:, : self.count]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "count": self.count}

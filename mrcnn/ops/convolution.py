@@ -12,6 +12,7 @@ from __future__ import annotations
 from keras import ops
 
 from mrcnn.ops.kernels import tensorflow_kernels
+from mrcnn.ops.types import Tensor
 from mrcnn.tensorflow_private import onednn_is_on
 
 STRIP_ROWS = 8
@@ -20,8 +21,13 @@ MIN_FLIP_PIXELS = 128  # B * H * W; below that, flipping the kernel costs more t
 
 
 def conv_bias(
-    x, kernel, bias=None, strides: tuple[int, int] = (1, 1), padding: str = "valid", onednn: bool | None = None
-):
+    x: Tensor,
+    kernel: Tensor,
+    bias: Tensor | None = None,
+    strides: tuple[int, int] = (1, 1),
+    padding: str = "valid",
+    onednn: bool | None = None,
+) -> Tensor:
     """A convolution plus bias, like `keras.layers.Conv2D` without an activation.
 
     Args:
@@ -64,7 +70,7 @@ def conv_bias(
     return convolve(x, kernel) if bias is None else convolve(x, kernel, bias)
 
 
-def project(x, kernel, onednn: bool | None = None):
+def project(x: Tensor, kernel: Tensor, onednn: bool | None = None) -> Tensor:
     """`keras.ops.matmul(x, kernel)` for few rows and a large kernel, such as a fully connected layer's.
 
     Args:

@@ -14,11 +14,15 @@ Reference: He et al., "Mask R-CNN", section 3, "RoIAlign".
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from keras import ops
 
 from mrcnn.ops.roi_sampling import bilinear, by_level, crop_kernel, join_maps
 from mrcnn.ops.types import Tensor
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 ADAPTIVE = 0  # `samples`: as many as the cell has pixels, rounded up, for each RoI and axis
 POINTS_PER_STEP = 2**17  # samples that are computed together: 134 MB with 256 channels
@@ -26,7 +30,7 @@ ROIS_PER_STEP = 64  # RoIs whose products with a map are computed together: 150 
 
 
 def pool_cells(
-    tf,
+    tf: ModuleType,
     feature_maps: Sequence[Tensor],
     start: Tensor,
     size: Tensor,

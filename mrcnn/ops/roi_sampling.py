@@ -10,12 +10,16 @@ Each function has a body for any backend, which gathers pixels, and one for Tens
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import keras
 from keras import ops
 
 from mrcnn.ops.types import Tensor
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 ROUNDING = 5 * 2.0**-24  # relative error of a point: five float32 operations, each with an error of at most 2^-24
 
@@ -116,7 +120,7 @@ def _neighbors(points, size):
 
 
 # ---- TensorFlow --------------------------------------------------------------------------------------------------
-def by_level(tf, function, level: Tensor, level_count: int, *arrays: Tensor) -> Tensor:
+def by_level(tf: ModuleType, function: Callable, level: Tensor, level_count: int, *arrays: Tensor) -> Tensor:
     """Calls a function once per map, on the rows of the RoIs of that map, and puts the results back in order.
 
     Args:
@@ -139,7 +143,7 @@ def by_level(tf, function, level: Tensor, level_count: int, *arrays: Tensor) -> 
     return tf.reshape(result, (batch, count, *ops.shape(result)[1:]))
 
 
-def crop_kernel(tf, image: Tensor, boxes: Tensor, image_index: Tensor, crop_shape) -> Tensor:
+def crop_kernel(tf: ModuleType, image: Tensor, boxes: Tensor, image_index: Tensor, crop_shape: Sequence[int]) -> Tensor:
     """`tf.image.crop_and_resize` with a deterministic gradient.
 
     TensorFlow's gradient kernel adds up RoIs in several threads without a lock. Where RoIs overlap, additions get lost,

@@ -6,6 +6,7 @@ Shapes: n detections on a frame, T tracked objects; boxes (y1, x1, y2, x2) pixel
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.optimize import linear_sum_assignment
 
 from mrcnn.ops.boxes import compute_overlaps
@@ -36,7 +37,7 @@ class Tracker:
         self._steps = np.zeros((0, 4))  # [T, (dy, dx, dy, dx)] of a frame
         self._missed = np.zeros(0, int)  # [T] frames since
 
-    def update(self, boxes, class_ids) -> np.ndarray:
+    def update(self, boxes: ArrayLike, class_ids: ArrayLike) -> np.ndarray:
         """Returns the numbers of the detections in the next frame.
 
         Args:

@@ -25,6 +25,7 @@ from pycocotools import mask as coco_mask
 
 from mrcnn.data.dataset import Dataset, describe_image
 from mrcnn.evaluation.instances import Instances, class_numbers, empty, plain, require_detections
+from mrcnn.io import replacing
 from mrcnn.ops.rle import check_rles, to_rle
 
 CHUNK = 1 << 22  # bytes of a results file looked at together
@@ -339,11 +340,11 @@ class ResultsWriter:
         if self.path is None:
             handle, self._temporary = tempfile.mkstemp(prefix="results-", suffix=".json")
             self._file = os.fdopen(handle, "w", encoding="utf-8")
+            self._remove = weakref.finalize(self, _remove, self._temporary)
         else:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._temporary = self.path.with_name(f".{self.path.name}.part")
+            self._replacing = replacing(self.path)
+            self._temporary = self._replacing.__enter__()
             self._file = open(self._temporary, "w", encoding="utf-8")  # noqa: SIM115 (closed in __exit__)
-        self._remove = weakref.finalize(self, _remove, self._temporary)
         self._file.write("[")
         self._first = True
 
@@ -370,11 +371,10 @@ class ResultsWriter:
     def __exit__(self, kind, error, traceback) -> None:
         self._file.write("\n]\n")
         self._file.close()
-        if kind is not None:
+        if self.path is not None:
+            self._replacing.__exit__(kind, error, traceback)
+        elif kind is not None:
             self._remove()
-        elif self.path is not None:
-            os.replace(self._temporary, self.path)
-            self._remove.detach()
 
     def read(self) -> Predictions:
         """Opens the written results, after the `with` block. The returned object keeps the temporary file."""

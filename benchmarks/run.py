@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's log messages would break up the table
 logging.getLogger("tensorflow").setLevel(logging.ERROR)  # row 8 traces a graph for each size on purpose
 
-from benchmarks.timing import Row, machine
+from benchmarks.timing import Row, machine, machine_line
 from mrcnn.io import replacing
 
 
@@ -61,6 +61,7 @@ def main(arguments=None) -> None:
         parser.error(f"--rows {args.rows}: no row {', '.join(map(str, sorted(unknown)))}; there are 1 to 9.")
 
     report = {"machine": machine(), "quick": args.quick, "rows": []}
+    print(machine_line(report["machine"]), flush=True)
     start = time.perf_counter()
     for row in rows_of(wanted, args):
         print(line(row), flush=True)

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
+from mrcnn.processor import cpu_flags, describe
+
 PACKAGES = ("tensorflow", "keras", "jax", "torch", "numpy", "opencv-python-headless", "opencv-python")
 
 
@@ -126,6 +128,7 @@ def machine() -> dict:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "cpu": cpu.get("model name", platform.processor()),
+        "instructions": describe(cpu_flags()),
         "bfloat16": has_bfloat16(),
         "cores": os.cpu_count(),
         "memory_gb": round(memory / 2**30, 1),
@@ -137,6 +140,17 @@ def machine() -> dict:
             k: v for k, v in os.environ.items() if k.startswith(("OMP_", "TF_NUM_", "TF_ENABLE_", "KERAS_", "XLA_"))
         },
     }
+
+
+def machine_line(machine: dict) -> str:
+    """One line above the results: those of different machines can't be compared."""
+    versions = ", ".join(f"{name} {machine[name]}" for name in PACKAGES if name in machine)
+    bfloat16 = "" if machine["bfloat16"] else "no "
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['instructions']}, {bfloat16}bfloat16,"
+        f" {machine['memory_gb']} GB, load {machine['load']:.1f}; {machine['system']}, Python {machine['python']},"
+        f" {versions}"
+    )
 
 
 def cpu_info() -> dict:

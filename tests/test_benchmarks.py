@@ -27,6 +27,8 @@ def test_a_single_row_is_written_to_its_file(tmp_path):
     (traces,) = [row for row in report["rows"] if row["unit"] == "traces"]
     assert traces["value"] == 0 and traces["ok"] is True  # a photo of another size costs no compilation
     assert all(row["what"] in done.stdout for row in report["rows"])
+    first, machine = done.stdout.splitlines()[0], report["machine"]
+    assert machine["cpu"] in first and f"{machine['cores']} cores" in first and machine["instructions"] in first
 
 
 def test_an_unknown_row_is_an_error():

@@ -10,7 +10,7 @@ import keras
 
 # matterport's model.py imported these, so scripts with a star import use them without importing them.
 LAZY = {
-    "os": "os", "re": "re", "math": "math", "random": "random", "logging": "logging",
+    "np": "numpy", "os": "os", "re": "re", "math": "math", "random": "random", "logging": "logging",
     "multiprocessing": "multiprocessing", "OrderedDict": "collections.OrderedDict",
     "utils": "mrcnn.utils", "tf": "tensorflow",
     "K": "keras.backend", "KL": "keras.layers", "KM": "keras.models", "KE": "keras",

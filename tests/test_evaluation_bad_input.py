@@ -71,14 +71,16 @@ def test_the_valid_input_is_accepted(dataset):
         ({"segmentation": None, "bbox": None}, r"predictions\[1\] has no|predictions\[1\] has neither"),
     ],
 )
-def test_a_bad_result_is_named_by_its_index(dataset, bad, message, tmp_path):
+def test_a_bad_result_is_named_by_its_index(dataset, bad, message, tmp_path, monkeypatch):
     results = [good(image_id=101), good(**bad), good()]
     with pytest.raises(ValueError, match=message):
         evaluate(dataset, results)
     path = tmp_path / "results.json"
     path.write_text(json.dumps(results))
-    with pytest.raises(ValueError, match=message):
-        evaluate(dataset, path)
+    for largest in (results_module.WHOLE, 0):
+        monkeypatch.setattr(results_module, "WHOLE", largest)
+        with pytest.raises(ValueError, match=message):
+            evaluate(dataset, path)
 
 
 @pytest.mark.parametrize(
@@ -113,6 +115,7 @@ def test_files_are_read_in_pieces_of_any_size(chunk, tmp_path, monkeypatch):
     dataset.prepare()
     results = [good(image_id=name, score=0.1 * i + 0.1) for i, name in enumerate(names * 4)]
     monkeypatch.setattr(results_module, "CHUNK", chunk)
+    monkeypatch.setattr(results_module, "WHOLE", 0)  # as if the file were large
     for number, text in enumerate((json.dumps(results), json.dumps(results, ensure_ascii=False, indent=2) + " \n\n")):
         path = tmp_path / f"{number}.json"
         path.write_text(text, encoding="utf-8")

@@ -215,8 +215,11 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.measure:
         path = RESULTS / "scale.json"
+        from benchmarks.timing import machine
+
         kept = json.loads(path.read_text()) if path.exists() else {}
-        path.write_text(json.dumps({**kept, "rows": measure(arguments.data)}, indent=1) + "\n")
+        found = {**kept, "machine": machine(), "rows": measure(arguments.data)}
+        path.write_text(json.dumps(found, indent=1) + "\n")
     measured = load_measurements()
     print(table("1,000 GPU hours of training", {f"{n} GPUs": training_rows(measured, 1000, n) for n in GPUS}))
     print()

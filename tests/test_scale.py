@@ -14,7 +14,7 @@ pyarrow = pytest.importorskip("pyarrow", reason="pip install -e '.[test]' brings
 from mrcnn.config import Config
 from mrcnn.inference import molding
 from mrcnn.inference.results import Detections
-from mrcnn.scale import batches, coco_results, detect_dataset, plan, read_detections, read_errors, rows, store
+from mrcnn.scale import attempts, batches, coco_results, detect_dataset, plan, read_detections, read_errors, rows, store
 
 SMALL = {"IMAGE_MIN_DIM": 64, "IMAGE_MAX_DIM": 64, "DETECTION_MIN_CONFIDENCE": 0.05}
 
@@ -190,6 +190,30 @@ def test_results_can_be_in_an_object_store(monkeypatch):
     assert out.names() == set()
     out.write("part-000000.parquet", b"rows")
     assert out.names() == {"part-000000.parquet"} and out.read("part-000000.parquet") == b"rows"
+    out.delete("part-000000.parquet")
+    out.delete("part-000000.parquet")
+    assert out.names() == set() and not out.exists("part-000000.parquet")
+
+
+def test_an_image_that_ends_the_process_becomes_an_error(tmp_path):
+    """Ray would repeat its shard without end."""
+    out, shard = store.Store(str(tmp_path)), plan.Shard(0, ((0, "/a"), (1, "/b"), (2, "/c")))
+    begun = []
+
+    def search(images):
+        begun.append(len(images))
+        if (1, "/b") in images:
+            raise SystemExit
+        return [rows.ImageResult(*image) for image in images]
+
+    for _ in range(3):
+        with pytest.raises(SystemExit):
+            attempts.search_shard(out, shard, search)
+    found = attempts.search_shard(out, shard, search)
+    assert begun == [3, 3, 1, 1, 1, 1]
+    assert [(r.image_id, r.error) for r in found] == [(0, None), (1, attempts.DIED), (2, None)]
+    attempts.forget(out, shard)
+    assert out.names() == set()
 
 
 # ---- All of it, in this process --------------------------------------------------------------------------------------
@@ -262,3 +286,22 @@ def test_a_folder_of_something_else_is_refused(job, tmp_path):
 def test_a_wrong_argument_is_named(tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
         detect_dataset(**{"paths": ["a.jpg"], "weights": "shapes", "out": tmp_path / "out", "workers": 0, **change})
+
+
+# ---- benchmarks/scale_model.py ---------------------------------------------------------------------------------------
+def test_the_cost_of_large_jobs_follows_from_the_figures(capsys, monkeypatch):
+    """By hand: a gradient of 1 GB at 1 GB/s, checkpoints of 2 s and a failure each hour, 10^8 photos at 0.043 s."""
+    from benchmarks import scale_model
+
+    assert scale_model.all_reduce_seconds(1000, 2, 1.0) == 1 and scale_model.all_reduce_seconds(1000, 4, 3.0) == 0.5
+    assert scale_model.checkpoint_interval(2, 1) == 120
+    measured = scale_model.load_measurements()
+    detection = dict(scale_model.detection_rows(measured, 1e8, 100))
+    assert (detection["GPU hours"], detection["hours"], detection["dollars, GPUs"]) == ("1,194", "11.9", "3,583")
+    assert detection["photos read, GB/s"] == "7.0" and detection["files"] == "200,000"
+    training = dict(scale_model.training_rows(measured, 1000, 8))
+    assert (training["hours"], training["batch"], training["COCO epochs"]) == ("125.0", "16", "233")
+    assert training["all-reduce, 10 Gbit Ethernet: share of a step"] == "119%"
+    monkeypatch.setattr("sys.argv", ["scale_model.py"])
+    scale_model.main()
+    assert capsys.readouterr().out.count("| 1024 GPUs |") == 1

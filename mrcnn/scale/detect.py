@@ -55,35 +55,22 @@ class DatasetResults:
 
 
 def detect_dataset(
-    paths: Any,
-    weights: str | os.PathLike,
-    out: str | os.PathLike,
-    *,
-    settings: Mapping[str, Any] | None = None,
-    workers: int = 1,
-    batch_size: int = 1,
-    shard_size: int = 500,
-    cpus_per_worker: float = 1,
-    gpus_per_worker: float = 0,
-    resources: Mapping[str, float] | None = None,
-    readers: int = 1,
-    retry_errors: bool = False,
-    progress: bool = True,
-) -> DatasetResults:
-    """Finds objects in any number of images, with Ray on any number of machines.
+    paths: Any, weights: str | os.PathLike, out: str | os.PathLike, *, settings: Mapping[str, Any] | None = None,
+    workers: int = 1, batch_size: int = 1, shard_size: int = 500, cpus_per_worker: float = 1,
+    gpus_per_worker: float = 0, resources: Mapping[str, float] | None = None, readers: int = 1,
+    retry_errors: bool = False, progress: bool = True,
+) -> DatasetResults:  # fmt: skip
+    """Finds objects in any number of images, with Ray on any number of machines; the results are those of `detect`.
 
-    The results are those of `MaskRCNN.detect`. They are written in shards: `out` becomes a folder of Parquet files with
-    the rows of `shard_size` images each, which appear complete or not at all. A call with an `out` that exists does
-    only the shards that are missing, so a job that was stopped is continued by calling it again; a worker that dies is
-    started again by Ray, and its shard as well. docs/scaling.md lists the columns.
+    `out` becomes a folder of Parquet files, each with the rows of `shard_size` images, which appears complete or not at
+    all. A second call with the same `out` does only what is missing; Ray repeats the shard of a worker that died.
+    docs/scaling.md lists the columns.
 
     Args:
         paths: Paths of images, or URIs (s3://, gs://) that pyarrow opens; a dict of them by id, int or str; or a
-            `ray.data.Dataset` with the column "path" and perhaps "image_id". Workers must be able to read them. The
-            whole list is held in memory here.
+            `ray.data.Dataset` with the column "path" and perhaps "image_id". The whole list is held in memory here.
         weights: As of `mrcnn detect`: a file, the folder of a run or of `save_to_preset`, or a name such as "shapes".
-            The same on all machines, which is checked.
-        out: Folder, or URI; on several machines, one that all can write to. By convention it ends in ".parquet".
+        out: Folder, or URI, that all workers can write to. By convention it ends in ".parquet".
         settings: Of `Config`, in place of those stored with the weights, e.g. {"DETECTION_MIN_CONFIDENCE": 0.5}.
         workers: Processes, each with its own model. 0: no Ray, everything in this process.
         batch_size: Photos per call of the network. Photos of one size in the network make a batch.
@@ -95,9 +82,6 @@ def detect_dataset(
         retry_errors: Whether to do shards again that have images with errors, e.g. after a network drive was away.
         progress: Whether to show images done and time left, if stderr is a terminal.
 
-    Returns:
-        Counts of this call. Read the results with `read_detections(out)`.
-
     Raises:
         ImportError: Ray or pyarrow is not installed.
         ValueError: `out` has results of other weights, settings or images, or an argument is invalid.
@@ -105,35 +89,23 @@ def detect_dataset(
 
     Example:
 
-        from mrcnn.scale import detect_dataset, read_detections
-
         detect_dataset(sorted(Path("photos").glob("*.jpg")), "shapes", "found.parquet", workers=2)
-        for image_id, found in read_detections("found.parquet"):
-            print(found.path, found.names)
     """
     start = time.monotonic()
     _check_numbers(workers=(workers, 0), batch_size=(batch_size, 1), shard_size=(shard_size, 1), readers=(readers, 1))
-    import_pyarrow()
-    images = list_images(paths)
-    store = Store(absolute(out))
+    images, store = list_images(paths), Store(absolute(out))
     name, files = resolve_weights(weights)
     job = Job(
         name, weights_digest(files), store.out, _json_settings(settings or {}), batch_size, readers,
         threads=max(1, int(cpus_per_worker)) if workers else None, devices=max(1, int(gpus_per_worker)),
     )  # fmt: skip
-    manifest = make_manifest(images, shard_size, name, job.weights_sha256, job.settings)
     shards = plan_shards(images, shard_size)
-    missing = _open_out(store, manifest, shards)
+    missing = _open_out(store, make_manifest(images, shard_size, name, job.weights_sha256, job.settings), shards)
     if retry_errors:
         missing = sorted({*missing, *_with_errors(store, shards, missing)}, key=lambda shard: shard.number)
     reservation = {"num_cpus": cpus_per_worker, "num_gpus": gpus_per_worker, "resources": dict(resources or {})}
     done = _in_this_process(job, missing) if workers == 0 else _with_ray(job, missing, workers, reservation)
     counts = _add_up(done, sum(len(shard.images) for shard in missing), progress)
-    if counts["errors"]:
-        logger.warning(
-            "%d of %d images could not be searched; read_errors(%r) says why.",
-            counts["errors"], counts["images"], store.out,
-        )  # fmt: skip
     skipped = len(shards) - len(missing)
     return DatasetResults(store.out, **counts, skipped=skipped, seconds=time.monotonic() - start)
 
@@ -188,6 +160,9 @@ def _add_up(done: Iterable[dict[str, Any]], images: int, progress: bool) -> dict
             bar.set_postfix(objects=counts["objects"], errors=counts["errors"], refresh=False)
             bar.update(int(row["images"]))
             logger.info("shard %s done: %s of %s images", row["number"], counts["images"], images)
+    if counts["errors"]:
+        text = "%d of %d images could not be searched; mrcnn.scale.read_errors(out) says why."
+        logger.warning(text, counts["errors"], counts["images"])
     return counts
 
 

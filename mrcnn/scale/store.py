@@ -79,9 +79,21 @@ class Store:
         with self.filesystem.open_input_file(f"{self.path}/{name}") as file:
             return file.read()
 
-    def write(self, name: str, data: bytes) -> None:
+    def exists(self, name: str) -> bool:
         if self.filesystem is None:
-            with replacing(Path(self.path) / name, durable=True) as unfinished:
+            return (Path(self.path) / name).exists()
+        return self.filesystem.get_file_info(f"{self.path}/{name}").is_file
+
+    def delete(self, name: str) -> None:
+        if self.filesystem is None:
+            (Path(self.path) / name).unlink(missing_ok=True)
+        elif self.exists(name):
+            self.filesystem.delete_file(f"{self.path}/{name}")
+
+    def write(self, name: str, data: bytes, durable: bool = True) -> None:
+        """Writes a file. `durable`: local ones are on the disk before they appear, so they survive a power failure."""
+        if self.filesystem is None:
+            with replacing(Path(self.path) / name, durable=durable) as unfinished:
                 unfinished.write_bytes(data)
             return
         self.filesystem.create_dir(self.path, recursive=True)

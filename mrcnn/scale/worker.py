@@ -7,9 +7,11 @@ import logging
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mrcnn.scale.attempts import forget, search_shard
 from mrcnn.scale.batches import detect_images
 from mrcnn.scale.plan import Shard
 from mrcnn.scale.rows import make_table, read_metadata, to_bytes
@@ -103,9 +105,13 @@ class ShardWorker:
     def detect(self, shard: Shard) -> dict[str, Any]:
         """Writes the shard's file. Returns its number, and its counts of images, objects and errors."""
         config, job = self.model.config, self.job
-        results = detect_images(self.model.detect, shard.images, config, job.batch_size, job.readers)
+        search = partial(
+            detect_images, self.model.detect, config=config, batch_size=job.batch_size, readers=job.readers
+        )
+        results = search_shard(self.store, shard, search)
         table = make_table(results, self.model.class_names, not config.convention.whole_pixels)
         self.store.write(shard.name, to_bytes(table))
+        forget(self.store, shard)
         counts = read_metadata(table.schema)
         return {"number": shard.number, **{name: counts[name] for name in ("images", "objects", "errors")}}
 

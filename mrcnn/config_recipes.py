@@ -56,9 +56,9 @@ class RecipeSettings:
     _learning_rate = Group("Optimizer and averaged weights")
     OPTIMIZER = Setting(
         "sgd",
-        'The default optimizer: "sgd" with momentum, or "adamw", whose weight decay, WEIGHT_DECAY, is applied to the'
-        " weights instead of being part of the loss (Loshchilov and Hutter 2019).",
-        one_of("sgd", "adamw"),
+        'The default optimizer: "sgd" with momentum, "adam", or "adamw", whose WEIGHT_DECAY is applied to the weights'
+        " instead of being part of the loss (Loshchilov and Hutter 2019).",
+        one_of("sgd", "adam", "adamw"),
         effect=COMPILE,
     )
     LEARNING_SCHEDULE = Setting(

@@ -128,7 +128,10 @@ class NativeModel(keras.Model):
         with self.devices.scope():
             if optimizer is None:
                 optimizer = training.default_optimizer(self.config, learning_rate, momentum)
-            super().compile(self.devices.adopt(keras.optimizers.get(optimizer)), None, None, *args, **kwargs)
+            else:
+                optimizer = keras.optimizers.get(optimizer)
+                training.warn_of_unused_optimizer_settings(self.config, optimizer)
+            super().compile(self.devices.adopt(optimizer), None, None, *args, **kwargs)
             self.devices.add_before_clipping(self.optimizer)
 
     def get_compile_config(self) -> dict | None:

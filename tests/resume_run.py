@@ -2,11 +2,17 @@
 
     KERAS_BACKEND=jax python tests/resume_run.py FOLDER EPOCHS [--compiled]
 
+    python tests/resume_run.py --forks EPOCHS
+
+runs a training in a forked process for each folder that it reads from stdin, so that TensorFlow is imported only once.
+It prints the process's id, and its exit status when it has ended.
+
 At the end FOLDER/end.npz has the weights and the optimizer's variables. Takes about 10 s, most of them for imports.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -31,6 +37,18 @@ def callbacks() -> list:
     return [plateau, keras.callbacks.EarlyStopping("val_loss", patience=50)]
 
 
+class StopAfter(keras.callbacks.Callback):
+    """Raises KeyboardInterrupt before the step after so many."""
+
+    def __init__(self, steps):
+        super().__init__()
+        self.left = iter(range(steps))  # not a number, which would be restored
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if next(self.left, None) is None:
+            raise KeyboardInterrupt
+
+
 def train(folder, epochs: int, others=(), seed=3, settings=None, **options):
     """The model and the history of a training that continues the one in `folder`, if there is one."""
     model = tiny_model("training", folder, seed=seed, **SETTINGS, **(settings or {}))
@@ -51,11 +69,34 @@ def everything(model) -> dict:
     return {f"{i:04d}": numpy(v) for i, v in enumerate([*model.weights, *model.optimizer.variables])}
 
 
-if __name__ == "__main__":
-    folder, epochs = sys.argv[1], int(sys.argv[2])
-    if keras.backend.backend() == "tensorflow" and "--compiled" not in sys.argv:
-        import tensorflow as tf
-
-        tf.config.run_functions_eagerly(True)
-    trained, _ = train(folder, epochs, seed=3 if len(list(Path(folder).glob("*"))) == 0 else 8)
+def train_in_process(folder: str, epochs: int) -> None:
+    begun = any(Path(folder).glob("*/*.h5"))  # then new weights and seeds must not matter
+    trained, _ = train(folder, epochs, seed=8 if begun else 3)
     np.savez(f"{folder}/end.npz", **everything(trained))
+
+
+def train_in_forks(epochs: int) -> None:
+    for line in sys.stdin:
+        process = os.fork()
+        if process == 0:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            run_eagerly()
+            train_in_process(line.strip(), epochs)
+            os._exit(0)
+        print(process, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
+
+
+def run_eagerly() -> None:
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--forks":
+        train_in_forks(int(sys.argv[2]))
+        sys.exit()
+    if keras.backend.backend() == "tensorflow" and "--compiled" not in sys.argv:
+        run_eagerly()
+    train_in_process(sys.argv[1], int(sys.argv[2]))

@@ -63,6 +63,7 @@ MODES = {
     pytest.param({"SCALE_JITTER": (0.5, 2.0)}, id="scale"),
     pytest.param({"SCALE_JITTER": (0.3, 0.49)}, id="antialiased"),
     pytest.param({"COPY_PASTE_PROBABILITY": 1.0, "SCALE_JITTER": (0.7, 1.5), "FLIP_PROBABILITY": 0.5}, id="paste"),
+    pytest.param({"RECIPE": "small-data", "COLOR_JITTER": 0.0}, id="recipe"),
 ])  # fmt: skip
 @pytest.mark.parametrize("mode", MODES)
 def test_pixels_and_masks_move_together(mode, settings):

@@ -169,8 +169,21 @@ def test_weights_and_recipe_follow_the_device(monkeypatch, tmp_path, on_gpu, wei
     plan = planned(5, start, on_gpu)
     planning.choose_recipe(plan, start, 100, 5, None, None)
     assert start.weights == weights
-    assert (plan.recipe["optimizer"], plan.recipe["layers"]) == (optimizer, layers)
+    assert (plan.settings["OPTIMIZER"], plan.recipe["layers"]) == (optimizer, layers)
     assert plan.settings["IMAGE_MAX_DIM"] == (1024 if on_gpu else 512)
+
+
+@pytest.mark.parametrize("start", ["small", "backbone"])
+@pytest.mark.parametrize("given", [{}, {"OPTIMIZER": "adamw"}, {"LEARNING_RATE": 0.3, "LEARNING_SCHEDULE": "constant"}])
+def test_the_optimizer_follows_the_settings(start, given):
+    """They were ignored: `mrcnn train` had an optimizer and a schedule of its own."""
+    plan = planning.Plan({"IMAGES_PER_GPU": 4, "STEPS_PER_EPOCH": 10})
+    planning.choose_optimizer(plan, planning.Start(None, {}, "", start), 5, given)
+    optimizer = given.get("OPTIMIZER", {"small": "adam", "backbone": "sgd"}[start])
+    expected = {"OPTIMIZER": optimizer, "LEARNING_RATE": 0.01 if optimizer == "sgd" else 0.001,
+                "LEARNING_SCHEDULE": "cosine", "LEARNING_WARMUP": 0.1, **given}  # fmt: skip
+    assert {name: plan.settings[name] for name in expected} == expected
+    assert ("cosine" in plan.why[0][2]) == (expected["LEARNING_SCHEDULE"] == "cosine")
 
 
 @pytest.fixture
@@ -195,6 +208,8 @@ def test_train_without_a_python_file(run, tmp_path, eagerly):
     record = json.loads((folder / "mrcnn_train.json").read_text())
     assert record["classes"] == ["BG", *NAMES] and record["recipe"]["epochs"] == 1 and record["split"] == "hash"
     assert len(record["validation_images"]) == 1 and record["config"]["SEED"] == 0
+    assert record["config"]["LEARNING_SCHEDULE"] == "cosine" and record["config"]["FLIP_PROBABILITY"] == 0.5
+    assert "not used" not in result.stderr
     shown = json.loads(run("info", done["checkpoint"], "--json").stdout)
     assert shown["classes"] == ["BG", *NAMES] and shown["run"]["epoch"] == 1
 
@@ -208,9 +223,10 @@ def test_a_dry_run_only_prints_the_plan(run, tmp_path):
 
 def test_a_recipe_gives_its_settings_unless_other_options_do(run, tmp_path):
     path = write_scenes(tmp_path / "scenes", "coco", 5)
-    options = ["--recipe", "small-data", "--no-flip", "--set", "COLOR_JITTER=0.1"]
+    options = ["--recipe", "small-data", "--no-flip", "--set", "LEARNING_RATE=0.02", "--set", "COLOR_JITTER=0.1"]
     result = run("train", path, "-o", tmp_path / "runs", "--dry-run", "--json", *options)
-    expected = {**SMALL_DATA, "RECIPE": "small-data", "FLIP_PROBABILITY": 0, "COLOR_JITTER": 0.1}
+    expected = {**SMALL_DATA, "RECIPE": "small-data", "FLIP_PROBABILITY": 0, "COLOR_JITTER": 0.1,
+                "LEARNING_RATE": 0.02}  # fmt: skip
     settings = json.loads(result.stdout)["settings"]
     assert json.loads(json.dumps(expected)).items() <= settings.items()
 

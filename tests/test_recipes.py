@@ -9,17 +9,19 @@ import keras
 import numpy as np
 import pytest
 from kit import Squares, numpy, run_eagerly, tiny_config, tiny_model
-from resume_run import everything, train
+from resume_run import StopAfter, everything, train
 
 from mrcnn.config import Config
 from mrcnn.recipes import RECIPES, SMALL_DATA
 from mrcnn.training.averaging import MeanOverEpochs
 from mrcnn.training.optimizer import decays_weights, default_optimizer
 from mrcnn.training.schedule import scheduled_rate
+from mrcnn.training.unused_settings import unused_optimizer_settings
 
 on_tensorflow = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="eager training; checked on JAX and torch by hand: resume_run.py"
 )
+RECIPE_AND_ADAMW = {"RECIPE": "small-data", "OPTIMIZER": "adamw", "WEIGHT_DECAY": 0.05}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -101,6 +103,50 @@ def test_group_normalization_needs_widths_that_its_groups_divide():
     with pytest.raises(ValueError, match=r"TOP_DOWN_PYRAMID_SIZE is 40; expected a multiple of 32"):
         Config(FPN_NORM="group", TOP_DOWN_PYRAMID_SIZE=40)
     Config(HEAD_NORM="group", BOX_HEAD="conv4fc1", FPN_CLASSIF_FC_LAYERS_SIZE=40)  # one layer without normalization
+
+
+@pytest.mark.parametrize(
+    ("settings", "optimizer", "unused"),
+    [
+        (RECIPE_AND_ADAMW, keras.optimizers.Adam(), ["OPTIMIZER", "EMA_MOMENTUM"]),
+        (RECIPE_AND_ADAMW, keras.optimizers.AdamW(weight_decay=0.05, use_ema=True, ema_momentum=0.995), []),
+        (RECIPE_AND_ADAMW, keras.optimizers.AdamW(use_ema=True, ema_momentum=0.9), ["EMA_MOMENTUM", "WEIGHT_DECAY"]),
+        ({"GRADIENT_CLIP_NORM": 1.0, "LEARNING_MOMENTUM": 0.8}, keras.optimizers.SGD(momentum=0.8),
+         ["GRADIENT_CLIP_NORM"]),
+        ({"GRADIENT_CLIP_NORM": 1.0}, keras.optimizers.RMSprop(global_clipnorm=1.0), []),
+        ({}, keras.optimizers.Lion(), []),
+        ({"OPTIMIZER": "adam"}, keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam()), []),
+    ],
+)  # fmt: skip
+def test_settings_that_a_given_optimizer_does_not_follow(settings, optimizer, unused):
+    assert unused_optimizer_settings(Config(**settings), optimizer) == unused
+
+
+@on_tensorflow
+def test_settings_that_train_would_not_use_are_named_and_two_schedules_are_refused(tmp_path, caplog):
+    def train_nothing(rate, callback=None, **options):
+        caplog.clear()
+        model.train(Squares(), None, rate, 0, "heads", custom_callbacks=[callback] if callback else None, **options)
+        return caplog.text
+
+    cosine = keras.optimizers.schedules.CosineDecay(0.1, 10)
+    plateau = keras.callbacks.ReduceLROnPlateau("loss")
+    settings = {"LEARNING_SCHEDULE": "cosine", "LEARNING_WARMUP": 0.05, "EMA_MOMENTUM": 0.995}
+    model = tiny_model("training", tmp_path, **settings)
+    assert "not used" not in train_nothing(0.1)
+    text = train_nothing(0.1, optimizer=keras.optimizers.Adam(0.1))
+    assert "EMA_MOMENTUM = 0.995: not used" in text and "keras.optimizers.Adam" in text
+    assert "LEARNING_SCHEDULE = 'cosine', LEARNING_WARMUP = 0.05: not used" in text and "of optimizer=" in text
+    assert "LEARNING_WARMUP = 0.05: not used, as train() got the schedule learning_rate=CosineDecay" in train_nothing(
+        cosine
+    )
+    with pytest.raises(ValueError, match=r"ReduceLROnPlateau .* LEARNING_SCHEDULE = 'cosine', .*_WARMUP = 0.05.*leave"):
+        train_nothing(0.1, plateau)
+    model.config.LEARNING_SCHEDULE, model.config.LEARNING_WARMUP = "constant", 0
+    train_nothing(0.1, plateau)
+    for rate, options in ((cosine, {}), (None, {"optimizer": keras.optimizers.SGD(cosine)})):
+        with pytest.raises(ValueError, match="LearningRateScheduler changes the learning rate, but so does a schedule"):
+            train_nothing(rate, keras.callbacks.LearningRateScheduler(lambda epoch: 0.1), **options)
 
 
 # ---- The learning rate -----------------------------------------------------------------------------------------------
@@ -227,18 +273,6 @@ def test_two_kinds_of_averages_are_refused(tmp_path):
     model = tiny_model("training", tmp_path, SWA_EPOCHS=2, EMA_MOMENTUM=0.9)
     with pytest.raises(ValueError, match="SWA_EPOCHS is 2 and the optimizer keeps moving averages"):
         model.train(Squares(), None, 0.05, 3, "heads")
-
-
-class StopAfter(keras.callbacks.Callback):
-    """Raises KeyboardInterrupt before the step after so many."""
-
-    def __init__(self, steps):
-        super().__init__()
-        self.left = iter(range(steps))  # not a number, which would be restored
-
-    def on_train_batch_begin(self, batch, logs=None):
-        if next(self.left, None) is None:
-            raise KeyboardInterrupt
 
 
 @on_tensorflow

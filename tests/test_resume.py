@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import resource
+import select
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import h5py
@@ -129,7 +131,7 @@ def assert_ends_as(whole, folder: Path, found, epochs: list[int], history):
 
 
 def assert_same_files(folder: Path, run: Path):
-    (found,) = (path for path in folder.iterdir() if path.is_dir())
+    found = max(path for path in folder.iterdir() if path.is_dir())  # others were killed before they saved anything
     assert (found / "losses.csv").read_text() == (run / "losses.csv").read_text()
     assert events(found) == events(run)
     assert not list(found.glob(".*.part"))
@@ -377,6 +379,16 @@ def test_a_full_disk_is_logged_and_training_continues(tmp_path, caplog):
     assert (Path(model.log_dir) / "mask_rcnn_tiny_0003.h5").is_file()
 
 
+def test_several_processes_refuse_to_save_within_epochs(tmp_path):
+    """`last.train.h5`, which is not written then, was left out without a word."""
+    model = tiny_model("training", tmp_path)
+    model.devices.processes = 2
+    with pytest.raises(
+        ValueError, match="save_every_steps=1 needs last.train.h5, which trainings of 2 processes do not"
+    ):
+        model.train(Squares(), None, 0.01, 1, "fpn_p2", save_every_steps=1)
+
+
 def test_an_unwritable_run_folder_is_an_error_before_training(tmp_path):
     (tmp_path / "file").touch()
     model = tiny_model("training", tmp_path / "file")
@@ -458,19 +470,52 @@ def test_a_process_killed_while_saving_resumes_exactly(whole, tmp_path):
     assert_ends_as(whole, tmp_path, found, list(range(history.epoch[0], EPOCHS)), history)
 
 
+class Fork:
+    """A training in a process that `forks` starts, with the methods of `subprocess.Popen` that `kill_when` uses."""
+
+    def __init__(self, forks: subprocess.Popen, folder: Path):
+        self.forks, self.returncode = forks, None
+        print(folder, file=forks.stdin, flush=True)
+        self.pid = int(forks.stdout.readline())
+
+    def poll(self) -> int | None:
+        if self.returncode is None and select.select([self.forks.stdout], [], [], 0)[0]:
+            self.wait()
+        return self.returncode
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self) -> None:
+        self.returncode = int(self.forks.stdout.readline())
+
+
+@pytest.fixture
+def forks():
+    command = [sys.executable, str(HERE / "resume_run.py"), "--forks", str(EPOCHS)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.stdin.close()
+
+
 @pytest.mark.slow
-def test_30_kills_at_random_moments_do_not_change_the_result(whole, tmp_path):
+def test_30_kills_at_random_moments_do_not_change_the_result(whole, tmp_path, forks):
     """Each training is killed until it ends; in every second attempt, inside the writing of a file."""
     expected, run, _ = whole
-    rng, kills, training = np.random.default_rng(0), 0, 0
+    rng, kills, training, moments = np.random.default_rng(0), 0, 0, []
     while kills < 30:
         folder, training = tmp_path / str(training), training + 1
         folder.mkdir()
-        while kill_when(start(folder), late_enough(folder, rng.uniform(0, 4), writing=kills % 2 == 1)):
+        while kill_when(Fork(forks, folder), late_enough(folder, rng.uniform(0, 3), writing=kills % 2 == 1)):
             kills += 1
+            unfinished = sorted(path.name.split(".part")[0].strip(".") for path in folder.glob("*/.*.part"))
+            moments.append(unfinished[-1].rsplit(".", 1)[0] if unfinished else "between two writes")
             assert_no_torso(folder)
+            print(f"kill {kills} of training {training}: {moments[-1]}", flush=True)
         assert_same(dict(np.load(folder / "end.npz")), everything(expected))
         assert_same_files(folder, run)
+    print(training, "trainings;", dict(Counter(moments)))
+    assert len(set(moments)) >= 2
 
 
 def late_enough(folder: Path, seconds: float, writing: bool):

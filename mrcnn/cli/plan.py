@@ -45,7 +45,7 @@ class Plan:
 
     Attributes:
         settings: Settings of `Config`, beyond those that come with the weights.
-        recipe: "epochs", "layers", "optimizer" ("adam" or "sgd"), "learning_rate".
+        recipe: "epochs" and "layers", the arguments of `train`.
         why: (what, choice, reason) of each choice.
     """
 
@@ -187,22 +187,22 @@ def choose_batch(plan: Plan, on_gpu: bool, given: int | None) -> None:
 
 
 def choose_recipe(
-    plan: Plan, start: Start, images: int, val_images: int, epochs: int | None, steps: int | None
-) -> None:
+    plan: Plan, start: Start, images: int, val_images: int, epochs: int | None, steps: int | None,
+    given: Mapping[str, Any] | None = None,
+) -> None:  # fmt: skip
     """Chooses epochs, steps, optimizer and learning rate.
 
     Args:
         images, val_images: Number of training and of validation images.
         epochs, steps: Total epochs and steps per epoch, if the user gives them. None: chosen.
+        given: Settings of the user; those of the optimizer are followed.
     """
     batch = plan.settings["IMAGES_PER_GPU"]
     views = IMAGE_VIEWS if start.kind in ("small", "new") else FINE_TUNING_VIEWS
     per_epoch = steps or clipped(max(images, views / MOST_EPOCHS) / batch, 10, 500)
     chosen = epochs or max(1, math.ceil(max(views, images) / (per_epoch * batch)))
-    adam = start.kind in ("small", "new")
-    rate = ADAM_RATE if adam else SGD_RATE * batch
     layers = "heads" if start.kind == "backbone" else "all"
-    plan.recipe = {"epochs": chosen, "layers": layers, "optimizer": "adam" if adam else "sgd", "learning_rate": rate}
+    plan.recipe = {"epochs": chosen, "layers": layers}
     seen = chosen * per_epoch * batch
     reason = (
         "as given"
@@ -212,13 +212,7 @@ def choose_recipe(
     length = f"{chosen} epoch{'s' * (chosen > 1)} of {per_epoch} step{'s' * (per_epoch > 1)}"
     plan.choose("length", length, reason, STEPS_PER_EPOCH=per_epoch,
                 VALIDATION_STEPS=min(10, math.ceil(val_images / batch)))  # fmt: skip
-    reason = {
-        "adam": "a small network learns fast with Adam",
-        "sgd": f"trained weights need small steps: SGD, {SGD_RATE} for each image",
-    }[plan.recipe["optimizer"]]
-    warm_up = warm_up_steps(chosen, per_epoch)
-    schedule = f"warm-up of {warm_up} steps, then a cosine to 0" if warm_up else "a cosine to 0, without warm-up"
-    plan.choose("learning rate", f"{rate:g}", f"{reason}; {schedule}")
+    choose_optimizer(plan, start, chosen, given or {})
     if layers == "heads":
         plan.choose("layers", "heads", "the backbone is already trained and keeps its weights")
 
@@ -230,6 +224,28 @@ def warm_up_steps(epochs: int, steps: int) -> int:
         epochs, steps: Epochs of the training, and steps of one.
     """
     return min(steps, epochs * steps // 10)
+
+
+def choose_optimizer(plan: Plan, start: Start, epochs: int, given: Mapping[str, Any]) -> None:
+    """Chooses optimizer, learning rate and schedule, except what is `given`."""
+    per_epoch = plan.settings["STEPS_PER_EPOCH"]
+    optimizer = given.get("OPTIMIZER", "adam" if start.kind in ("small", "new") else "sgd")
+    chosen = {
+        "OPTIMIZER": optimizer,
+        "LEARNING_RATE": SGD_RATE * plan.settings["IMAGES_PER_GPU"] if optimizer == "sgd" else ADAM_RATE,
+        "LEARNING_SCHEDULE": "cosine",
+        "LEARNING_WARMUP": warm_up_steps(epochs, per_epoch) / (epochs * per_epoch),
+    }
+    chosen |= {name: given[name] for name in chosen if name in given}
+    reasons = {
+        "sgd": f"trained weights need small steps: SGD, {SGD_RATE} for each image",
+        "adam": "a small network learns fast with Adam",
+    }
+    reason = "as given" if "OPTIMIZER" in given or "LEARNING_RATE" in given else reasons[optimizer]
+    warm_up = round(chosen["LEARNING_WARMUP"] * epochs * per_epoch)
+    curve = "a cosine to 0" if chosen["LEARNING_SCHEDULE"] == "cosine" else "constant"
+    schedule = f"warm-up of {warm_up} steps, then {curve}" if warm_up else f"{curve}, without warm-up"
+    plan.choose("learning rate", f"{chosen['LEARNING_RATE']} with {optimizer}", f"{reason}; {schedule}", **chosen)
 
 
 def round_up(value: float, step: int) -> int:

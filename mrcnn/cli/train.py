@@ -14,8 +14,6 @@ import typer
 from mrcnn.cli import options, output
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from mrcnn.cli.plan import Plan
     from mrcnn.cli.train_data import Split
     from mrcnn.evaluation import Report
@@ -73,9 +71,9 @@ def train(
             "epochs": epochs, "steps": steps or changed.get("STEPS_PER_EPOCH"), "weights": weights,
             "image_size": image_size or changed.get("IMAGE_MAX_DIM"), "batch": batch or changed.get("IMAGES_PER_GPU"),
         }  # fmt: skip
-        plan, start = choose(split, given, with_recipe(recipe, flip, changed))
+        plan, start = choose(split, given, with_recipe(recipe, changed), flip)
         record = {
-            "data": str(data), "seed": seed, "flip": flip, "classes": split.train.class_names,
+            "data": str(data), "seed": seed, "classes": split.train.class_names,
             "settings": {**plan.settings, "NAME": name, "SEED": seed}, "recipe": plan.recipe, "choices": plan.why,
             "split": split.kind, "validation_images": [str(info["id"]) for info in split.val.image_info],
         }  # fmt: skip
@@ -109,7 +107,7 @@ def print_result(model: MaskRCNN, split: Split, record: dict[str, Any], as_json:
 
 
 # ---- Choices ---------------------------------------------------------------------------------------------------------
-def choose(split: Split, given: dict[str, Any], settings: dict[str, Any]):
+def choose(split: Split, given: dict[str, Any], settings: dict[str, Any], flip: bool):
     """The plan for these images, and the weights to start from."""
     from mrcnn.cli import plan as planning
     from mrcnn.cli.train_data import reading_masks_once
@@ -120,8 +118,12 @@ def choose(split: Split, given: dict[str, Any], settings: dict[str, Any]):
     start = choose_start(given["weights"], on_gpu)
     sample = reading_masks_once(split.train)
     plan = planning.make_plan(planning.summarize_sample(sample), start, on_gpu, given["image_size"], given["batch"])
-    planning.choose_recipe(plan, start, split.train.num_images, split.val.num_images, given["epochs"], given["steps"])
-    plan.settings |= settings
+    planning.choose_recipe(
+        plan, start, split.train.num_images, split.val.num_images, given["epochs"], given["steps"],
+        settings,
+    )  # fmt: skip
+    plan.settings["FLIP_PROBABILITY"] = 0.5
+    plan.settings |= settings if flip else {**settings, "FLIP_PROBABILITY": 0.0}
     classes = ", ".join(split.train.class_names[1:])
     plan.why[:0] = [
         ("classes", classes, "those of the annotations"),
@@ -137,7 +139,7 @@ def choose(split: Split, given: dict[str, Any], settings: dict[str, Any]):
     return plan, start
 
 
-def with_recipe(recipe: str | None, flip: bool, settings: dict[str, Any]) -> dict[str, Any]:
+def with_recipe(recipe: str | None, settings: dict[str, Any]) -> dict[str, Any]:
     """Merges the settings of a recipe, if there is one, with those given, which take precedence.
 
     Raises:
@@ -147,8 +149,7 @@ def with_recipe(recipe: str | None, flip: bool, settings: dict[str, Any]) -> dic
 
     if recipe is None:
         return settings
-    no_flip = {} if flip else {"FLIP_PROBABILITY": 0.0}
-    return {**recipe_settings(recipe), "RECIPE": recipe, **no_flip, **settings}
+    return {**recipe_settings(recipe), "RECIPE": recipe, **settings}
 
 
 def show_choices(plan: Plan) -> None:
@@ -202,34 +203,18 @@ def resumed_model(record: dict[str, Any], folder: Path, name: str, epochs: int |
 
 def run(model: MaskRCNN, split: Split, record: dict[str, Any]) -> None:
     """Trains, and writes the record to the run folder first."""
-    import keras
-
-    from mrcnn.cli.plan import warm_up_steps
     from mrcnn.cli.train_progress import Progress
     from mrcnn.io import replacing
-    from mrcnn.training.optimizer import optimizer_options
 
     recipe, config = record["recipe"], model.config
     record["config"] = config.to_json()
     with replacing(Path(model.log_dir) / RECORD) as unfinished:
         unfinished.write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
-    total = recipe["epochs"] * config.STEPS_PER_EPOCH
-    warm_up = warm_up_steps(recipe["epochs"], config.STEPS_PER_EPOCH)
-    rate = keras.optimizers.schedules.CosineDecay(
-        0.0, total - warm_up, warmup_target=recipe["learning_rate"], warmup_steps=warm_up
-    )
-    adam = keras.optimizers.Adam(**optimizer_options(config, rate))
     with redirect_stdout(StringIO()):  # the list of all layers and Keras's bar, in whose place `Progress` is shown
         model.train(
-            split.train, split.val, rate, recipe["epochs"], recipe["layers"],
-            augmentation=mirror if record["flip"] else None, custom_callbacks=[Progress(recipe["epochs"])],
-            optimizer=adam if recipe["optimizer"] == "adam" else None,
+            split.train, split.val, config.LEARNING_RATE, recipe["epochs"], recipe["layers"],
+            custom_callbacks=[Progress(recipe["epochs"])],
         )  # fmt: skip
-
-
-def mirror(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Mirrors half of the images, left to right."""
-    return (image[:, ::-1], masks[:, ::-1]) if rng.random() < 0.5 else (image, masks)
 
 
 def measure(model: MaskRCNN, split: Split) -> Report:

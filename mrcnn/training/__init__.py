@@ -9,3 +9,4 @@ from mrcnn.training.losses_by_name import compute_losses, loss_means, weight_dec
 from mrcnn.training.optimizer import default_optimizer, is_learning_rate, refuse_losses
 from mrcnn.training.recipe import use_recipe
 from mrcnn.training.trainable_layers import HEADS, LAYER_REGEX, STAGES, freeze, frozen_layers, set_trainable
+from mrcnn.training.unused_settings import warn_of_unused_optimizer_settings

@@ -1,4 +1,4 @@
-"""The default optimizer: SGD with momentum or AdamW, clipped by the global norm of the gradients."""
+"""The default optimizer: SGD with momentum, Adam or AdamW, clipped by the global norm of the gradients."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def default_optimizer(config, learning_rate=None, momentum=None):
         config: `Config`. If `GRADIENT_CLIP_NORM` is None or 0, gradients are not clipped. With `EMA_MOMENTUM`, it keeps
             moving averages of the weights.
         learning_rate: float or a `keras.optimizers.schedules.LearningRateSchedule`; None: `LEARNING_RATE`.
-        momentum: float, of SGD, and the decay of AdamW's first moment; None: `LEARNING_MOMENTUM`.
+        momentum: float, of SGD, and the decay of Adam's and AdamW's first moment; None: `LEARNING_MOMENTUM`.
 
     Example:
 
@@ -36,6 +36,8 @@ def default_optimizer(config, learning_rate=None, momentum=None):
     shared = optimizer_options(config, config.LEARNING_RATE if learning_rate is None else learning_rate)
     if config.OPTIMIZER == "sgd":
         return keras.optimizers.SGD(momentum=momentum, **shared)
+    if config.OPTIMIZER == "adam":
+        return keras.optimizers.Adam(beta_1=momentum, **shared)
     adamw = keras.optimizers.AdamW(beta_1=momentum, weight_decay=float(config.WEIGHT_DECAY), **shared)
     adamw.exclude_from_weight_decay(var_names=NOT_DECAYED)
     return adamw
@@ -53,7 +55,7 @@ def optimizer_options(config, rate) -> dict:
 
 def decays_weights(optimizer, config) -> bool:
     """Whether the optimizer applies `WEIGHT_DECAY` itself, so that it isn't part of the loss."""
-    return config.OPTIMIZER == "adamw" and isinstance(_without_loss_scaling(optimizer), keras.optimizers.AdamW)
+    return config.OPTIMIZER == "adamw" and isinstance(without_loss_scaling(optimizer), keras.optimizers.AdamW)
 
 
 def set_step(optimizer, step: int) -> None:
@@ -68,12 +70,12 @@ def set_step(optimizer, step: int) -> None:
 
 def step_variable(optimizer) -> keras.Variable:
     """The number of steps done; `iterations` counts updates, which with gradient accumulation are fewer."""
-    return _without_loss_scaling(optimizer).variables[0]
+    return without_loss_scaling(optimizer).variables[0]
 
 
 def has_schedule(optimizer) -> bool:
     """Whether the learning rate is a schedule."""
-    return isinstance(_without_loss_scaling(optimizer).get_config().get("learning_rate"), dict)
+    return isinstance(without_loss_scaling(optimizer).get_config().get("learning_rate"), dict)
 
 
 def lower_rate(model, factor: float) -> float | None:
@@ -82,7 +84,7 @@ def lower_rate(model, factor: float) -> float | None:
     Returns:
         The new rate; None for a schedule, which continues at the lower level. The step is then compiled again.
     """
-    optimizer = _without_loss_scaling(model.optimizer)
+    optimizer = without_loss_scaling(model.optimizer)
     rate = learning_rate_of(optimizer)
     if callable(rate) and not isinstance(rate, keras.Variable):
         if isinstance(rate, LoweredSchedule):
@@ -96,7 +98,7 @@ def lower_rate(model, factor: float) -> float | None:
 
 def schedule_factor(optimizer) -> float:
     """What `lower_rate` has multiplied the schedule by."""
-    rate = learning_rate_of(_without_loss_scaling(optimizer))
+    rate = learning_rate_of(without_loss_scaling(optimizer))
     return rate.factor if isinstance(rate, LoweredSchedule) else 1.0
 
 
@@ -143,7 +145,7 @@ def takes_step(rate) -> bool:
     return isinstance(rate, keras.optimizers.schedules.LearningRateSchedule)
 
 
-def _without_loss_scaling(optimizer):
+def without_loss_scaling(optimizer):
     return getattr(optimizer, "inner_optimizer", optimizer)  # mixed precision wraps the optimizer
 
 

@@ -23,6 +23,7 @@ from mrcnn.training.rest_of_epoch import fit_from_step
 from mrcnn.training.resume import SaveTraining, digest, find_state, restore
 from mrcnn.training.schedule import scheduled_rate
 from mrcnn.training.trainable_layers import LAYER_REGEX, layer_regex
+from mrcnn.training.unused_settings import refuse_two_schedules, warn_of_unused_schedule
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,11 @@ def train(model, train_dataset, val_dataset, learning_rate, epochs, layers, augm
         raise ValueError('train() needs a model built with mode="training"; this one is for "inference".')
     if save_every_steps is not None and save_every_steps < 1:
         raise ValueError(f"save_every_steps is {save_every_steps}; expected a number of steps >= 1, or None.")
+    if save_every_steps is not None and model.devices.processes > 1:
+        raise ValueError(
+            f"save_every_steps={save_every_steps} needs last.train.h5, which trainings of {model.devices.processes}"
+            " processes do not write. Leave it out; a checkpoint is written after each epoch."
+        )
     validates = val_dataset is not None and bool(model.config.VALIDATION_STEPS)
     kept = KeptCheckpoints(model.checkpoint_path, keep_checkpoints, best_metric, validates)
     if val_dataset is not None:
@@ -58,8 +64,9 @@ def train(model, train_dataset, val_dataset, learning_rate, epochs, layers, augm
             print(describe_recipe(model.config))
     # Where the learning rate schedule began.
     first_epoch = model.epoch if restart_schedule else start.info.get("first_epoch", 0) if start is not None else 0
-    learning_rate = scheduled_rate(model.config, learning_rate, (epochs - first_epoch) * len(batches))
-    _select_and_compile(model, layers, learning_rate, optimizer)
+    custom = list(custom_callbacks or ())
+    steps = (epochs - first_epoch) * len(batches)
+    learning_rate = _select_and_compile(model, layers, learning_rate, optimizer, steps, custom)
     if model.epoch >= epochs:
         logger.warning(
             "Nothing is left to train: epochs=%d is the total, and this model has done %d. Pass epochs=%d or more.",
@@ -72,7 +79,6 @@ def train(model, train_dataset, val_dataset, learning_rate, epochs, layers, augm
         done = (model.epoch - first_epoch) * len(batches) + (start.step if start is not None else 0)
         set_step(model.optimizer, done)
     with Interrupts() as interrupts:
-        custom = list(custom_callbacks or ())
         callbacks = run_callbacks(model.log_dir, model.checkpoint_path, custom, model.devices.writes)
         averages = Averages(model, epochs, model.config.SWA_EPOCHS)
         custom += averages.stateful()
@@ -107,7 +113,9 @@ def _batches(model, train_dataset, val_dataset, augmentation, no_augmentation_so
     )
 
 
-def _select_and_compile(model, layers: str, learning_rate, optimizer) -> None:
+def _select_and_compile(model, layers: str, learning_rate, optimizer, steps: int, callbacks: list):
+    """Compiles the model for a training of so many steps. Returns the learning rate, which settings may schedule."""
+    rate = scheduled_rate(model.config, learning_rate, steps)
     model.set_trainable(layer_regex(model, layers), verbose=int(model.devices.writes))
     if not model.trainable_variables:
         raise ValueError(
@@ -115,9 +123,17 @@ def _select_and_compile(model, layers: str, learning_rate, optimizer) -> None:
             f" {', '.join(LAYER_REGEX)}, or a regular expression that matches whole layer names."
         )
     if "optimizer" in inspect.signature(model.compile).parameters:
-        model.compile(optimizer, learning_rate=learning_rate)
-    else:  # a subclass has matterport's compile(learning_rate, momentum)
-        model.compile(learning_rate, model.config.LEARNING_MOMENTUM)
+        model.compile(optimizer, learning_rate=rate)
+    elif optimizer is None:  # a subclass has matterport's compile(learning_rate, momentum)
+        model.compile(rate, model.config.LEARNING_MOMENTUM)
+    else:
+        raise ValueError(
+            f"train() got optimizer={optimizer!r}, but {type(model).__name__}.compile has no argument `optimizer`: it"
+            " makes its own. Add the argument, or leave out optimizer=."
+        )
+    warn_of_unused_schedule(model.config, learning_rate, optimizer)
+    refuse_two_schedules(model.config, optimizer is None and rate is not learning_rate, model.optimizer, callbacks)
+    return rate
 
 
 def _fit(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import numbers
 
-import keras
+from keras.optimizers.schedules import CosineDecay, LearningRateSchedule
 
-Rate = float | keras.optimizers.schedules.LearningRateSchedule
+Rate = float | LearningRateSchedule
 
 
 def scheduled_rate(config, learning_rate: Rate, steps: int) -> Rate:
@@ -33,11 +33,28 @@ def scheduled_rate(config, learning_rate: Rate, steps: int) -> Rate:
     cosine, warmup = config.LEARNING_SCHEDULE == "cosine", config.LEARNING_WARMUP
     if not isinstance(learning_rate, numbers.Real) or not (cosine or warmup):
         return learning_rate
-    warmup_steps = math.ceil(warmup * steps)
-    return keras.optimizers.schedules.CosineDecay(
-        0.0 if warmup_steps else float(learning_rate),
+    return warmup_then_cosine(learning_rate, steps, math.ceil(round(warmup * steps, 6)), end=0.0 if cosine else 1.0)
+
+
+def warmup_then_cosine(rate: float, steps: int, warmup_steps: int, end: float = 0.0) -> CosineDecay:
+    """A rate that rises linearly from 0, then falls along a cosine.
+
+    Args:
+        rate: float, the highest rate.
+        steps: int, steps of the whole training.
+        warmup_steps: int, of these, steps before `rate` is reached; 0: the first step has it.
+        end: float, share of `rate` that the last step has.
+
+    Example:
+
+    >>> schedule = warmup_then_cosine(0.1, steps=10, warmup_steps=2)
+    >>> [round(float(schedule(step)), 3) for step in (0, 1, 2, 6, 10)]
+    [0.0, 0.05, 0.1, 0.05, 0.0]
+    """
+    return CosineDecay(
+        0.0 if warmup_steps else float(rate),
         max(steps - warmup_steps, 1),
-        alpha=0.0 if cosine else 1.0,  # 1: stays
-        warmup_target=float(learning_rate) if warmup_steps else None,
+        alpha=end,
+        warmup_target=float(rate) if warmup_steps else None,
         warmup_steps=warmup_steps,
     )

@@ -8,9 +8,9 @@ gets two minutes of processor time for each, so that it has as many steps on a b
 the file has are not repeated. PYTHON has torch, torchvision and efficientnet_lite_pytorch; without it, the column
 "torchvision" is left out.
 
-    samples       the small network of the samples: MobileNetV2, imgaug, SGD with a cosine schedule. Needs
-                  DIR/mobilenet_v2/imagenet_notop.weights.h5
-    small-data    EfficientNet-Lite0 as in `mrcnn train` on a CPU, `RECIPE = "small-data"`, AdamW, all layers. Needs
+    previous      that of the samples before version 1.1: MobileNetV2, wide heads, flips, zoom and colors by imgaug, SGD
+                  with a cosine schedule. Needs DIR/mobilenet_v2/imagenet_notop.weights.h5
+    small-data    that of the samples: EfficientNet-Lite0, narrow heads, `RECIPE = "small-data"`, AdamW. Needs
                   pip install 'mrcnn[pretrained]'
     torchvision   its Mask R-CNN with the same pretrained backbone, trained as in its tutorial on fine-tuning
 """
@@ -38,13 +38,18 @@ from scipy import stats
 from benchmarks.small_sets import SETS, small_set
 
 RESULTS = Path(__file__).parent / "results" / "training.jsonl"
-RECIPES = ("samples", "small-data", "torchvision")
+RECIPES = ("previous", "small-data", "torchvision")
 IMAGE_SIZE = {"balloon": 320, "nuclei": 256, "person": 320, "kitchen": 320}  # pixels
 OBJECT_SIZES = {"nuclei": (8, 16, 32, 64, 128)}  # anchors; the others have (16, 32, 64, 128, 256)
 CORES = 2
 MEASURED_STEPS = 8  # the first ones also build the graph
-SAMPLES_EPOCHS = 14  # of samples/balloon.py
-ADAMW_RATE = 0.001
+PREVIOUS_EPOCHS = 14
+PREVIOUS = {
+    "BACKBONE": "mobilenet_v2", "TOP_DOWN_PYRAMID_SIZE": 128, "FPN_CLASSIF_FC_LAYERS_SIZE": 512, "PRE_NMS_LIMIT": 1000,
+    "POST_NMS_ROIS_TRAINING": 300, "POST_NMS_ROIS_INFERENCE": 200, "ROI_ALIGN": "aligned", "TRAIN_ROIS_PER_IMAGE": 64,
+    "ADD_GT_TO_PROPOSALS": True, "FILL_ROIS_WITH_NEGATIVES": True, "WEIGHT_DECAY_PER_SIZE": False, "LEARNING_RATE": 0.02,
+    "LEARNING_SCHEDULE": "cosine", "LEARNING_WARMUP": 1 / PREVIOUS_EPOCHS,
+}  # fmt: skip
 
 
 def main() -> None:
@@ -102,7 +107,7 @@ def train(name: str, recipe: str, seed: int, args) -> dict:
 def train_ours(name: str, recipe: str, training, validation, seed: int, args, folder: str) -> dict:
     import keras
 
-    build = with_samples_recipe if recipe == "samples" else with_small_data_recipe
+    build = with_previous_recipe if recipe == "previous" else with_small_data_recipe
     keras.utils.set_random_seed(seed)
     model, options = build(name, training.num_classes, seed, folder, args.data, steps=MEASURED_STEPS)
     seconds: list[float] = []
@@ -132,32 +137,45 @@ def anchors_of(name: str) -> tuple[int, ...]:
     return OBJECT_SIZES.get(name, (16, 32, 64, 128, 256))
 
 
-def with_samples_recipe(name: str, classes: int, seed: int, folder: str, data: Path, steps: int):
+def with_previous_recipe(name: str, classes: int, seed: int, folder: str, data: Path, steps: int):
     """A model, and the arguments of `train` for it."""
     from mrcnn.config import Config
     from mrcnn.model import MaskRCNN
-    from samples.common import SmallNetwork, augmentation, warm_up_and_cosine
 
-    per_epoch = math.ceil(steps / SAMPLES_EPOCHS)
-    config = type("SmallConfig", (SmallNetwork, Config), {})(**settings_of(name, classes, seed, per_epoch))
+    settings = settings_of(name, classes, seed, math.ceil(steps / PREVIOUS_EPOCHS))
+    config = Config(**PREVIOUS, **settings)
     model = MaskRCNN("training", config, folder)
     model.load_weights(data / "mobilenet_v2" / "imagenet_notop.weights.h5", by_name=True)
-    rate = warm_up_and_cosine(config.LEARNING_RATE, SAMPLES_EPOCHS, config)
     return model, {
-        "learning_rate": rate, "layers": "all", "epochs": SAMPLES_EPOCHS, "augmentation": augmentation()
+        "learning_rate": config.LEARNING_RATE, "layers": "all", "epochs": PREVIOUS_EPOCHS,
+        "augmentation": previous_augmentation(),
     }  # fmt: skip
+
+
+def previous_augmentation():
+    from imgaug import augmenters as iaa
+
+    move = {"x": (-0.2, 0.2), "y": (-0.2, 0.2)}
+    return iaa.Sequential(
+        [
+            iaa.Fliplr(0.5),
+            iaa.Affine(scale=(0.5, 1.5), translate_percent=move),
+            iaa.Multiply((0.7, 1.3)),
+            iaa.AddToHueAndSaturation((-30, 30)),
+        ]
+    )
 
 
 def with_small_data_recipe(name: str, classes: int, seed: int, folder: str, data: Path, steps: int):
     """A model, and the arguments of `train` for it."""
-    from mrcnn.cli.train_start import LITE, NARROW
     from mrcnn.config import Config
     from mrcnn.model import MaskRCNN
+    from samples.common import SmallNetwork
 
-    settings = {**NARROW, **settings_of(name, classes, seed, steps), "BACKBONE": LITE, "RECIPE": "small-data"}
-    model = MaskRCNN("training", Config(**settings, OPTIMIZER="adamw"), folder)
+    config = type("SmallConfig", (SmallNetwork, Config), {})(**settings_of(name, classes, seed, steps))
+    model = MaskRCNN("training", config, folder)
     model.load_weights("imagenet")
-    return model, {"learning_rate": ADAMW_RATE, "layers": "all", "epochs": 1}
+    return model, {"learning_rate": config.LEARNING_RATE, "layers": config.LAYERS, "epochs": 1}
 
 
 def train_torchvision(name: str, training, validation, seed: int, args, folder: Path) -> dict:

@@ -1,16 +1,15 @@
 """Balloons: train one custom class on 61 photos with drawn outlines, then turn everything except balloons gray.
 
-    python samples/balloon.py train --dataset DIR --weights imagenet           ResNet, matterport's recipe, for a GPU
-    python samples/balloon.py train --dataset DIR --weights mobilenet.h5       MobileNetV2, for a CPU: about 15 minutes
-    python samples/balloon.py evaluate --dataset DIR --weights last            mask AP50 = 0.571 (13 images)
-    python samples/balloon.py splash --weights last --image photo.jpg          writes splash_<time>.png
-    python samples/balloon.py splash --weights last --video clip.mp4           writes splash_<time>.mp4
+    python samples/balloon.py splash --weights balloon-small --image photo.jpg         writes splash_<time>.png
+    python samples/balloon.py splash --weights balloon-small --video clip.mp4          writes splash_<time>.mp4
+    python samples/balloon.py train --dataset DIR --weights efficientnet_lite0         for a CPU: 20 minutes
+    python samples/balloon.py train --dataset DIR --weights imagenet                   ResNet, matterport's recipe, GPU
+    python samples/balloon.py evaluate --dataset DIR --weights last                    AP50FIGURE
 
 DIR contains `train/` and `val/`, each with photos and a `via_region_data.json` from the VGG Image Annotator
-(balloon_dataset.zip from matterport's release v2.1). `--weights` is coco, imagenet, last, or a file. The architecture
-follows the weights: a file with MobileNetV2 layers (keras.applications, ImageNet, without top) selects the small
-network. The AP50 above is from the second command, after 14 epochs of 61 steps (mask AP 0.407, box AP 0.334); a step
-takes 1 s on 4 cores. docs/balloon.png shows its output on part of https://www.flickr.com/photo.gne?id=3825919971.
+(balloon_dataset.zip from matterport's release v2.1). `--weights` is coco, imagenet, efficientnet_lite0, last, a file,
+or `balloon-small`: part of the package, the result of the third command. The architecture follows the weights: a file
+of another backbone than a ResNet selects the small network.
 """
 
 from __future__ import annotations
@@ -35,16 +34,7 @@ from mrcnn.config import Config
 from mrcnn.data.formats.via import ViaDataset
 from mrcnn.model import MaskRCNN
 from mrcnn.video import VideoFile, read_video
-from samples.common import (
-    LOGS,
-    SmallNetwork,
-    augmentation,
-    config_for,
-    evaluate,
-    find_weights,
-    load_weights,
-    warm_up_and_cosine,
-)
+from samples.common import LOGS, SmallNetwork, build_model, evaluate
 
 CLASS_NAMES = ["BG", "balloon"]
 
@@ -63,21 +53,19 @@ class BalloonConfig(Config):
     # Options of `train`; the model does not read them.
     EPOCHS = 30
     LAYERS = "heads"
-    AUGMENT = False  # flip, zoom, shift and tint the photos; helps with small datasets
-    COSINE = False  # warm up, then decay the learning rate to zero along a cosine
 
 
 class SmallBalloonConfig(SmallNetwork, BalloonConfig):
-    """MobileNetV2 and smaller images; trains on a CPU."""
+    """EfficientNet-Lite0 and smaller images; trains on a CPU."""
 
     IMAGE_MIN_DIM = 512
     IMAGE_MAX_DIM = 512
     RPN_ANCHOR_SCALES = (16, 32, 64, 128, 256)
+    DETECTION_MIN_CONFIDENCE = 0.7
     DETECTION_MAX_INSTANCES = 50
-    STEPS_PER_EPOCH = 61
+    MAX_GT_INSTANCES = 50
+    VALIDATION_STEPS = 3
     EPOCHS = 14
-    AUGMENT = True
-    COSINE = True
 
 
 class BalloonDataset(ViaDataset):
@@ -108,11 +96,7 @@ def balloon_dataset(dataset_dir: str | Path, subset: str) -> BalloonDataset:
 
 def balloon_model(mode: str, weights: str, logs: str | Path) -> MaskRCNN:
     """Builds a model and loads the weights given by `--weights`; the architecture follows the weights."""
-    path = find_weights(weights, BalloonConfig.NAME, logs)
-    config = config_for(path, BalloonConfig, SmallBalloonConfig)
-    model = MaskRCNN(mode=mode, config=config, model_dir=str(logs))
-    load_weights(model, weights, path)
-    return model
+    return build_model(mode, weights, logs, BalloonConfig, SmallBalloonConfig)
 
 
 def trained_model(weights: str, logs: str | Path) -> MaskRCNN:
@@ -124,16 +108,12 @@ def trained_model(weights: str, logs: str | Path) -> MaskRCNN:
 def train(model: MaskRCNN, dataset_dir: str | Path, epochs: int | None = None) -> None:
     """Trains on the `train` photos, reports the validation loss on the `val` photos, then evaluates."""
     config, validation = model.config, balloon_dataset(dataset_dir, "val")
-    epochs, learning_rate = epochs or config.EPOCHS, config.LEARNING_RATE
-    if config.COSINE:
-        learning_rate = warm_up_and_cosine(learning_rate, epochs, config)
     model.train(
         balloon_dataset(dataset_dir, "train"),
         validation,
-        learning_rate=learning_rate,
-        epochs=epochs,
+        learning_rate=config.LEARNING_RATE,
+        epochs=epochs or config.EPOCHS,
         layers=config.LAYERS,
-        augmentation=augmentation() if config.AUGMENT else None,
     )
     evaluate(model, validation)
 
@@ -191,7 +171,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("command", choices=("train", "evaluate", "splash"))
     parser.add_argument("--dataset", help="folder that contains train/ and val/")
-    parser.add_argument("--weights", required=True, help="coco, imagenet, last, or a file")
+    parser.add_argument(
+        "--weights", required=True, help="balloon-small, coco, imagenet, efficientnet_lite0, last, or a file"
+    )
     parser.add_argument("--logs", default=str(LOGS), help="folder for runs and checkpoints (%(default)s)")
     parser.add_argument("--epochs", type=int, help="total number of epochs, for train")
     parser.add_argument("--image", help="photo to splash")

@@ -3,7 +3,7 @@
     python samples/coco.py train --dataset DIR --weights imagenet                    matterport's stages, for a GPU
     python samples/coco.py train --dataset DIR --weights imagenet --schedule paper   the paper's; 1x: Detectron's
     python samples/coco.py evaluate --dataset DIR --weights coco --limit 500
-    python samples/coco.py train --annotations my.json --images photos/ --weights mobilenet.h5 --schedule short
+    python samples/coco.py train --annotations my.json --images photos/ --weights efficientnet_lite0 --schedule short
 
 The last command, with --epochs 14, on 206 photos of val2017 from ImageNet's MobileNetV2, takes 17 minutes on 3 busy
 CPU cores and ends with
@@ -14,8 +14,8 @@ CPU cores and ends with
 (use --val-annotations for others). The GPU commands were not run, for lack of a GPU and of the full COCO dataset.
 
 DIR has COCO's layout: `annotations/instances_<subset><year>.json` and `<subset><year>/*.jpg`; `--download` fetches
-it first (2017: 19 GB). `--weights` (matterport's `--model`) is coco, imagenet, last, or a file. The architecture
-follows the weights: a file with MobileNetV2 layers selects the small network, for a CPU.
+it first (2017: 19 GB). `--weights` (matterport's `--model`) is coco, imagenet, efficientnet_lite0, last, or a file. The
+architecture follows the weights: a file of another backbone than a ResNet selects the small network, for a CPU.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ sys.path.insert(0, str(ROOT))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's log messages would clutter the progress bars
 __path__ = [str(Path(__file__).with_suffix(""))]  # `from samples.coco import coco`, as in matterport's notebooks
 
-import keras
 import numpy as np
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
@@ -53,7 +52,6 @@ from samples.common import (
     evaluate,
     find_weights,
     load_weights,
-    warm_up_and_cosine,
 )
 
 DEFAULT_YEAR = "2014"  # matterport's
@@ -82,18 +80,17 @@ class CocoConfig(Config):
 
     # Options of the schedule "short"; the model does not read them.
     EPOCHS = 12
+    LAYERS = "all"
     ADAM_RATE = 0.0005
 
 
 class SmallCocoConfig(SmallNetwork, CocoConfig):
-    """MobileNetV2 and small images: a functional check on a CPU, not a way to a good COCO model."""
+    """EfficientNet-Lite0 and small images: a functional check on a CPU, not a way to a good COCO model."""
 
-    IMAGES_PER_GPU = 4
     IMAGE_MIN_DIM = 256
     IMAGE_MAX_DIM = 256
     RPN_ANCHOR_SCALES = (12, 24, 48, 96, 192)
     TRAIN_ROIS_PER_IMAGE = 32
-    WEIGHT_DECAY = 0  # Adam amplifies weight decay that is part of the loss
     VALIDATION_STEPS = 5
 
 
@@ -221,11 +218,13 @@ def _falling_stages(config, *ends: int) -> list[tuple[int, str, float]]:
 
 
 def short_stages(config: Config) -> list[tuple[int, str, float]]:
-    """Returns a schedule for small datasets: all layers, Adam, one epoch of warm-up, then cosine decay."""
-    return [(config.EPOCHS, "all", warm_up_and_cosine(config.ADAM_RATE, config.EPOCHS, config))]
+    """Returns a schedule for small datasets: one stage, for `SHORT_SETTINGS`."""
+    return [(config.EPOCHS, config.LAYERS, config.ADAM_RATE)]
 
 
 SCHEDULES = {"matterport": matterport_stages, "paper": paper_stages, "1x": once_stages, "short": short_stages}
+SHORT_SETTINGS = {"OPTIMIZER": "adamw", "LEARNING_SCHEDULE": "cosine", "LEARNING_WARMUP": 0.05}
+OTHER_SETTINGS = {"OPTIMIZER": "sgd", "LEARNING_SCHEDULE": "constant", "LEARNING_WARMUP": 0.0}  # as in the paper
 
 
 # ---- Commands --------------------------------------------------------------------------------------------------------
@@ -233,16 +232,13 @@ def train(model: MaskRCNN, training: CocoDataset, validation: CocoDataset, sched
     """Trains through the stages of a schedule; flips half of the images horizontally."""
     from imgaug import augmenters  # after mrcnn, which makes imgaug work on NumPy 2
 
-    flip = augmenters.Fliplr(0.5)
-    for epochs, layers, rate in SCHEDULES[schedule](model.config):
+    config = model.config
+    for name, value in (SHORT_SETTINGS if schedule == "short" else OTHER_SETTINGS).items():
+        setattr(config, name, value)
+    flip = None if config.FLIP_PROBABILITY else augmenters.Fliplr(0.5)
+    for epochs, layers, rate in SCHEDULES[schedule](config):
         print(f"Training {layers} until epoch {epochs}")
-        optimizer = None  # SGD, as in the paper
-        if schedule == "short":
-            optimizer = keras.optimizers.Adam(rate, global_clipnorm=model.config.GRADIENT_CLIP_NORM)
-        model.train(
-            training, validation, learning_rate=rate, epochs=epochs, layers=layers, augmentation=flip,
-            optimizer=optimizer,
-        )  # fmt: skip
+        model.train(training, validation, learning_rate=rate, epochs=epochs, layers=layers, augmentation=flip)
 
 
 def coco_config(path: str | Path | None, num_classes: int = len(CLASS_NAMES)) -> CocoConfig:

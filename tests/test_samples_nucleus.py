@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 import pytest
 from kit import TinyConfig
+from samples_kit import config_built_for
 
 from mrcnn.model import MaskRCNN
-from samples import common, nucleus
+from samples import nucleus
 
 
 # ---- Run lengths -----------------------------------------------------------------------------------------------------
@@ -131,11 +132,7 @@ def test_the_real_images_are_split(shared):
     ],
 )
 def test_the_network_follows_the_weights(monkeypatch, backbone, mode, expected):
-    monkeypatch.setattr(nucleus, "find_weights", lambda word, *_: word)
-    monkeypatch.setattr(common, "backbone_of", lambda path: backbone)
-    monkeypatch.setattr(nucleus, "load_weights", lambda *_: None)
-    monkeypatch.setattr(nucleus, "MaskRCNN", lambda mode, config, model_dir: config)
-    config = nucleus.nucleus_model(mode, "x.h5", "logs")
+    config = config_built_for(monkeypatch, backbone, lambda path: nucleus.nucleus_model(mode, path, "logs"))
     assert type(config) is expected and config.BACKBONE == (backbone or "resnet50")
 
 
@@ -168,6 +165,7 @@ def test_a_submission_decodes_to_the_masks(bowl, tmp_path):
 
 class TinyNucleusConfig(TinyConfig, nucleus.SmallNucleusConfig):
     NAME = "nucleus"
+    TOP_DOWN_PYRAMID_SIZE = 32  # GroupNorm has 32 groups
     NUM_CLASSES = 2
     STEPS_PER_EPOCH = 1
     STAGES = ((1, "heads"),)

@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 import pytest
 from kit import TinyConfig
+from samples_kit import config_built_for
 
 from mrcnn.model import MaskRCNN
-from samples import common, pedestrians
+from samples import pedestrians
 
 
 @pytest.fixture
@@ -59,11 +60,8 @@ def test_the_tutorials_learning_rate():
     [("mobilenet_v2", pedestrians.SmallPedestriansConfig), ("resnet50", pedestrians.PedestriansConfig)],
 )
 def test_the_network_follows_the_weights(monkeypatch, backbone, expected):
-    monkeypatch.setattr(pedestrians, "find_weights", lambda word, *_: word)
-    monkeypatch.setattr(common, "backbone_of", lambda path: backbone)
-    monkeypatch.setattr(pedestrians, "load_weights", lambda *_: None)
-    monkeypatch.setattr(pedestrians, "MaskRCNN", lambda mode, config, model_dir: config)
-    config = pedestrians.pedestrians_model("training", "x.h5", "logs")
+    build = pedestrians.pedestrians_model
+    config = config_built_for(monkeypatch, backbone, lambda path: build("training", path, "logs"))
     assert type(config) is expected and config.BACKBONE == backbone
 
 
@@ -74,15 +72,51 @@ def test_results_on_the_users_photos_have_class_names(tmp_path):
     assert dataset.load_image(0).shape == (8, 9, 3)
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "detect"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "detect", "cross-validate"])
 def test_every_command_needs_photos(command, capsys):
     with pytest.raises(SystemExit):
         pedestrians.main([command, "--weights", "last"])
     assert f"{command} needs --dataset" in capsys.readouterr().err
 
 
+class NothingFound:
+    def to_coco(self, image_id):
+        return []
+
+
+class NotingModel:
+    """Notes on what it was trained and what it was shown."""
+
+    def __init__(self):
+        self.config, self.trained_on, self.shown = pedestrians.SmallPedestriansConfig(), [], []
+
+    def train(self, training, *_, **options):
+        self.trained_on += [training.load_image(image_id) for image_id in training.image_ids]
+
+    def detect(self, images):
+        assert self.config.DETECTION_MIN_CONFIDENCE == 0.05  # as in other evaluations
+        self.shown += images
+        return [NothingFound()]
+
+
+def test_no_photo_is_evaluated_by_a_model_that_was_trained_on_it(penn_fudan, tmp_path, monkeypatch):
+    models = []
+
+    def build(mode, weights, logs):
+        models.append(NotingModel())
+        return models[-1]
+
+    monkeypatch.setattr(pedestrians, "pedestrians_model", build)
+    report = pedestrians.cross_validate("x.h5", penn_fudan, tmp_path, folds=3)
+    assert report.mask_ap50 == 0 and [len(model.shown) for model in models] == [3, 2, 2]
+    for model in models:
+        assert len(model.trained_on) + len(model.shown) == 7
+        assert not any(np.array_equal(a, b) for a in model.trained_on for b in model.shown)
+
+
 class TinyPedestriansConfig(TinyConfig, pedestrians.SmallPedestriansConfig):
     NAME = "pedestrians"
+    TOP_DOWN_PYRAMID_SIZE = 32  # GroupNorm has 32 groups
     NUM_CLASSES = 2
     STEPS_PER_EPOCH = 1
     VALIDATION_STEPS = 0

@@ -114,6 +114,18 @@ def test_small_resnet_has_the_strides_that_the_pyramid_expects():
 
 
 # ---- Balloon ---------------------------------------------------------------------------------------------------------
+def test_the_shipped_model_finds_the_balloons_of_the_readme_and_keeps_their_color(tmp_path):
+    photo, output = ROOT / "samples" / "data" / "balloons.jpg", tmp_path / "splash.png"
+    model = balloon.trained_model("balloon-small", tmp_path)
+    assert model.config.IMAGE_MAX_DIM == balloon.SmallBalloonConfig.DETECTION_DIM
+    (found,) = model.detect([cv2.imread(str(photo))[..., ::-1]])
+    assert len(found) >= 5 and found.names[0] == "balloon"
+    balloon.detect_and_color_splash(model, image_path=photo, output=output)
+    saturation = np.ptp(cv2.imread(str(output)).astype(int), axis=-1)
+    assert saturation[120, 270] > 100  # a yellow balloon
+    assert saturation[50, 50] == 0  # the sky
+
+
 def test_balloon_photos(shared):
     dataset = balloon.balloon_dataset(shared / "data" / "balloon", "val")
     assert dataset.class_names == ["BG", "balloon"]

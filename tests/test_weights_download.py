@@ -152,17 +152,18 @@ def test_pretrained_names_and_their_releases():
         weights.pretrained("cocoa")
 
 
-def test_shapes_is_shipped_and_checked(monkeypatch, tmp_path):
-    path = weights.pretrained("shapes")
-    shipped = Path(__file__).parents[1] / "mrcnn" / "weights" / "shapes.h5"
-    assert path == weights.find_pretrained("shapes") == str(shipped)
+@pytest.mark.parametrize("name", ["shapes", "balloon-small"])
+def test_shipped_weights_are_checked(monkeypatch, tmp_path, name):
+    path = weights.pretrained(name)
+    shipped = Path(__file__).parents[1] / "mrcnn" / "weights" / f"{name}.h5"
+    assert path == weights.find_pretrained(name) == str(shipped)
     monkeypatch.setattr(downloads, "SHIPPED_FOLDER", tmp_path)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match="Install mrcnn again"):
-        weights.pretrained("shapes")
-    (tmp_path / "shapes.h5").write_bytes(Path(path).read_bytes()[:-1])
+        weights.pretrained(name)
+    (tmp_path / f"{name}.h5").write_bytes(Path(path).read_bytes()[:-1])
     with pytest.raises(ValueError, match="can't be read as weights|another version, changed or damaged"):
-        weights.pretrained("shapes")
+        weights.pretrained(name)
 
 
 def test_a_model_starts_from_a_pretrained_name(tmp_path):

@@ -46,7 +46,10 @@ PRETRAINED = {
     "imagenet": "https://github.com/fchollet/deep-learning-models/releases/download/v0.2/"
     "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
 }
-SHIPPED = {"shapes": ("shapes.h5", "775089bfe3bd737b0e19cdd0ba27509de8bcf43a9f11a8e6f83e935e264f99bd")}
+SHIPPED = {  # name: file, sha256
+    "shapes": ("shapes.h5", "775089bfe3bd737b0e19cdd0ba27509de8bcf43a9f11a8e6f83e935e264f99bd"),
+    "balloon-small": ("balloon-small.h5", "4c85e05b9697cf8a5645dcbd1bd179ceed5a50c3fd34211619774f8d96ae4bbd"),
+}
 SHIPPED_FOLDER = Path(__file__).resolve().parent  # package data
 WORDS = (*PRETRAINED, *SHIPPED, *PRESETS)
 # Published with the file: keras-applications and matterport pass it to `get_file`. None is known for "coco", "balloon".
@@ -66,14 +69,14 @@ def pretrained(name: str, cache_dir: str | os.PathLike | None = None) -> str:
     Args:
         name: "coco" (all of Mask R-CNN, 81 classes), "balloon" (2 classes) or "imagenet" (ResNet-50 backbone) of
             matterport; a name in `presets.PRESETS`, such as "torchvision_v2" or "detectron2/mask_rcnn_R_50_FPN_3x"; or
-            "shapes", the small model of `samples/shapes.py`, which is part of the package.
+            part of the package: "balloon-small" and "shapes", the small models of `samples/balloon.py` and `shapes.py`.
         cache_dir: the folder to keep them in. None: `weights/` in the working directory where the file lies there
             already, else the folder in the environment variable MRCNN_CACHE, else ~/.cache/mrcnn.
 
     Raises:
         ValueError: an unknown name, or as `download`.
         ConnectionError: as `download`.
-        FileNotFoundError: "shapes", and the package lacks its file.
+        FileNotFoundError: a name in `SHIPPED`, and the package lacks its file.
     """
     if name in SHIPPED:
         return _check_shipped(*SHIPPED[name])

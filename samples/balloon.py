@@ -10,8 +10,8 @@ DIR contains `train/` and `val/`, each with photos and a `via_region_data.json` 
 (balloon_dataset.zip from matterport's release v2.1). `--weights` is coco, imagenet, efficientnet_lite0, last, a file,
 or `balloon-small`: part of the package, the result of the third command. The architecture follows the weights: a file
 of another backbone than a ResNet selects the small network. It trains on images of 512 pixels and detects in images of
-832, a size that was chosen on the 13 photos: mask AP 0.650, box AP 0.603; at 512 pixels, mask AP50 0.703. docs/balloon.png
-shows part of https://www.flickr.com/photo.gne?id=3825919971.
+832, a size that was chosen on the 13 photos: mask AP 0.650, box AP 0.603; at 512 pixels, mask AP50 0.703.
+docs/balloon.png shows part of https://www.flickr.com/photo.gne?id=3825919971.
 """
 
 from __future__ import annotations

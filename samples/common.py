@@ -1,4 +1,4 @@
-"""Shared by the samples: initial weights, the learning rate, augmentation, evaluation, pictures of detections.
+"""Shared by the samples: initial weights, a small network, evaluation, pictures of detections.
 
 `--weights` takes a name or a file: `coco` and `imagenet` (ResNet-50) are downloaded once, `balloon-small` and `shapes`
 are shipped, `efficientnet_lite0` is installed with requirements.txt (ImageNet weights of that backbone), `last` is the
@@ -115,12 +115,13 @@ def build_model(mode: str, name_or_path: str, logs, large, small) -> MaskRCNN:
         mode: "training" or "inference".
         name_or_path: the value of `--weights`.
         logs: folder for runs and checkpoints.
-        large, small: see `config_for`. For detection, a file that stores its own settings has these.
+        large, small: see `config_for`. For detection, a file of a small network has the settings that it stores.
     """
     path = find_weights(name_or_path, large.NAME, logs)
-    if mode == "inference" and weights.read_settings(path):
+    config = config_for(path, large, small)
+    if mode == "inference" and isinstance(config, small) and weights.read_settings(path):
         return MaskRCNN(mode, weights=path, model_dir=str(logs))
-    model = MaskRCNN(mode, config_for(path, large, small), str(logs))
+    model = MaskRCNN(mode, config, str(logs))
     load_weights(model, name_or_path, path)
     return model
 

@@ -1,7 +1,7 @@
 """Pedestrians: fine-tune on Penn-Fudan as in torchvision's tutorial, with COCO's AP after each epoch.
 
     python samples/pedestrians.py train --dataset DIR --weights coco                 the tutorial's recipe, for a GPU
-    python samples/pedestrians.py train --dataset DIR --weights efficientnet_lite0   for a CPU
+    python samples/pedestrians.py train --dataset DIR --weights efficientnet_lite0   for a CPU: 3 minutes
     python samples/pedestrians.py evaluate --dataset DIR --weights last
     python samples/pedestrians.py detect --image street.jpg --weights last           writes detections.png
     python samples/pedestrians.py cross-validate --dataset DIR --weights efficientnet_lite0   5 trainings
@@ -11,8 +11,13 @@ the test set. `--weights` is coco, imagenet, efficientnet_lite0, last, or a file
 classes, the heads are replaced for background and person. The architecture follows the weights: a file of another
 backbone than a ResNet selects the small network.
 
-docs/pedestrians.png shows a model of version 1.0 on unrelated photos from COCO (CC BY 2.0):
-flickr.com/photo.gne?id=3232237447, 30474880, 4320314557 and 3364389746.
+Only the first 5 photos of the dataset were available. The last command, 5 trainings of 200 steps of 2 photos in 23
+minutes of processor time, ends with
+
+    mask AP50 = 0.856 (5 photos, each unseen by its model)
+
+(mask AP 0.254, box AP 0.484, box AP50 1.000). docs/pedestrians.png shows a model of version 1.0 on unrelated photos
+from COCO (CC BY 2.0): flickr.com/photo.gne?id=3232237447, 30474880, 4320314557 and 3364389746.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ was never measured on a GPU; `ASSUMED` is to be replaced by your own prices and 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import sys
@@ -148,10 +149,9 @@ def measure(data: Path) -> dict:
     photos = sorted(data.rglob("*.jpg"))[:200]
     large = np.asarray(Image.open(photos[0]).convert("RGB").resize((4000, 3000), Image.Resampling.BICUBIC))
     large = np.clip(large + np.random.default_rng(0).normal(0, 4, large.shape), 0, 255).astype(np.uint8)
-    path = Path("/tmp/scale_model.jpg")
-    Image.fromarray(large).save(path, quality=90)
-    encoded = path.read_bytes()
-    path.unlink()
+    buffer = io.BytesIO()
+    Image.fromarray(large).save(buffer, "JPEG", quality=90)
+    encoded = buffer.getvalue()
     decoding = [_seconds(lambda: decode_image(encoded, "large", upright=True)) for _ in range(5)]
 
     shapes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}

@@ -76,6 +76,25 @@ def test_a_misspelled_command_is_a_usage_error_with_a_suggestion(run):
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--nothing",),
+        ("conver",),
+        ("detect",),
+        ("detect", "--nothing"),
+        ("detect", "a.jpg", "--min-score", "much"),
+        ("export", "shapes", "--format", "pdf"),
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_command_line_takes_one_line(run, arguments):
+    """typer shows a usage summary, a hint and a framed text, of which the last line says what is wrong."""
+    result = run(*arguments)
+    assert result.exit_code == 2 and result.stdout == ""
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1 and "--help" in result.stderr
+
+
+@pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (("convert", "nowhere", "out", "--to", "coco"), "nowhere does not exist"),

@@ -23,7 +23,8 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -43,6 +44,20 @@ COMMANDS = {  # imported when they run
 }
 # Errors about files, arguments and missing extras: shown as a message, without a traceback.
 ALLOWED = (OSError, ValueError, ImportError)
+UsageError = typer.BadParameter.__base__  # of click, or of the copy of it that recent versions of typer contain
+
+
+@contextmanager
+def usage_errors_in_a_line() -> Iterator[None]:
+    """Lets typer show an error of the command line as one line, instead of a usage summary and the error."""
+    try:
+        yield
+    except UsageError as error:
+        if type(error).show is UsageError.show:  # not that of `mrcnn` without arguments, which shows the help
+            command = error.ctx.command_path if error.ctx else "mrcnn"
+            text = " ".join(error.format_message().split()).rstrip(".")
+            error.show = lambda file=None: print(f"error: {text}. See {command} --help", file=file or sys.stderr)
+        raise
 
 
 class LazyCommands(TyperGroup):
@@ -52,12 +67,16 @@ class LazyCommands(TyperGroup):
         super().__init__(**options)
         self.commands |= {name: TyperCommand(name, help=text) for name, text in COMMANDS.items()}
 
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        with usage_errors_in_a_line():
+            return super().make_context(info_name, args, parent, **extra)
+
     def resolve_command(self, ctx: typer.Context, args: list[str]):
         name, _, rest = super().resolve_command(ctx, args)
         return name, None if name is None else load_command(name), rest
 
     def invoke(self, ctx: typer.Context) -> Any:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), usage_errors_in_a_line():
             warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
             try:
                 return super().invoke(ctx)

@@ -78,11 +78,10 @@ def image_sources(source: int, target: int) -> np.ndarray:
     Where a center is exactly between two source pixels, as in halving an image, the lower and the upper one are taken
     alternately; one of them alone would shift the whole mask.
     """
-    centers = (np.arange(target) + 0.5) * (source / target)
-    sources = np.floor(centers).astype(np.intp)
-    between = np.isclose(centers, np.around(centers), rtol=0, atol=1e-6)
-    turns = np.around(centers).astype(np.intp) - (np.arange(target) % 2 == 0)
-    return np.where(between, turns, sources).clip(0, source - 1)
+    targets = np.arange(target)
+    sources, rests = np.divmod((2 * targets + 1) * source, 2 * target)  # of the centers, (targets + 0.5) source / target
+    lower = (rests == 0) & (targets % 2 == 0)
+    return (sources - lower).clip(0, source - 1)
 
 
 def value_limits(image: np.ndarray) -> tuple:

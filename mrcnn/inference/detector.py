@@ -25,6 +25,7 @@ from mrcnn.settings import DETECT, DETECT_AND_TRAIN, FixedSettings
 
 if TYPE_CHECKING:
     from mrcnn.config import Config
+    from mrcnn.distribution import Devices
 
 
 class Detector:
@@ -39,7 +40,7 @@ class Detector:
         image_shape: (height, width, channels) of the last molded image.
     """
 
-    def __init__(self, graph: Callable[[Any], tuple[list, list]], devices, image_shape):
+    def __init__(self, graph: Callable[[Any], tuple[list, list]], devices: Devices, image_shape: Sequence[int]):
         self.graph = graph
         self.devices = devices
         self.image_shape = tuple(int(n) for n in image_shape)

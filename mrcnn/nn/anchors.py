@@ -53,7 +53,7 @@ class Anchors(keras.layers.Layer):
         rounding: bool = False,
         strides_from_maps: bool = False,
         box_offset: int = 1,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**{"dtype": "float32", **kwargs})
         self.scales = [np.asarray(s, float).tolist() for s in scales]

@@ -43,7 +43,7 @@ class RefinedBoxes(layers.Layer):
         bbox_std_dev: Sequence[float],
         max_log_scale: float = MAX_LOG_SCALE,
         box_offset: int = 1,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**{"dtype": "float32", **kwargs})
         self.bbox_std_dev = [float(v) for v in np.ravel(bbox_std_dev)]

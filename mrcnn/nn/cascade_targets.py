@@ -44,7 +44,7 @@ class CascadeTargetLayer(keras.layers.Layer):
     [[[3]], [[0]]]
     """
 
-    def __init__(self, positive_iou: float, bbox_std_dev: Sequence[float] = (0.05, 0.05, 0.1, 0.1), **kwargs):
+    def __init__(self, positive_iou: float, bbox_std_dev: Sequence[float] = (0.05, 0.05, 0.1, 0.1), **kwargs: Any):
         super().__init__(**{"dtype": "float32", **kwargs})
         self.positive_iou = float(positive_iou)
         self.bbox_std_dev = [float(v) for v in np.ravel(bbox_std_dev)]
@@ -79,7 +79,7 @@ class ScaleGradient(keras.layers.Layer):
         factor: number, e.g. 1/3.
     """
 
-    def __init__(self, factor: float, **kwargs):
+    def __init__(self, factor: float, **kwargs: Any):
         super().__init__(**kwargs)
         self.factor = float(factor)
 

@@ -81,7 +81,7 @@ class DetectionLayer(RuntimeValueLayer):
         min_side: float = 0.0,
         max_log_scale: float = MAX_LOG_SCALE,
         box_offset: int = 1,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**{"dtype": "float32", **kwargs})
         if config is not None:
@@ -301,7 +301,7 @@ def refine_detections_graph(rois: Tensor, probs: Tensor, deltas: Tensor, window:
 class DetectedBoxes(keras.layers.Layer):
     """[B, D, 6] detections -> [B, D, 4] their boxes, for the mask head. No gradient flows through it."""
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any):
         super().__init__(**{"dtype": "float32", **kwargs})
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -321,7 +321,7 @@ class FilledRows(keras.layers.Layer):
 
     STEP = 10
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any):
         super().__init__(**{"dtype": "float32", **kwargs})
 
     def compute_output_shape(self, input_shape: Any) -> Any:

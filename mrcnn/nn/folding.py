@@ -36,7 +36,7 @@ class FoldedConv2D(layers.Layer):
         `norm(conv(x), training=False)`, up to rounding.
     """
 
-    def __init__(self, conv: layers.Layer, norm: layers.BatchNormalization, **kwargs):
+    def __init__(self, conv: layers.Layer, norm: layers.BatchNormalization, **kwargs: Any):
         super().__init__(**{"dtype": conv.dtype_policy, "name": f"{norm.name}_folded", **kwargs})
         self.conv, self.norm = conv, norm
         self.autocast = False  # kernels are multiplied in float32, and rounded once

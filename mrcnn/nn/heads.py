@@ -15,6 +15,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from mrcnn.nn.c4 import RoiStage5
 from mrcnn.nn.convolution import Conv2D
 from mrcnn.nn.norm import TimeDistributed, norm_layer
 from mrcnn.nn.roi_align import PyramidROIAlign
@@ -59,7 +60,7 @@ class SameForAllClasses(layers.Layer):
         [B, N, 4] -> [B, N, C, 4] with `axis` 2; [B, N, h, w, 1] -> [B, N, h, w, C] with -1.
     """
 
-    def __init__(self, num_classes: int, axis: int, **kwargs):
+    def __init__(self, num_classes: int, axis: int, **kwargs: Any):
         super().__init__(**{"dtype": "float32", **kwargs})
         self.num_classes, self.axis = int(num_classes), int(axis)
 
@@ -107,7 +108,7 @@ class ClassHead:
         epsilon: float = 1e-3,
         class_agnostic: bool = False,
         suffix: str = "",
-        stage5=None,
+        stage5: RoiStage5 | None = None,
     ):
         self.num_classes = num_classes
         self.roi_align = PyramidROIAlign(
@@ -185,7 +186,7 @@ class MaskHead:
         norm: str | None = "batch",
         epsilon: float = 1e-3,
         class_agnostic: bool = False,
-        stage5=None,
+        stage5: RoiStage5 | None = None,
     ):
         self.roi_align = PyramidROIAlign([pool_size, pool_size], **(roi_align or {}), name="roi_align_mask")
         self.hidden = [] if stage5 is None else [stage5]
@@ -227,7 +228,7 @@ class MaskOfClass(layers.Layer):
         [B, N, h, w]: `conv(features)[..., class_ids]`, up to rounding.
     """
 
-    def __init__(self, conv: layers.Conv2D, **kwargs):
+    def __init__(self, conv: layers.Conv2D, **kwargs: Any):
         super().__init__(**{"dtype": conv.dtype_policy, "name": f"{conv.name}_of_class", **kwargs})
         self.conv = conv
 

@@ -66,7 +66,7 @@ class LevelProposalLayer(ProposalsByNMS):
         rank_by_logit: bool = True,
         box_offset: int = 0,
         stop_gradient: bool = True,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(proposal_count, nms_threshold, pre_nms_limit, bbox_std_dev, stop_gradient, **kwargs)
         self.anchors_per_location = int(anchors_per_location)

@@ -49,7 +49,7 @@ class MoldedImages(keras.layers.Layer):
         value_range: str | Sequence[float] = "auto",
         size: Sequence[int] | None = None,
         multiple: int = 64,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**{"dtype": "float32", "autocast": False, **kwargs})
         self.mean_pixel = [float(v) for v in np.ravel(mean_pixel)]
@@ -137,7 +137,7 @@ class TrainingInputs(keras.layers.Layer):
         molded_images: MoldedImages,
         rpn_targets: RPNTargetLayer,
         mini_mask_shape: Sequence[int] | None,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**{"dtype": "float32", "autocast": False, **kwargs})
         self.molded_images, self.rpn_targets = molded_images, rpn_targets
@@ -206,7 +206,7 @@ class NamedDetections(keras.layers.Layer):
         the box, and `valid` [B, D] bool. Valid rows come first, best score first; the others are 0.
     """
 
-    def __init__(self, rows: int, box_offset: int = 1, whole_pixels: bool = True, **kwargs):
+    def __init__(self, rows: int, box_offset: int = 1, whole_pixels: bool = True, **kwargs: Any):
         super().__init__(**{"dtype": "float32", **kwargs})
         self.rows, self.box_offset, self.whole_pixels = int(rows), int(box_offset), bool(whole_pixels)
 

@@ -40,13 +40,13 @@ class BatchNorm(keras.layers.BatchNormalization):
     True
     """
 
-    def __init__(self, *args, train_bn: bool | None = None, **kwargs):
+    def __init__(self, *args: Any, train_bn: bool | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.train_bn = train_bn
         if train_bn is False:
             self.trainable = False
 
-    def __call__(self, inputs, *args, training=None, **kwargs):
+    def __call__(self, inputs: Tensor, *args: Any, training: bool | None = None, **kwargs: Any) -> Tensor:
         if training is not None and isinstance(inputs, keras.KerasTensor):
             self.train_bn = training
             self.trainable = self.trainable and training is not False
@@ -91,7 +91,7 @@ class TimeDistributed(keras.layers.Wrapper):
     (2, 3, 5)
     """
 
-    def __init__(self, layer: keras.layers.Layer, **kwargs):
+    def __init__(self, layer: keras.layers.Layer, **kwargs: Any):
         super().__init__(layer, **{"dtype": layer.dtype_policy, **kwargs})
         self._takes_training = "training" in inspect.signature(layer.call).parameters
 

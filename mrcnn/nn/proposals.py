@@ -34,7 +34,15 @@ class ProposalsByNMS(RuntimeValueLayer):
         stop_gradient: False lets the box loss of the second stage also train the RPN.
     """
 
-    def __init__(self, proposal_count, nms_threshold, pre_nms_limit, bbox_std_dev, stop_gradient, **kwargs):
+    def __init__(
+        self,
+        proposal_count: int,
+        nms_threshold: float,
+        pre_nms_limit: int,
+        bbox_std_dev: Sequence[float],
+        stop_gradient: bool,
+        **kwargs: Any,
+    ):
         super().__init__(**{"dtype": "float32", **kwargs})
         self.proposal_count = int(proposal_count)
         self.pre_nms_limit = int(pre_nms_limit)
@@ -109,7 +117,7 @@ class ProposalLayer(ProposalsByNMS):
         pre_nms_limit: int = 6000,
         bbox_std_dev: Sequence[float] = (0.1, 0.1, 0.2, 0.2),
         stop_gradient: bool = True,
-        **kwargs,
+        **kwargs: Any,
     ):
         if config is not None:
             pre_nms_limit, bbox_std_dev = config.PRE_NMS_LIMIT, config.RPN_BBOX_STD_DEV

@@ -54,7 +54,7 @@ class PyramidROIAlign(keras.layers.Layer):
         level_rule: str = "round",
         strides: Sequence[int] = (4, 8, 16, 32),
         box_offset: int = 1,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         for name, value, known in (("mode", mode, MODES), ("level_rule", level_rule, LEVEL_RULES)):

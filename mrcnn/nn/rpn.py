@@ -33,7 +33,7 @@ class SharedConv2D(Conv2D):
         List of [B, h / stride, w / stride, filters], or one map.
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.input_spec = None  # Conv2D's allows a single input only
 

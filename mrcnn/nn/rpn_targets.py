@@ -66,7 +66,7 @@ class RPNTargetLayer(keras.layers.Layer):
         bbox_std_dev: Sequence[float] = (0.1, 0.1, 0.2, 0.2),
         best_anchors_choose: bool = False,
         seed: int | None = None,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**{"dtype": "float32", **kwargs})
         if config is not None:

@@ -38,7 +38,7 @@ class NormBoxes(keras.layers.Layer):
         [B, G, 4] float32.
     """
 
-    def __init__(self, box_offset: int = 1, **kwargs):
+    def __init__(self, box_offset: int = 1, **kwargs: Any):
         super().__init__(**{"dtype": "float32", **kwargs})
         self.box_offset = int(box_offset)
 
@@ -117,7 +117,7 @@ class DetectionTargetLayer(keras.layers.Layer):
         fill_negatives: bool = False,
         box_offset: int = 1,
         seed: int | None = None,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**{"dtype": "float32", **kwargs})
         if config is not None:
@@ -301,7 +301,7 @@ def detection_targets_graph(
 class FirstRows(keras.layers.Layer):
     """Returns the first `count` rows: [B, T, ...] -> [B, count, ...]."""
 
-    def __init__(self, count: int, **kwargs):
+    def __init__(self, count: int, **kwargs: Any):
         super().__init__(**{"dtype": "float32", **kwargs})
         self.count = int(count)
 

@@ -58,7 +58,9 @@ class Averages:
         ValueError: both kinds of averages are on.
     """
 
-    def __init__(self, model, epochs: int, swa_epochs: int = 0, on_exchange: Callable[[], None] = lambda: None):
+    def __init__(
+        self, model: keras.Model, epochs: int, swa_epochs: int = 0, on_exchange: Callable[[], None] = lambda: None
+    ):
         self.model, self.on_exchange, self.epoch = model, on_exchange, model.epoch
         self.moving = moving_averages(model.optimizer)
         self.over_epochs = MeanOverEpochs(epochs - swa_epochs) if swa_epochs else None

@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 
 from mrcnn.data.generator import DataGenerator
+from mrcnn.distribution import Devices
 
 OLD_FIT_ARGUMENTS = ("max_queue_size", "workers", "use_multiprocessing")  # of Keras 2
 
 
-def stream_of(batches, devices):
+def stream_of(batches: Any, devices: Devices) -> tuple[Any, int | None]:
     """What `fit` can take in place of a `DataGenerator`, and how many steps an epoch has.
 
     In the resize modes "none" and "pad64" batches differ in size. Under TensorFlow, Keras would fix their shape by the
@@ -45,7 +47,7 @@ def stream_of(batches, devices):
     return tf.data.Dataset.from_generator(batches.endless, output_signature=signature).prefetch(2), len(batches)
 
 
-def fit_arguments(x, kwargs: dict, devices):
+def fit_arguments(x: Any, kwargs: dict, devices: Devices) -> Any:
     """Completes the arguments of `fit` for a `DataGenerator` or a generator; returns what `fit` trains on."""
     refuse_weights(**kwargs)
     old = [name for name in OLD_FIT_ARGUMENTS if kwargs.pop(name, None)]
@@ -76,14 +78,14 @@ class WatchWorkers(keras.callbacks.Callback):
         super().__init__()
         self.generators = generators
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         for generator in self.generators:
             generator.check_workers()
 
     on_test_batch_end = on_train_batch_end
 
 
-def watch_workers(kwargs: dict, *data) -> None:
+def watch_workers(kwargs: dict, *data: Any) -> None:
     """Adds `WatchWorkers` to the callbacks of `fit` or `evaluate` if worker processes prepare batches."""
     generators = [d for d in data if isinstance(d, DataGenerator) and d.processes is not None]
     if not generators:
@@ -96,7 +98,7 @@ def watch_workers(kwargs: dict, *data) -> None:
 
 
 @contextlib.contextmanager
-def named_worker_errors(*data) -> Iterator[None]:
+def named_worker_errors(*data: Any) -> Iterator[None]:
     """Raises the error of a worker process that has ended instead of TensorFlow's about a generator that failed."""
     try:
         yield
@@ -107,12 +109,12 @@ def named_worker_errors(*data) -> Iterator[None]:
         raise
 
 
-def same_each_time(batches):
+def same_each_time(batches: Any) -> Any:
     """The validation batches; those of a `DataGenerator` are the same each time they are read."""
     return batches.repeated() if isinstance(batches, DataGenerator) else batches
 
 
-def refuse_weights(class_weight=None, sample_weight=None, **others) -> None:
+def refuse_weights(class_weight: Any = None, sample_weight: Any = None, **others: Any) -> None:
     """Refuses the weights that `fit` takes in Keras: an image has objects of several classes, and five losses.
 
     Raises:
@@ -131,14 +133,14 @@ def refuse_weights(class_weight=None, sample_weight=None, **others) -> None:
         )
 
 
-def without_empty_targets(batches):
+def without_empty_targets(batches: Any) -> Any:
     """Generators of matterport's kind yield `[inputs], []`; Keras 3 wants `((inputs),)`. Other data stay as given."""
     if not isinstance(batches, Iterator):
         return batches
     return ((tuple(batch[0]),) if len(batch) > 1 and len(batch[1]) == 0 else batch for batch in batches)
 
 
-def evaluate_arguments(x, kwargs: dict, devices):
+def evaluate_arguments(x: Any, kwargs: dict, devices: Devices) -> Any:
     """Completes the arguments of `evaluate` for a `DataGenerator`; returns what `evaluate` runs on."""
     refuse_weights(**kwargs)
     watch_workers(kwargs, x)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -33,7 +35,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.path = path
         self.broken: list[str] = []
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         path = self.path.format(epoch=epoch + 1)
         self.broken = layers_not_finite(self.model.weights)
         if self.broken:
@@ -108,7 +110,9 @@ class KeptCheckpoints:
         return {best, epochs[-1]}
 
 
-def run_callbacks(log_dir: str, checkpoint_path: str, custom=(), writes=True) -> list:
+def run_callbacks(
+    log_dir: str, checkpoint_path: str, custom: Iterable[keras.callbacks.Callback] = (), writes: bool = True
+) -> list:
     """Callbacks that write to the run folder: a checkpoint per epoch, and losses for CSV and TensorBoard.
 
     The user's callbacks run after the checkpoint is written and before the losses are, so values that they add to the

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
 from mrcnn.data.generator import DataGenerator
+from mrcnn.ops.types import Tensor
 from mrcnn.training import guard
 from mrcnn.training.arrays import is_finite, to_array
 from mrcnn.training.failure_report import broken_arrays, gradient_norms, write_report
 from mrcnn.training.optimizer import initialize_averages, lower_rate
 
 logger = logging.getLogger(__name__)
+
+Callbacks = keras.callbacks.CallbackList | keras.callbacks.Callback | Sequence[keras.callbacks.Callback]
 
 MOST_IN_A_ROW = 20  # failed steps with no applied one between them: the weights, or all images, are unusable
 MOST_ROLLBACKS = 5  # in one training; the rate is then 1/32 of the original
@@ -43,7 +48,7 @@ class FailedSteps(keras.callbacks.Callback):
         not_applied: steps of this epoch that changed nothing.
     """
 
-    def __init__(self, model):
+    def __init__(self, model: keras.Model):
         super().__init__()
         self.set_model(model)
         self.watched = model  # on JAX, `self.model` copies the state from the devices' step
@@ -55,24 +60,24 @@ class FailedSteps(keras.callbacks.Callback):
         self._good_epoch = 0
 
     # ---- Called by Keras ---------------------------------------------------------------------------------------------
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.records.clear()
         self._steps.clear()
         initialize_averages(self.model)
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.epoch, self.done, self.failed, self.not_applied = epoch, 0, 0, 0
         if self._setting() == "roll_back":
             self._remember()
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self.look(in_progress=0 if self._setting() == "stop" else 1)
         self._steps.append(batch)
 
-    def on_test_begin(self, logs=None):
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.look()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.look()
         if logs is not None and self.failed and self.failed == self.done:  # the means of no step at all
             logs.update(
@@ -197,7 +202,7 @@ class FailedSteps(keras.callbacks.Callback):
         return self.watched.config.NON_FINITE_LOSS
 
 
-def describe(model, record: dict, step: int, epoch: int | None = None) -> str:
+def describe(model: keras.Model, record: dict, step: int, epoch: int | None = None) -> str:
     """One sentence about a failed step."""
     losses, layers = losses_of(record), broken_gradients(model, record)
     broken = [name for name, value in losses.items() if not np.isfinite(value)]
@@ -214,23 +219,23 @@ def losses_of(record: dict) -> dict[str, float]:
     return {name: read(value) for name, value in record["losses"].items()}
 
 
-def norms_of(model, record: dict) -> dict[str, float]:
+def norms_of(model: keras.Model, record: dict) -> dict[str, float]:
     return gradient_norms(model.trainable_variables, np.asarray(keras.ops.convert_to_numpy(record["squares"])))
 
 
-def broken_gradients(model, record: dict) -> list[str]:
+def broken_gradients(model: keras.Model, record: dict) -> list[str]:
     """Names of the layers with a gradient that is NaN or infinite."""
     squares = np.asarray(keras.ops.convert_to_numpy(record["squares"]))
     names = (v.path.split("/")[0] for v, square in zip(model.trainable_variables, squares) if not np.isfinite(square))
     return list(dict.fromkeys(names))
 
 
-def read(scalar) -> float:
+def read(scalar: Tensor) -> float:
     return float(keras.ops.convert_to_numpy(scalar))
 
 
 # ---- Where it is used ------------------------------------------------------------------------------------------------
-def with_failed_steps(model, batches, callbacks):
+def with_failed_steps(model: keras.Model, batches: Any, callbacks: Callbacks | None) -> Callbacks:
     """The callbacks of `fit`, with `FailedSteps` first if there is none."""
     several = callbacks.callbacks if isinstance(callbacks, keras.callbacks.CallbackList) else callbacks
     several = [] if several is None else several if isinstance(several, (list, tuple)) else [several]
@@ -245,7 +250,7 @@ def with_failed_steps(model, batches, callbacks):
     return [watching, *several]
 
 
-def after_one_batch(model, found):
+def after_one_batch(model: keras.Model, found: Any) -> Any:
     """What `train_on_batch` returns: NaN if the step failed, which also logs a warning or, with "stop", is an error.
 
     Raises:

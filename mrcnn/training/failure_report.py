@@ -9,10 +9,13 @@ from __future__ import annotations
 import functools
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
+import keras
 import numpy as np
 
+from mrcnn.config import Config
 from mrcnn.data.dataset import Dataset
 from mrcnn.drawing.palette import class_colors
 from mrcnn.drawing.renderer import draw_instances, encode, side_by_side
@@ -28,7 +31,7 @@ GROUPS = {"fpn_": "fpn", "rpn_": "rpn", "mrcnn_mask": "mask_head", "mrcnn_": "bo
 
 
 def write_report(
-    folder: Path, facts: dict, batch: dict[str, np.ndarray], config, dataset: Dataset | None = None
+    folder: Path, facts: dict, batch: dict[str, np.ndarray], config: Config, dataset: Dataset | None = None
 ) -> None:
     """Writes `step.json` and, if there are images, `batch.png`.
 
@@ -50,7 +53,7 @@ def write_report(
             unfinished.write_bytes(encode(draw_batch(batch, config), ".png"))
 
 
-def gradient_norms(variables, squares: np.ndarray) -> dict[str, float]:
+def gradient_norms(variables: Iterable[keras.Variable], squares: np.ndarray) -> dict[str, float]:
     """The norm of the gradient of each group of layers, from the sum of squares of each variable's gradient."""
     sums: dict[str, float] = {}
     for variable, square in zip(variables, squares, strict=True):
@@ -65,7 +68,7 @@ def broken_arrays(batch: dict[str, np.ndarray]) -> list[str]:
     return [name for name, array in batch.items() if not is_finite(array)]
 
 
-def draw_batch(batch: dict[str, np.ndarray], config) -> np.ndarray:
+def draw_batch(batch: dict[str, np.ndarray], config: Config) -> np.ndarray:
     """[h, w, 3] uint8: the images of a batch side by side, with the boxes and masks of their objects."""
     molded = "input_image" in batch
     names = ("input_image", "input_gt_boxes", "input_gt_class_ids", "input_gt_masks")

@@ -27,6 +27,7 @@ import keras
 from keras import ops
 
 from mrcnn.ops import replicas
+from mrcnn.ops.types import Tensor
 from mrcnn.training.trainable_layers import layers_with_weights
 
 RECORD = "step_record"
@@ -41,12 +42,12 @@ class _Gradients(threading.local):  # `tf.distribute` traces each replica in a t
         self.squares = self.finite = self.scale = None  # a trace must not outlive its step
 
 
-def spread_nan(loss):
+def spread_nan(loss: Tensor) -> Tensor:
     """Returns the loss; if it isn't finite, its gradient is NaN for every weight."""
     return loss * ops.stop_gradient(ops.where(ops.isfinite(loss), 1.0, float("nan")))
 
 
-def guarded_step(model, step: Callable, *args) -> Any:
+def guarded_step(model: keras.Model, step: Callable, *args: Any) -> Any:
     """Runs `step`, Keras's `train_step`, so that a step that fails changes nothing.
 
     Args:
@@ -98,7 +99,7 @@ def _stateless_step(model, step, seen: _Gradients, state, data):
     return logs, (weights, new_others, slots, new_metrics)
 
 
-def batch_statistics(model) -> list[keras.Variable]:
+def batch_statistics(model: keras.Model) -> list[keras.Variable]:
     """The moving averages that a training step can change: those of BatchNorm that isn't frozen by `TRAIN_BN`."""
     layers = [getattr(layer, "layer", layer) for layer in layers_with_weights(model)]
     norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
@@ -106,7 +107,7 @@ def batch_statistics(model) -> list[keras.Variable]:
     return [variable for layer in norms for variable in (layer.moving_mean, layer.moving_variance)]
 
 
-def scales_losses(optimizer) -> bool:
+def scales_losses(optimizer: keras.optimizers.Optimizer) -> bool:
     return isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
 
 

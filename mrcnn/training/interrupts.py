@@ -7,6 +7,7 @@ import logging
 import signal
 import threading
 from collections.abc import Iterator
+from types import TracebackType
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,9 @@ class Interrupts:
                     self._previous[number] = signal.signal(number, self._on_signal)
         return self
 
-    def __exit__(self, kind, error, traceback) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}

@@ -5,19 +5,23 @@ Shapes: see `nn.losses`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
-from mrcnn.config import LOSS_NAMES
+from mrcnn.config import LOSS_NAMES, Config
 from mrcnn.nn import losses
 from mrcnn.ops import replicas
 from mrcnn.ops.meta import parse_image_meta_graph
+from mrcnn.ops.types import Tensor
 from mrcnn.training.batches import refuse_weights
 from mrcnn.training.guard import spread_nan
 from mrcnn.training.optimizer import NOT_DECAYED, decays_weights
 
 
-def compute_losses(inputs: dict, outputs: dict, config) -> dict:
+def compute_losses(inputs: dict, outputs: dict, config: Config) -> dict:
     """The five losses of one batch, unweighted, by their names in `LOSS_WEIGHTS`.
 
     Args:
@@ -56,12 +60,12 @@ def compute_losses(inputs: dict, outputs: dict, config) -> dict:
     }
 
 
-def weighted_sum(losses_by_name: dict, config):
+def weighted_sum(losses_by_name: dict, config: Config) -> Tensor:
     """Scalar: the sum of the losses times `LOSS_WEIGHTS`. A loss that is not in `LOSS_WEIGHTS` has weight 1."""
     return sum(float(config.LOSS_WEIGHTS.get(name, 1.0)) * losses_by_name[name] for name in LOSS_NAMES)
 
 
-def weight_decay(variables, config):
+def weight_decay(variables: Iterable[keras.Variable], config: Config) -> Tensor:
     """Scalar: the L2 penalty on trainable weights, except gamma and beta of BatchNorm.
 
     The sum of `WEIGHT_DECAY * sum(w ** 2)` over the weights. With `Config.WEIGHT_DECAY_PER_SIZE`, as in matterport's
@@ -81,7 +85,13 @@ def loss_means() -> list[keras.metrics.Mean]:
     return [keras.metrics.Mean(name=name) for name in (*LOSS_NAMES, "weight_decay")]
 
 
-def total_loss(model, x, outputs: dict, means, sample_weight=None):
+def total_loss(
+    model: keras.Model,
+    x: dict[str, Tensor] | Sequence[Tensor],
+    outputs: dict,
+    means: Iterable[keras.metrics.Mean],
+    sample_weight: Any = None,
+) -> Tensor:
     """Scalar: the loss that `fit` minimizes, the weighted sum of the five losses plus the weight decay.
 
     Args:

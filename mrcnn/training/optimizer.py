@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import numbers
+from collections.abc import Callable
+from typing import Any
 
 import keras
+from keras.optimizers.schedules import LearningRateSchedule
 
+from mrcnn.config import Config
 from mrcnn.keras_private import learning_rate_of, moving_averages
+from mrcnn.ops.types import Tensor
 from mrcnn.training.arrays import to_array
+from mrcnn.training.schedule import Rate
 
 NOT_DECAYED = ("gamma", "beta")  # of normalization layers
 
 
-def default_optimizer(config, learning_rate=None, momentum=None):
+def default_optimizer(
+    config: Config, learning_rate: Rate | None = None, momentum: float | None = None
+) -> keras.optimizers.Optimizer:
     """The optimizer that `Config.OPTIMIZER` names, clipped by the global norm of the gradients.
 
     This is the norm that matterport's `clipnorm` meant. In Keras 3, `clipnorm` is the norm of each weight's gradient.
@@ -43,7 +51,7 @@ def default_optimizer(config, learning_rate=None, momentum=None):
     return adamw
 
 
-def optimizer_options(config, rate) -> dict:
+def optimizer_options(config: Config, rate: Rate) -> dict:
     """The arguments that any Keras optimizer gets: learning rate, clipping and moving averages."""
     return {
         "learning_rate": float(rate) if isinstance(rate, numbers.Real) else rate,  # Keras refuses numpy.float32 and int
@@ -53,12 +61,12 @@ def optimizer_options(config, rate) -> dict:
     }
 
 
-def decays_weights(optimizer, config) -> bool:
+def decays_weights(optimizer: keras.optimizers.Optimizer, config: Config) -> bool:
     """Whether the optimizer applies `WEIGHT_DECAY` itself, so that it isn't part of the loss."""
     return config.OPTIMIZER == "adamw" and isinstance(without_loss_scaling(optimizer), keras.optimizers.AdamW)
 
 
-def set_step(optimizer, step: int) -> None:
+def set_step(optimizer: keras.optimizers.Optimizer, step: int) -> None:
     """Makes a new optimizer start at `step` of its learning rate schedule. Without a schedule nothing changes.
 
     An optimizer that has trained before keeps its own count.
@@ -68,17 +76,17 @@ def set_step(optimizer, step: int) -> None:
         count.assign(step)
 
 
-def step_variable(optimizer) -> keras.Variable:
+def step_variable(optimizer: keras.optimizers.Optimizer) -> keras.Variable:
     """The number of steps done; `iterations` counts updates, which with gradient accumulation are fewer."""
     return without_loss_scaling(optimizer).variables[0]
 
 
-def has_schedule(optimizer) -> bool:
+def has_schedule(optimizer: keras.optimizers.Optimizer) -> bool:
     """Whether the learning rate is a schedule."""
     return isinstance(without_loss_scaling(optimizer).get_config().get("learning_rate"), dict)
 
 
-def lower_rate(model, factor: float) -> float | None:
+def lower_rate(model: keras.Model, factor: float) -> float | None:
     """Multiplies the learning rate by `factor`, now and in the future.
 
     Returns:
@@ -96,13 +104,13 @@ def lower_rate(model, factor: float) -> float | None:
     return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
 
 
-def schedule_factor(optimizer) -> float:
+def schedule_factor(optimizer: keras.optimizers.Optimizer) -> float:
     """What `lower_rate` has multiplied the schedule by."""
     rate = learning_rate_of(without_loss_scaling(optimizer))
     return rate.factor if isinstance(rate, LoweredSchedule) else 1.0
 
 
-def initialize_averages(model) -> None:
+def initialize_averages(model: keras.Model) -> None:
     """Sets the averages (EMA) of an optimizer that hasn't trained yet to the values of the weights.
 
     Keras does this in the first step, but not if the step count starts above 0 (`set_step`). And if no step is applied,
@@ -116,7 +124,7 @@ def initialize_averages(model) -> None:
 
 
 @keras.saving.register_keras_serializable(package="mrcnn")
-class LoweredSchedule(keras.optimizers.schedules.LearningRateSchedule):
+class LoweredSchedule(LearningRateSchedule):
     """`factor` times another schedule.
 
     Example:
@@ -125,36 +133,36 @@ class LoweredSchedule(keras.optimizers.schedules.LearningRateSchedule):
         0.05
     """
 
-    def __init__(self, schedule, factor: float):
+    def __init__(self, schedule: LearningRateSchedule | Callable[[], Tensor], factor: float):
         super().__init__()
         self.schedule, self.factor = schedule, factor
 
-    def __call__(self, step):
+    def __call__(self, step: Tensor) -> Tensor:
         return self.factor * (self.schedule(step) if takes_step(self.schedule) else self.schedule())
 
     def get_config(self) -> dict:
         return {"schedule": keras.saving.serialize_keras_object(self.schedule), "factor": self.factor}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> LoweredSchedule:
         return cls(keras.saving.deserialize_keras_object(config["schedule"]), config["factor"])
 
 
-def takes_step(rate) -> bool:
+def takes_step(rate: Callable) -> bool:
     """Whether a rate that can be called is a schedule; Keras calls other functions without an argument."""
-    return isinstance(rate, keras.optimizers.schedules.LearningRateSchedule)
+    return isinstance(rate, LearningRateSchedule)
 
 
-def without_loss_scaling(optimizer):
+def without_loss_scaling(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
     return getattr(optimizer, "inner_optimizer", optimizer)  # mixed precision wraps the optimizer
 
 
-def is_learning_rate(value) -> bool:
+def is_learning_rate(value: Any) -> bool:
     """Whether the first argument of `compile` is a rate or a schedule, as in matterport's `compile(rate, momentum)`."""
-    return isinstance(value, (numbers.Real, keras.optimizers.schedules.LearningRateSchedule))
+    return isinstance(value, (numbers.Real, LearningRateSchedule))
 
 
-def refuse_losses(**given) -> None:
+def refuse_losses(**given: Any) -> None:
     """Raises an error if `compile` got losses. Lists of None, as in copies of matterport's `compile`, are accepted."""
     for name, value in given.items():
         if value is not None and not (isinstance(value, (list, tuple)) and all(v is None for v in value)):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 
+from mrcnn.config import Config
 from mrcnn.recipes import recipe_settings
 from mrcnn.settings import FixedSettings, same_value
 
 logger = logging.getLogger(__name__)
 
 
-def use_recipe(config, name: str, built_with: FixedSettings) -> None:
+def use_recipe(config: Config, name: str, built_with: FixedSettings) -> None:
     """Sets `RECIPE`. Settings of the graph keep the value that the model was built with; a warning names them.
 
     Args:
@@ -35,7 +36,7 @@ def use_recipe(config, name: str, built_with: FixedSettings) -> None:
         )
 
 
-def describe_recipe(config) -> str:
+def describe_recipe(config: Config) -> str:
     """One line per setting of the recipe, with the current value and, if it differs, the recipe's.
 
     >>> from mrcnn.config import Config

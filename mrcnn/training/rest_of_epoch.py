@@ -2,35 +2,47 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
+
+from mrcnn.data.generator import DataGenerator
 
 
 class ContinuedCallbacks(keras.callbacks.CallbackList):
     """Callbacks that see two calls of `fit` as one training whose first epoch begins at step `first`."""
 
-    def __init__(self, callbacks: list, model, steps: int, epochs: int, verbose, first: int):
+    def __init__(self, callbacks: list, model: keras.Model, steps: int, epochs: int, verbose: int | str, first: int):
         super().__init__(callbacks, add_history=True, add_progbar=verbose != 0, model=model, steps=steps,
                          epochs=epochs, verbose=verbose)  # fmt: skip
         self.first = first
         self.begun = self.ends = False
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if not self.begun:
             super().on_train_begin(logs)
         self.begun = True
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if self.ends:
             super().on_train_end(logs)
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_train_batch_begin(self.first + batch, logs)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_train_batch_end(self.first + batch, logs)
 
 
-def fit_from_step(model, batches, step: int, validation, epochs: int, callbacks: list, verbose):
+def fit_from_step(
+    model: keras.Model,
+    batches: DataGenerator,
+    step: int,
+    validation: DataGenerator | None,
+    epochs: int,
+    callbacks: list,
+    verbose: int | str,
+) -> keras.callbacks.History:
     """`model.fit` from a step of epoch `model.epoch` on. Returns Keras's History.
 
     Args:

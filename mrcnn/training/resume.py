@@ -10,11 +10,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
+from mrcnn.data.generator import DataGenerator
 from mrcnn.io import remove_orphans
 from mrcnn.keras_private import moving_averages
 from mrcnn.training import run_files
@@ -25,13 +28,14 @@ from mrcnn.training.failed_steps import FailedSteps
 from mrcnn.training.interrupts import Interrupts
 from mrcnn.training.optimizer import has_schedule, lower_rate, schedule_factor, step_variable
 from mrcnn.training.run_files import Events
+from mrcnn.training.schedule import Rate
 from mrcnn.weights.load_by_name import load_weights_by_name
 from mrcnn.weights.train_state import STATE_FILE, TrainState, read_state, write_state
 
 logger = logging.getLogger(__name__)
 
 
-def find_state(model) -> TrainState | None:
+def find_state(model: keras.Model) -> TrainState | None:
     """The state of a training that `model` can continue: of its run, at its epoch, and with exactly its weights."""
     path = Path(model.log_dir) / STATE_FILE
     if model.devices.processes > 1 or not path.is_file():
@@ -50,7 +54,7 @@ def _weights_of(state: TrainState) -> list[str]:
     return [state.info["weights"], *([averaged] if averaged and not state.step else [])]
 
 
-def digest(model) -> str:
+def digest(model: keras.Model) -> str:
     """SHA-256 of the weights."""
     found = hashlib.sha256()
     for weight in model.weights:
@@ -58,7 +62,7 @@ def digest(model) -> str:
     return found.hexdigest()
 
 
-def restore(model, state: TrainState, learning_rate) -> bool:
+def restore(model: keras.Model, state: TrainState, learning_rate: Rate | None) -> bool:
     """Gives the compiled model the random numbers of the state, and the optimizer if it fits; whether it fitted.
 
     An optimizer fits if it is of the same class and trains the same weights. A new `learning_rate` stays. If the model
@@ -99,9 +103,20 @@ class SaveTraining(keras.callbacks.Callback):
         same_stage: whether the state of callbacks is restored as well.
     """
 
-    def __init__(self, model, batches, custom, callbacks, failed_steps: FailedSteps, learning_rate,
-                 kept: KeptCheckpoints, interrupts: Interrupts, every: int | None = None,
-                 start: TrainState | None = None, same_stage: bool = True):  # fmt: skip
+    def __init__(
+        self,
+        model: keras.Model,
+        batches: DataGenerator,
+        custom: Sequence[keras.callbacks.Callback],
+        callbacks: Sequence[keras.callbacks.Callback],
+        failed_steps: FailedSteps,
+        learning_rate: Rate | None,
+        kept: KeptCheckpoints,
+        interrupts: Interrupts,
+        every: int | None = None,
+        start: TrainState | None = None,
+        same_stage: bool = True,
+    ):
         super().__init__()
         self.set_model(model)
         self.batches, self.custom, self.every, self.start = batches, list(custom), every, start
@@ -124,14 +139,14 @@ class SaveTraining(keras.callbacks.Callback):
                 kept.values |= {int(epoch): value for epoch, value in start.info["kept"].items()}
 
     # ---- Called by Keras ---------------------------------------------------------------------------------------------
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.callback_state = CallbackState(self.custom)
         start = self.start
         if start is not None and self.same_stage and start.info["callbacks"] is not None:
             self.callback_state.restore(start.info["callbacks"], start.arrays)
         self._remember_files()
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.epoch, self.batches.epoch, self._end_of_steps = epoch, epoch, None
         if self.start is not None and self.start.step:
             for variable, key in zip(self.model.metrics_variables, _keys(self.start, "metrics"), strict=True):
@@ -141,14 +156,14 @@ class SaveTraining(keras.callbacks.Callback):
         self._first_iteration = self._iterations() - self.step
         self.interrupts.waits = True
 
-    def on_train_batch_begin(self, batch, logs=None):  # where the steps before are done, on all backends
-        self.step = batch
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self.step = batch  # on all backends, the steps before are done here
         if self.every is not None and batch - self._saved_step >= self.every:
             self.failed_steps.look()
             self.save()
         self.interrupts.check()
 
-    def on_test_begin(self, logs=None):
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.steps_are_done()
         if self.every is not None:
             self.save()
@@ -163,7 +178,7 @@ class SaveTraining(keras.callbacks.Callback):
             self.step, self._end_of_steps = self.steps, self._changing()
             self.interrupts.waits = False
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         with self.interrupts.waiting():
             self.epoch, self.step, self._end_of_steps = epoch + 1, 0, None
             self.model.epoch = self.epoch

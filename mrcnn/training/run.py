@@ -6,11 +6,14 @@ import inspect
 import logging
 import math
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
 from mrcnn.data.class_names import check_same_classes
+from mrcnn.data.dataset import Dataset
 from mrcnn.data.generator import DataGenerator
 from mrcnn.keras_private import weights_stay_after_fit
 from mrcnn.training.averaging import Averages
@@ -21,17 +24,20 @@ from mrcnn.training.optimizer import initialize_averages, set_step
 from mrcnn.training.recipe import describe_recipe
 from mrcnn.training.rest_of_epoch import fit_from_step
 from mrcnn.training.resume import SaveTraining, digest, find_state, restore
-from mrcnn.training.schedule import scheduled_rate
+from mrcnn.training.schedule import Rate, scheduled_rate
 from mrcnn.training.trainable_layers import LAYER_REGEX, layer_regex
 from mrcnn.training.unused_settings import refuse_two_schedules, warn_of_unused_schedule
 
 logger = logging.getLogger(__name__)
 
 
-def train(model, train_dataset, val_dataset, learning_rate, epochs, layers, augmentation=None,
-          custom_callbacks=None, no_augmentation_sources=None, *, optimizer=None, workers=1,
-          use_multiprocessing=False, restart_schedule=False, save_every_steps=None, keep_checkpoints="all",
-          best_metric="val_loss") -> keras.callbacks.History:  # fmt: skip
+def train(model: keras.Model, train_dataset: Dataset, val_dataset: Dataset | None, learning_rate: Rate | None,
+          epochs: int, layers: str, augmentation: Any = None,
+          custom_callbacks: Sequence[keras.callbacks.Callback] | None = None,
+          no_augmentation_sources: Sequence[str] | None = None, *,
+          optimizer: keras.optimizers.Optimizer | None = None, workers: int = 1, use_multiprocessing: bool = False,
+          restart_schedule: bool = False, save_every_steps: int | None = None, keep_checkpoints: int | str = "all",
+          best_metric: str = "val_loss") -> keras.callbacks.History:  # fmt: skip
     """`MaskRCNN.train`."""
     if model.mode != "training":
         raise ValueError('train() needs a model built with mode="training"; this one is for "inference".')
@@ -155,7 +161,7 @@ def _fit(
             raise
 
 
-def learn_class_names(model, dataset) -> None:
+def learn_class_names(model: keras.Model, dataset: Dataset) -> None:
     """Sets the model's class names to those of `dataset`; warns if it had others."""
     try:
         check_same_classes(model.class_names, dataset, "the training set")

@@ -7,10 +7,12 @@ import numbers
 
 from keras.optimizers.schedules import CosineDecay, LearningRateSchedule
 
+from mrcnn.config import Config
+
 Rate = float | LearningRateSchedule
 
 
-def scheduled_rate(config, learning_rate: Rate, steps: int) -> Rate:
+def scheduled_rate(config: Config, learning_rate: Rate, steps: int) -> Rate:
     """The learning rate that `train` uses.
 
     A schedule counts steps, and the count is stored with the optimizer, so a resumed training continues it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 
 import keras
 
@@ -18,7 +19,7 @@ STAGES = {
 LAYER_REGEX = {"heads": HEADS, **{name: f"{stages}|{HEADS}" for name, stages in STAGES.items()}, "all": ".*"}
 
 
-def layer_regex(model, layers: str) -> str:
+def layer_regex(model: keras.Model, layers: str) -> str:
     """The regular expression for "heads", "3+", ..., "all"; other texts are regular expressions themselves.
 
     In backbones with other layer names, stages are found by their position between C2 and C5.
@@ -35,7 +36,7 @@ def layer_regex(model, layers: str) -> str:
     return "|".join([HEADS, *map(re.escape, layers_from_stage(stages.image, stages.backbone, int(layers[0])))])
 
 
-def layers_from_stage(image, stages: list, first: int) -> list[str]:
+def layers_from_stage(image: keras.KerasTensor, stages: list, first: int) -> list[str]:
     """Names of the layers with weights in the stages of a backbone from `first` on, by their place between C2..C5.
 
     Args:
@@ -47,7 +48,9 @@ def layers_from_stage(image, stages: list, first: int) -> list[str]:
     return [layer.name for layer in keras.Model(image, stages[-1]).layers if layer.weights and layer.name not in before]
 
 
-def set_trainable(model, layer_regex: str, train_bn: bool | None, verbose: int = 1, indent: int = 0) -> None:
+def set_trainable(
+    model: keras.Model, layer_regex: str, train_bn: bool | None, verbose: int = 1, indent: int = 0
+) -> None:
     """Makes the layers trainable whose full name matches, and freezes the others.
 
     Args:
@@ -78,19 +81,19 @@ def set_trainable(model, layer_regex: str, train_bn: bool | None, verbose: int =
             print(f"{' ' * indent}{layer.name:24} ({type(inner).__name__})")
 
 
-def frozen_layers(model) -> list[str]:
+def frozen_layers(model: keras.Model) -> list[str]:
     """Names of the layers with frozen weights, including those inside `rpn_model`; for `MaskRCNN.save`."""
     return [layer.name for layer in layers_with_weights(model) if not layer.trainable_weights]
 
 
-def freeze(model, names) -> None:
+def freeze(model: keras.Model, names: Iterable[str]) -> None:
     """Freezes the layers with these names and makes all others trainable. Inverse of `frozen_layers`."""
     names = set(names)
     for layer in layers_with_weights(model):
         layer.trainable = layer.name not in names
 
 
-def layers_with_weights(model):
+def layers_with_weights(model: keras.Model) -> Iterator[keras.layers.Layer]:
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             yield from layers_with_weights(layer)

@@ -7,7 +7,9 @@ from typing import Any
 
 import keras
 
+from mrcnn.config import Config
 from mrcnn.training.optimizer import has_schedule, without_loss_scaling
+from mrcnn.training.schedule import Rate
 
 logger = logging.getLogger(__name__)
 
@@ -15,7 +17,7 @@ SCHEDULE = ("LEARNING_SCHEDULE", "LEARNING_WARMUP")
 SETS_THE_RATE = (keras.callbacks.ReduceLROnPlateau, keras.callbacks.LearningRateScheduler)
 
 
-def warn_of_unused_optimizer_settings(config, optimizer: keras.optimizers.Optimizer) -> None:
+def warn_of_unused_optimizer_settings(config: Config, optimizer: keras.optimizers.Optimizer) -> None:
     """Logs a warning if settings that aren't the defaults differ from what the user's own optimizer does.
 
     Example:
@@ -31,7 +33,7 @@ def warn_of_unused_optimizer_settings(config, optimizer: keras.optimizers.Optimi
                        " them in this optimizer, or leave it out.", _values(config, names), kind)  # fmt: skip
 
 
-def unused_optimizer_settings(config, optimizer) -> list[str]:
+def unused_optimizer_settings(config: Config, optimizer: keras.optimizers.Optimizer) -> list[str]:
     """Names of the settings that were changed and differ from what `optimizer` does."""
     optimizer = without_loss_scaling(optimizer)
     kind = type(optimizer).__name__.lower()
@@ -46,7 +48,9 @@ def unused_optimizer_settings(config, optimizer) -> list[str]:
     return [name for name in _changed(config, does) if (getattr(config, name) or 0) != (does[name] or 0)]
 
 
-def warn_of_unused_schedule(config, learning_rate, optimizer) -> None:
+def warn_of_unused_schedule(
+    config: Config, learning_rate: Rate | None, optimizer: keras.optimizers.Optimizer | None
+) -> None:
     """Logs a warning if the settings of the schedule have no effect on `train(learning_rate=, optimizer=)`."""
     names = _changed(config, SCHEDULE)
     if names and (optimizer is not None or callable(learning_rate)):
@@ -59,7 +63,9 @@ def warn_of_unused_schedule(config, learning_rate, optimizer) -> None:
                        " a number, and no optimizer.", _values(config, names), used)  # fmt: skip
 
 
-def refuse_two_schedules(config, from_settings: bool, optimizer, callbacks: list) -> None:
+def refuse_two_schedules(
+    config: Config, from_settings: bool, optimizer: keras.optimizers.Optimizer, callbacks: list
+) -> None:
     """Raises an error if callbacks would set a learning rate that is a schedule, which fails later in Keras.
 
     Args:

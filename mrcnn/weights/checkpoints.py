@@ -12,6 +12,7 @@ import datetime
 import logging
 import os
 import re
+from typing import SupportsIndex
 
 import h5py
 
@@ -28,7 +29,7 @@ class CheckpointPath(str):
     matterport 2.0 gave a pair (folder, path), and scripts still say `model.load_weights(model.find_last()[1])`.
     """
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: SupportsIndex | slice) -> str:
         return str(self) if index == 1 else super().__getitem__(index)
 
 

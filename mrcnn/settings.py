@@ -11,11 +11,13 @@ import difflib
 import numbers
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 # ---- When a change takes effect, once a model exists -----------------------------------------------------------------
+T = TypeVar("T")
+
 CALL = "at the next call"
 LOSS = "at the next `fit`, `evaluate` or `train`"
 COMPILE = "at the next `compile` or `train`"
@@ -144,7 +146,7 @@ class Group(str):
     """A heading of the table; the settings declared after it belong to it."""
 
 
-def collect_settings(cls) -> dict[str, Setting]:
+def collect_settings(cls: type[T]) -> type[T]:
     """Class decorator: replaces each `Setting` by its default and collects them, in order, in `cls.settings_table`.
 
     Settings of base classes follow those of the class.
@@ -182,7 +184,7 @@ class FixedSettings:
         also: names of further settings.
     """
 
-    def __init__(self, config, *effects: str, also: Iterable[str] = ()):
+    def __init__(self, config: Any, *effects: str, also: Iterable[str] = ()):
         names = [name for name, setting in config.settings_table.items() if setting.effect in effects]
         names += also
         self.values = {name: _copy_mutable(getattr(config, name)) for name in names}

@@ -71,7 +71,7 @@ class LazyCommands(TyperGroup):
         with usage_errors_in_a_line():
             return super().make_context(info_name, args, parent, **extra)
 
-    def resolve_command(self, ctx: typer.Context, args: list[str]):
+    def resolve_command(self, ctx: typer.Context, args: list[str]) -> tuple[str | None, TyperCommand | None, list[str]]:
         name, _, rest = super().resolve_command(ctx, args)
         return name, None if name is None else load_command(name), rest
 

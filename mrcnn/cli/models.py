@@ -157,6 +157,6 @@ class ChosenClasses:
         found = self.model.detect(images)
         return found if self.names is None else [one.of_class(*self.names) for one in found]
 
-    def detect_tiled(self, image, **options) -> Detections:
+    def detect_tiled(self, image: Any, **options: Any) -> Detections:
         found = self.model.detect_tiled(image, **options)
         return found if self.names is None else found.of_class(*self.names)

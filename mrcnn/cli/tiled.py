@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mrcnn.cli import output
 
@@ -20,7 +20,7 @@ PICTURE_SIDE = 4096  # pixels
 
 
 def detect_large(
-    model: ChosenClasses, sources: Sequence[Source], names: OutputNames, broken: list[str], **options
+    model: ChosenClasses, sources: Sequence[Source], names: OutputNames, broken: list[str], **options: Any
 ) -> Iterator[tuple[Source, None, Detections]]:
     """Yields each image with its objects, and writes those of a GeoTIFF in its coordinates to `<name>.geojson`.
 

@@ -14,7 +14,7 @@ import typer
 from mrcnn.cli import options, output
 
 if TYPE_CHECKING:
-    from mrcnn.cli.plan import Plan
+    from mrcnn.cli.plan import Plan, Start
     from mrcnn.cli.train_data import Split
     from mrcnn.evaluation import Report
     from mrcnn.model import MaskRCNN
@@ -107,7 +107,7 @@ def print_result(model: MaskRCNN, split: Split, record: dict[str, Any], as_json:
 
 
 # ---- Choices ---------------------------------------------------------------------------------------------------------
-def choose(split: Split, given: dict[str, Any], settings: dict[str, Any], flip: bool):
+def choose(split: Split, given: dict[str, Any], settings: dict[str, Any], flip: bool) -> tuple[Plan, Start]:
     """The plan for these images, and the weights to start from."""
     from mrcnn.cli import plan as planning
     from mrcnn.cli.train_data import reading_masks_once

@@ -107,12 +107,12 @@ def detect_by_methods(model: keras.Model, images: Any) -> list[Detections]:
     return results
 
 
-def overridden(model: keras.Model, cls, *names: str) -> list[str]:
+def overridden(model: keras.Model, cls: type, *names: str) -> list[str]:
     """The given methods that a subclass of `cls` overrides."""
     return [name for name in names if getattr(type(model), name) is not getattr(cls, name)]
 
 
-def keep_keras_build(cls) -> None:
+def keep_keras_build(cls: type) -> None:
     """Called for each subclass: one that overrides matterport's `build(mode, config)` keeps Keras's `build` as well."""
     own = cls.__dict__.get("build")
     if own is None:

@@ -29,7 +29,7 @@ class ParallelModel(keras.Model):
         ValueError: gpu_count is less than 1.
     """
 
-    def __init__(self, keras_model, gpu_count):
+    def __init__(self, keras_model: keras.Model, gpu_count: int):
         if gpu_count < 1:
             raise ValueError(f"gpu_count is {gpu_count}; expected 1 or more.")
         super().__init__(inputs=keras_model.inputs, outputs=keras_model.outputs, name=keras_model.name)

@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from mrcnn.data.dataset import Dataset
 from mrcnn.export import litert, mrcnn_runtime, onnx, openvino, parity, saved_model
 from mrcnn.export.export_graphs import Network, detection_network, staged_network
 from mrcnn.export.exported_detector import ExportedDetector
@@ -38,8 +39,9 @@ class ParityError(ValueError):
 
 
 def export_model(
-    model, filepath: str | Path, format: str = "onnx", *, images: Sequence | None = None, dataset=None,
-    image_size: tuple[int, int] | None = None, batch_size: int | None = None, int8: bool = False,
+    model: keras.Model, filepath: str | Path, format: str = "onnx", *, images: Sequence | None = None,
+    dataset: Dataset | None = None, image_size: tuple[int, int] | None = None, batch_size: int | None = None,
+    int8: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Writes a model for another runtime, if its results are those of Keras.
 
@@ -131,7 +133,7 @@ def _image_size(config) -> tuple[int, int]:
     return side, side
 
 
-def runtime_settings(model, image_size: tuple[int, int], batch_size: int | None) -> dict[str, Any]:
+def runtime_settings(model: keras.Model, image_size: tuple[int, int], batch_size: int | None) -> dict[str, Any]:
     """What `mrcnn_runtime.py` reads: how photos become images, and boxes and masks come back to them."""
     config, rules = model.config, model.config.convention
     multiple = 1 if config.BOX_HEAD == "c4" else rules.size_multiple

@@ -197,7 +197,7 @@ def blend(x: np.ndarray, axis: int, indices: np.ndarray, weights: np.ndarray) ->
     return total
 
 
-def two_taps(source: int, target: int, dtype=np.float64) -> tuple[np.ndarray, np.ndarray]:
+def two_taps(source: int, target: int, dtype: type[np.floating] = np.float64) -> tuple[np.ndarray, np.ndarray]:
     """Bilinear: the two rows on both sides of each of `target` rows, and their weights, [target, 2] both."""
     position = (dtype(source) / dtype(target) * (np.arange(target) + 0.5) - 0.5).clip(0, source - 1).astype(np.float32)
     low = np.minimum(position.astype(np.int64), max(source - 2, 0))

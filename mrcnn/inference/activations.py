@@ -41,7 +41,7 @@ ROW_INDICES = ("rpn_non_max_suppression", "keep")
 class Tap(keras.layers.Layer):
     """A named step of another layer, computed from that layer's inputs."""
 
-    def __init__(self, layer, step: str):
+    def __init__(self, layer: keras.layers.Layer, step: str):
         super().__init__(name=f"{layer.name}_{step}", dtype="float32")
         self.source = layer
         self.step = step

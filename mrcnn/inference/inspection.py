@@ -76,7 +76,7 @@ class Inspector:
         ValueError: The model's class overrides `build`, so its steps are not known.
     """
 
-    def __init__(self, model):
+    def __init__(self, model: keras.Model):
         if model.stages is None:
             raise ValueError("The model's class overrides build(); only the package's own graph can be inspected.")
         self.model = model

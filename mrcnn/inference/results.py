@@ -138,7 +138,7 @@ class Detections(dict):
     def __len__(self) -> int:
         return len(self.class_ids)
 
-    def __getitem__(self, key) -> Any:
+    def __getitem__(self, key: str | int | slice | Sequence | np.ndarray) -> Any:
         """The value of a key; or for an int, a slice, or an array of bool or int, the `Detections` of these rows.
 
         Entries that a script added are kept. Those that are arrays with a row per object are indexed as well.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -16,11 +17,14 @@ from pycocotools import mask as coco_mask
 from starlette.datastructures import QueryParams
 
 from mrcnn.drawing.renderer import encode
+from mrcnn.inference.results import Detections
 from mrcnn.ops.pixel_values import to_rgb_uint8
 from mrcnn.serve.limits import Refused
 
 OUTPUTS = ("rle", "polygons", "boxes", "png", "instances")
 PARAMETERS = ("output", "min_score", "classes", "max_objects")
+
+T = TypeVar("T", int, float)
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Wanted:
         most = read_number(query, "max_objects", None, int, 1, 100_000)
         return cls(output, read_number(query, "min_score", 0.0, float, 0, 1), read_classes(query, class_names), most)
 
-    def choose(self, found):
+    def choose(self, found: Detections) -> Detections:
         """Selects from `Detections` those that the query asks for."""
         chosen = np.asarray(found["scores"]) >= self.min_score
         if self.class_ids is not None:
@@ -65,7 +69,7 @@ class Wanted:
         return found[chosen]
 
 
-def read_number(query: QueryParams, name: str, default, kind: type, low: float, high: float):
+def read_number(query: QueryParams, name: str, default: T | None, kind: type[T], low: float, high: float) -> T | None:
     """A number of a query. Raises `Refused` (400)."""
     text = query.get(name)
     if text is None:
@@ -93,7 +97,7 @@ def read_classes(query: QueryParams, class_names: Sequence[str]) -> frozenset[in
     return frozenset(ids[name] for name in wanted)
 
 
-def as_json(found, class_names: Sequence[str], output: str) -> dict:
+def as_json(found: Detections, class_names: Sequence[str], output: str) -> dict:
     """The answer of /detect.
 
     Args:
@@ -114,7 +118,7 @@ def as_json(found, class_names: Sequence[str], output: str) -> dict:
     return {"image": {"height": height, "width": width}, "objects": objects}
 
 
-def as_png(photo: np.ndarray, found, output: str) -> bytes:
+def as_png(photo: np.ndarray, found: Detections, output: str) -> bytes:
     """The photo with the objects drawn on it, or for "instances" a 16-bit image: 0 background, i the i-th object.
 
     Where objects overlap, the one with the higher score is on top.

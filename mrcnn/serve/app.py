@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from importlib import resources
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
@@ -19,12 +20,16 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mrcnn.serve.answers import Wanted, as_data_url, as_json, as_png, read_number
 from mrcnn.serve.glass_box import model_json
 from mrcnn.serve.limits import Limits, Refused
 from mrcnn.serve.openapi import describe
 from mrcnn.serve.service import Service
+
+if TYPE_CHECKING:
+    from mrcnn.model import MaskRCNN
 
 PAGE_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 OPEN_PATHS = ("/health",)  # besides the page: its files are public, its requests are not
@@ -74,11 +79,11 @@ class Access:
 class Guard:
     """Checks access, adds headers, answers errors, and counts the answer. An ASGI middleware around everything else."""
 
-    def __init__(self, app, access: Access, service: Service, paths: set[str], open_paths: set[str]):
+    def __init__(self, app: ASGIApp, access: Access, service: Service, paths: set[str], open_paths: set[str]):
         self.app, self.access, self.service = app, access, service
         self.paths, self.open_paths = paths, open_paths
 
-    async def __call__(self, scope, receive, send):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         started, status = time.monotonic(), None
@@ -109,7 +114,9 @@ def refusal_answer(refused: Refused) -> JSONResponse:
     return JSONResponse({"error": refused.reason}, refused.status, refused.headers)
 
 
-def create_app(model, token: str | None = None, limits: Limits | None = None, hosts=LOOPBACK) -> Starlette:
+def create_app(
+    model: MaskRCNN, token: str | None = None, limits: Limits | None = None, hosts: tuple[str, ...] | None = LOOPBACK
+) -> Starlette:
     """The server as an ASGI application.
 
     Args:

@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mrcnn.config import Config
+from mrcnn.conventions import Convention
 from mrcnn.drawing.palette import as_bytes, class_colors
 from mrcnn.inference import molding
 from mrcnn.inference.inspection import LOWEST_SCORE, Inspection, Inspector
 from mrcnn.ops.boxes import apply_box_deltas, denorm_boxes
 from mrcnn.ops.nms import suppression_groups
 from mrcnn.serve.limits import Refused
+
+if TYPE_CHECKING:
+    from mrcnn.model import MaskRCNN
 
 SHOWN_ANCHORS = 150  # the best of each level among those that reach the RPN's NMS
 SHOWN_PROPOSALS = 100
@@ -30,7 +36,7 @@ class GlassBox:
         model: `MaskRCNN`.
     """
 
-    def __init__(self, model):
+    def __init__(self, model: MaskRCNN):
         self.model = model
         self._inspector: Inspector | None = None
 
@@ -63,7 +69,7 @@ class GlassBox:
         }  # fmt: skip
 
 
-def model_json(model, class_names: Sequence[str]) -> dict:
+def model_json(model: MaskRCNN, class_names: Sequence[str]) -> dict:
     """What the page and other clients need to know about the model: `GET /model`."""
     colors = ["#{:02x}{:02x}{:02x}".format(*as_bytes(color)) for color in class_colors(range(1, len(class_names)))]
     config = model.config
@@ -80,7 +86,7 @@ def model_json(model, class_names: Sequence[str]) -> dict:
 class Place:
     """From the network's boxes to the photo's pixels."""
 
-    def __init__(self, steps: Inspection, rules):
+    def __init__(self, steps: Inspection, rules: Convention):
         self.molded_shape, self.rules = steps.molded_shape, rules
         self.origin = np.tile(steps.window[:2], 2)
         sides = np.maximum(steps.window[2:] - steps.window[:2], 1)
@@ -122,7 +128,7 @@ def anchors_json(steps: Inspection, place: Place) -> list[dict]:
     return [{"anchor": anchor, "box": box, "kept": row in kept} for row, anchor, box in pairs]
 
 
-def proposals_json(steps: Inspection, place: Place, config) -> list[dict]:
+def proposals_json(steps: Inspection, place: Place, config: Config) -> list[dict]:
     """The proposals least likely to be background, their best classes, and where the class head moves them."""
     rows = np.argsort(steps.class_probs[:, 0], kind="stable")[:SHOWN_PROPOSALS]
     probs, rois = steps.class_probs[rows], steps.proposals[rows]
@@ -137,7 +143,7 @@ def proposals_json(steps: Inspection, place: Place, config) -> list[dict]:
     ]
 
 
-def candidates_json(steps: Inspection, config, class_names: Sequence[str] | None) -> list[dict]:
+def candidates_json(steps: Inspection, config: Config, class_names: Sequence[str] | None) -> list[dict]:
     """Classified boxes before NMS, best first, as `detect` would place them on the photo.
 
     `nms_box` is what the graph's NMS compares: float32, normalized. Boxes of different `group`s don't drop each other.

@@ -7,14 +7,20 @@ import signal
 import socket
 import threading
 from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 from mrcnn.serve.limits import Limits
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+    from mrcnn.model import MaskRCNN
 
 IDLE_SECONDS = 5  # for which an idle connection is kept open
 MOST_CONNECTIONS = 1000
 
 
-def create_app(model, token: str | None = None, limits: Limits | None = None, **options):
+def create_app(model: MaskRCNN, token: str | None = None, limits: Limits | None = None, **options: Any) -> Starlette:
     """`mrcnn.serve.app.create_app`, for any ASGI server.
 
     Raises:
@@ -34,7 +40,7 @@ def require_extra() -> None:
 
 
 def run(
-    model,
+    model: MaskRCNN,
     host: str = "127.0.0.1",
     port: int = 8000,
     token: str | None = None,

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from starlette.requests import Request
@@ -16,6 +16,9 @@ from mrcnn.serve.batch_runner import BatchRunner
 from mrcnn.serve.glass_box import GlassBox
 from mrcnn.serve.limits import Limits, Refused
 from mrcnn.serve.metrics import Metrics
+
+if TYPE_CHECKING:
+    from mrcnn.model import MaskRCNN
 
 DECODERS = 2  # threads that decode photos and encode answers; the network has another thread
 RETRY = {"retry-after": "1"}
@@ -34,7 +37,7 @@ class Service:
         stopping: Whether new requests are refused.
     """
 
-    def __init__(self, model, limits: Limits):
+    def __init__(self, model: MaskRCNN, limits: Limits):
         self.model, self.limits = model, limits
         model.config.BATCH_SIZE = limits.batch
         self.metrics = Metrics()

@@ -24,6 +24,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # silent: this module reports errors with the file name
 
@@ -182,7 +183,7 @@ class VideoFile:
         self._shape, self._encoder, self._started = None, None, 0.0
         self._unfinished = self.path.with_name(f".{self.path.stem}.{os.getpid()}{self.path.suffix.lower()}")
 
-    def __enter__(self):
+    def __enter__(self) -> VideoFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         return self
 
@@ -202,7 +203,9 @@ class VideoFile:
             self._encoder.write(frame)
             self.count += 1
 
-    def __exit__(self, kind, error, trace):
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             if self._encoder is not None:
                 self._encoder.release()

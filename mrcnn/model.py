@@ -1,6 +1,8 @@
 """`MaskRCNN`, the model, and the import path of matterport's names.
 
-`mrcnn.graph` is the map of the network; `mrcnn.inference` and `mrcnn.training` hold what `detect` and `train` do.
+`mrcnn.graph` builds the network, stage by stage; `mrcnn.inference` and `mrcnn.training` do the work of `detect` and
+`train`. The base classes of `MaskRCNN` have Keras's methods (`mrcnn.native`), those for large images
+(`mrcnn.inference.tiled_detection`), and those that only old scripts call (`mrcnn.compat.methods`).
 Boxes are (y1, x1, y2, x2): for users in pixels, y2 and x2 exclusive; in the network normalized to the padded image.
 """
 
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import keras
 
-from mrcnn import evaluation, native, processor, training, weights
+from mrcnn import native, processor, training, weights
 from mrcnn.compat import methods as scripts
 from mrcnn.compat.functions import log
 from mrcnn.compat.methods import eagerly, or_torch_train
@@ -23,12 +25,11 @@ from mrcnn.compat.script_names import lazy_attribute, lazy_names
 from mrcnn.compat.tf1 import teach_tf_identity
 from mrcnn.config import Config
 from mrcnn.config_checks import warn_of_contradictions
-from mrcnn.data.class_names import check_same_classes
 from mrcnn.distribution import find_devices
 from mrcnn.graph import build_stages, detection_graph, detector_graph, set_thresholds, training_graph, training_inputs
-from mrcnn.inference import molding, tiled_detection
 from mrcnn.inference.detector import Detector
 from mrcnn.inference.results import Detections
+from mrcnn.inference.tiled_detection import TiledModel
 from mrcnn.keras_private import forget_compiled_steps, let_checkpoints_end_in_h5, unwrap_build
 from mrcnn.nn.backbones import adds_mean_pixel
 from mrcnn.nn.heads import CLASS_DEPENDENT_LAYERS
@@ -49,7 +50,7 @@ if TYPE_CHECKING:  # not at run time: star imports would replace names of script
 
 
 @keras.saving.register_keras_serializable(package="mrcnn")
-class MaskRCNN(scripts.ScriptModel, native.NativeModel):
+class MaskRCNN(scripts.ScriptModel, native.NativeModel, TiledModel):
     """Mask R-CNN with matterport's methods, as a Keras model: `compile`, `fit`, `save` and callbacks work as usual.
 
     Args:
@@ -220,62 +221,6 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel):
             return scripts.detect_by_methods(self, images)
         self._follow_settings("detect", self.followed_by_detect)
         return self._detector.detect(images, self.config, log if verbose else None, self.class_names)
-
-    def detect_tiled(self, image: Any, tile: int | None = None, overlap: int | None = None, merge: str = "mask", *,
-                     flips: str | None = None, scales: Sequence[float] = (1.0,), level: int = 0,
-                     progress: bool = True) -> Detections:  # fmt: skip
-        """Finds objects in an image of any size, tile by tile; objects that a seam cuts come out whole.
-
-        Args:
-            image: path of a TIFF, GeoTIFF, Zarr folder or other image file, an array [H0, W0, 3], or what is sliced
-                like one (a memory map, `zarr.Array`). TIFF and Zarr are never decoded as a whole.
-            tile: side of a tile, pixels; `detect` resizes it for the network like a photo. None: IMAGE_MAX_DIM.
-            overlap: pixels that neighbors share, at least; best as long as most objects. None: a fifth of a tile.
-            merge: "mask" joins pieces whose masks agree where tiles overlap; "none" returns the pieces.
-            flips: "horizontal", "vertical" or "both": detects on mirrored tiles as well, and joins what they show.
-            scales: magnifications to detect in, e.g. (1, 2): also on tiles half as long, enlarged.
-            level: of a pyramid, 0 is the largest. Results are in pixels of this level.
-            progress: whether to show tiles done and time left, if stderr is a terminal.
-
-        Returns:
-            `Detections` with masks as run lengths; `transform` and `crs` are those of a GeoTIFF.
-        """
-        options = {"tile": tile, "overlap": overlap, "merge": merge, "level": level, "progress": progress}
-        views = {"flips": flips, "scales": scales}
-        return tiled_detection.detect_tiled(
-            self.detect, image, config=self.config, class_names=self.class_names, **options, **views
-        )
-
-    def detect_augmented(
-        self, images: Images, flips: str | None = "horizontal", scales: Sequence[float] = (1.0,)
-    ) -> list[Detections]:
-        """`detect` with test-time augmentation: joins what is found in mirrored and in scaled images.
-
-        Args:
-            images: as for `detect`.
-            flips, scales: as for `detect_tiled`. In a magnification above 1, the image is cut into tiles.
-        """
-        photos, names = molding.list_photos(images), self.class_names
-        return tiled_detection.detect_augmented(
-            self.detect, photos, config=self.config, class_names=names, flips=flips, scales=scales
-        )
-
-    @eagerly
-    def evaluate_dataset(
-        self, dataset: Dataset, image_ids: Sequence[int] | None = None, **options: Any
-    ) -> evaluation.Report:
-        """Runs detection on a prepared `Dataset` and computes COCO's metrics and more.
-
-        Args:
-            dataset: prepared `Dataset` with `load_mask` and the classes of this model.
-            image_ids: numbers of the images to use; None: all.
-            **options: of `evaluation.evaluate_dataset`.
-
-        Returns:
-            A report with `mask_ap`, `mask_ap50`, `box_ap`...; `print` it, `plot()` it, `report("out.html")`.
-        """
-        check_same_classes(self.class_names, dataset, "the dataset")
-        return evaluation.evaluate_dataset(self, dataset, image_ids, **options)
 
     @property
     def followed_by_detect(self) -> tuple[str, ...]:

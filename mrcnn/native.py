@@ -1,4 +1,4 @@
-"""`NativeModel`: what `MaskRCNN` does as a Keras model: `compile`, `fit`, `evaluate`, `predict`, `model(photos)`.
+"""`NativeModel`: `MaskRCNN` as a Keras model: `compile`, `fit`, `evaluate`, `predict`, `export`, `model(photos)`.
 
 Keras's methods take two kinds of data:
 
@@ -22,10 +22,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from mrcnn import training
+from mrcnn import evaluation, training
 from mrcnn.compat import methods as scripts
 from mrcnn.compat.methods import eagerly, follows_settings
 from mrcnn.config import Config
+from mrcnn.data.class_names import check_same_classes
+from mrcnn.data.dataset import Dataset
 from mrcnn.evaluation.evaluate import min_confidence
 from mrcnn.evaluation.metric import MeanAveragePrecision
 from mrcnn.export import export_model
@@ -250,6 +252,23 @@ class NativeModel(keras.Model):
                     metric.update_state(truth, found, mask_paste=self.config.convention.mask_paste)
             logs |= metric.result()
         return list(logs.values()) if self._measured.metrics and not return_dict else logs
+
+    @eagerly
+    def evaluate_dataset(
+        self, dataset: Dataset, image_ids: Sequence[int] | None = None, **options: Any
+    ) -> evaluation.Report:
+        """Runs detection on a prepared `Dataset` and computes COCO's metrics and more.
+
+        Args:
+            dataset: prepared `Dataset` with `load_mask` and the classes of this model.
+            image_ids: numbers of the images to use; None: all.
+            **options: of `evaluation.evaluate_dataset`.
+
+        Returns:
+            A report with `mask_ap`, `mask_ap50`, `box_ap`...; `print` it, `plot()` it, `report("out.html")`.
+        """
+        check_same_classes(self.class_names, dataset, "the dataset")
+        return evaluation.evaluate_dataset(self, dataset, image_ids, **options)
 
     @eagerly
     def predict(

@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import cv2
+import keras
 import numpy as np
 from tqdm.auto import tqdm
 
+from mrcnn.inference.molding import list_photos
 from mrcnn.inference.result_masks import Crop, RleMasks
 from mrcnn.inference.results import Detections
 from mrcnn.inference.tile_merging import SeamJoiner
@@ -25,6 +27,7 @@ from mrcnn.inference.tiles import open_tiled
 from mrcnn.ops.nms import suppression_groups
 from mrcnn.ops.rle import MAX_MASK_PIXELS
 from mrcnn.ops.runs import Region
+from mrcnn.ops.types import Images
 
 if TYPE_CHECKING:
     from mrcnn.config import Config
@@ -101,6 +104,46 @@ class View:
         if self.flip[1]:
             x1, x2, pixels = self.shape[1] - x2, self.shape[1] - x1, pixels[:, ::-1]
         return (y1, x1, y2, x2), pixels
+
+
+class TiledModel(keras.Model):
+    """`detect_tiled` and `detect_augmented` of `MaskRCNN`."""
+
+    def detect_tiled(self, image: Any, tile: int | None = None, overlap: int | None = None, merge: str = "mask", *,
+                     flips: str | None = None, scales: Sequence[float] = (1.0,), level: int = 0,
+                     progress: bool = True) -> Detections:  # fmt: skip
+        """Finds objects in an image of any size, tile by tile; objects that a seam cuts come out whole.
+
+        Args:
+            image: path of a TIFF, GeoTIFF, Zarr folder or other image file, an array [H0, W0, 3], or what is sliced
+                like one (a memory map, `zarr.Array`). TIFF and Zarr are never decoded as a whole.
+            tile: side of a tile, pixels; `detect` resizes it for the network like a photo. None: IMAGE_MAX_DIM.
+            overlap: pixels that neighbors share, at least; best as long as most objects. None: a fifth of a tile.
+            merge: "mask" joins pieces whose masks agree where tiles overlap; "none" returns the pieces.
+            flips: "horizontal", "vertical" or "both": detects on mirrored tiles as well, and joins what they show.
+            scales: magnifications to detect in, e.g. (1, 2): also on tiles half as long, enlarged.
+            level: of a pyramid, 0 is the largest. Results are in pixels of this level.
+            progress: whether to show tiles done and time left, if stderr is a terminal.
+
+        Returns:
+            `Detections` with masks as run lengths; `transform` and `crs` are those of a GeoTIFF.
+        """
+        return detect_tiled(
+            self.detect, image, config=self.config, class_names=self.class_names, tile=tile, overlap=overlap,
+            merge=merge, flips=flips, scales=scales, level=level, progress=progress,
+        )  # fmt: skip
+
+    def detect_augmented(
+        self, images: Images, flips: str | None = "horizontal", scales: Sequence[float] = (1.0,)
+    ) -> list[Detections]:
+        """`detect` with test-time augmentation: joins what is found in mirrored and in scaled images.
+
+        Args:
+            images: as for `detect`.
+            flips, scales: as for `detect_tiled`. In a magnification above 1, the image is cut into tiles.
+        """
+        photos, names = list_photos(images), self.class_names
+        return detect_augmented(self.detect, photos, config=self.config, class_names=names, flips=flips, scales=scales)
 
 
 def detect_tiled(

@@ -24,9 +24,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import keras
 import numpy as np
 
-from mrcnn.cli.train_start import NARROW
 from mrcnn.config import Config
 from mrcnn.model import MaskRCNN
+from mrcnn.recipes import SmallNetwork
 
 SIDE = 512
 COMMON = {
@@ -55,8 +55,9 @@ def main() -> None:
     parser.add_argument("heads", choices=["narrow", "plain"])
     options = parser.parse_args()
     keras.utils.set_random_seed(0)
-    narrow = NARROW if options.heads == "narrow" else {}
-    config = Config(BACKBONE=options.backbone, **COMMON, **narrow)
+    network = vars(SmallNetwork).items() if options.heads == "narrow" else ()
+    narrow = {name: value for name, value in network if name in Config.settings_table}
+    config = Config(**{**narrow, **COMMON, "BACKBONE": options.backbone})
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (SIDE, SIDE, 3)).astype("uint8")
     with tempfile.TemporaryDirectory() as folder:

@@ -42,3 +42,30 @@ def recipe_settings(name: str) -> dict[str, Any]:
     if name not in RECIPES:
         raise ValueError(f"There is no recipe {name!r}; expected one of {', '.join(RECIPES)}.")
     return copy.deepcopy(RECIPES[name])
+
+
+class SmallNetwork:
+    """Settings of a network that trains on a CPU from few photos: `class CatsConfig(SmallNetwork, Config)`.
+
+    EfficientNet-Lite0 with a narrow pyramid, narrow heads and few proposals, and the recipe for small datasets, see
+    docs/training.md. `mrcnn train` uses it on CPUs. Image size and anchors depend on the photos.
+    """
+
+    BACKBONE = "efficientnet_lite0"
+    FPN_NORM = "group"  # for the large values of its features
+    TOP_DOWN_PYRAMID_SIZE = 96
+    RPN_CHANNELS = 96
+    FPN_CLASSIF_FC_LAYERS_SIZE = 256
+    MASK_HEAD_CHANNELS = 64
+    PRE_NMS_LIMIT = 1000
+    POST_NMS_ROIS_TRAINING = 300
+    POST_NMS_ROIS_INFERENCE = 200
+    ROI_ALIGN = "aligned"
+
+    RECIPE = "small-data"
+    OPTIMIZER = "adamw"
+    LEARNING_RATE = 0.0007
+    WEIGHT_DECAY = 0.01
+    IMAGES_PER_GPU = 2
+    TRAIN_ROIS_PER_IMAGE = 48
+    LAYERS = "3+"  # argument of `train`; the first layers of the backbone fit any photo

@@ -35,8 +35,9 @@ from mrcnn import visualize
 from mrcnn.config import Config
 from mrcnn.data.formats.via import ViaDataset
 from mrcnn.model import MaskRCNN
+from mrcnn.recipes import SmallNetwork
 from mrcnn.video import VideoFile, read_video
-from samples.common import LOGS, SmallNetwork, build_model, evaluate
+from samples.common import LOGS, build_model, evaluate
 
 CLASS_NAMES = ["BG", "balloon"]
 

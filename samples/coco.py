@@ -45,9 +45,9 @@ from mrcnn.config import Config
 from mrcnn.data.formats import coco as coco_format
 from mrcnn.data.formats.coco import coco_layout
 from mrcnn.model import MaskRCNN
+from mrcnn.recipes import SmallNetwork
 from samples.common import (
     LOGS,
-    SmallNetwork,
     class_names_of,
     config_for,
     evaluate,

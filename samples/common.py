@@ -16,39 +16,12 @@ from mrcnn.config_checks import EFFICIENTNET_LITE
 from mrcnn.model import MaskRCNN
 from mrcnn.nn.heads import CLASS_DEPENDENT_LAYERS
 from mrcnn.training.schedule import warmup_then_cosine
+from mrcnn.weights import backbone_of
 from mrcnn.weights.imagenet import packaged_weights
-from mrcnn.weights.readers import open_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 LOGS = ROOT / "logs"
 CLASSES_FILE = "classes.txt"  # next to checkpoints of older runs, which did not store class names
-
-
-class SmallNetwork:
-    """Settings of a network that trains on a CPU from few photos: `class SmallXConfig(SmallNetwork, XConfig)`.
-
-    EfficientNet-Lite0 with a narrow pyramid, narrow heads and few proposals, and the recipe for small datasets, see
-    docs/training.md. Each sample sets image size and anchors.
-    """
-
-    BACKBONE = "efficientnet_lite0"
-    FPN_NORM = "group"  # for the large values of its features
-    TOP_DOWN_PYRAMID_SIZE = 96
-    RPN_CHANNELS = 96
-    FPN_CLASSIF_FC_LAYERS_SIZE = 256
-    MASK_HEAD_CHANNELS = 64
-    PRE_NMS_LIMIT = 1000
-    POST_NMS_ROIS_TRAINING = 300
-    POST_NMS_ROIS_INFERENCE = 200
-    ROI_ALIGN = "aligned"
-
-    RECIPE = "small-data"
-    OPTIMIZER = "adamw"
-    LEARNING_RATE = 0.0007
-    WEIGHT_DECAY = 0.01
-    IMAGES_PER_GPU = 2
-    TRAIN_ROIS_PER_IMAGE = 48
-    LAYERS = "3+"  # option of `train`; the first layers of the backbone fit any photo
 
 
 def find_weights(name_or_path: str, name: str | None, logs) -> str:
@@ -72,20 +45,6 @@ def find_weights(name_or_path: str, name: str | None, logs) -> str:
         known = ", ".join([*weights.WORDS, *EFFICIENTNET_LITE, "last"])
         raise FileNotFoundError(f"--weights {name_or_path}: no such file; expected a path, or one of {known}.")
     return name_or_path
-
-
-def backbone_of(path) -> str | None:
-    """`Config.BACKBONE` of a weight file: stored in it, or recognized by its layer names; None if neither."""
-    with open_weights(path) as file:
-        names, network = set(file.layers), file.network
-    stored = network.settings() if network else weights.read_settings(path)
-    if stored:
-        return stored["BACKBONE"]
-    if "block_1_expand" in names:
-        return "mobilenet_v2"
-    if "res5a_branch2a" not in names:
-        return None
-    return "resnet101" if "res4w_branch2a" in names else "resnet50"
 
 
 def classes_in(path) -> int | None:

@@ -37,7 +37,8 @@ from mrcnn.config import Config
 from mrcnn.data.formats.instance_pngs import NucleiDataset, image_folders
 from mrcnn.io import replacing
 from mrcnn.model import MaskRCNN
-from samples.common import LOGS, SmallNetwork, build_model, draw_detections, evaluate
+from mrcnn.recipes import SmallNetwork
+from samples.common import LOGS, build_model, draw_detections, evaluate
 
 CLASS_NAMES = ["BG", "nucleus"]
 RESULTS_DIR = ROOT / "results" / "nucleus"

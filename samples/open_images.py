@@ -56,9 +56,9 @@ from mrcnn.data.formats.open_images import OpenImagesDataset, class_labels
 from mrcnn.data.image_reading import read_image
 from mrcnn.io import replacing
 from mrcnn.model import MaskRCNN
+from mrcnn.recipes import SmallNetwork
 from samples.common import (
     LOGS,
-    SmallNetwork,
     class_names_of,
     classes_in,
     config_for,

@@ -41,7 +41,8 @@ from mrcnn.data.formats.id_png import PennFudanDataset
 from mrcnn.evaluation import EvaluateDataset, evaluate_predictions
 from mrcnn.evaluation.evaluate import MIN_SCORE
 from mrcnn.model import MaskRCNN
-from samples.common import LOGS, SmallNetwork, build_model, draw_detections, evaluate
+from mrcnn.recipes import SmallNetwork
+from samples.common import LOGS, build_model, draw_detections, evaluate
 
 CLASS_NAMES = ["BG", "person"]
 TEST_SHARE = 50 / 170  # the tutorial's

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 
+import h5py
 import keras
 import numpy as np
 from keras import layers, ops
@@ -281,3 +282,12 @@ def numpy(x):
 def weights_of(model) -> dict:
     """Every weight by its path."""
     return {weight.path: np.array(numpy(weight)) for weight in model.weights}
+
+
+def write_layers(path, names) -> None:
+    """Writes an `.h5` file in matterport's layout: layers with these names, of one weight each."""
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [name.encode() for name in names]
+        for name in names:
+            file.create_group(name).attrs["weight_names"] = [f"{name}/kernel:0".encode()]
+            file[name][f"{name}/kernel:0"] = np.zeros((1, 1, 1, 1), np.float32)

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 import pytest
-from kit import run_eagerly
+from kit import run_eagerly, write_layers
 from train_kit import FORMATS, NAMES, SIDE, Scenes, write_scenes
 
 from mrcnn.cli import plan as planning
@@ -16,7 +16,7 @@ from mrcnn.cli.train_data import open_split, reading_masks_once
 from mrcnn.cli.train_start import choose_start
 from mrcnn.config import Config
 from mrcnn.data.summary import summarize
-from mrcnn.recipes import SMALL_DATA
+from mrcnn.recipes import SMALL_DATA, SmallNetwork
 from mrcnn.weights import imagenet
 
 CLASSES = {"instance_pngs": ["nucleus", "nucleus"], "voc": ["aeroplane", "bicycle"]}  # formats with their own names
@@ -184,6 +184,53 @@ def test_the_optimizer_follows_the_settings(start, given):
                 "LEARNING_SCHEDULE": "cosine", "LEARNING_WARMUP": 0.1, **given}  # fmt: skip
     assert {name: plan.settings[name] for name in expected} == expected
     assert ("cosine" in plan.why[0][2]) == (expected["LEARNING_SCHEDULE"] == "cosine")
+
+
+SMALL_BACKBONE = planning.Start("x.pth", {}, "", "small backbone")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {"OPTIMIZER": "adamw", "LEARNING_RATE": 0.0007, "WEIGHT_DECAY": 0.01, "RECIPE": "small-data"}),
+        ({"OPTIMIZER": "sgd"}, {"OPTIMIZER": "sgd", "LEARNING_RATE": 0.01, "WEIGHT_DECAY": None}),  # 0.01 is AdamW's
+        ({"RECIPE": "matterport"}, {"RECIPE": None, "EMA_MOMENTUM": None}),
+    ],
+)
+def test_a_small_backbone_is_trained_as_in_the_samples(given, expected):
+    plan = planned(40, SMALL_BACKBONE)
+    planning.choose_recipe(plan, SMALL_BACKBONE, 61, 5, None, None, given)
+    assert plan.recipe["layers"] == SmallNetwork.LAYERS
+    assert {name: plan.settings.get(name) for name in expected} == expected
+
+
+def test_a_short_training_does_not_average_its_untrained_heads():
+    """After 40 steps, an average over the recipe's 200 steps consists mostly of the heads as they began."""
+    plan = planned(40, SMALL_BACKBONE)
+    planning.choose_recipe(plan, SMALL_BACKBONE, 61, 5, 1, 40)
+    assert plan.settings["EMA_MOMENTUM"] ** 40 < 0.001
+
+
+def test_hundreds_of_objects_fit_among_the_proposals_of_a_small_backbone():
+    dataset = Scenes().load_scenes(1)
+    masks = np.eye(64 * 64, 300, dtype=bool).reshape(64, 64, 300)
+    dataset.load_mask = lambda image_id: (masks, np.ones(300, np.int32))
+    plan = planning.make_plan(summarize(dataset, progress=False), SMALL_BACKBONE, False, None, None)
+    assert plan.settings["POST_NMS_ROIS_INFERENCE"] >= plan.settings["DETECTION_MAX_INSTANCES"] == 400
+
+
+@pytest.mark.parametrize(
+    ("layers", "kind", "base"),
+    [
+        (["block_1_expand"], "small backbone", {"BACKBONE": "mobilenet_v2", "MASK_HEAD_CHANNELS": 64}),
+        (["res5a_branch2a", "res4w_branch2a"], "backbone", {"BACKBONE": "resnet101"}),
+        (["res5a_branch2a", "mrcnn_class_logits"], "trained", {"BACKBONE": "resnet50"}),
+    ],
+)
+def test_a_file_without_settings_is_recognized_by_its_layers(tmp_path, layers, kind, base):
+    write_layers(tmp_path / "x.h5", layers)
+    start = choose_start(str(tmp_path / "x.h5"), on_gpu=False)
+    assert start.kind == kind and base.items() <= start.base.items()
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import cv2
-import h5py
 import numpy as np
 import pytest
 from pycocotools import mask as rle
@@ -247,29 +246,6 @@ def test_a_missing_weight_file_is_named(tmp_path):
         common.find_weights("cocoo", "shapes", tmp_path)
     with pytest.raises(FileNotFoundError):
         common.find_weights("last", "shapes", tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("layers", "backbone"),
-    [
-        (["Conv1", "block_1_expand"], "mobilenet_v2"),
-        (["conv1", "res5a_branch2a", "res4f_branch2a"], "resnet50"),
-        (["conv1", "res5a_branch2a", "res4w_branch2a"], "resnet101"),
-        (["stem_conv"], None),
-    ],
-)
-def test_the_backbone_is_detected_from_the_weights(tmp_path, layers, backbone):
-    with h5py.File(tmp_path / "x.h5", "w") as file:
-        file.attrs["layer_names"] = [name.encode() for name in layers]
-        for name in layers:
-            file.create_group(name).attrs["weight_names"] = [f"{name}/kernel:0".encode()]
-            file[name][f"{name}/kernel:0"] = np.zeros((1, 1, 1, 1), np.float32)
-    assert common.backbone_of(tmp_path / "x.h5") == backbone
-
-
-def test_shipped_and_installed_weights_name_their_backbone(tmp_path):
-    assert common.backbone_of(common.find_weights("shapes", "shapes", tmp_path)) == "small_resnet"
-    assert common.backbone_of(common.find_weights("efficientnet_lite0", "balloon", tmp_path)) == "efficientnet_lite0"
 
 
 def test_a_checkpoint_of_a_run_is_used_with_the_settings_of_the_run(tmp_path):

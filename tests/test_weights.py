@@ -10,10 +10,12 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from kit import write_layers
 
 from mrcnn import weights
 from mrcnn.nn.heads import CLASS_DEPENDENT_LAYERS
 from mrcnn.weights import matterport_h5
+from mrcnn.weights.imagenet import packaged_weights
 from mrcnn.weights.readers import keras_archive
 
 layers = keras.layers
@@ -808,3 +810,22 @@ def test_hdf5_heaps_that_never_end_are_refused(tmp_path, damage):
     for read in (weights.read_weights, weights.read_class_names):
         with pytest.raises(ValueError, match=r"w\.h5 is damaged: an? (object|heap) at byte"):
             read(tmp_path / "w.h5")
+
+
+@pytest.mark.parametrize(
+    ("layers", "backbone"),
+    [
+        (["Conv1", "block_1_expand"], "mobilenet_v2"),
+        (["conv1", "res5a_branch2a", "res4f_branch2a"], "resnet50"),
+        (["conv1", "res5a_branch2a", "res4w_branch2a"], "resnet101"),
+        (["stem_conv"], None),
+    ],
+)
+def test_the_backbone_is_detected_from_the_weights(tmp_path, layers, backbone):
+    write_layers(tmp_path / "x.h5", layers)
+    assert weights.backbone_of(tmp_path / "x.h5") == backbone
+
+
+def test_shipped_and_installed_weights_name_their_backbone():
+    assert weights.backbone_of(weights.pretrained("shapes")) == "small_resnet"
+    assert weights.backbone_of(packaged_weights("efficientnet_lite0")) == "efficientnet_lite0"

@@ -121,10 +121,12 @@ def open_old_file(path: Path, mode: str, shapes: dict[str, tuple[int, ...]], set
     Args:
         shapes: Shape of the last array of each layer in the file.
     """
+    from mrcnn.weights import recognize_backbone
+
     if "mrcnn_class_logits" not in shapes:
         raise ValueError(f"{path} has the weights of a backbone only; expected those of a whole model.")
     classes = shapes["mrcnn_class_logits"][-1]
-    backbone = "resnet101" if "res4w_branch2a" in shapes else "resnet50"
+    backbone = recognize_backbone(shapes) or "resnet50"
     output.note(
         f"note: {path} has no settings; it is opened with matterport's default settings, {backbone} and {classes}"
         " classes. If it was trained with others, give them with --set."

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mrcnn.recipes import SMALL_DATA, SmallNetwork
+
 if TYPE_CHECKING:
     from mrcnn.data.dataset import Dataset
     from mrcnn.data.summary import DatasetSummary
@@ -66,7 +68,8 @@ class Start:
         weights: Name, file, or None for new weights.
         base: Settings that come with them.
         reason: Why these weights were chosen.
-        kind: "small" (the network of "shapes"), "trained" (a whole Mask R-CNN), "backbone" or "new".
+        kind: "small" (the network of "shapes"), "trained" (a whole Mask R-CNN), "backbone" (new heads on a ResNet) or
+            "small backbone" (new heads of `recipes.SmallNetwork`).
     """
 
     weights: str | None
@@ -171,6 +174,11 @@ def choose_counts(plan: Plan, summary: DatasetSummary, start: Start, on_gpu: boo
             "TRAIN_ROIS_PER_IMAGE": clipped(4 * many, 24, 200),
             "RPN_TRAIN_ANCHORS_PER_IMAGE": clipped(8 * many, 64, 256),
         }  # fmt: skip
+    if start.kind == "small backbone":
+        settings |= {
+            "POST_NMS_ROIS_INFERENCE": clipped(8 * most, SmallNetwork.POST_NMS_ROIS_INFERENCE, 1000),
+            "PRE_NMS_LIMIT": clipped(32 * most, SmallNetwork.PRE_NMS_LIMIT, 4000),
+        }
     choice, reason = f"up to {settings['DETECTION_MAX_INSTANCES']} objects", f"an image has up to {most}"
     if start.kind == "trained" and not on_gpu:  # most of a step is the mask head, on a quarter of these
         rois = settings["TRAIN_ROIS_PER_IMAGE"] = clipped(8 * many, 64, 512)
@@ -198,10 +206,10 @@ def choose_recipe(
         given: Settings of the user; those of the optimizer are followed.
     """
     batch = plan.settings["IMAGES_PER_GPU"]
-    views = IMAGE_VIEWS if start.kind in ("small", "new") else FINE_TUNING_VIEWS
+    views = IMAGE_VIEWS if start.kind == "small" else FINE_TUNING_VIEWS
     per_epoch = steps or clipped(max(images, views / MOST_EPOCHS) / batch, 10, 500)
     chosen = epochs or max(1, math.ceil(max(views, images) / (per_epoch * batch)))
-    layers = "heads" if start.kind == "backbone" else "all"
+    layers = {"backbone": "heads", "small backbone": SmallNetwork.LAYERS}.get(start.kind, "all")
     plan.recipe = {"epochs": chosen, "layers": layers}
     seen = chosen * per_epoch * batch
     reason = (
@@ -213,8 +221,12 @@ def choose_recipe(
     plan.choose("length", length, reason, STEPS_PER_EPOCH=per_epoch,
                 VALIDATION_STEPS=min(10, math.ceil(val_images / batch)))  # fmt: skip
     choose_optimizer(plan, start, chosen, given or {})
-    if layers == "heads":
-        plan.choose("layers", "heads", "the backbone is already trained and keeps its weights")
+    if start.kind == "small backbone" and "RECIPE" not in (given or {}):
+        plan.choose("recipe", SmallNetwork.RECIPE, "augmentation and averaged weights, for few photos",
+                    RECIPE=SmallNetwork.RECIPE, EMA_MOMENTUM=average_momentum(chosen * per_epoch))  # fmt: skip
+    if layers != "all":
+        kept = "the backbone is" if layers == "heads" else "the first stages of the backbone are"
+        plan.choose("layers", layers, f"{kept} trained already and fit any photo")
 
 
 def warm_up_steps(epochs: int, steps: int) -> int:
@@ -226,20 +238,37 @@ def warm_up_steps(epochs: int, steps: int) -> int:
     return min(steps, epochs * steps // 10)
 
 
+def average_momentum(steps: int) -> float:
+    """`EMA_MOMENTUM` of a training: that of the recipe, or less, so that a seventh of the steps are averaged.
+
+    The recipe's 0.995 averages about 200 steps. After a shorter training, the average would still contain the new heads
+    as they were at the beginning.
+
+    >>> average_momentum(1400), average_momentum(70), average_momentum(5)
+    (0.995, 0.9, 0.0)
+    """
+    return round(min(SMALL_DATA["EMA_MOMENTUM"], max(0.0, 1 - 7 / steps)), 4)
+
+
 def choose_optimizer(plan: Plan, start: Start, epochs: int, given: Mapping[str, Any]) -> None:
     """Chooses optimizer, learning rate and schedule, except what is `given`."""
     per_epoch = plan.settings["STEPS_PER_EPOCH"]
-    optimizer = given.get("OPTIMIZER", "adam" if start.kind in ("small", "new") else "sgd")
+    usual = {"small": "adam", "small backbone": SmallNetwork.OPTIMIZER}.get(start.kind, "sgd")
+    optimizer = given.get("OPTIMIZER", usual)
+    rate = SGD_RATE * plan.settings["IMAGES_PER_GPU"] if optimizer == "sgd" else ADAM_RATE
     chosen = {
         "OPTIMIZER": optimizer,
-        "LEARNING_RATE": SGD_RATE * plan.settings["IMAGES_PER_GPU"] if optimizer == "sgd" else ADAM_RATE,
+        "LEARNING_RATE": rate,
         "LEARNING_SCHEDULE": "cosine",
         "LEARNING_WARMUP": warm_up_steps(epochs, per_epoch) / (epochs * per_epoch),
     }
+    if start.kind == "small backbone" and optimizer == usual:
+        chosen |= {"LEARNING_RATE": SmallNetwork.LEARNING_RATE, "WEIGHT_DECAY": SmallNetwork.WEIGHT_DECAY}
     chosen |= {name: given[name] for name in chosen if name in given}
     reasons = {
         "sgd": f"trained weights need small steps: SGD, {SGD_RATE} for each image",
         "adam": "a small network learns fast with Adam",
+        "adamw": "new heads learn fast with AdamW",
     }
     reason = "as given" if "OPTIMIZER" in given or "LEARNING_RATE" in given else reasons[optimizer]
     warm_up = round(chosen["LEARNING_WARMUP"] * epochs * per_epoch)

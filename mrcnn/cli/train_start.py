@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mrcnn.cli.plan import Start
+from mrcnn.config_checks import EFFICIENTNET_LITE
+from mrcnn.recipes import SmallNetwork
 
 if TYPE_CHECKING:
     from mrcnn.model import MaskRCNN
@@ -15,14 +17,7 @@ SMALL = "shapes"  # the weights that are shipped
 LARGE = "torchvision_v2"
 NO_WEIGHTS = "none"
 LITE = "efficientnet_lite0"  # its ImageNet weights may be installed
-SMALL_NETWORK = {  # around a small backbone, as in samples/common.py
-    "TOP_DOWN_PYRAMID_SIZE": 128, "FPN_CLASSIF_FC_LAYERS_SIZE": 512, "PRE_NMS_LIMIT": 4000,
-    "POST_NMS_ROIS_TRAINING": 300, "POST_NMS_ROIS_INFERENCE": 500, "TRAIN_ROIS_PER_IMAGE": 64, "ROI_ALIGN": "aligned",
-    "ADD_GT_TO_PROPOSALS": True, "FILL_ROIS_WITH_NEGATIVES": True, "WEIGHT_DECAY_PER_SIZE": False,
-}  # fmt: skip
-MOBILENET = {"BACKBONE": "mobilenet_v2", **SMALL_NETWORK}
-# For CPUs: heads are most of the work. GroupNorm, as EfficientNet's features are large.
-NARROW = {**SMALL_NETWORK, "RPN_CHANNELS": 128, "MASK_HEAD_CHANNELS": 128, "FPN_NORM": "group"}
+PLANNED = ("RECIPE", "OPTIMIZER", "LEARNING_RATE", "WEIGHT_DECAY", "LAYERS")  # of `SmallNetwork`; `plan` chooses them
 
 
 def choose_start(weights: str | None, on_gpu: bool) -> Start:
@@ -30,24 +25,26 @@ def choose_start(weights: str | None, on_gpu: bool) -> Start:
 
     Args:
         weights: A name, a file, the folder of a run, "none", or None: chosen.
+        on_gpu: Whether a GPU trains.
 
     Raises:
         FileNotFoundError, ValueError: The weights do not exist.
     """
     from mrcnn.cli.models import weights_path
-    from mrcnn.weights import PRETRAINED, WORDS, pretrained, read_settings
+    from mrcnn.weights import PRETRAINED, WORDS, pretrained, read_settings, recognize_backbone
     from mrcnn.weights.downloads import SHIPPED
     from mrcnn.weights.imagenet import is_installed, packaged_weights
     from mrcnn.weights.readers import open_weights
 
+    reason = "as given"
     if weights is None and not on_gpu and is_installed(LITE):
+        weights = LITE
         reason = f"its ImageNet weights are installed ({LITE}), and it is small enough to train on a processor"
-        return Start(packaged_weights(LITE), {"BACKBONE": LITE, **NARROW}, reason, "backbone")
-    if weights is None:
+    elif weights is None:
         weights = LARGE if on_gpu else SMALL
         reason = "trained on COCO's photos" if on_gpu else "shipped, and small enough to train on a processor"
-    else:
-        reason = "as given"
+    if weights in EFFICIENTNET_LITE and not Path(weights).exists():
+        return start_from_backbone(packaged_weights(weights), {"BACKBONE": weights}, reason)
     if weights == NO_WEIGHTS:
         return Start(None, read_settings(pretrained(SMALL)), "as given; the network is that of shapes", "small")
     path = weights_path(weights)
@@ -59,17 +56,27 @@ def choose_start(weights: str | None, on_gpu: bool) -> Start:
             return Start(weights, {}, reason, "trained")
         path = Path(pretrained(weights))
     if not path.exists():
-        raise FileNotFoundError(
-            f"--weights {weights}: no such file; expected a path, none, or one of {', '.join(WORDS)}."
-        )
+        words = ", ".join([*WORDS, *EFFICIENTNET_LITE])
+        raise FileNotFoundError(f"--weights {weights}: no such file; expected a path, none, or one of {words}.")
     with open_weights(path) as file:
-        layers, network = set(file.layers), file.network
-    if network is not None:
-        return Start(str(path), network.settings(), reason, "trained" if network.classes else "backbone")
-    stored = read_settings(path) or {"BACKBONE": "resnet101" if "res4w_branch2a" in layers else "resnet50"}
-    if "mrcnn_class_logits" in layers:
-        return Start(str(path), stored, reason, "small" if stored.get("BACKBONE") == "small_resnet" else "trained")
-    return Start(str(path), MOBILENET if "block_1_expand" in layers else stored, reason, "backbone")
+        layers, network = list(file.layers), file.network
+    stored = network.settings() if network else read_settings(path)
+    stored = stored or {"BACKBONE": recognize_backbone(layers) or "resnet50"}
+    if not (network.classes if network else "mrcnn_class_logits" in layers):
+        return start_from_backbone(str(path), stored, reason)
+    return Start(str(path), stored, reason, "small" if stored.get("BACKBONE") == "small_resnet" else "trained")
+
+
+def start_from_backbone(path: str, settings: dict[str, Any], reason: str) -> Start:
+    """New heads on a backbone: those of `SmallNetwork`, unless it is a ResNet.
+
+    Args:
+        settings: That come with the weights, or follow from them.
+    """
+    if settings["BACKBONE"] in ("resnet50", "resnet101"):
+        return Start(path, settings, reason, "backbone")
+    network = {name: value for name, value in vars(SmallNetwork).items() if name.isupper() and name not in PLANNED}
+    return Start(path, {**network, **settings}, reason, "small backbone")
 
 
 def build(start: Start, settings: dict[str, Any], class_names: Sequence[str], model_dir: Path) -> MaskRCNN:

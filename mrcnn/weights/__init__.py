@@ -6,7 +6,7 @@ load_by_name    loads a file into a model by layer name, and reports what matche
 matterport_h5   writes matterport's `.h5`
 torch_zip       writes `.pth` files that torchvision and detectron2 load
 imagenet        finds the ImageNet weights of a backbone
-metadata        class names and settings stored with the weights
+metadata        class names and settings stored with the weights; recognizes the backbone of files without
 presets         networks of torchvision and detectron2: addresses, settings, licenses
 downloads       "coco", "torchvision_v2", ...: downloads and verifies files
 from_preset     builds the network of a preset or folder, and loads its weights
@@ -25,7 +25,7 @@ from .imagenet import imagenet_weights
 from .load_by_name import load_weights_by_name
 from .load_report import LoadReport
 from .matterport_h5 import save_matterport_h5
-from .metadata import read_class_names, read_settings
+from .metadata import backbone_of, read_class_names, read_settings, recognize_backbone
 from .preset_folder import save_to_preset
 from .readers import read_state_dict, read_weights
 from .torch_zip import save_checkpoint, state_dict_of, write_state_dict
@@ -38,6 +38,7 @@ __all__ = [
     "CheckpointPath",
     "LoadReport",
     "TrainState",
+    "backbone_of",
     "checkpoint_name",
     "download",
     "find_last",
@@ -53,6 +54,7 @@ __all__ = [
     "read_state",
     "read_state_dict",
     "read_weights",
+    "recognize_backbone",
     "run_folder",
     "save_checkpoint",
     "save_matterport_h5",

@@ -1,10 +1,14 @@
-"""Class names and settings stored with the weights, in attributes that other readers of `.h5` files ignore."""
+"""Class names and settings stored with the weights, in attributes that other readers of `.h5` files ignore.
+
+Files without settings show their backbone by the names of its layers.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import zipfile
+from collections.abc import Collection
 from typing import Any
 
 import h5py
@@ -13,7 +17,7 @@ import keras
 from mrcnn.config import Config
 
 from .downloads import find_pretrained
-from .readers import check_global_heaps, explaining_errors, keras_archive
+from .readers import check_global_heaps, explaining_errors, keras_archive, open_weights
 
 CLASS_NAMES = "mrcnn_class_names"
 SETTINGS = "mrcnn_config"
@@ -44,6 +48,27 @@ def read_class_names(path: str | os.PathLike) -> list[str] | None:
 def read_settings(path: str | os.PathLike) -> dict | None:
     """Reads the settings stored in a weight file, for `Config.from_json`; None if the file has none."""
     return _read(path, SETTINGS, "config")
+
+
+def backbone_of(path: str | os.PathLike) -> str | None:
+    """`Config.BACKBONE` of a weight file: stored in it, or recognized by its layer names; None if neither."""
+    with open_weights(path) as file:
+        layers, network = list(file.layers), file.network
+    settings = network.settings() if network else read_settings(path)
+    return settings["BACKBONE"] if settings else recognize_backbone(layers)
+
+
+def recognize_backbone(layers: Collection[str]) -> str | None:
+    """The backbone whose layers have these names in files without settings, such as matterport's; None if unknown.
+
+    >>> recognize_backbone(["conv1", "res4w_branch2a", "res5a_branch2a"])
+    'resnet101'
+    """
+    if "block_1_expand" in layers:
+        return "mobilenet_v2"
+    if "res5a_branch2a" not in layers:
+        return None
+    return "resnet101" if "res4w_branch2a" in layers else "resnet50"
 
 
 def _read(path: str | os.PathLike, attribute: str, key: str) -> Any:

@@ -88,7 +88,7 @@ print(images.shape, {name: array.shape for name, array in truth.items()})
 ## The model
 
 `from_preset` builds a trained network and loads its weights; `classes` gives it new ones. "shapes" is a small network
-that this package brings along; it knows squares, circles and triangles. For photos, take "coco" or "torchvision_v2"
+that is part of this package; it knows squares, circles and triangles. For photos, take "coco" or "torchvision_v2"
 ([weights](../weights.md)).
 
 Settings are arguments, here the batch and image size. A KerasHub backbone goes into `BACKBONE`

@@ -73,10 +73,10 @@ def refuse_to_replace(target: Path, to: Target, photos: list[Path]) -> None:
         Target.coco: ["annotations.json"],
         Target.yolo: ["data.yaml"],
     }[to]
-    there = next((target / name for name in names if (target / name).exists()), None)
-    if there is not None:
+    existing = next((target / name for name in names if (target / name).exists()), None)
+    if existing is not None:
         raise ValueError(
-            f"{there} is there, and may have been corrected by hand. Choose another --output, or --overwrite."
+            f"{existing} exists, and may have been corrected by hand. Choose another --output, or --overwrite."
         )
 
 

@@ -74,8 +74,8 @@ def open_dataset(
 
     Raises:
         FileNotFoundError: there is nothing at path, or no images where the annotations are.
-        UnknownFormat: a ValueError. Says what was looked for and what is there.
-        BrokenAnnotation: a ValueError. Names the file, the entry, its field, what was expected and what is there.
+        UnknownFormat: a ValueError. Says what was looked for and what was found.
+        BrokenAnnotation: a ValueError. Names the file, the entry, its field, what was expected and what was found.
         ValueError: an argument is invalid, e.g. `classes` is a `Dataset` that lacks a class of the files.
 
     Example:

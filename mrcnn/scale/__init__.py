@@ -4,7 +4,7 @@
     for image_id, found in read_detections("found.parquet"): ...  and back, as `Detections`
 
 `plan` divides the images into shards, `batches` those of a shard into batches, `worker` detects and writes one shard,
-`attempts` finds images that end the process, `detect` runs workers until every shard is there. `train` starts a
+`attempts` finds images that end the process, `detect` runs workers until every shard is written. `train` starts a
 training of several processes.
 """
 

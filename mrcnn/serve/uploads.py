@@ -160,7 +160,7 @@ def count_pixels(data: bytes, limits: Limits) -> int:
     """Height x width of an image file, from its header.
 
     Raises:
-        Refused: 400 if it is no image that is read, 413 if it has too many pixels.
+        Refused: 400 if it is no supported image, 413 if it has too many pixels.
     """
     try:
         header = read_header(data, NAME)

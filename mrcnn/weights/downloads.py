@@ -70,7 +70,7 @@ def pretrained(name: str, cache_dir: str | os.PathLike | None = None) -> str:
         name: "coco" (all of Mask R-CNN, 81 classes), "balloon" (2 classes) or "imagenet" (ResNet-50 backbone) of
             matterport; a name in `presets.PRESETS`, such as "torchvision_v2" or "detectron2/mask_rcnn_R_50_FPN_3x"; or
             part of the package: "balloon-small" and "shapes", the small models of `samples/balloon.py` and `shapes.py`.
-        cache_dir: the folder to keep them in. None: `weights/` in the working directory where the file lies there
+        cache_dir: the folder to keep them in. None: `weights/` in the working directory if the file is there
             already, else the folder in the environment variable MRCNN_CACHE, else ~/.cache/mrcnn.
 
     Raises:

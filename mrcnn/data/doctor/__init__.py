@@ -76,7 +76,7 @@ def check(
     start = time.perf_counter()
     config = Config() if config is None else config
     if fix is not None and Path(fix).exists() and (not Path(fix).is_dir() or any(Path(fix).iterdir())):
-        raise FileExistsError(f"{fix} is there and not empty; expected a new folder for the clean copy.")
+        raise FileExistsError(f"{fix} exists and is not empty; expected a new folder for the clean copy.")
     options = OpenOptions(attribute=attribute, crowds_as_objects=crowds_as_objects, root=root, download=download)
     datasets, findings = _open(train, val, options, classes)
     splits: Splits = {}

@@ -101,7 +101,7 @@ class RleCsvDataset(shapes.ShapeDataset):
 
         Raises:
             FileNotFoundError: no such file, or none of its images is found.
-            BrokenAnnotation: names the file, the line, the column, what was expected and what is there.
+            BrokenAnnotation: names the file, the line, the column, what was expected and what was found.
         """
         path = Path(path)
         columns, by_image = _read_rows(path, class_name)

@@ -83,7 +83,7 @@ class YoloSegDataset(UprightDataset):
 
         Raises:
             FileNotFoundError: no such file or folder, or none in it.
-            BrokenAnnotation: names the file, the line, the field, what was expected and what is there.
+            BrokenAnnotation: names the file, the line, the field, what was expected and what was found.
         """
         path, classes = Path(path), [classes] if isinstance(classes, str) else classes
         if path.is_dir() and (path / "data.yaml").is_file():

@@ -44,7 +44,7 @@ def save_yolo(
 
     Args:
         dataset: a prepared Dataset.
-        folder: where to write; a data.yaml that is there gets one more split, if it has the same classes.
+        folder: where to write; an existing data.yaml gets one more split, if it has the same classes.
         image_ids: ids of the images wanted; None: all.
         split: "train", "val" or "test".
         progress: whether to show a progress bar.

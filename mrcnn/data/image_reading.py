@@ -240,7 +240,9 @@ def _open(file: BinaryIO, name: str) -> Iterator[Image.Image]:
     start = _first_bytes(file)
     plugin = next((found for magic, found in PLUGINS.items() if start.startswith(magic)), None)
     if plugin is None or (plugin[0] == "WEBP" and start[8:12] != b"WEBP"):
-        raise UnreadableImage(f"{name} is {_describe(start)}, not an image of a supported format; expected {FORMATS_READ}.")
+        raise UnreadableImage(
+            f"{name} is {_describe(start)}, not an image of a supported format; expected {FORMATS_READ}."
+        )
     importlib.import_module(f"PIL.{plugin[1]}")
     # Not Image.open: its limit is shared by all code of a process.
     with Image.OPEN[plugin[0]][0](file, None) as picture:

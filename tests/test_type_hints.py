@@ -41,7 +41,7 @@ def missing_hints(source: str) -> dict[str, list[str]]:
 @pytest.mark.parametrize(
     ("source", "names"),
     [
-        ("def f(a, *b, c=1, **d): pass", ["a", "b", "c", "d", "return"]),
+        ("def f(a, *b, c=1, **d): pass", ["a", "c", "b", "d", "return"]),
         ("class A:\n    def f(self, a: int): pass", ["return"]),
         ("class A:\n    def __init__(self, a): pass", ["a"]),
         ("class A:\n    @classmethod\n    async def f(cls) -> int: pass", None),

@@ -79,7 +79,7 @@ def image_sources(source: int, target: int) -> np.ndarray:
     alternately; one of them alone would shift the whole mask.
     """
     targets = np.arange(target)
-    sources, rests = np.divmod((2 * targets + 1) * source, 2 * target)  # of the centers, (targets + 0.5) source / target
+    sources, rests = np.divmod((2 * targets + 1) * source, 2 * target)  # of centers, (targets + 0.5) source / target
     lower = (rests == 0) & (targets % 2 == 0)
     return (sources - lower).clip(0, source - 1)
 

@@ -51,7 +51,7 @@ KINDS = {
     "class-without-objects": Kind(WARNING, "Annotate objects of the class, or remove it from the list."),
     "class-missing-in-train": Kind(WARNING, "Move photos with this class to the training split, or remove the class."),
     "class-missing-in-val": Kind(ADVICE, "Move photos with the class to the validation split; its AP is unknown."),
-    "class-imbalance": Kind(ADVICE, "Add photos of the rare classes, or repeat those that there are."),
+    "class-imbalance": Kind(ADVICE, "Add photos of the rare classes, or repeat the existing ones."),
     "images-without-objects": Kind(ADVICE, "Check that these photos really show no object; if so, they are useful."),
     # ---- As the network gets them
     "lost-in-resizing": Kind(ADVICE, "Use larger images (IMAGE_MIN_DIM, IMAGE_MAX_DIM), or cut the photos into tiles."),

@@ -54,7 +54,7 @@ def pick(monkeypatch):
             if xla:
                 results.append(compiled(function, for_xla=True)(tensors))
             with monkeypatch.context() as patch:
-                patch.setattr(nms, "tensorflow_kernels", lambda: None)
+                patch.setattr(nms, "tensorflow_nms", lambda: None)
                 results += [function(tensors), compiled(function)(tensors)]
             with exporting(fixed_shapes=False):
                 results += [function(tensors), compiled(function)(tensors)]
@@ -247,7 +247,7 @@ def test_any_number_of_candidates_in_one_graph(kernel, monkeypatch):
     import tensorflow as tf
 
     if not kernel:
-        monkeypatch.setattr(nms, "tensorflow_kernels", lambda: None)
+        monkeypatch.setattr(nms, "tensorflow_nms", lambda: None)
     signature = [tf.TensorSpec([None, None, 4]), tf.TensorSpec([None, None])]
     function = tf.function(lambda boxes, scores: nms_graph(boxes, scores, 2, 0.5), input_signature=signature)
     assert function(np.zeros((1, 0, 4), "f"), np.zeros((1, 0), "f")).numpy().tolist() == [[-1, -1]]

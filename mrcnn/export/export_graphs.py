@@ -103,11 +103,12 @@ class Network:
 
         return tf.function(self.call, input_signature=self._signature(None), autograph=False)
 
-    def traced(self, weights: Sequence[int] = ()) -> Any:
+    def traced(self, weights: Sequence[int] = (), has_nms: bool = False) -> Any:
         """A `tf.function` of the inputs by name, without variables and without TensorFlow's own kernels.
 
         Args:
             weights: Indices of `constants` that are further inputs, "weight_<index>", instead of constants.
+            has_nms: Whether the format has an operation for NMS, in place of a loop over the boxes.
         """
         import tensorflow as tf
 
@@ -117,7 +118,7 @@ class Network:
         def serve(images, windows, thresholds, *given):
             given = dict(zip(weights, given))
             values = (given[i] if i in given else tf.constant(x) for i, x in enumerate(self.constants))
-            with exporting(self.fixed_shapes):
+            with exporting(self.fixed_shapes, has_nms):
                 return self.call(images, windows, thresholds, list(zip(self.model.variables, values)))
 
         return serve

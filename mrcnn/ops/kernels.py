@@ -11,36 +11,45 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from types import ModuleType
+from typing import NamedTuple
 
 import keras
 
 from mrcnn.tensorflow_private import is_traced_for_xla
 
-_fixed_shapes: ContextVar[bool | None] = ContextVar("fixed_shapes", default=None)
+
+class _Export(NamedTuple):
+    fixed_shapes: bool
+    has_nms: bool
+
+
+_export: ContextVar[_Export | None] = ContextVar("export", default=None)
 
 
 @contextmanager
-def exporting(fixed_shapes: bool) -> Iterator[None]:
+def exporting(fixed_shapes: bool, has_nms: bool = False) -> Iterator[None]:
     """A context for tracing a graph that other runtimes will run: it uses only operations of `keras.ops`.
 
     Args:
         fixed_shapes: Whether all shapes must be known beforehand, the number of detections included.
+        has_nms: Whether the format has an operation for NMS that is made of TensorFlow's.
     """
-    token = _fixed_shapes.set(fixed_shapes)
+    token = _export.set(_Export(fixed_shapes, has_nms))
     try:
         yield
     finally:
-        _fixed_shapes.reset(token)
+        _export.reset(token)
 
 
 def is_exporting() -> bool:
     """Whether the graph being traced is for another runtime, see `exporting`."""
-    return _fixed_shapes.get() is not None
+    return _export.get() is not None
 
 
 def needs_fixed_shapes() -> bool:
     """Whether all shapes of the graph being traced must be known: with JAX, and in some exports."""
-    return keras.backend.backend() == "jax" or bool(_fixed_shapes.get())
+    export = _export.get()
+    return keras.backend.backend() == "jax" or (export is not None and export.fixed_shapes)
 
 
 def tensorflow_kernels() -> ModuleType | None:
@@ -50,6 +59,16 @@ def tensorflow_kernels() -> ModuleType | None:
     """
     if is_exporting() or keras.backend.backend() != "tensorflow" or is_traced_for_xla():
         return None
+    import tensorflow as tf
+
+    return tf
+
+
+def tensorflow_nms() -> ModuleType | None:
+    """`tensorflow_kernels` for NMS, which can also be exported to formats with such an operation."""
+    export = _export.get()
+    if export is None or not export.has_nms:
+        return tensorflow_kernels()
     import tensorflow as tf
 
     return tf

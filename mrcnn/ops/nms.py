@@ -18,11 +18,12 @@ from keras import ops
 from numpy.typing import ArrayLike
 
 from mrcnn.ops.boxes import iou_of_sides, overlaps_graph
-from mrcnn.ops.kernels import is_exporting, tensorflow_kernels
+from mrcnn.ops.kernels import is_exporting, tensorflow_nms
 from mrcnn.ops.types import Tensor
 
 TILE = 256  # candidates that are decided together; see `_greedy_in_tiles`
 NOT_PICKED = -1
+LOWEST = np.finfo(np.float32).min
 
 
 def non_max_suppression(boxes: ArrayLike, scores: ArrayLike, threshold: float) -> np.ndarray:
@@ -151,7 +152,7 @@ def nms_graph(
         alive = ops.logical_and(alive, ops.cast(valid, "bool"))
     boxes = ops.concatenate([boxes[..., :2], ops.maximum(boxes[..., :2], boxes[..., 2:])], axis=-1)
     scores = ops.where(alive, scores, -np.inf)
-    tf = tensorflow_kernels()
+    tf = tensorflow_nms()
     if tf and class_ids is None:
         return _greedy_by_kernel(tf, boxes, scores, max_output_size, iou_threshold)
     class_ids = None if class_ids is None else ops.cast(class_ids, "int32")
@@ -170,7 +171,7 @@ def _greedy_by_kernel(tf, boxes, scores, limit: int, threshold):
                 scores=image[1],
                 max_output_size=limit,
                 iou_threshold=threshold,
-                score_threshold=-np.inf,
+                score_threshold=LOWEST,
                 pad_to_max_output_size=True,
             )
             return tf.where(tf.range(limit) < count, picked, NOT_PICKED)

@@ -32,7 +32,7 @@ def small_set(name: str, data: Path, folder: Path) -> tuple[Dataset, Dataset]:
     if name == "person":
         return split(open_dataset(data / "coco_val", classes=["person"]))
     save_labelme(open_dataset(data / "coco_val", classes=KITCHEN), folder / "kitchen")
-    return split(open_dataset(folder / "kitchen", classes=KITCHEN))
+    return split(open_dataset(folder / "kitchen", classes=KITCHEN, root=data.resolve()))
 
 
 def split(dataset: Dataset) -> tuple[Dataset, Dataset]:

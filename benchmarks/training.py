@@ -179,6 +179,7 @@ def with_small_data_recipe(name: str, classes: int, seed: int, folder: str, data
 
 
 def train_torchvision(name: str, training, validation, seed: int, args, folder: Path) -> dict:
+    from mrcnn import open_dataset
     from mrcnn.data.formats.coco import save_coco
     from mrcnn.evaluation import evaluate_predictions
 
@@ -192,7 +193,8 @@ def train_torchvision(name: str, training, validation, seed: int, args, folder: 
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"training_torchvision.py failed:\n{done.stderr[-3000:]}")
-    report = evaluate_predictions(validation, folder / "results.json", progress=False)
+    numbered = open_dataset(folder / "validation.json", root="/")  # with the ids of images that results.json has
+    report = evaluate_predictions(numbered, folder / "results.json", progress=False)
     return figures(report) | json.loads(done.stdout.strip().splitlines()[-1])
 
 

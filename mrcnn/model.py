@@ -237,7 +237,12 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel, TiledModel):
 
     @eagerly
     def load_weights(
-        self, filepath: str | Path, by_name: bool = False, exclude: Sequence[str] | None = None, **kwargs: Any
+        self,
+        filepath: str | Path,
+        by_name: bool = False,
+        exclude: Sequence[str] | None = None,
+        *,
+        skip_mismatch: bool = False,
     ) -> weights.LoadReport:
         """Loads weights by layer name: matterport's `.h5`, Keras's, or those of torchvision or detectron2.
 
@@ -249,7 +254,7 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel, TiledModel):
                 weights. At least one must match, and shapes must agree.
             exclude: list of layer names to leave alone, e.g. the heads for another number of classes; implies
                 `by_name`. Names that no layer has are ignored.
-            **kwargs: `skip_mismatch=True` leaves layers alone whose shapes differ, as in Keras.
+            skip_mismatch: True leaves layers alone whose shapes differ, as in Keras.
 
         Returns:
             A report of what was loaded and what was not; `print` it, or write all arrays with `to_csv(path)`.
@@ -261,7 +266,7 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel, TiledModel):
             filepath, by_name = weights.imagenet_weights(self.config), True
         filepath = weights.find_pretrained(filepath)
         report = weights.load_weights_by_name(
-            self, filepath, exclude=exclude or (), require_all=not by_name and not exclude, **kwargs
+            self, filepath, exclude=exclude or (), require_all=not by_name and not exclude, skip_mismatch=skip_mismatch
         )
         if not set(CLASS_DEPENDENT_LAYERS).isdisjoint(report.loaded):
             self.class_names = weights.read_class_names(filepath) or self.class_names
@@ -269,7 +274,10 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel, TiledModel):
         return report
 
     @eagerly
-    def save_weights(self, filepath: str | Path, *args: Any, layout: str | None = None, **kwargs: Any) -> None:
+    def save_weights(
+        self, filepath: str | Path, overwrite: bool = True, max_shard_size: float | None = None, *,
+        layout: str | None = None,
+    ) -> None:  # fmt: skip
         """Writes Keras's layout to `*.weights.h5`, and matterport's to any other `*.h5`.
 
         `layout="torchvision"` or "detectron2" writes a `.pth` file that these load, if `CONVENTION` is the same.
@@ -279,7 +287,7 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel, TiledModel):
         elif str(filepath).endswith(".h5") and not str(filepath).endswith(".weights.h5"):
             weights.save_matterport_h5(self, filepath)
         else:
-            super().save_weights(filepath, *args, **kwargs)
+            super().save_weights(filepath, overwrite, max_shard_size)
 
     def find_last(self) -> str:
         """Path of the newest checkpoint of this `NAME` in `model_dir`; its `[1]` is the path too (matterport 2.0).

@@ -101,10 +101,15 @@ class NativeModel(keras.Model):
         optimizer: keras.optimizers.Optimizer | str | dict | float | None = None,
         loss: Any = None,
         loss_weights: Any = None,
-        *args: Any,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        run_eagerly: bool = False,
+        steps_per_execution: int = 1,
+        jit_compile: bool | str = "auto",
+        auto_scale_loss: bool = True,
+        *,
         learning_rate: float | None = None,
         momentum: float | None = None,
-        **kwargs: Any,
     ) -> None:
         """Keras's `compile(optimizer, ...)`, or matterport's `compile(learning_rate, momentum)`.
 
@@ -112,28 +117,31 @@ class NativeModel(keras.Model):
             optimizer: Keras optimizer or its name; None: SGD with momentum and clipping, from the Config.
             loss, loss_weights: Not accepted, since the model has its own losses; weight them with `LOSS_WEIGHTS`.
                 Lists of None, as in copies of matterport's `compile`, are ignored.
+            metrics: `[MeanAveragePrecision()]` adds AP to `evaluate`.
+            jit_compile: "auto": not on TensorFlow, where XLA has no NMS kernel.
             learning_rate, momentum: of the default optimizer; None: those of the Config.
-            *args, **kwargs: of `keras.Model.compile`. `metrics=[MeanAveragePrecision()]` adds AP to `evaluate`.
+            weighted_metrics, run_eagerly, steps_per_execution, auto_scale_loss: of `keras.Model.compile`.
         """
         if training.is_learning_rate(optimizer):
             learning_rate, momentum, optimizer, loss = optimizer, loss if momentum is None else momentum, None, None
         training.refuse_losses(loss=loss, loss_weights=loss_weights)
-        if keras.backend.backend() == "tensorflow":
-            kwargs.setdefault("jit_compile", False)
-        given = kwargs.get("metrics")
-        given = list(given) if isinstance(given, (list, tuple)) else [] if given is None else [given]
-        kwargs["metrics"] = [m for m in given if not isinstance(m, MeanAveragePrecision)] or None
+        if jit_compile == "auto" and keras.backend.backend() == "tensorflow":
+            jit_compile = False
+        given = list(metrics) if isinstance(metrics, (list, tuple)) else [] if metrics is None else [metrics]
+        others = [m for m in given if not isinstance(m, MeanAveragePrecision)] or None
         # In a namespace: Keras would run a metric that is an attribute of the model inside the compiled step.
         self._measured = SimpleNamespace(metrics=[m for m in given if isinstance(m, MeanAveragePrecision)])
-        if args:
-            del kwargs["metrics"]
         with self.devices.scope():
             if optimizer is None:
                 optimizer = training.default_optimizer(self.config, learning_rate, momentum)
             else:
                 optimizer = keras.optimizers.get(optimizer)
                 training.warn_of_unused_optimizer_settings(self.config, optimizer)
-            super().compile(self.devices.adopt(optimizer), None, None, *args, **kwargs)
+            super().compile(
+                self.devices.adopt(optimizer), metrics=others, weighted_metrics=weighted_metrics,
+                run_eagerly=run_eagerly, steps_per_execution=steps_per_execution, jit_compile=jit_compile,
+                auto_scale_loss=auto_scale_loss,
+            )  # fmt: skip
             self.devices.add_before_clipping(self.optimizer)
 
     def get_compile_config(self) -> dict | None:
@@ -156,8 +164,17 @@ class NativeModel(keras.Model):
         epochs: int = 1,
         verbose: int | str = "auto",
         callbacks: Sequence[keras.callbacks.Callback] | None = None,
-        *args: Any,
-        **kwargs: Any,
+        validation_split: float = 0.0,
+        validation_data: Any = None,
+        shuffle: bool = True,
+        class_weight: Any = None,
+        sample_weight: Any = None,
+        initial_epoch: int = 0,
+        steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
+        validation_batch_size: int | None = None,
+        validation_freq: int | Sequence[int] = 1,
+        **of_keras_2: Any,
     ) -> keras.callbacks.History:
         """Trains the layers that are trainable, as any Keras model; `train` is matterport's form.
 
@@ -170,18 +187,28 @@ class NativeModel(keras.Model):
                 `masks` [N, H, W, G], not 0 where the object is, or mini masks (`ops.masks.minimize_mask`);
                 `is_crowd` [N, G], optional, not 0 for regions of many objects.
             batch_size: For arrays; None: `Config.BATCH_SIZE`.
-            epochs, verbose, callbacks, *args, **kwargs: Of `keras.Model.fit`.
+            shuffle: For arrays; a `DataGenerator` has its own order.
+            class_weight, sample_weight: Not accepted; the error names the settings to use instead.
+            **of_keras_2: `workers`, `use_multiprocessing` and `max_queue_size` are ignored with a warning.
+            Others: Of `keras.Model.fit`.
 
         Raises:
             ValueError: The model was built for inference, or images or masks have the wrong size.
             training.NonFiniteLoss: The loss is NaN or infinite, and `Config.NON_FINITE_LOSS` says that training ends.
         """
-        data = x, kwargs.get("validation_data")
-        callbacks = training.with_failed_steps(self, x, callbacks)
-        x = training.fit_arguments(x, kwargs, self.devices)
+        data = x, validation_data
+        options: dict[str, Any] = {
+            "batch_size": self._batch_size(x, batch_size), "epochs": epochs, "verbose": verbose,
+            "callbacks": training.with_failed_steps(self, x, callbacks), "validation_split": validation_split,
+            "validation_data": validation_data, "shuffle": shuffle, "class_weight": class_weight,
+            "sample_weight": sample_weight, "initial_epoch": initial_epoch, "steps_per_epoch": steps_per_epoch,
+            "validation_steps": validation_steps, "validation_batch_size": validation_batch_size,
+            "validation_freq": validation_freq, **of_keras_2,
+        }  # fmt: skip
+        x = training.fit_arguments(x, options, self.devices)
         self.build_optimizer()  # TensorFlow traces a step twice if the first trace creates variables
         with self.devices.scope(), training.named_worker_errors(*data):
-            return super().fit(x, y, self._batch_size(x, batch_size), epochs, verbose, callbacks, *args, **kwargs)
+            return super().fit(x, y, **options)
 
     def _batch_size(self, x, batch_size: int | None) -> int | None:
         return self.config.BATCH_SIZE if batch_size is None and photos.are_photos(x) else batch_size
@@ -227,7 +254,16 @@ class NativeModel(keras.Model):
     # ---- Evaluating and predicting -----------------------------------------------------------------------------------
     @follows_settings
     def evaluate(
-        self, x: Any = None, y: dict[str, Any] | None = None, batch_size: int | None = None, *args: Any, **kwargs: Any
+        self,
+        x: Any = None,
+        y: dict[str, Any] | None = None,
+        batch_size: int | None = None,
+        verbose: int | str = "auto",
+        sample_weight: Any = None,
+        steps: int | None = None,
+        callbacks: Sequence[keras.callbacks.Callback] | None = None,
+        return_dict: bool = False,
+        **kwargs: Any,
     ) -> list[float] | dict[str, float]:
         """Computes the losses, and AP if the model was compiled with `metrics=[MeanAveragePrecision()]`.
 
@@ -237,13 +273,11 @@ class NativeModel(keras.Model):
         Returns:
             As of `keras.Model.evaluate`; AP comes last.
         """
-        data, size, steps = (x, y), self._batch_size(x, batch_size), kwargs.get("steps")
-        return_dict = kwargs.pop("return_dict", False)
-        x = training.evaluate_arguments(x, kwargs, self.devices)
+        data, size = (x, y), self._batch_size(x, batch_size)
+        options = {"verbose": verbose, "sample_weight": sample_weight, "steps": steps, "callbacks": callbacks, **kwargs}
+        x = training.evaluate_arguments(x, options, self.devices)
         with self.devices.scope(), training.named_worker_errors(data[0]):
-            logs = super().evaluate(
-                x, y, size, *args, return_dict=return_dict or bool(self._measured.metrics), **kwargs
-            )
+            logs = super().evaluate(x, y, size, return_dict=return_dict or bool(self._measured.metrics), **options)
         for metric in self._measured.metrics:
             metric.reset_state()
             with min_confidence(self, metric.min_score):

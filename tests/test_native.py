@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import runpy
 from pathlib import Path
 
@@ -296,3 +297,24 @@ def test_a_preset_folder_gives_the_same_model(tmp_path):
     with pytest.raises(ValueError, match="BACKBONE"):
         tiny_model("inference", tmp_path).save_to_preset(tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+# ---- Signatures ------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("compile", {"learning_rate", "momentum"}),
+        ("fit", {"of_keras_2"}),
+        ("evaluate", set()),
+        ("predict", set()),
+        ("train_on_batch", set()),
+        ("test_on_batch", set()),
+        ("predict_on_batch", set()),
+        ("save", set()),
+        ("save_weights", {"layout"}),
+    ],
+)
+def test_methods_have_the_arguments_of_keras(name, other):
+    """`*args, **kwargs` hid them, and arguments given by position, such as the steps of `evaluate`, were not seen."""
+    ours, keras_s = (list(inspect.signature(getattr(cls, name)).parameters) for cls in (MaskRCNN, keras.Model))
+    assert [parameter for parameter in ours if parameter not in other] == keras_s

@@ -155,7 +155,7 @@ def test_a_resnet_without_a_detector_is_loaded_by_name(model, state, path, tmp_p
 
 def test_diverged_weights_warn(model, state, tmp_path):
     weights.write_state_dict(tmp_path / "nan.pth", {**state, "rpn.head.cls_logits.bias": np.full(3, np.nan, "float32")})
-    with pytest.warns(UserWarning, match=r"1 layers have NaN.*rpn_model/rpn_class_raw"):
+    with pytest.warns(UserWarning, match=r"NaN or infinite weights in 1 of .*rpn_model/rpn_class_raw"):
         report = model.load_weights(tmp_path / "nan.pth")
     assert report.not_finite == ["rpn_model/rpn_class_raw"]
 

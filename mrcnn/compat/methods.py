@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import keras
 import numpy as np
@@ -23,8 +23,10 @@ from mrcnn.weights import imagenet_weights
 if TYPE_CHECKING:
     from mrcnn.config import Config
 
+Method = TypeVar("Method", bound=Callable)
 
-def eagerly(method: Callable) -> Callable:
+
+def eagerly(method: Method) -> Method:
     """Decorator: lets a method run inside TensorFlow 1's `with graph.as_default():` (see `mrcnn.compat.tf1`)."""
 
     @wraps(method)
@@ -35,7 +37,7 @@ def eagerly(method: Callable) -> Callable:
     return run
 
 
-def follows_settings(method: Callable) -> Callable:
+def follows_settings(method: Method) -> Method:
     """Decorator of Keras's methods: changed settings take effect in this call, or are refused by name."""
 
     @eagerly
@@ -47,7 +49,7 @@ def follows_settings(method: Callable) -> Callable:
     return run
 
 
-def or_torch_train(method: Callable) -> Callable:
+def or_torch_train(method: Method) -> Method:
     """Decorator of `train`. With the PyTorch backend a model is a `torch.nn.Module`, which has `train(mode=True)`."""
 
     @wraps(method)
@@ -187,14 +189,14 @@ class ScriptModel(keras.Model):
         # package don't have `training_inputs`, which has no weights.
         return [name for name in super().__dir__() if name not in ("keras_model", "training_inputs")]
 
-    def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+    def save(self, filepath: Any, overwrite: bool = True, zipped: bool | None = None, **kwargs: Any) -> None:
         """Keras's `save`, to a `.keras` file."""
         if str(filepath).endswith((".h5", ".hdf5")):
             raise ValueError(
                 f"{filepath}: a MaskRCNN is not saved as a whole to HDF5, which Keras 3 could not load again. Save it"
                 " to a .keras file, or its weights with save_weights('x.h5')."
             )
-        super().save(filepath, *args, **kwargs)
+        super().save(filepath, overwrite, zipped, **kwargs)
 
     def fit_generator(
         self, generator: Any, steps_per_epoch: int | None = None, epochs: int = 1, **kwargs: Any

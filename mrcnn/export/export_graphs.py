@@ -20,10 +20,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from mrcnn.config import Config
 from mrcnn.graph import detections_of, set_thresholds
 from mrcnn.nn.detections import DetectedBoxes, DetectionLayer
 from mrcnn.nn.folding import fold_batchnorm
 from mrcnn.ops.kernels import exporting
+from mrcnn.ops.types import Tensor
 
 INPUTS = ("images", "windows", "thresholds")
 OUTPUTS = ("boxes", "class_ids", "scores", "masks")
@@ -50,7 +52,7 @@ class Network:
     def __init__(
         self,
         model: keras.Model,
-        config,
+        config: Config,
         image_size: tuple[int, int],
         batch_size: int | None,
         fixed_shapes: bool,
@@ -61,7 +63,9 @@ class Network:
         self.outputs = outputs
         self.constants = [np.array(ops.convert_to_numpy(variable)) for variable in model.variables]
 
-    def call(self, images, windows, thresholds, state=()) -> dict:
+    def call(
+        self, images: Tensor, windows: Tensor, thresholds: Tensor, state: Sequence[tuple[keras.Variable, Tensor]] = ()
+    ) -> dict:
         """The computation in `keras.ops`. `state`: pairs of a variable and a value to use instead."""
         batch = ops.shape(images)[0]
         size = ops.convert_to_tensor([*self.image_size, self.config.IMAGE_CHANNEL_COUNT], "float32")
@@ -130,7 +134,9 @@ class Network:
         return [tf.TensorSpec(shape, tf.float32, name) for shape, name in zip(shapes, INPUTS)]
 
 
-def detection_network(model, image_size, batch_size, fixed_shapes) -> Network:
+def detection_network(
+    model: keras.Model, image_size: tuple[int, int], batch_size: int | None, fixed_shapes: bool
+) -> Network:
     """The graph that is exported, of a `MaskRCNN`."""
 
     def outputs(found):
@@ -142,7 +148,7 @@ def detection_network(model, image_size, batch_size, fixed_shapes) -> Network:
     return Network(model.detector(), model.config, image_size, batch_size, fixed_shapes, outputs)
 
 
-def staged_network(network: Network, model) -> Network:
+def staged_network(network: Network, model: keras.Model) -> Network:
     """The same graph with the results of every stage as outputs, to find the stage that an export got wrong.
 
     Outputs are "pyramid_2" ... and `STAGES`, in the order in which they are computed.

@@ -60,14 +60,14 @@ def fit_arguments(x: Any, kwargs: dict, devices: Devices) -> Any:
     x, kwargs["validation_data"] = (without_empty_targets(data) for data in (x, kwargs.get("validation_data")))
     kwargs["validation_data"] = same_each_time(kwargs["validation_data"])
     if isinstance(x, DataGenerator):
-        kwargs.setdefault("shuffle", False)  # it has its own order; Keras would shuffle each epoch's batches
+        kwargs["shuffle"] = False  # it has its own order; Keras would shuffle each epoch's batches
     watch_workers(kwargs, x, kwargs["validation_data"])
     x, steps = stream_of(x, devices)
-    if steps is not None:
-        kwargs.setdefault("steps_per_epoch", steps)
-    kwargs["validation_data"], steps = stream_of(kwargs.get("validation_data"), devices)
-    if steps is not None:
-        kwargs.setdefault("validation_steps", steps)
+    if kwargs.get("steps_per_epoch") is None:
+        kwargs["steps_per_epoch"] = steps
+    kwargs["validation_data"], steps = stream_of(kwargs["validation_data"], devices)
+    if kwargs.get("validation_steps") is None:
+        kwargs["validation_steps"] = steps
     return x
 
 
@@ -145,6 +145,6 @@ def evaluate_arguments(x: Any, kwargs: dict, devices: Devices) -> Any:
     refuse_weights(**kwargs)
     watch_workers(kwargs, x)
     x, steps = stream_of(same_each_time(x), devices)
-    if steps is not None:
-        kwargs.setdefault("steps", steps)
+    if kwargs.get("steps") is None:
+        kwargs["steps"] = steps
     return x

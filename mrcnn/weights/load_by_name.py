@@ -76,8 +76,8 @@ def load_weights_by_name(
         warnings.warn(other_mean, UserWarning, stacklevel=2)
     if report.not_finite:
         warnings.warn(
-            f"{report.path}: {len(report.not_finite)} layers have NaN or infinite weights, because the training that"
-            f" wrote the file had diverged: {shorten(report.not_finite)}. Use an earlier checkpoint.",
+            f"{report.path}: NaN or infinite weights in {len(report.not_finite)} of {len(report.loaded)} layers:"
+            f" {shorten(report.not_finite)}. The training that wrote the file had diverged; use an earlier checkpoint.",
             UserWarning,
             stacklevel=2,
         )

@@ -14,6 +14,7 @@ from keras import ops
 from kit import Squares, model_layer, numpy, photo, spread_scores, tiny_backbone, tiny_model, weights_of
 
 from mrcnn.data.collate import make_batch
+from mrcnn.data.generator import DataGenerator
 from mrcnn.data.image_batches import ImageBatches
 from mrcnn.data.sample_stream import SampleStream
 from mrcnn.evaluation import MeanAveragePrecision
@@ -146,6 +147,29 @@ def test_arrays_and_datasets_train(model, batches):
     assert any(np.abs(after[name] - before[name]).max() > 0 for name in before)
     for name, weight in weights_of(model).items():
         assert np.isfinite(weight).all(), name
+
+
+class InThisProcess:
+    """Stands in for the worker processes of a `DataGenerator`."""
+
+    def __init__(self, batch):
+        self.ready, self.checks = batch, 0
+
+    def batch(self, *_):
+        return self.ready
+
+    def check(self):
+        self.checks += 1
+
+
+def test_fit_watches_worker_processes_and_keeps_the_users_callbacks(model):
+    """fit gave Keras `callbacks` twice, so that it and `train(use_multiprocessing=True)` failed at once."""
+    generator = DataGenerator(Squares(3), model.config, steps=1)
+    generator.processes = InThisProcess(generator[0][0])
+    epochs = []
+    seen = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: epochs.append(epoch))
+    model.fit(generator, verbose=0, callbacks=[seen])
+    assert generator.processes.checks == 1 and epochs == [0]
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf.data is TensorFlow's")

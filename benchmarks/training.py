@@ -170,7 +170,7 @@ def with_small_data_recipe(name: str, classes: int, seed: int, folder: str, data
     """A model, and the arguments of `train` for it."""
     from mrcnn.config import Config
     from mrcnn.model import MaskRCNN
-    from samples.common import SmallNetwork
+    from mrcnn.recipes import SmallNetwork
 
     config = type("SmallConfig", (SmallNetwork, Config), {})(**settings_of(name, classes, seed, steps))
     model = MaskRCNN("training", config, folder)

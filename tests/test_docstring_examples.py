@@ -5,11 +5,13 @@ from __future__ import annotations
 import doctest
 import importlib
 import inspect
+import re
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTED = re.findall(r"^::: (mrcnn\.[\w.]+\.\w+)", (ROOT / "docs/api.md").read_text(encoding="utf-8"), re.MULTILINE)
 WITH_EXAMPLES = sorted(path for path in (ROOT / "mrcnn").rglob("*.py") if ">>>" in path.read_text(encoding="utf-8"))
 MUST_HAVE_ONE = (
     "ops.anchors.anchors_of_image",
@@ -71,3 +73,10 @@ def test_examples_print_what_they_show(path):
 def test_every_public_name_has_an_example(name):
     module, attribute = name.rsplit(".", 1)
     assert ">>>" in inspect.getdoc(getattr(importlib.import_module(f"mrcnn.{module}"), attribute))
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_everything_in_the_api_reference_has_an_example(name):
+    module, attribute = name.rsplit(".", 1)
+    found = inspect.getdoc(getattr(importlib.import_module(module), attribute))
+    assert ">>>" in found or "Example:" in found

@@ -27,7 +27,9 @@ NUMBERS = ("box_ap", "mask_ap", "mask_ap50")
 class EvaluateDataset(keras.callbacks.Callback):
     """Evaluates the model during training: adds val_box_ap, val_mask_ap and val_mask_ap50 to the logs of an epoch.
 
-    Put it before the callbacks that monitor these numbers, because Keras calls callbacks in order:
+    Put it before the callbacks that monitor these numbers, because Keras calls callbacks in order.
+
+    Example:
 
         fit(..., callbacks=[
             EvaluateDataset(dataset_val, every=5),

@@ -98,6 +98,10 @@ def compare(
 
     Raises:
         ValueError: The reports have different images, classes or ground truth.
+
+    Example:
+
+        print(compare(old.evaluate_dataset(dataset), new.evaluate_dataset(dataset), ("old", "new")))
     """
     _require_same(report_a, report_b)
     weights = draw(len(report_a.image_ids), samples, seed)

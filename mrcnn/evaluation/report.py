@@ -49,6 +49,13 @@ class Report:
         image_ids: [N], the dataset's ids of the images, in the order of their ids in results.
         dataset, detections, truths, matches, accumulated: The data that the numbers are computed from
             (`mrcnn.evaluation.coco_protocol`).
+
+    Example:
+
+        report = model.evaluate_dataset(dataset)
+        print(report)  # the table
+        report.mask_ap, report.intervals["mask_ap"], [row["mask_ap50"] for row in report.per_class]
+        report.report("report.html")
     """
 
     def __init__(self, names: Names, collector: Collector, predictions: Callable[[], Predictions], notes: list[str]):

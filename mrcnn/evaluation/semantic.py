@@ -30,6 +30,12 @@ def semantic_map(result: dict, min_score: float = 0.0) -> np.ndarray:
 
     Raises:
         ValueError: The numbers of masks, class ids and scores differ.
+
+    Example:
+
+    >>> masks = np.array([[[1, 0], [1, 1], [0, 0]]], bool)  # two objects in an image of 1 x 3 pixels
+    >>> semantic_map({"masks": masks, "class_ids": [2, 1], "scores": [0.6, 0.9]}).tolist()
+    [[2, 1, 0]]
     """
     if isinstance(result, Detections):
         return result.semantic_map(min_score)
@@ -91,7 +97,15 @@ class SemanticScores:
 
 
 def semantic_scores(confusion: np.ndarray) -> SemanticScores:
-    """Computes the measures from a confusion matrix of pixels [C, C]."""
+    """Computes the measures from a confusion matrix of pixels [C, C].
+
+    Example:
+
+    >>> true, detected = np.array([[0, 1, 1, 1]]), np.array([[0, 0, 1, 1]])
+    >>> scores = semantic_scores(count_pixels(true, detected, num_classes=2))
+    >>> scores.pixel_accuracy, [round(float(iou), 2) for iou in scores.iou]
+    (0.75, [0.5, 0.67])
+    """
     right, true, detected = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     union = true + detected - right
     occurs = union > 0

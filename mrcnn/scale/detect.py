@@ -43,6 +43,11 @@ class DatasetResults:
         shards: Files written by this call.
         skipped: Files that were there before.
         seconds: Of this call.
+
+    Example:
+
+        done = detect_dataset(paths, "shapes", "found.parquet")
+        print(f"{done.objects} objects in {done.images} images, {done.errors} errors")
     """
 
     out: str

@@ -31,7 +31,13 @@ def read_detections(out: str, partial: bool = False) -> Iterator[tuple[ImageId, 
 
 
 def read_errors(out: str, partial: bool = False) -> dict[ImageId, str]:
-    """What went wrong with the images that could not be searched, by id; arguments as of `read_detections`."""
+    """The errors of the images that could not be searched, by id; arguments as of `read_detections`.
+
+    Example:
+
+        for image_id, error in read_errors("found.parquet").items():
+            print(image_id, error)
+    """
     return {result.image_id: result.error for result in _results(out, partial) if result.error is not None}
 
 

@@ -42,6 +42,10 @@ def train_with_ray(
     Raises:
         ImportError: Ray is not installed.
         RuntimeError: A training failed more often than that; of Ray, as `ray.train.TrainingFailedError`.
+
+    Example:
+
+        train_with_ray(train, workers=16, gpus_per_worker=1, folder="/shared/ray", arguments={"logs": "/shared/logs"})
     """
     import_ray("train")
     from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -90,10 +94,15 @@ def join_processes() -> None:
 
 
 def continue_run(model: Any) -> int:
-    """Gives a model the last checkpoint in its `model_dir`, if there is one: after a failure, training goes on there.
+    """Loads the last checkpoint in a model's `model_dir`, if there is one: after a failure, training continues there.
 
     Returns:
         The number of epochs done.
+
+    Example:
+
+        if not continue_run(model):
+            model.load_weights("coco", skip_mismatch=True)
     """
     try:
         path = model.find_last()

@@ -54,6 +54,10 @@ def find_last(model_dir: str | os.PathLike, name: str) -> str:
 
     Raises:
         FileNotFoundError: no run of this name, or none with a checkpoint; the message says what was looked for, where.
+
+    Example:
+
+        model.load_weights(find_last("logs", "cat"))  # logs/cat20261128T0900/mask_rcnn_cat_0012.h5
     """
     model_dir = os.fspath(model_dir)
     wanted = os.path.join(model_dir or ".", f"{name.lower()}<yyyymmddThhmm>", checkpoint_name(name, 1))

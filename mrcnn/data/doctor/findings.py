@@ -79,6 +79,11 @@ class Finding:
         image: the image's id in its source, or "".
         file: the image file or the annotation file, or "".
         entry: the object or entry in the file, or "".
+
+    Example:
+        >>> finding = Finding("blank-image", "all pixels are 0", split="train", image="a.png")
+        >>> finding.severity, str(finding)
+        ('warning', 'train, a.png: all pixels are 0')
     """
 
     code: str

@@ -12,6 +12,9 @@ the losses and the sampling, `Devices.add_before_clipping` the gradients.
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -60,6 +63,77 @@ class Devices:
         from jax.experimental import multihost_utils
 
         return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+
+    def largest(self, number: int) -> int:
+        """Returns the largest of the processes' numbers (below 2**31) in all processes."""
+        if self.processes == 1:
+            return number
+        from jax.experimental import multihost_utils
+
+        return int(multihost_utils.process_allgather(np.int32(number)).max())
+
+    def gather(self, data: bytes) -> list[bytes]:
+        """Returns each process's `data` in all processes."""
+        if self.processes == 1:
+            return [data]
+        from jax.experimental import multihost_utils
+
+        sizes = multihost_utils.process_allgather(np.int32(len(data)))
+        padded = np.zeros(max(sizes.max(), 1), np.uint8)
+        padded[: len(data)] = np.frombuffer(data, np.uint8)
+        rows = multihost_utils.process_allgather(padded)  # [processes, bytes]
+        return [row[:size].tobytes() for row, size in zip(rows, sizes, strict=True)]
+
+    def broadcast(self, data: bytes) -> bytes:
+        """Returns process 0's `data` in all processes."""
+        if self.processes == 1:
+            return data
+        from jax.experimental import multihost_utils
+
+        (size, *_) = (int(found) for found in self.gather(str(len(data)).encode()))
+        own = np.frombuffer(data, np.uint8) if self.process == 0 else np.zeros(size, np.uint8)
+        return multihost_utils.broadcast_one_to_all(own).tobytes() if size else b""
+
+    def check_same(self, value: str, description: str) -> None:
+        """Checks that all processes call this with the same `value`.
+
+        Args:
+            value: What is compared.
+            description: For the message: what this process does, such as "loads coco.h5".
+
+        Raises:
+            ValueError: In all processes, with the descriptions.
+        """
+        found = [json.loads(data) for data in self.gather(json.dumps([value, description]).encode())]
+        if len({value for value, _ in found}) == 1:
+            return
+        processes: dict[str, list[str]] = {}
+        for number, (_, text) in enumerate(found):
+            processes.setdefault(text, []).append(str(number))
+        raise ValueError(
+            f"The {len(found)} processes of this training differ: "
+            + "; ".join(f"process {', '.join(numbers)} {text}" for text, numbers in processes.items())
+            + ". Expected the same script and the same files in all of them. Keep `model_dir` and weights on a file"
+            " system that all machines see."
+        )
+
+    def check_same_file(self, path: str | os.PathLike) -> None:
+        """Checks that all processes are about to read a file with the same content.
+
+        Raises:
+            ValueError: In all processes, with the path and checksum that each has.
+        """
+        if self.processes == 1:
+            return
+        found = "not a file"
+        if os.path.isfile(path):
+            with open(path, "rb") as file:
+                found = f"SHA-256 {hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
+        self.check_same(found, f"loads {os.fspath(path)} ({found})")
+
+    def holds(self, variable: keras.Variable) -> bool:
+        """Whether this process has the whole value of a variable, and not only the part of its devices."""
+        return self.processes == 1 or variable.value.is_fully_replicated
 
     def check_batches(self, batches: Any) -> None:
         """Checks that these devices can share the batches of a `DataGenerator`.

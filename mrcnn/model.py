@@ -260,11 +260,12 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel, TiledModel):
             A report of what was loaded and what was not; `print` it, or write all arrays with `to_csv(path)`.
 
         Raises:
-            FileNotFoundError, ValueError: the model is then unchanged.
+            FileNotFoundError, ValueError: the model is then unchanged. Several processes must read equal files.
         """
         if filepath == "imagenet" and not os.path.exists(filepath):
             filepath, by_name = weights.imagenet_weights(self.config), True
         filepath = weights.find_pretrained(filepath)
+        self.devices.check_same_file(filepath)
         report = weights.load_weights_by_name(
             self, filepath, exclude=exclude or (), require_all=not by_name and not exclude, skip_mismatch=skip_mismatch
         )

@@ -7,7 +7,11 @@
 runs a training in a forked process for each folder that it reads from stdin, so that TensorFlow is imported only once.
 It prints the process's id, and its exit status when it has ended.
 
-At the end FOLDER/end.npz has the weights and the optimizer's variables. Takes about 10 s, most of them for imports.
+With KERAS_DISTRIBUTION_NUM_PROCESSES and related variables in the environment, this is one of several processes that
+train together, for `test_resume_processes`.
+
+At the end FOLDER/end.npz has the weights and the optimizer's variables (that of process 1: end1.npz). Takes about 10 s,
+most of them for imports.
 """
 
 from __future__ import annotations
@@ -70,9 +74,13 @@ def everything(model) -> dict:
 
 
 def train_in_process(folder: str, epochs: int) -> None:
+    settings = {}
+    if "KERAS_DISTRIBUTION_NUM_PROCESSES" in os.environ:
+        keras.distribution.initialize()
+        settings = {"GPU_COUNT": 2, "IMAGES_PER_GPU": 1, "EMA_MOMENTUM": 0.8}
     begun = any(Path(folder).glob("*/*.h5"))  # then new weights and seeds must not matter
-    trained, _ = train(folder, epochs, seed=8 if begun else 3)
-    np.savez(f"{folder}/end.npz", **everything(trained))
+    trained, _ = train(folder, epochs, seed=8 if begun else 3, settings=settings)
+    np.savez(f"{folder}/end{trained.devices.process or ''}.npz", **everything(trained))
 
 
 def train_in_forks(epochs: int) -> None:

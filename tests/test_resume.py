@@ -379,16 +379,6 @@ def test_a_full_disk_is_logged_and_training_continues(tmp_path, caplog):
     assert (Path(model.log_dir) / "mask_rcnn_tiny_0003.h5").is_file()
 
 
-def test_several_processes_refuse_to_save_within_epochs(tmp_path):
-    """`last.train.h5`, which is not written then, was left out without a word."""
-    model = tiny_model("training", tmp_path)
-    model.devices.processes = 2
-    with pytest.raises(
-        ValueError, match="save_every_steps=1 needs last.train.h5, which trainings of 2 processes do not"
-    ):
-        model.train(Squares(), None, 0.01, 1, "fpn_p2", save_every_steps=1)
-
-
 def test_an_unwritable_run_folder_is_an_error_before_training(tmp_path):
     (tmp_path / "file").touch()
     model = tiny_model("training", tmp_path / "file")

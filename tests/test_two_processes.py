@@ -27,4 +27,4 @@ def test_two_processes_train_like_one_with_the_whole_batch(tmp_path_factory):
         assert_same(alone, process)
 
     (run,) = (path for path in (folder / "process0").iterdir() if path.is_dir())
-    assert sorted(path.name for path in run.iterdir()) == ["losses.csv", "mask_rcnn_tiny_0001.h5"]
+    assert sorted(path.name for path in run.iterdir()) == ["last.train.h5", "losses.csv", "mask_rcnn_tiny_0001.h5"]

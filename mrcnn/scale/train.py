@@ -93,11 +93,13 @@ def join_processes() -> None:
     keras.distribution.initialize(address, context.get_world_size(), rank)
 
 
-def continue_run(model: Any) -> int:
-    """Loads the last checkpoint in a model's `model_dir`, if there is one: after a failure, training continues there.
+def continue_run(model: Any) -> bool:
+    """Loads the last state of a training in a model's `model_dir`, if there is one; `train` then continues there.
+
+    With several processes, call it in all of them.
 
     Returns:
-        The number of epochs done.
+        Whether there was one. It may be inside the first epoch, with `model.epoch == 0`.
 
     Example:
 
@@ -107,7 +109,7 @@ def continue_run(model: Any) -> int:
     try:
         path = model.find_last()
     except FileNotFoundError:
-        return 0
+        return False
     logger.info("Continuing %s.", path)
     model.load_weights(path, by_name=True)
-    return model.epoch
+    return True

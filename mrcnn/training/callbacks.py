@@ -57,12 +57,15 @@ class KeptCheckpoints:
         metric: a name in the logs, e.g. "val_loss" or "val_mask_ap"; of a name with "_ap", "acc" or "f1" higher is
             better, of others lower.
         validates: whether the training has a validation set.
+        writes: whether this process writes and deletes checkpoints.
 
     Attributes:
         values: the metric of each epoch whose checkpoint exists (None if unknown), by the epoch's number.
     """
 
-    def __init__(self, path: str, keep: str | int = "all", metric: str = "val_loss", validates: bool = True):
+    def __init__(
+        self, path: str, keep: str | int = "all", metric: str = "val_loss", validates: bool = True, writes: bool = True
+    ):
         count = isinstance(keep, int) and not isinstance(keep, bool) and keep >= 1
         if not count and keep not in ("all", "best"):
             raise ValueError(f'keep_checkpoints is {keep!r}; expected "all", "best", or a number of checkpoints >= 1.')
@@ -71,7 +74,7 @@ class KeptCheckpoints:
                 'keep_checkpoints="best" compares "val_loss", but there is no validation set. Pass val_dataset, or'
                 ' best_metric="loss".'
             )
-        self.path, self.keep, self.metric = path, keep, metric
+        self.path, self.keep, self.metric, self.writes = path, keep, metric, writes
         self.sign = 1 if re.search("_ap|acc|f1", metric) else -1
         self.values: dict[int, float | None] = {}
 
@@ -89,7 +92,8 @@ class KeptCheckpoints:
                 f'keep_checkpoints="best" compares {self.metric!r}, which the logs don\'t have; expected one of'
                 f" {', '.join(sorted(logs))}. val_mask_ap needs the callback mrcnn.evaluation.EvaluateDataset."
             )
-        if not Path(self.path.format(epoch=epoch)).is_file():  # it couldn't be written; the others are needed
+        written = self.writes and Path(self.path.format(epoch=epoch)).is_file()
+        if not written:  # then the others are needed
             return
         self.values[epoch] = value
         for old in set(self.values) - self._stay():

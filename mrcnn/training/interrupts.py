@@ -6,7 +6,7 @@ import contextlib
 import logging
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 
 logger = logging.getLogger(__name__)
@@ -49,11 +49,16 @@ class Interrupts:
         finally:
             self.waits = before
 
-    def check(self) -> None:
-        """Raises what the signal means, if one has come."""
-        if self._came is None:
+    def check(self, agree: Callable[[int], int] = int) -> None:
+        """Raises what the signal means, if one has come.
+
+        Args:
+            agree: with several processes, returns the signal that any of them has got, from this one's; 0 is none.
+        """
+        number = agree(self._came or 0)
+        if not number:
             return
-        number, self._came = self._came, None
+        self._came = None
         previous = self._previous.get(number)
         if number == signal.SIGINT:
             raise KeyboardInterrupt

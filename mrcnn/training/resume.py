@@ -3,14 +3,19 @@
 The order of images, augmentation and the anchors of a sample follow from the seed and the sample's place
 (`data.sample_stream`), so of the data only the seed, the epoch and the step are stored. RoIs are sampled in the
 network, with a seed generator whose state is stored. Validation draws no random numbers.
+
+Of several processes, all of which have the same weights, optimizer and callbacks, process 0 writes and reads the file,
+and sends its content to the others.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +23,7 @@ import keras
 import numpy as np
 
 from mrcnn.data.generator import DataGenerator
+from mrcnn.distribution import Devices
 from mrcnn.io import remove_orphans
 from mrcnn.keras_private import moving_averages
 from mrcnn.training import run_files
@@ -33,19 +39,59 @@ from mrcnn.weights.load_by_name import load_weights_by_name
 from mrcnn.weights.train_state import STATE_FILE, TrainState, read_state, write_state
 
 logger = logging.getLogger(__name__)
+STEPS_PER_AGREEMENT = 10  # of several processes, on whether one of them was told to stop; the devices wait for it
+
+
+def check_start(model: keras.Model) -> None:
+    """Checks that several processes begin a training together.
+
+    Raises:
+        ValueError: in all processes: epoch or weights differ, or a process has only a part of the weights.
+    """
+    devices = model.devices
+    if devices.processes == 1:
+        return
+    split = [variable.path for variable in model.weights if not devices.holds(variable)]
+    if split:
+        raise ValueError(
+            f"{len(split)} weights, such as {split[0]}, are divided among {devices.processes} processes; training needs"
+            " them whole in each, to save them. Expected keras.distribution.DataParallel."
+        )
+    weights = digest(model)
+    devices.check_same(
+        f"train {model.epoch} {weights}",
+        f"trains from epoch {model.epoch} with weights of the SHA-256 {weights[:16]} (run folder {model.log_dir})",
+    )
 
 
 def find_state(model: keras.Model) -> TrainState | None:
     """The state of a training that `model` can continue: of its run, at its epoch, and with exactly its weights."""
     path = Path(model.log_dir) / STATE_FILE
-    if model.devices.processes > 1 or not path.is_file():
-        return None
-    state = read_state(path)
+    with _file_of_process_0(model.devices, path) as local:
+        if not local.is_file():
+            return None
+        state = read_state(local)
     if state is None:
         logger.warning("%s is broken: the optimizer and the schedule start from the epoch's number alone.", path)
     elif state.epoch == model.epoch and digest(model) in _weights_of(state):
         return state
     return None
+
+
+@contextlib.contextmanager
+def _file_of_process_0(devices: Devices, path: Path) -> Iterator[Path]:
+    """A path at which each process finds the file that process 0 has at `path`; no file if it has none."""
+    content = b""
+    if devices.processes > 1:
+        content = devices.broadcast(path.read_bytes() if devices.writes and path.is_file() else b"")
+    if devices.writes:
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        local = Path(folder) / path.name
+        if content:
+            local.write_bytes(content)
+        yield local
 
 
 def _weights_of(state: TrainState) -> list[str]:
@@ -75,7 +121,8 @@ def restore(model: keras.Model, state: TrainState, learning_rate: Rate | None) -
     if state.info["optimizer"] != _describe_optimizer(model) or len(keys) != len(optimizer.variables):
         return False
     if digest(model) != state.info["weights"]:
-        load_weights_by_name(model, Path(model.log_dir) / STATE_FILE)
+        with _file_of_process_0(model.devices, Path(model.log_dir) / STATE_FILE) as path:
+            load_weights_by_name(model, path)
     same_rate = state.info["rate"] == _rate(learning_rate)
     rate = None if same_rate or has_schedule(optimizer) else to_array(optimizer.learning_rate)
     for variable, key in zip(optimizer.variables, keys, strict=True):
@@ -125,7 +172,7 @@ class SaveTraining(keras.callbacks.Callback):
         self.checkpoint = next((c for c in callbacks if isinstance(c, Checkpoint)), None)
         self.rate, self.kept, self.interrupts, self.same_stage = _rate(learning_rate), kept, interrupts, same_stage
         self.folder = Path(model.log_dir)
-        self.writes = model.devices.writes and model.devices.processes == 1
+        self.devices, self.writes = model.devices, model.devices.writes
         self.steps = len(batches)
         self.epoch, self.step = model.epoch, start.step if start else 0
         self._saved_step = self.step
@@ -133,10 +180,10 @@ class SaveTraining(keras.callbacks.Callback):
         self._end_of_steps = None  # what `_changing` was when the last step of the epoch was done
         if self.writes:
             remove_orphans(self.folder)
-        if start is not None:
-            run_files.truncate(self.folder, start.info["files"], start.info["time"])
-            if kept.keep != "best" or start.info.get("kept_metric") == kept.metric:
-                kept.values |= {int(epoch): value for epoch, value in start.info["kept"].items()}
+            if start is not None:
+                run_files.truncate(self.folder, start.info["files"], start.info["time"])
+        if start is not None and (kept.keep != "best" or start.info.get("kept_metric") == kept.metric):
+            kept.values |= {int(epoch): value for epoch, value in start.info["kept"].items()}
 
     # ---- Called by Keras ---------------------------------------------------------------------------------------------
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -161,7 +208,8 @@ class SaveTraining(keras.callbacks.Callback):
         if self.every is not None and batch - self._saved_step >= self.every:
             self.failed_steps.look()
             self.save()
-        self.interrupts.check()
+        if self.devices.processes == 1 or batch % STEPS_PER_AGREEMENT == 0:
+            self.interrupts.check(self.devices.largest)
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.steps_are_done()
@@ -176,7 +224,7 @@ class SaveTraining(keras.callbacks.Callback):
         """Called before validation and the callbacks that end an epoch, which may change optimizer and metrics."""
         if self._end_of_steps is None:
             self.step, self._end_of_steps = self.steps, self._changing()
-            self.interrupts.waits = False
+            self.interrupts.waits = self.devices.processes > 1  # others can't be told within validation
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         with self.interrupts.waiting():
@@ -185,29 +233,29 @@ class SaveTraining(keras.callbacks.Callback):
             self.kept.add(self.epoch, logs or {})
             self._remember_files()
             self.save()
-        self.interrupts.check()
+        self.interrupts.check(self.devices.largest)
 
     # ---- Saving ------------------------------------------------------------------------------------------------------
     def save_interrupted(self) -> None:
         """Saves after an exception, unless it came in the middle of a step. Never raises, not to hide it."""
-        if self.step < self.steps:
-            done = -1
-            if hasattr(self, "_first_iteration"):
-                done = self._iterations() - self._first_iteration + self.failed_steps.count_not_applied()
-            if not self.step <= done <= self.step + 1:
-                return
-            self.step = done
         try:
+            if self.step < self.steps:
+                done = -1
+                if hasattr(self, "_first_iteration"):
+                    done = self._iterations() - self._first_iteration + self.failed_steps.count_not_applied()
+                if not self.step <= done <= self.step + 1:
+                    return
+                self.step = done
             if self.epoch or self.step:
                 self.save()
-        except Exception as error:  # on JAX, the weights may be gone with the step that failed
+        except Exception as error:  # on JAX, all values may be gone with the step that failed
             logger.warning("The state of the training could not be saved: %s", error)
 
     def save(self) -> None:
         """Writes the current state. If that fails, a warning is logged and training continues."""
+        path, self._saved_step = self.folder / STATE_FILE, self.step
         if not self.writes:
             return
-        path, self._saved_step = self.folder / STATE_FILE, self.step
         broken = self._layers_not_finite()
         if broken:
             logger.warning("%s is not written: the weights of %s are NaN or infinite.", path, ", ".join(broken[:5]))

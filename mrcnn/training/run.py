@@ -23,7 +23,7 @@ from mrcnn.training.interrupts import Interrupts
 from mrcnn.training.optimizer import initialize_averages, set_step
 from mrcnn.training.recipe import describe_recipe
 from mrcnn.training.rest_of_epoch import fit_from_step
-from mrcnn.training.resume import SaveTraining, digest, find_state, restore
+from mrcnn.training.resume import SaveTraining, check_start, digest, find_state, restore
 from mrcnn.training.schedule import Rate, scheduled_rate
 from mrcnn.training.trainable_layers import LAYER_REGEX, layer_regex
 from mrcnn.training.unused_settings import refuse_two_schedules, warn_of_unused_schedule
@@ -43,16 +43,12 @@ def train(model: keras.Model, train_dataset: Dataset, val_dataset: Dataset | Non
         raise ValueError('train() needs a model built with mode="training"; this one is for "inference".')
     if save_every_steps is not None and save_every_steps < 1:
         raise ValueError(f"save_every_steps is {save_every_steps}; expected a number of steps >= 1, or None.")
-    if save_every_steps is not None and model.devices.processes > 1:
-        raise ValueError(
-            f"save_every_steps={save_every_steps} needs last.train.h5, which trainings of {model.devices.processes}"
-            " processes do not write. Leave it out; a checkpoint is written after each epoch."
-        )
     validates = val_dataset is not None and bool(model.config.VALIDATION_STEPS)
-    kept = KeptCheckpoints(model.checkpoint_path, keep_checkpoints, best_metric, validates)
+    kept = KeptCheckpoints(model.checkpoint_path, keep_checkpoints, best_metric, validates, model.devices.writes)
     if val_dataset is not None:
         check_same_classes(train_dataset.class_names, val_dataset, "the validation set")
     learn_class_names(model, train_dataset)
+    check_start(model)
     start = None if restart_schedule else find_state(model)
     loading = {"workers": workers, "use_multiprocessing": use_multiprocessing, "seed": _seed(model, start)}
     batches, validation = _batches(

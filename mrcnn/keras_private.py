@@ -92,3 +92,29 @@ def symbolic_build(model: keras.Model) -> None:
     """
     if model.devices.strategy is not None:
         model.build_optimizer()
+
+
+def free_outputs_early(model: keras.Model) -> None:
+    """Makes a functional model that runs eagerly, under PyTorch, free each output after its last use.
+
+    Keras keeps all of them until the model has run.
+    """
+    depths = sorted(model._nodes_by_depth, reverse=True)
+    nodes = [node for depth in depths for node in model._nodes_by_depth[depth] if node.operation and not node.is_input]
+    last_uses = {id(x): number for number, node in enumerate(nodes) for x in node.input_tensors}
+    freed = [[] for _ in nodes]
+    for x in set(last_uses) - {id(x) for x in (*model.inputs, *model.outputs)}:
+        freed[last_uses[x]].append(x)
+
+    def run(inputs, operation_fn=lambda operation: operation, call_fn=lambda operation, *a, **k: operation(*a, **k)):
+        tensors = dict(zip(map(id, model.inputs), keras.tree.flatten(inputs), strict=True))
+        for node, last in zip(nodes, freed, strict=True):
+            args, kwargs = node.arguments.fill_in(tensors)
+            outputs = call_fn(operation_fn(node.operation), *args, **kwargs)
+            tensors.update(zip(map(id, node.outputs), keras.tree.flatten(outputs), strict=True))
+            del args, kwargs, outputs
+            for x in last:
+                del tensors[x]
+        return keras.tree.pack_sequence_as(model._outputs_struct, [tensors[id(x)] for x in model.outputs])
+
+    model._run_through_graph = run

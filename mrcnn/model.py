@@ -8,6 +8,9 @@ Boxes are (y1, x1, y2, x2): for users in pixels, y2 and x2 exclusive; in the net
 
 from __future__ import annotations
 
+from mrcnn import quick_keras as _quick_keras  # before Keras
+
+# isort: split
 import datetime
 import os
 from collections import deque

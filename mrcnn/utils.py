@@ -6,6 +6,9 @@ There is no `__all__`, and the modules imported below are part of matterport's i
 
 from __future__ import annotations
 
+from mrcnn import quick_keras as _quick_keras  # before Keras
+
+# isort: split
 import logging
 import math
 import os

@@ -21,6 +21,7 @@ LEVELS = {
     "io": 0,
     "text": 0,
     "processor": 0,
+    "quick_keras": 0,
     "distribution": 0,
     "ops": 1,
     "config": 1,  # imports only constants from ops

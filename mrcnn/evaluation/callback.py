@@ -15,13 +15,12 @@ import numpy as np
 from mrcnn.data.dataset import Dataset
 from mrcnn.drawing.palette import class_colors
 from mrcnn.drawing.renderer import encode, side_by_side
-from mrcnn.evaluation.evaluate import MIN_SCORE, evaluate_dataset
+from mrcnn.evaluation.evaluate import MIN_SCORE, NUMBERS, evaluate_dataset
 from mrcnn.evaluation.instance_images import PICTURE_SIDE, picture_of
 from mrcnn.evaluation.instances import Instances, truth_of
 from mrcnn.io import replacing, write_errors
 
 logger = logging.getLogger(__name__)
-NUMBERS = ("box_ap", "mask_ap", "mask_ap50")
 
 
 class EvaluateDataset(keras.callbacks.Callback):

@@ -18,6 +18,7 @@ from mrcnn.evaluation.instances import Instances, detections_of, truth_of
 from mrcnn.evaluation.report import Report
 
 DETECTION_AREAS = ("auto", "box", "mask")
+NUMBERS = ("box_ap", "mask_ap", "mask_ap50")  # of a report, that callbacks and metrics give
 MIN_SCORE = 0.05  # published APs are measured with about this threshold; lower scores change AP very little
 
 

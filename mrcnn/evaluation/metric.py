@@ -8,10 +8,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from mrcnn.evaluation.callback import NUMBERS
 from mrcnn.evaluation.coco_protocol import accumulate, summarize
 from mrcnn.evaluation.collector import Collector
-from mrcnn.evaluation.evaluate import MIN_SCORE
+from mrcnn.evaluation.evaluate import MIN_SCORE, NUMBERS
 from mrcnn.evaluation.instances import detections_of, truth_of_masks
 from mrcnn.ops.masks import paste_masks
 from mrcnn.ops.types import Tensor

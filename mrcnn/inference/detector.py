@@ -18,6 +18,7 @@ from mrcnn.config_checks import warn_of_contradictions
 from mrcnn.graph import set_thresholds
 from mrcnn.inference import molding
 from mrcnn.inference.results import Detections
+from mrcnn.keras_private import free_outputs_early
 from mrcnn.nn.folding import fold_batchnorm
 from mrcnn.ops.anchors import anchors_of_image
 from mrcnn.ops.images import clear_padding, subtract_mean
@@ -138,5 +139,7 @@ class Detector:
             self._built_with = FixedSettings(config, DETECT, DETECT_AND_TRAIN)
             if keras.backend.backend() == "tensorflow":
                 self._network.jit_compile = False
+            elif keras.backend.backend() == "torch":
+                free_outputs_early(self._network)
         set_thresholds(self._network, config, class_names)
         return self._network

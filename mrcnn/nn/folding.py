@@ -18,6 +18,8 @@ from keras import layers, ops
 
 from mrcnn.nn.convolution import Conv2D
 from mrcnn.nn.norm import TimeDistributed
+from mrcnn.ops.convolution import keras_conv_bias
+from mrcnn.ops.kernels import once_ready
 from mrcnn.ops.types import Tensor
 
 FOLDABLE = (layers.Conv2D, Conv2D)  # not `WholeConv2D`: the class head's kernel is larger than its map
@@ -52,6 +54,7 @@ class FoldedConv2D(layers.Layer):
         scale = ops.rsqrt(norm.moving_variance + norm.epsilon)
         if norm.scale:
             scale = scale * norm.gamma
+        scale = once_ready(scale, inputs)  # not all folded kernels of the network at once
         bias = -norm.moving_mean if conv.bias is None else conv.bias - norm.moving_mean
         bias = bias * scale
         if norm.center:
@@ -59,10 +62,9 @@ class FoldedConv2D(layers.Layer):
         depthwise = isinstance(conv, layers.DepthwiseConv2D)  # kernel [h, w, C, 1], otherwise [h, w, C0, C]
         kernel = conv.kernel * (scale[:, None] if depthwise else scale)
         x, kernel, bias = (ops.cast(value, self.compute_dtype) for value in (inputs, kernel, bias))
-        if depthwise:
-            x = ops.depthwise_conv(x, kernel, conv.strides, conv.padding, dilation_rate=conv.dilation_rate)
-        else:
-            x = conv.convolution_op(x, kernel)
+        if not depthwise:
+            return keras_conv_bias(x, kernel, bias, conv.strides, conv.padding, conv.dilation_rate)
+        x = ops.depthwise_conv(x, kernel, conv.strides, conv.padding, dilation_rate=conv.dilation_rate)
         return ops.add(x, bias)  # becomes a `BiasAdd`, which TensorFlow fuses with the convolution, unlike `x + bias`
 
 

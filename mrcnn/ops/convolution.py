@@ -9,6 +9,7 @@ Shapes: B images, H x W the map, C input channels, F filters, k the side of the 
 
 from __future__ import annotations
 
+import keras
 from keras import ops
 
 from mrcnn.ops.kernels import tensorflow_kernels
@@ -50,8 +51,7 @@ def conv_bias(
     """
     tf = tensorflow_kernels()
     if tf is None or tf.config.list_logical_devices("GPU"):
-        y = ops.conv(x, kernel, strides, padding)
-        return y if bias is None else ops.add(y, bias)  # TensorFlow fuses `ops.add`, but not `y + bias`
+        return keras_conv_bias(x, kernel, bias, strides, padding)
     settings = {"strides": [1, *strides, 1], "padding": padding.upper()}
     onednn = onednn_is_on() if onednn is None else onednn
 
@@ -68,6 +68,43 @@ def conv_bias(
         return (tf.nn.bias_add(y, *bias) if bias else y), gradient
 
     return convolve(x, kernel) if bias is None else convolve(x, kernel, bias)
+
+
+def keras_conv_bias(
+    x: Tensor,
+    kernel: Tensor,
+    bias: Tensor | None = None,
+    strides: tuple[int, int] = (1, 1),
+    padding: str = "valid",
+    dilation: tuple[int, int] = (1, 1),
+) -> Tensor:
+    """`conv_bias` with the backend's own gradients: `keras.ops.conv` and `add`, or PyTorch's convolution.
+
+    Under PyTorch, `keras.ops.conv` copies the map twice, to "channels first" and back (docs/processors.md).
+
+    Args: as for `conv_bias`. `dilation`: rows and columns between the kernel's values. A kernel with fewer input
+        channels than `x` is a convolution in groups.
+    """
+    if keras.backend.backend() != "torch":
+        y = ops.conv(x, kernel, strides, padding, dilation_rate=dilation)
+        return y if bias is None else ops.add(y, bias)  # TensorFlow fuses `ops.add`, but not `y + bias`
+    import torch
+
+    x, kernel = ops.convert_to_tensor(x), ops.convert_to_tensor(kernel)
+    bias = None if bias is None else ops.convert_to_tensor(bias)
+    pads = (0, 0)
+    if padding == "same":
+        sides = zip(x.shape[1:3], kernel.shape[:2], strides, dilation, strict=True)
+        totals = [max((-(-size // step) - 1) * step + (k - 1) * gap + 1 - size, 0) for size, k, step, gap in sides]
+        pads = tuple(total // 2 for total in totals)
+        if any(total % 2 for total in totals):  # one more row or column below or on the right
+            (top, left), (down, across) = pads, totals
+            x = torch.nn.functional.pad(x, (0, 0, left, across - left, top, down - top))
+            pads = (0, 0)
+    groups = x.shape[-1] // kernel.shape[2]
+    maps, kernel = x.permute(0, 3, 1, 2), kernel.permute(3, 2, 0, 1)  # views
+    y = torch.nn.functional.conv2d(maps, kernel, bias, tuple(strides), pads, tuple(dilation), groups)
+    return y.permute(0, 2, 3, 1)
 
 
 def project(x: Tensor, kernel: Tensor, onednn: bool | None = None) -> Tensor:

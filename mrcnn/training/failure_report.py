@@ -17,8 +17,6 @@ import numpy as np
 
 from mrcnn.config import Config
 from mrcnn.data.dataset import Dataset
-from mrcnn.drawing.palette import class_colors
-from mrcnn.drawing.renderer import draw_instances, encode, side_by_side
 from mrcnn.io import replacing
 from mrcnn.ops.images import add_mean
 from mrcnn.ops.masks import expand_mask
@@ -49,6 +47,8 @@ def write_report(
     with replacing(folder / "step.json") as unfinished:
         unfinished.write_text(json.dumps(_encode(facts), indent=1), encoding="utf-8")
     if "images" in batch or "input_image" in batch:
+        from mrcnn.drawing.renderer import encode  # matplotlib takes long to import
+
         with replacing(folder / "batch.png") as unfinished:
             unfinished.write_bytes(encode(draw_batch(batch, config), ".png"))
 
@@ -70,6 +70,8 @@ def broken_arrays(batch: dict[str, np.ndarray]) -> list[str]:
 
 def draw_batch(batch: dict[str, np.ndarray], config: Config) -> np.ndarray:
     """[h, w, 3] uint8: the images of a batch side by side, with the boxes and masks of their objects."""
+    from mrcnn.drawing.renderer import side_by_side
+
     molded = "input_image" in batch
     names = ("input_image", "input_gt_boxes", "input_gt_class_ids", "input_gt_masks")
     images, boxes, class_ids, masks = (
@@ -85,6 +87,9 @@ def draw_batch(batch: dict[str, np.ndarray], config: Config) -> np.ndarray:
 
 
 def _draw_objects(image: np.ndarray, objects: tuple | None) -> np.ndarray:
+    from mrcnn.drawing.palette import class_colors
+    from mrcnn.drawing.renderer import draw_instances
+
     if objects is None:
         return draw_instances(image, np.zeros((0, 4)), None, [], [], side=SIDE)
     boxes, class_ids, masks = objects

@@ -44,7 +44,7 @@ def two_processes(first: Path, second: Path | None = None) -> Iterator[list[subp
         address = f"localhost:{free.getsockname()[1]}"
     together = {
         **os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
-        "XLA_FLAGS": QUICK_COMPILE, "OMP_NUM_THREADS": "1", "JAX_COMPILATION_CACHE_DIR": str(first.parent / "compiled"),
+        "XLA_FLAGS": QUICK_COMPILE, "OMP_NUM_THREADS": "1", "JAX_COMPILATION_CACHE_DIR": str(first.parents[1] / "compiled"),
         "KERAS_DISTRIBUTION_JOB_ADDRESSES": address, "KERAS_DISTRIBUTION_NUM_PROCESSES": "2",
     }  # fmt: skip
     started = []
@@ -71,7 +71,7 @@ def wait_for(moment: Callable[[], bool], processes: list[subprocess.Popen]) -> N
 
 def exit_codes(processes: list[subprocess.Popen]) -> list[int]:
     """Waits until the processes have ended by themselves."""
-    return [process.wait(timeout=150) for process in processes]
+    return [process.wait(timeout=600) for process in processes]
 
 
 def outputs(folder: Path) -> list[str]:

@@ -1,6 +1,6 @@
 """Two processes that train one model: killed and started again, they end exactly as if nothing had happened.
 
-The slow tests start real processes on JAX: 5 minutes of processor time, most of it for imports and XLA.
+The slow tests start real processes on JAX: 6 minutes of processor time, most of it for imports and XLA.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def two_processes(first: Path, second: Path | None = None) -> Iterator[list[subp
         address = f"localhost:{free.getsockname()[1]}"
     together = {
         **os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
-        "XLA_FLAGS": QUICK_COMPILE, "OMP_NUM_THREADS": "1", "JAX_COMPILATION_CACHE_DIR": str(first.parents[1] / "compiled"),
+        "XLA_FLAGS": QUICK_COMPILE, "OMP_NUM_THREADS": "1",
+        "JAX_COMPILATION_CACHE_DIR": str(first.parents[1] / "compiled"),
         "KERAS_DISTRIBUTION_JOB_ADDRESSES": address, "KERAS_DISTRIBUTION_NUM_PROCESSES": "2",
     }  # fmt: skip
     started = []

@@ -337,7 +337,7 @@ def test_the_first_digits_of_a_checksum_are_compared(server, path):
 
 def test_a_length_header_that_is_too_small_is_detected(server, path):
     server.announced = 5000
-    with pytest.raises(ValueError, match="what came is not the file.*stops after 5,000 of"):
+    with pytest.raises(ValueError, match="something other than the file.*stops after 5,000 of"):
         weights.download(server.url, path, progress=False)
     assert not path.exists() and "mask_rcnn_coco.h5.part" not in beside(path)
     server.announced = None
@@ -364,7 +364,7 @@ def test_a_web_page_is_not_taken_for_a_weight_file(server, path):
     with pytest.raises(ValueError, match="web page and not the file.*<!DOCTYPE html>"):
         weights.download(server.url, path, progress=False)
     server.type = "application/octet-stream"  # a page that pretends; it costs the part that had come before
-    with pytest.raises(ValueError, match="what came is not the file.*web page saved under this name"):
+    with pytest.raises(ValueError, match="something other than the file.*web page saved under this name"):
         weights.download(server.url, path, progress=False)
     assert not path.exists() and not (path.parent / "mask_rcnn_coco.h5.sha256").exists()
     server.content = whole

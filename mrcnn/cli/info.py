@@ -103,8 +103,8 @@ def describe_export(path: Path) -> dict[str, Any]:
     report = folder / PARITY
     if not report.is_file():
         raise FileNotFoundError(
-            f"{report}: not there. `mrcnn export` writes it beside the model, to say how far its results are from those"
-            " of Keras."
+            f"{report} does not exist. `mrcnn export` writes it beside the model; it says how far the results are from"
+            " those of Keras."
         )
     files = [path] if path.is_file() else sorted(p for p in folder.rglob("*") if p.is_file() and p != report)
     return {

@@ -71,7 +71,7 @@ def as_masks(masks: ArrayLike, image_shape: Sequence[int], name: str = "masks") 
     if masks.ndim != 3 or masks.shape[:2] != (height, width):
         raise ValueError(
             f"{name} has the shape {masks.shape}; expected [{height}, {width}, N]: the image's height and width, then"
-            " one mask for each instance. Mini masks are brought to full size by utils.expand_mask or unmold_mask."
+            " one mask for each instance. Expand mini masks with utils.expand_mask or unmold_mask."
         )
     if masks.dtype == bool:
         return masks

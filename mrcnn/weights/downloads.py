@@ -122,7 +122,7 @@ def find_pretrained(path_or_name: str | os.PathLike) -> str:
 def _check_shipped(file: str, sha256: str) -> str:
     path = SHIPPED_FOLDER / file
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there, though it is part of the package. Install mrcnn again.")
+        raise FileNotFoundError(f"{path} is missing, although it is part of the package. Install mrcnn again.")
     _check(str(path), str(path), sha256)
     return str(path)
 
@@ -165,7 +165,7 @@ def _download_to(url: str, path: str, sha256: str | None, progress: bool) -> Non
         _check(part, path, sha256)
     except ValueError as error:
         os.remove(part)
-        raise ValueError(f"{url}: what came is not the file. {error}") from error
+        raise ValueError(f"{url}: the server sent something other than the file. {error}") from error
     os.replace(part, path)
 
 

@@ -52,7 +52,7 @@ def state_to_layers(state: Mapping[str, np.ndarray]) -> dict[str, list[np.ndarra
     """
     layout = find_layout(state)
     if layout is None:
-        raise ValueError(f"These are no names of torchvision or detectron2: {', '.join(list(state)[:5])}.")
+        raise ValueError(f"These are not names of torchvision or detectron2: {', '.join(list(state)[:5])}.")
     module = LAYOUTS[layout]
     layers: dict[str, list[np.ndarray]] = {}
     for array in to_layers(module.pieces(module.network_of(state)), state):

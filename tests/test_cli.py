@@ -99,7 +99,7 @@ def test_a_wrong_command_line_takes_one_line(run, arguments):
     [
         (("convert", "nowhere", "out", "--to", "coco"), "nowhere does not exist"),
         (("info", "nowhere"), "nowhere: no such file"),
-        (("info", "."), "parity.json: not there"),
+        (("info", "."), "parity.json does not exist"),
     ],
 )
 def test_errors_are_one_line_without_a_traceback(run, tmp_path, monkeypatch, arguments, says):

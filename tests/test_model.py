@@ -15,6 +15,8 @@ from kit import TWO_IMAGES, Batches, Squares, make_batch, model_layer, numpy, ph
 from PIL import Image
 
 from mrcnn import model as modellib
+from mrcnn.distribution import Devices
+from mrcnn.inference.detector import Detector
 from mrcnn.model import (
     CLASS_DEPENDENT_LAYERS,
     INFERENCE_OUTPUTS,
@@ -304,6 +306,23 @@ def test_a_batch_of_two_equals_two_batches_of_one(inference):
         alone = inference.predict_on_batch([x[i : i + 1] for x in inputs])
         for name, ours, theirs in zip(INFERENCE_OUTPUTS, both, alone):
             np.testing.assert_allclose(ours[i], theirs[0], atol=2e-4, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("sides", "devices", "sizes", "why"),
+    [
+        ([512] * 9, 1, [4, 4, 1], "memory of four images"),
+        ([64] * 9, 1, [8, 1], "small images: BATCH_SIZE"),
+        ([1024, 1024], 1, [1, 1], "at least one"),
+        ([512] * 6 + [256] * 3, 1, [4, 2, 3], "images of one shape"),
+        ([1024] * 3, 2, [3], "devices share a whole batch"),
+    ],
+)
+def test_large_batches_do_not_take_the_memory_of_all_images(sides, devices, sizes, why):
+    images = [np.empty((side, side, 3), np.uint8) for side in sides]
+    parts = list(Detector(None, Devices(count=devices), (64, 64, 3)).parts(images, batch_size=8))
+    assert [part.stop - part.start for part in parts] == sizes, why
+    assert [i for part in parts for i in range(part.start, part.stop)] == list(range(len(sides)))
 
 
 def test_issue_801_detect_molded_equals_detect(inference):

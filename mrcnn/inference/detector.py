@@ -6,7 +6,7 @@ Shapes: B images in a batch, H x W their molded size, D rows of detections, n of
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +22,14 @@ from mrcnn.keras_private import free_outputs_early
 from mrcnn.nn.folding import fold_batchnorm
 from mrcnn.ops.anchors import anchors_of_image
 from mrcnn.ops.images import clear_padding, subtract_mean
+from mrcnn.ops.kernels import has_accelerator
 from mrcnn.settings import DETECT, DETECT_AND_TRAIN, FixedSettings
 
 if TYPE_CHECKING:
     from mrcnn.config import Config
     from mrcnn.distribution import Devices
+
+CALL_PIXELS = 4 * 512 * 512  # of all images of a call, on a CPU
 
 
 class Detector:
@@ -72,7 +75,7 @@ class Detector:
             for name, array in [("image", image) for image in images] + [("image_metas", metas)]:
                 report(name, np.asarray(array))
         results = []
-        for part in molding.batches_of_one_shape(resized, config.BATCH_SIZE):
+        for part in self.parts(resized, config.BATCH_SIZE):
             molded = self.molded(resized[part], config.MEAN_PIXEL)
             if config.convention.pad_with_mean:
                 for image, window in zip(molded, windows[part]):
@@ -83,6 +86,19 @@ class Detector:
                 places = *shapes, windows[part][i], config.convention
                 results.append(molding.place_on_photo(detections[i], masks[i], *places))
         return results
+
+    def parts(self, images: Sequence[np.ndarray], batch_size: int) -> Iterator[slice]:
+        """The images of each call of the network: of one shape, at most `batch_size`.
+
+        On a CPU they have at most `CALL_PIXELS` pixels together, because larger batches take more memory and no less
+        time for each image (docs/performance.md).
+        """
+        whole = self.devices.count > 1 or has_accelerator()
+        for part in molding.batches_of_one_shape(images, batch_size):
+            height, width = images[part.start].shape[:2]
+            count = batch_size if whole else max(1, min(batch_size, CALL_PIXELS // (height * width)))
+            for start in range(part.start, part.stop, count):
+                yield slice(start, min(start + count, part.stop))
 
     def detect_molded(
         self,

@@ -123,11 +123,12 @@ class OneOfTwo(Devices):
     Args:
         told: what process 0 gives to `gather`; None: the same as this process.
         content: what process 0 broadcasts.
+        whole: whether this process has all values of the weights.
     """
 
-    def __init__(self, told: bytes | None = None, content: bytes = b""):
+    def __init__(self, told: bytes | None = None, content: bytes = b"", whole: bool = True):
         super().__init__(process=1, processes=2)
-        self.told, self.content = told, content
+        self.told, self.content, self.whole = told, content, whole
 
     def gather(self, data):
         return [data if self.told is None else self.told, data]
@@ -139,7 +140,7 @@ class OneOfTwo(Devices):
         return number
 
     def holds(self, variable):
-        return True
+        return self.whole
 
 
 def test_processes_that_do_not_begin_alike_are_an_error_that_says_how(tmp_path):
@@ -152,6 +153,9 @@ def test_processes_that_do_not_begin_alike_are_an_error_that_says_how(tmp_path):
     model = tiny_model("training", tmp_path)
     model.devices = OneOfTwo(b'["train 3", "trains from epoch 3"]')
     with pytest.raises(ValueError, match="process 0 trains from epoch 3; process 1 trains from epoch 0 with weights"):
+        model.train(Squares(), None, 0.01, 1, "fpn_p2")
+    model.devices = OneOfTwo(whole=False)
+    with pytest.raises(ValueError, match=r"weights, such as .*kernel, are divided among 2 processes.*DataParallel"):
         model.train(Squares(), None, 0.01, 1, "fpn_p2")
 
 

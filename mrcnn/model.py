@@ -66,6 +66,7 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel, TiledModel):
         strategy: `tf.distribute.Strategy`, or `keras.distribution.DataParallel` on JAX: the devices that share each
             batch. None: up to `GPU_COUNT` of the machine's devices (see `mrcnn.distribution`).
         weights: File or name to start from, loaded as by `load_weights(weights, by_name=True)`. None: new weights.
+        class_names: Names by class id, "BG" first. None: those in the weight file, or of the training set.
 
     Attributes:
         keras_model: the model itself, under matterport's name.
@@ -239,14 +240,8 @@ class MaskRCNN(scripts.ScriptModel, native.NativeModel, TiledModel):
     save_to_preset = eagerly(weights.save_to_preset)
 
     @eagerly
-    def load_weights(
-        self,
-        filepath: str | Path,
-        by_name: bool = False,
-        exclude: Sequence[str] | None = None,
-        *,
-        skip_mismatch: bool = False,
-    ) -> weights.LoadReport:
+    def load_weights(self, filepath: str | Path, by_name: bool = False, exclude: Sequence[str] | None = None, *,
+                     skip_mismatch: bool = False) -> weights.LoadReport:  # fmt: skip
         """Loads weights by layer name: matterport's `.h5`, Keras's, or those of torchvision or detectron2.
 
         Args:

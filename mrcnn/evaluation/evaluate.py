@@ -1,4 +1,28 @@
-"""`evaluate_dataset` measures a model on a dataset, `evaluate_predictions` a list or file of COCO results."""
+"""`evaluate_dataset` measures a model on a dataset, `evaluate_predictions` a list or file of COCO results.
+
+Example:
+
+>>> from mrcnn.data.dataset import Dataset
+>>> class Squares(Dataset):
+...     def load_image(self, image_id):
+...         return np.zeros((32, 32, 3), np.uint8)
+...     def load_mask(self, image_id):
+...         mask = np.zeros((32, 32, 1), bool)
+...         mask[4:20, 4:20] = True
+...         return mask, np.array([1])
+>>> dataset = Squares()
+>>> dataset.add_class("shapes", 1, "square")
+>>> dataset.add_image("shapes", image_id=0, path=None)
+>>> dataset.prepare()
+>>> class Model:
+...     def detect(self, images, verbose=0):
+...         masks, class_ids = dataset.load_mask(0)
+...         rois, scores = np.array([[4, 4, 20, 20]]), np.array([0.9])
+...         return [{"rois": rois, "class_ids": class_ids, "scores": scores, "masks": masks} for _ in images]
+>>> report = evaluate_dataset(Model(), dataset, progress=False)
+>>> round(report.mask_ap, 3)
+1.0
+"""
 
 from __future__ import annotations
 
@@ -64,26 +88,7 @@ def evaluate_dataset(
 
     Example:
 
-    >>> from mrcnn.data.dataset import Dataset
-    >>> class Squares(Dataset):
-    ...     def load_image(self, image_id):
-    ...         return np.zeros((32, 32, 3), np.uint8)
-    ...     def load_mask(self, image_id):
-    ...         mask = np.zeros((32, 32, 1), bool)
-    ...         mask[4:20, 4:20] = True
-    ...         return mask, np.array([1])
-    >>> dataset = Squares()
-    >>> dataset.add_class("shapes", 1, "square")
-    >>> dataset.add_image("shapes", image_id=0, path=None)
-    >>> dataset.prepare()
-    >>> class Model:
-    ...     def detect(self, images, verbose=0):
-    ...         masks, class_ids = dataset.load_mask(0)
-    ...         rois, scores = np.array([[4, 4, 20, 20]]), np.array([0.9])
-    ...         return [{"rois": rois, "class_ids": class_ids, "scores": scores, "masks": masks} for _ in images]
-    >>> report = evaluate_dataset(Model(), dataset, progress=False)
-    >>> round(report.mask_ap, 3)
-    1.0
+        print(evaluate_dataset(model, dataset))  # this module's docstring has one that runs
     """
     names, image_ids = _check_arguments(dataset, image_ids, detection_area)
     _check_model(model, dataset, min_score)

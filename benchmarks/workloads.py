@@ -6,6 +6,9 @@ detections.
 
 from __future__ import annotations
 
+import mrcnn.quick_keras  # noqa: F401  before Keras, as `import mrcnn.model` does
+
+# isort: split
 import json
 import os
 import tempfile

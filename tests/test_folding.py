@@ -135,6 +135,7 @@ def test_a_convolution_as_large_as_its_input_is_a_matrix_product():
     np.testing.assert_allclose(numpy(ours(x)), numpy(keras_own(x)), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="used under PyTorch; JAX's arrays can't hold the token")
 def test_outputs_are_freed_after_their_last_use():
     """Under PyTorch, all activations of a detection were kept until its end: 1 GB at 512 x 512."""
     alive, counts = weakref.WeakSet(), []

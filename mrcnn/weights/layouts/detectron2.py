@@ -17,24 +17,13 @@ import numpy as np
 from mrcnn.conventions import DETECTRON2
 
 from .network import STAGE_BLOCKS, Network
+
+# isort: off
 from .pieces import (
-    CONV,
-    DENSE,
-    Piece,
-    Shaped,
-    conv,
-    dense_as_conv,
-    dense_on_map,
-    first_to_last,
-    for_rgb,
-    last_to_first,
-    norm,
-    output,
-    pyramid,
-    swap_xy,
-    transposed_conv,
-    zeros_before,
+    CONV, DENSE, Piece, Shaped, conv, dense_as_conv, dense_on_map, first_to_last, for_rgb, last_to_first, norm,
+    output, pyramid, swap_xy, transposed_conv, zeros_before,
 )  # fmt: skip
+# isort: on
 
 COUNTER = "num_batches_tracked"
 PIXEL_MEAN, PIXEL_STD = "pixel_mean", "pixel_std"  # [3, 1, 1]

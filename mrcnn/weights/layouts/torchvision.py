@@ -11,21 +11,13 @@ from dataclasses import replace
 import numpy as np
 
 from .network import STAGE_BLOCKS, Network
+
+# isort: off
 from .pieces import (
-    CONV,
-    DENSE,
-    Piece,
-    Shaped,
-    conv,
-    dense_as_conv,
-    dense_on_map,
-    norm,
-    output,
-    pyramid,
-    swap_xy,
-    transposed_conv,
+    CONV, DENSE, Piece, Shaped, conv, dense_as_conv, dense_on_map, norm, output, pyramid, swap_xy, transposed_conv,
     unchanged,
 )  # fmt: skip
+# isort: on
 
 COUNTER = "num_batches_tracked"
 CLASSIFIER = ("fc.weight", "fc.bias")  # of a ResNet for ImageNet

@@ -123,6 +123,16 @@ def test_photos_without_annotations_are_one_line(run, tmp_path):
     assert "no annotations of a known format. Found files: 1 .png; folders: none. `mrcnn label`" in result.stderr
 
 
+def test_several_broken_images_are_one_line(run, tmp_path):
+    """The errors of five images followed, in as many lines."""
+    for name, x in zip("abcd", (7.5, 7.5, 7.5, 0.5)):
+        photo(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.txt").write_text(f"0 {x} 0.5 0.5 0.5")
+    result = run("convert", tmp_path, tmp_path / "out", "--to", "coco", "--classes", "cat")
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1
+    assert "a.txt" in result.stderr and "2 more of the images are broken: `mrcnn check` lists them." in result.stderr
+
+
 def test_annotations_are_not_replaced_by_their_conversion(run, tmp_path):
     photo(tmp_path / "a.png")
     (tmp_path / "a.txt").write_text("0 0.5 0.5 0.5 0.5")

@@ -53,6 +53,13 @@ class BrokenAnnotation(ValueError):
     def __str__(self) -> str:
         return f"{super().__str__()} {self.advice}".rstrip()
 
+    @property
+    def short(self) -> str:
+        """The message in a line, for `mrcnn`; without the errors of further images."""
+        first, *more = str(self).split("\n")
+        count = f" {len(self.others)} more of the images are broken: `mrcnn check` lists them." if more else ""
+        return first.rstrip() + count
+
     def __reduce__(self) -> tuple:  # exceptions with several arguments need this to be sent between processes
         values = (self.file, self.entry, self.field, self.expected, self.got, self.advice)
         return type(self), values, {"others": self.others}

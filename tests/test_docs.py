@@ -22,6 +22,12 @@ def test_links_point_to_existing_files(document):
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: str(document.relative_to(ROOT)))
+def test_no_merge_conflict_is_left(document):
+    """docs/performance.md showed both sides of a table, between the marks of git."""
+    assert re.findall(r"^(?:<{7}|={7}|>{7})(?: .*)?$", document.read_text(), re.MULTILINE) == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: str(document.relative_to(ROOT)))
 def test_python_blocks_can_be_parsed(document):
     for block in PYTHON_BLOCK.findall(document.read_text()):
         ast.parse(block)

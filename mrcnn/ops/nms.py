@@ -23,7 +23,6 @@ from mrcnn.ops.types import Tensor
 
 TILE = 256  # candidates that are decided together; see `_greedy_in_tiles`
 NOT_PICKED = -1
-LOWEST = np.finfo(np.float32).min
 
 
 def non_max_suppression(boxes: ArrayLike, scores: ArrayLike, threshold: float) -> np.ndarray:
@@ -171,7 +170,7 @@ def _greedy_by_kernel(tf, boxes, scores, limit: int, threshold):
                 scores=image[1],
                 max_output_size=limit,
                 iou_threshold=threshold,
-                score_threshold=LOWEST,
+                score_threshold=-np.inf,
                 pad_to_max_output_size=True,
             )
             return tf.where(tf.range(limit) < count, picked, NOT_PICKED)

@@ -94,11 +94,7 @@ class Detector:
         time for each image (docs/performance.md).
         """
         whole = self.devices.count > 1 or has_accelerator()
-        for part in molding.batches_of_one_shape(images, batch_size):
-            height, width = images[part.start].shape[:2]
-            count = batch_size if whole else max(1, min(batch_size, CALL_PIXELS // (height * width)))
-            for start in range(part.start, part.stop, count):
-                yield slice(start, min(start + count, part.stop))
+        return molding.batches_of_one_shape(images, batch_size, np.inf if whole else CALL_PIXELS)
 
     def detect_molded(
         self,

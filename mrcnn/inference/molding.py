@@ -108,12 +108,16 @@ def resize_inputs(images: Any, config: Config) -> tuple:
     return fitted, np.stack(metas), np.stack(windows)
 
 
-def batches_of_one_shape(arrays: Sequence[np.ndarray], batch_size: int) -> Iterator[slice]:
-    """Yields slices of a list of arrays that can be stacked: consecutive, of one shape, at most `batch_size` long."""
+def batches_of_one_shape(images: Sequence[np.ndarray], batch_size: int, most_pixels: float = np.inf) -> Iterator[slice]:
+    """Yields slices of a list of images [H, W, ...] that can be stacked: consecutive, and of one shape.
+
+    They are at most `batch_size` long, and have at most `most_pixels` pixels together if they are more than one image.
+    """
     start = 0
-    for end in range(1, len(arrays) + 1):
-        full = end - start == batch_size
-        if full or end == len(arrays) or arrays[end].shape != arrays[start].shape:
+    for end in range(1, len(images) + 1):
+        height, width = images[start].shape[:2]
+        full = end - start == batch_size or (end - start + 1) * height * width > most_pixels
+        if full or end == len(images) or images[end].shape != images[start].shape:
             yield slice(start, end)
             start = end
 

@@ -4,15 +4,24 @@
     python benchmarks/training.py --table                                        prints the table of the file
 
 DIR is a folder like `../shared/data`, see `small_sets.py`. MINUTES are those of a machine with two cores: a training
-gets two minutes of processor time for each, so that it has as many steps on a busy machine as on an idle one. Runs that
-the file has are not repeated. PYTHON has torch, torchvision and efficientnet_lite_pytorch; without it, the column
-"torchvision" is left out.
+gets two minutes of processor time for each, so that it has as many steps on a busy machine as on an idle one. The first
+seed measures how many steps that is, the others take as many. Runs that the file has are not repeated. PYTHON has
+torch, torchvision and efficientnet_lite_pytorch; without it, "torchvision" is left out.
 
     previous      that of the samples before version 1.1: MobileNetV2, wide heads, flips, zoom and colors by imgaug, SGD
                   with a cosine schedule. Needs DIR/mobilenet_v2/imagenet_notop.weights.h5
     small-data    that of the samples: EfficientNet-Lite0, narrow heads, `RECIPE = "small-data"`, AdamW. Needs
                   pip install 'mrcnn[pretrained]'
     torchvision   its Mask R-CNN with the same pretrained backbone, trained as in its tutorial on fine-tuning
+
+Further recipes change something in "small-data":
+
+    plain             `RECIPE = "matterport"`: no augmentation, constant learning rate, the last weights
+    only NAME         plain, with one part of the recipe
+    without NAME      small-data without that part
+    with NAME         small-data with another setting or backbone
+
+    python benchmarks/training.py --sets balloon --recipes plain 'only copy-paste' small-data 'with efficientnet_lite1'
 """
 
 from __future__ import annotations
@@ -38,11 +47,31 @@ from scipy import stats
 from benchmarks.small_sets import SETS, small_set
 
 RESULTS = Path(__file__).parent / "results" / "training.jsonl"
-RECIPES = ("previous", "small-data", "torchvision")
+COLUMNS = ("previous", "small-data", "torchvision")
 IMAGE_SIZE = {"balloon": 320, "nuclei": 256, "person": 320, "kitchen": 320}  # pixels
 OBJECT_SIZES = {"nuclei": (8, 16, 32, 64, 128)}  # anchors; the others have (16, 32, 64, 128, 256)
 CORES = 2
 MEASURED_STEPS = 8  # the first ones also build the graph
+PARTS = {  # of "small-data": the settings that switch each off
+    "flips": {"FLIP_PROBABILITY": 0.0}, "scale jitter": {"SCALE_JITTER": None}, "colors": {"COLOR_JITTER": 0.0},
+    "copy-paste": {"COPY_PASTE_PROBABILITY": 0.0}, "averages": {"EMA_MOMENTUM": 0.0},
+    "cosine": {"LEARNING_SCHEDULE": "constant", "LEARNING_WARMUP": 0.0},
+    "true boxes": {"ADD_GT_TO_PROPOSALS": False, "FILL_ROIS_WITH_NEGATIVES": False},
+}  # fmt: skip
+OFF = {key: value for settings in PARTS.values() for key, value in settings.items()}
+AVERAGED_EPOCHS, SHORT_EPOCHS = 3, 10  # of "SWA"
+CHANGES = {
+    "group norm in the heads": {"HEAD_NORM": "group"}, "class-agnostic masks": {"CLASS_AGNOSTIC_MASK": True},
+    "frozen batch norm in the pyramid": {"FPN_NORM": "batch"}, "large-scale jitter": {"SCALE_JITTER": (0.1, 2.0)},
+    "multi-scale": {"SCALE_JITTER": (0.5, 1.0)}, "repeats": {"REPEAT_THRESHOLD": 0.5},
+    "SWA": PARTS["averages"] | {"SWA_EPOCHS": AVERAGED_EPOCHS, "LEARNING_SCHEDULE": "constant"},
+    "efficientnet_lite1": {"BACKBONE": "efficientnet_lite1"}, "efficientnet_lite2": {"BACKBONE": "efficientnet_lite2"},
+    "mobilenet_v2": {"BACKBONE": "mobilenet_v2"},
+}  # fmt: skip
+RECIPES = (
+    *COLUMNS, "plain",
+    *(f"{word} {name}" for word in ("only", "without") for name in PARTS), *(f"with {name}" for name in CHANGES),
+)  # fmt: skip
 PREVIOUS_EPOCHS = 14
 PREVIOUS = {
     "BACKBONE": "mobilenet_v2", "TOP_DOWN_PYRAMID_SIZE": 128, "FPN_CLASSIF_FC_LAYERS_SIZE": 512, "PRE_NMS_LIMIT": 1000,
@@ -56,13 +85,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
-    parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=RECIPES)
+    parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=COLUMNS)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--peer-python", help="an interpreter with torchvision")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true", help="only print the table")
     parser.add_argument("--one", nargs=3, metavar=("SET", "RECIPE", "SEED"), help=argparse.SUPPRESS)
+    parser.add_argument("--steps", type=int, help=argparse.SUPPRESS)  # with --one; else they are measured
     args = parser.parse_args()
     if args.one:
         print(json.dumps(train(*args.one[:2], int(args.one[2]), args)))
@@ -78,17 +108,20 @@ def run_all(args) -> None:
     for seed in range(args.seeds):
         for name in args.sets:
             for recipe in recipes:
-                wanted = {"set": name, "recipe": recipe, "seed": seed, "minutes": args.minutes}
-                if any(wanted.items() <= row.items() for row in read(args.results)):
+                training = {"set": name, "recipe": recipe, "minutes": args.minutes, "machine": processor()}
+                wanted = training | {"seed": seed}
+                known = [row for row in read(args.results) if training.items() <= row.items()]
+                if any(row["seed"] == seed for row in known):
                     continue
                 command = [
                     sys.executable, __file__, "--one", name, recipe, str(seed), "--data", args.data,
                     "--minutes", str(args.minutes), "--peer-python", args.peer_python or "",
+                    *(["--steps", known[0]["steps"]] if known else []),
                 ]  # fmt: skip
                 done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
                 if done.returncode:
                     raise RuntimeError(f"{wanted} failed:\n{done.stderr[-3000:]}")
-                row = wanted | json.loads(done.stdout.strip().splitlines()[-1]) | {"machine": processor()}
+                row = wanted | json.loads(done.stdout.strip().splitlines()[-1])
                 with open(args.results, "a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
                 print(row, flush=True)
@@ -107,21 +140,51 @@ def train(name: str, recipe: str, seed: int, args) -> dict:
 def train_ours(name: str, recipe: str, training, validation, seed: int, args, folder: str) -> dict:
     import keras
 
-    build = with_previous_recipe if recipe == "previous" else with_small_data_recipe
+    steps = args.steps or affordable_steps(name, recipe, training, seed, args, folder)
     keras.utils.set_random_seed(seed)
-    model, options = build(name, training.num_classes, seed, folder, args.data, steps=MEASURED_STEPS)
-    seconds: list[float] = []
-    model.train(training, None, custom_callbacks=[step_clock(seconds)], **options)
-    steps = int(args.minutes * 60 * CORES / np.median(seconds[len(seconds) // 2 :]))
-
-    keras.backend.clear_session()
-    keras.utils.set_random_seed(seed)
-    model, options = build(name, training.num_classes, seed, folder, args.data, steps)
+    model, options = build(name, recipe, training.num_classes, seed, folder, args.data, steps)
     start = time.process_time()
     model.train(training, None, **options)
     used = time.process_time() - start
     report = model.evaluate_dataset(validation, progress=False)
     return figures(report) | {"steps": steps, "batch": model.config.BATCH_SIZE, "processor_s": round(used)}
+
+
+def affordable_steps(name: str, recipe: str, training, seed: int, args, folder: str) -> int:
+    """The number of steps for which the processor time is enough, from the median of a few."""
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    model, options = build(name, recipe, training.num_classes, seed, folder, args.data, steps=MEASURED_STEPS)
+    seconds: list[float] = []
+    model.train(training, None, custom_callbacks=[step_clock(seconds)], **options)
+    keras.backend.clear_session()
+    return int(args.minutes * 60 * CORES / np.median(seconds[len(seconds) // 2 :]))
+
+
+def build(name: str, recipe: str, classes: int, seed: int, folder: str, data: Path, steps: int):
+    """Returns a model, and the arguments of `train` for it."""
+    if recipe == "previous":
+        return with_previous_recipe(name, classes, seed, folder, data, steps)
+    return with_small_data_recipe(name, changes_of(recipe), classes, seed, folder, data, steps)
+
+
+def changes_of(recipe: str) -> dict:
+    """Returns the settings in which a recipe differs from "small-data".
+
+    Example:
+
+    >>> changes_of("without flips")
+    {'FLIP_PROBABILITY': 0.0}
+    """
+    word, _, name = recipe.partition(" ")
+    if word == "without":
+        return PARTS[name]
+    if word == "with":
+        return CHANGES[name]
+    if word == "only":
+        return {key: value for key, value in OFF.items() if key not in PARTS[name]}
+    return OFF if recipe == "plain" else {}
 
 
 def settings_of(name: str, classes: int, seed: int, steps: int) -> dict:
@@ -145,7 +208,7 @@ def with_previous_recipe(name: str, classes: int, seed: int, folder: str, data: 
     settings = settings_of(name, classes, seed, math.ceil(steps / PREVIOUS_EPOCHS))
     config = Config(**PREVIOUS, **settings)
     model = MaskRCNN("training", config, folder)
-    model.load_weights(data / "mobilenet_v2" / "imagenet_notop.weights.h5", by_name=True)
+    model.load_weights(mobilenet_weights(data), by_name=True)
     return model, {
         "learning_rate": config.LEARNING_RATE, "layers": "all", "epochs": PREVIOUS_EPOCHS,
         "augmentation": previous_augmentation(),
@@ -166,16 +229,25 @@ def previous_augmentation():
     )
 
 
-def with_small_data_recipe(name: str, classes: int, seed: int, folder: str, data: Path, steps: int):
+def with_small_data_recipe(name: str, changes: dict, classes: int, seed: int, folder: str, data: Path, steps: int):
     """A model, and the arguments of `train` for it."""
     from mrcnn.config import Config
     from mrcnn.model import MaskRCNN
     from mrcnn.recipes import SmallNetwork
 
-    config = type("SmallConfig", (SmallNetwork, Config), {})(**settings_of(name, classes, seed, steps))
+    epochs = SHORT_EPOCHS if changes.get("SWA_EPOCHS") else 1
+    settings = settings_of(name, classes, seed, math.ceil(steps / epochs))
+    config = type("SmallConfig", (SmallNetwork, Config), {})(**settings | changes)
     model = MaskRCNN("training", config, folder)
-    model.load_weights("imagenet")
-    return model, {"learning_rate": config.LEARNING_RATE, "layers": config.LAYERS, "epochs": 1}
+    if config.BACKBONE == "mobilenet_v2":
+        model.load_weights(mobilenet_weights(data), by_name=True)
+    else:
+        model.load_weights("imagenet")
+    return model, {"learning_rate": config.LEARNING_RATE, "layers": config.LAYERS, "epochs": epochs}
+
+
+def mobilenet_weights(data: Path) -> Path:
+    return data / "mobilenet_v2" / "imagenet_notop.weights.h5"
 
 
 def train_torchvision(name: str, training, validation, seed: int, args, folder: Path) -> dict:
@@ -187,7 +259,7 @@ def train_torchvision(name: str, training, validation, seed: int, args, folder: 
     save_coco(validation, folder / "validation.json")
     settings = {
         "size": IMAGE_SIZE[name], "anchors": anchors_of(name), "classes": training.num_classes, "seed": seed,
-        "budget": args.minutes * 60 * CORES,
+        "budget": args.minutes * 60 * CORES, "steps": args.steps,
     }  # fmt: skip
     command = [args.peer_python, Path(__file__).with_name("training_torchvision.py"), folder, json.dumps(settings)]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
@@ -222,13 +294,18 @@ def print_table(rows: list[dict]) -> None:
     """Mean mask AP50 of each set and recipe over the seeds, with its 95 % interval (Student's t)."""
     found = defaultdict(list)
     for row in rows:
-        found[row["minutes"], row["set"], row["recipe"]].append(row["mask_ap50"])
-    for minutes in sorted({key[0] for key in found}):
-        print(f"\n{minutes:g} minutes on {CORES} cores\n\n| set | {' | '.join(RECIPES)} |")
-        print("|---" * (1 + len(RECIPES)) + "|")
-        for name in SETS:
-            cells = [interval(found.get((minutes, name, recipe), [])) for recipe in RECIPES]
-            print(f"| {name} | " + " | ".join(cells) + " |")
+        found[row["machine"], row["minutes"], row["recipe"], row["set"]].append(row)
+    for machine, minutes in sorted({key[:2] for key in found}):
+        print(f"\n{minutes:g} minutes on {CORES} cores, {machine}\n\n| recipe | {' | '.join(SETS)} |")
+        print("|---" * (1 + len(SETS)) + "|")
+        for recipe in RECIPES:
+            cells = [found.get((machine, minutes, recipe, name), []) for name in SETS]
+            if any(cells):
+                print(f"| {recipe} | " + " | ".join(map(cell, cells)) + " |")
+
+
+def cell(rows: list[dict]) -> str:
+    return f"{interval([row['mask_ap50'] for row in rows])} ({rows[0]['steps']} steps)" if rows else ""
 
 
 def interval(values: list[float]) -> str:

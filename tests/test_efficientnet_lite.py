@@ -115,7 +115,7 @@ def test_imagenet_weights_come_from_the_package_which_is_not_imported(package, t
 
 def test_mrcnn_train_starts_from_the_installed_package_on_a_processor(package, monkeypatch, tmp_path):
     start = choose_start(None, on_gpu=False)
-    assert start.weights == str(package / "models/lite0.pth") and start.kind == "small backbone"
+    assert start.weights == "imagenet" and start.kind == "small backbone"
     assert start.base["BACKBONE"] == LITE0 and "weights are installed (efficientnet_lite0)" in start.reason
     assert choose_start(None, on_gpu=True).weights == "torchvision_v2"
     monkeypatch.setattr(sys, "path", [str(tmp_path / "empty")])

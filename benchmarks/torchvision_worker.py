@@ -1,6 +1,7 @@
-"""torchvision's side of benchmarks/torchvision_peer.py: python torchvision_worker.py NAME SHORTER_SIDE DATA_FOLDER
+"""torchvision's side of benchmarks/torchvision_peer.py: python torchvision_worker.py TASK SHORTER_SIDE DATA_FOLDER
 
-Needs NumPy, torch and torchvision. The time includes masks on the photo above 0.5, as `detect` gives them.
+Needs NumPy, torch and torchvision. TASK is a network, whose time to detect includes masks on the photo above 0.5, as
+`detect` gives them; or `training_<RoIs per image>`, a training step of v1 with frozen BatchNorm.
 """
 
 import json
@@ -10,20 +11,61 @@ import time
 import numpy as np
 import torch
 from torchvision.models import detection
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.ops import FrozenBatchNorm2d
 
-name, side, data = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-build = detection.maskrcnn_resnet50_fpn_v2 if name.endswith("v2") else detection.maskrcnn_resnet50_fpn
-model = build(weights=None, weights_backbone=None, num_classes=91, min_size=side, max_size=side * 5 // 3).eval()
-model.load_state_dict(torch.load(f"{data}/weights.pth", weights_only=True), strict=name.endswith("v2"))
-for module in model.modules():
-    if name.endswith("v1") and isinstance(module, torch.nn.BatchNorm2d):
-        module.eps = 0.0  # as with torchvision's own weights of v1
-image = np.load(f"{data}/photo.npy")
+
+def detecting(name, side, data):
+    """A function that detects, and returns how many objects it found."""
+    build = detection.maskrcnn_resnet50_fpn_v2 if name.endswith("v2") else detection.maskrcnn_resnet50_fpn
+    model = build(weights=None, weights_backbone=None, num_classes=91, min_size=side, max_size=side * 5 // 3).eval()
+    model.load_state_dict(torch.load(f"{data}/weights.pth", weights_only=True), strict=name.endswith("v2"))
+    for module in model.modules():
+        if name.endswith("v1") and isinstance(module, torch.nn.BatchNorm2d):
+            module.eps = 0.0  # as with torchvision's own weights of v1
+    image = np.load(f"{data}/photo.npy")
+
+    def detect():
+        with torch.inference_mode():
+            found = model([torch.from_numpy(image.transpose(2, 0, 1) / np.float32(255))])[0]
+            return len(found["masks"][:, 0] > 0.5)
+
+    return detect
+
+
+def training(rois, side, data):
+    """A function that makes a training step, and returns the number of RoIs that its mask head works on."""
+    torch.manual_seed(0)
+    backbone = resnet_fpn_backbone(
+        backbone_name="resnet50", weights=None, norm_layer=FrozenBatchNorm2d, trainable_layers=5
+    )
+    model = detection.MaskRCNN(backbone, 81, min_size=side, max_size=side, box_batch_size_per_image=rois).train()
+    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(weights, lr=0.0, momentum=0.9, weight_decay=1e-4)
+    batch = np.load(f"{data}/batch.npz")
+    image, masks = torch.from_numpy(batch["image"].transpose(2, 0, 1).copy()), torch.from_numpy(batch["masks"])
+    boxes, labels = torch.from_numpy(batch["boxes"][:, [1, 0, 3, 2]]).float(), torch.from_numpy(batch["classes"])
+    pooled = []
+    model.roi_heads.mask_head.register_forward_hook(lambda module, inputs, output: pooled.append(len(inputs[0])))
+
+    def step():
+        loss = sum(model([image], [{"boxes": boxes, "labels": labels.long(), "masks": masks}]).values())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return pooled.pop()
+
+    return step
+
+
+task, side, data = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+if task.startswith("training_"):
+    call = training(int(task.removeprefix("training_")), side, data)
+else:
+    call = detecting(task, side, data)
 print(json.dumps({"ready": True}), flush=True)
 for _ in sys.stdin:
     start, processor = time.perf_counter(), time.process_time()
-    with torch.inference_mode():
-        found = model([torch.from_numpy(image.transpose(2, 0, 1) / np.float32(255))])[0]
-        masks = found["masks"][:, 0] > 0.5
+    found = call()
     seconds = {"seconds": time.perf_counter() - start, "processor": time.process_time() - processor}
-    print(json.dumps({**seconds, "found": len(masks)}), flush=True)
+    print(json.dumps({**seconds, "found": found}), flush=True)

@@ -33,7 +33,7 @@ from mrcnn.nn.precision import computing_in
 from mrcnn.nn.proposals import ProposalLayer
 from mrcnn.nn.rpn import rpn_over_pyramid
 from mrcnn.nn.rpn_targets import RPNTargetLayer
-from mrcnn.nn.targets import DetectionTargetLayer, FirstRows, NormBoxes
+from mrcnn.nn.targets import DetectionTargetLayer, NormBoxes, PositiveRows
 from mrcnn.ops.anchors import backbone_shapes
 from mrcnn.ops.nms import suppression_groups
 
@@ -203,9 +203,9 @@ def training_graph(stages: Stages, config: Config) -> tuple[list, dict]:
     )  # [B, T, ...]
 
     class_outputs = class_heads_in_training(stages, config, (rois, class_ids, bbox), [gt_class_ids, true_boxes])
-    # Only positives have a mask to learn, and they come first, so the mask head can skip the rest.
-    positive = FirstRows(targets.max_positives, name="positive_rois")(rois)  # [B, P, 4]
-    pred_masks = stages.mask_head(positive, stages.meta, stages.pyramid)  # [B, P, 28, 28, C]
+    of_positives = PositiveRows(targets.max_positives, config.TRAIN_BN is not False, name="positive_rois")
+    positive = of_positives([rois, class_ids])  # [B, n, 4]
+    pred_masks = stages.mask_head(positive, stages.meta, stages.pyramid)  # [B, n, 28, 28, C]
     return inputs, {
         "rpn_class_logits": logits, "rpn_class": probs, "rpn_bbox": deltas, "rpn_rois": proposals,
         **class_outputs, "target_mask": masks, "mrcnn_mask": pred_masks,

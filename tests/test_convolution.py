@@ -131,6 +131,64 @@ def test_the_reference_agrees_with_keras_conv2d(case):
 
 
 @on_tensorflow
+@pytest.mark.parametrize("known", (True, False), ids=("size known", "size unknown"))
+@pytest.mark.parametrize("used", (0, 1, 100, 200))
+@pytest.mark.parametrize("size", (1, 3))
+def test_gradients_of_few_used_pixels_equal_those_of_all(used, size, known):
+    """Corners and neighbors included; 100 of the 800 pixels are the most that are computed alone."""
+    import tensorflow as tf
+
+    rng = np.random.default_rng(used)
+    x, kernel = rng.normal(size=(2, 20, 20, 3)).astype("float32"), rng.normal(size=(size, size, 3, 5)).astype("float32")
+    upstream = np.zeros((800, 5), "float32")
+    rows = np.r_[[0, 19, 399, 400, 799, 1], rng.permutation(np.arange(20, 380))][:used]
+    upstream[rows] = rng.normal(size=(used, 5))
+
+    def convolve(x, kernel, bias, few_used):
+        if not known:
+            x = tf.raw_ops.PlaceholderWithDefault(input=x, shape=(None, None, None, 3))
+        return convolution.conv_bias(x, kernel, bias, padding="same", few_used=few_used)
+
+    found, expected = (
+        gradients(functools.partial(convolve, few_used=few), upstream.reshape(2, 20, 20, 5), x, kernel, np.ones(5, "f"))
+        for few in (True, False)
+    )
+    for ours, truth in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, truth, atol=2e-5)
+
+
+@on_tensorflow
+@pytest.mark.parametrize(("used", "expected"), ((98, "matrix products"), (99, "convolutions")))
+def test_few_used_pixels_need_no_convolution_for_their_gradients(monkeypatch, used, expected):
+    import tensorflow as tf
+
+    taken, windows = [], convolution._windows
+    monkeypatch.setattr(convolution, "_windows", lambda *args: taken.append("matrix products") or windows(*args))
+    backward = convolution._input_gradient
+    monkeypatch.setattr(convolution, "_input_gradient", lambda *args: taken.append("convolutions") or backward(*args))
+    upstream = np.zeros((784, 5), "float32")
+    upstream[:used] = 1
+    with tf.GradientTape() as tape:  # eagerly, so that only the branch that is taken runs
+        x = tf.Variable(tf.ones((1, 28, 28, 3)))
+        y = convolution.conv_bias(x, tf.ones((3, 3, 3, 5)), padding="same", few_used=True)
+    tape.gradient(y, x, output_gradients=tf.constant(upstream.reshape(1, 28, 28, 5)))
+    assert taken == [expected]
+
+
+@on_tensorflow
+def test_a_gradient_that_is_not_a_number_is_not_lost():
+    """NaN isn't zero: training must see it (`training.guard`)."""
+    upstream = np.zeros((1, 20, 20, 5), "float32")
+    upstream[0, 3, 3, 2] = np.nan
+    arrays = np.ones((1, 20, 20, 3), "float32"), np.ones((3, 3, 3, 5), "float32")
+    _, to_x, to_kernel = gradients(
+        lambda x, kernel: convolution.conv_bias(x, kernel, padding="same", few_used=True), upstream, *arrays
+    )
+    assert np.isnan(to_x[0, 2:5, 2:5]).all() and np.isnan(to_kernel[..., 2]).all()
+    assert np.isfinite(to_x[0, 6:]).all() and np.isfinite(to_kernel[..., 0]).all()
+
+
+@on_tensorflow
 def test_a_convolution_without_bias_has_the_same_gradients():
     (x, kernel, bias, upstream), (y, to_x, to_kernel, _), lengths = problem("3 x 3, small")
     for onednn in (True, False):

@@ -53,7 +53,7 @@ class SharedConv2D(Conv2D):
         kernels, biases = (self._kernel_copies(weight, copies) for weight in (self.kernel, self.bias))
         outputs = []
         for i, x in enumerate(inputs):
-            x = conv_bias(x, kernels[i % copies], biases[i % copies], self.strides, self.padding)
+            x = conv_bias(x, kernels[i % copies], biases[i % copies], self.strides, self.padding, few_used=True)
             outputs.append(self.activation(x))
         return outputs
 

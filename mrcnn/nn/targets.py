@@ -19,6 +19,7 @@ from keras import ops
 from mrcnn.config import Config
 from mrcnn.ops import replicas
 from mrcnn.ops.boxes import box_refinement_graph, norm_boxes_graph, overlaps_graph
+from mrcnn.ops.kernels import needs_fixed_shapes
 from mrcnn.ops.roi_align import crop_masks
 from mrcnn.ops.types import Tensor
 
@@ -298,18 +299,37 @@ def detection_targets_graph(
 
 
 @keras.saving.register_keras_serializable(package="mrcnn")
-class FirstRows(keras.layers.Layer):
-    """Returns the first `count` rows: [B, T, ...] -> [B, count, ...]."""
+class PositiveRows(keras.layers.Layer):
+    """The sampled RoIs that the mask head works on: [B, T, 4] -> [B, n, 4], the first n rows.
 
-    def __init__(self, count: int, **kwargs: Any):
+    Positive RoIs come first, and only they have a mask to learn. n is `count`, their maximum. In a training step, rows
+    after the last positive one of any image are left out, too; n is then a multiple of `STEP`, or `count`, because the
+    backend prepares each new size. JAX needs a static n, and devices that share a batch need equal ones.
+
+    Args:
+        count: P.
+        keeps_all: n is always P: the rows are also used otherwise, by a BatchNorm that computes statistics.
+
+    Call arguments: `[rois, class_ids]`, [B, T, 4] and [B, T], above 0 for positive RoIs.
+    """
+
+    STEP = 10
+
+    def __init__(self, count: int, keeps_all: bool = False, **kwargs: Any):
         super().__init__(**{"dtype": "float32", **kwargs})
-        self.count = int(count)
+        self.count, self.keeps_all = int(count), bool(keeps_all)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        return (input_shape[0], min(self.count, input_shape[1]), *input_shape[2:])
+        batch, sampled, _ = input_shape[0]
+        return (batch, min(self.count, sampled), 4) if needs_fixed_shapes() else (batch, None, 4)
 
-    def call(self, inputs: Tensor) -> Tensor:
-        return inputs[:, : self.count]
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        rois, class_ids = inputs
+        rois = rois[:, : self.count]
+        if not training or self.keeps_all or needs_fixed_shapes() or replicas.count() > 1:
+            return rois
+        most = ops.max(ops.sum(ops.cast(class_ids > 0, "int32"), axis=1))
+        return rois[:, : ops.maximum((most + self.STEP - 1) // self.STEP, 1) * self.STEP]
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "count": self.count}
+        return {**super().get_config(), "count": self.count, "keeps_all": self.keeps_all}

@@ -19,6 +19,7 @@ from mrcnn.tensorflow_private import onednn_is_on
 STRIP_ROWS = 8
 MIN_STRIP_PIXELS = 128 * 128  # H * W; smaller maps are not cut into strips
 MIN_FLIP_PIXELS = 128  # B * H * W; below that, flipping the kernel costs more than it saves
+MAX_USED_SHARE = 1 / 8  # of the pixels; if more have a gradient, all are computed together
 
 
 def conv_bias(
@@ -28,6 +29,7 @@ def conv_bias(
     strides: tuple[int, int] = (1, 1),
     padding: str = "valid",
     onednn: bool | None = None,
+    few_used: bool = False,
 ) -> Tensor:
     """A convolution plus bias, like `keras.layers.Conv2D` without an activation.
 
@@ -39,6 +41,8 @@ def conv_bias(
         padding: "valid" or "same".
         onednn: under TensorFlow on a CPU, whether to choose the gradients that are fast with oneDNN, or those that are
             fast without it. None: what TensorFlow uses.
+        few_used: whether the loss often depends on few pixels of the output. Their gradients are then computed alone
+            (`_gradients_of_used_pixels`) if they are at most `MAX_USED_SHARE`, which each call finds out.
 
     Returns:
         [B, H / stride, W / stride, F]. Values and gradients equal those of `keras.ops.conv` and `add` up to rounding.
@@ -57,12 +61,18 @@ def conv_bias(
 
     @tf.custom_gradient
     def convolve(x, kernel, *bias):
-        def gradient(upstream):
+        def of_all_pixels(upstream):
             return (
                 _input_gradient(tf, x, kernel, upstream, settings, onednn),
                 _kernel_gradient(tf, x, kernel.shape, upstream, settings, onednn),
-                *(_bias_gradient(tf, upstream) for _ in bias),
             )
+
+        def gradient(upstream):
+            if few_used and _keeps_size(kernel.shape, settings):
+                both = _gradients_of_used_pixels(tf, x, kernel, upstream, lambda: of_all_pixels(upstream))
+            else:
+                both = of_all_pixels(upstream)
+            return (*both, *(_bias_gradient(tf, upstream) for _ in bias))
 
         y = tf.nn.conv2d(x, kernel, **settings)
         return (tf.nn.bias_add(y, *bias) if bias else y), gradient
@@ -132,6 +142,47 @@ def project(x: Tensor, kernel: Tensor, onednn: bool | None = None) -> Tensor:
         return tf.matmul(x, kernel), gradient
 
     return multiply(x, kernel)
+
+
+# ---- Few pixels ----------------------------------------------------------------------------------------------------
+def _gradients_of_used_pixels(tf, x, kernel, upstream, of_all_pixels):
+    """The gradients of input and kernel, by matrix products over the n pixels whose upstream gradient isn't zero.
+
+    In the RPN, which the losses see through a few hundred sampled anchors, this saves two of three convolutions
+    (docs/performance.md). The sums have a fixed order, so equal steps give equal bits.
+
+    Returns:
+        [B, H, W, C] and [h, w, C, F]; those of `of_all_pixels()` if n is more than `MAX_USED_SHARE` of the pixels.
+    """
+    gradients = tf.reshape(upstream, (-1, upstream.shape[-1]))  # [B * H * W, F]
+    used = tf.where(tf.reduce_any(tf.not_equal(gradients, 0), axis=1))[:, 0]  # [n]
+
+    def of_used_pixels():
+        places = _windows(tf, used, tf.shape(x, tf.int64), kernel.shape)  # [n * h * w]
+        pixels = tf.reshape(x, (-1, x.shape[-1]))
+        values = tf.where(places[:, None] < 0, tf.zeros((), x.dtype), tf.gather(pixels, tf.maximum(places, 0)))
+        chosen = tf.gather(gradients, used)  # [n, F]
+        windows = tf.reshape(values, (-1, kernel.shape[:3].num_elements()))  # [n, h * w * C]
+        to_kernel = tf.reshape(tf.matmul(windows, chosen, transpose_a=True), kernel.shape)
+        to_windows = tf.matmul(chosen, tf.reshape(kernel, (-1, kernel.shape[-1])), transpose_b=True)
+        to_values = tf.cast(tf.reshape(to_windows, (-1, x.shape[-1])), "float32")  # more exact than 16-bit sums
+        to_pixels = tf.math.unsorted_segment_sum(to_values, places, tf.shape(pixels)[0])
+        return tf.reshape(tf.cast(to_pixels, x.dtype), tf.shape(x)), to_kernel
+
+    few = tf.size(used) <= tf.cast(MAX_USED_SHARE * tf.cast(tf.shape(gradients)[0], "float32"), "int32")
+    to_x, to_kernel = tf.cond(few, of_used_pixels, of_all_pixels)
+    return tf.ensure_shape(to_x, x.shape), tf.ensure_shape(to_kernel, kernel.shape)
+
+
+def _windows(tf, pixels, map_shape, kernel_shape):
+    """[n] numbers of pixels -> [n * h * w] numbers of the pixels under a kernel around each; -1 outside the map."""
+    _, height, width, _ = tf.unstack(map_shape)
+    image, y, x = pixels // (height * width), pixels // width % height, pixels % width
+    down, across = (tf.range(size, dtype=tf.int64) - size // 2 for size in kernel_shape[:2])
+    ys, xs = y[:, None, None] + down[:, None], x[:, None, None] + across  # [n, h, 1], [n, 1, w]
+    inside = (ys >= 0) & (ys < height) & (xs >= 0) & (xs < width)  # [n, h, w]
+    places = tf.where(inside, (image[:, None, None] * height + ys) * width + xs, tf.constant(-1, tf.int64))
+    return tf.reshape(places, [-1])
 
 
 # ---- Input ---------------------------------------------------------------------------------------------------------

@@ -48,9 +48,11 @@ def is_exporting() -> bool:
 
 
 def needs_fixed_shapes() -> bool:
-    """Whether all shapes of the graph being traced must be known: with JAX, and in some exports."""
-    export = _export.get()
-    return keras.backend.backend() == "jax" or (export is not None and export.fixed_shapes)
+    """Whether all shapes of the graph being traced must be known: with JAX, with XLA, and in some exports."""
+    export, backend = _export.get(), keras.backend.backend()
+    if export is not None and export.fixed_shapes:
+        return True
+    return backend == "jax" or (backend == "tensorflow" and is_traced_for_xla())
 
 
 def tensorflow_kernels() -> ModuleType | None:

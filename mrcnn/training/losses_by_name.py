@@ -36,8 +36,8 @@ def compute_losses(inputs: dict, outputs: dict, config: Config) -> dict:
     active = parse_image_meta_graph(inputs["input_image_meta"])["active_class_ids"]
     match, box = inputs["input_rpn_match"], {"beta": config.SMOOTH_L1_BETA, "average": config.BOX_LOSS_AVERAGE}
     focus = {"class_weights": config.CLASS_WEIGHTS, "gamma": config.FOCAL_LOSS_GAMMA}
-    masks = outputs["mrcnn_mask"]  # [B, P, 28, 28, C], of the rows that can be positive
-    first = masks.shape[1]
+    masks = outputs["mrcnn_mask"]  # [B, n, 28, 28, C], of the first rows, which hold all positives
+    first = ops.shape(masks)[1]
     class_losses, bbox_losses = [], []
     logits_name = "mrcnn_class_logits"
     for stage in sorted(name.removeprefix(logits_name) for name in outputs if name.startswith(logits_name)):

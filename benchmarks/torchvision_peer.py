@@ -7,6 +7,7 @@ has torch and torchvision, this package in `torchvision_ours.py`.
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 from functools import partial
@@ -20,15 +21,18 @@ TARGETS = {"torchvision_v1": ">= 1.3x", "torchvision_v2": ">= 1x"}
 HEIGHT, WIDTH = 480, 640
 ROIS = (512, 200)  # RoIs per image in training: torchvision's default and matterport's
 OBJECTS = 8
+SAMPLES = 40
 FOLDER = Path(__file__).parent
 
-ALIKE = """Detection, alike: weights, photo, the size it is resized to, thresholds, limits, masks on the photo. Not alike:
+ALIKE = """Detection, alike: weights, photo, its size in the network, thresholds, limits, masks on the photo. Not alike:
 this package pads the photo to a square or to 64 pixels as the preset says, and folds BatchNorm into its convolutions.
 Training, alike: ResNet-50, all layers, the photo, its objects, the RoIs per image, a quarter of them positive, up to
 2,000 proposals, RPN targets made in the step, SGD with momentum and weight decay, learning rate 0. Not alike:
 torchvision's BatchNorm is constants, this package trains its scale and offset; this package clips gradients by their
 norm, and has no proposals per level; torchvision's mask head works on the positive RoIs that there are, this package's
-on a quarter of the RoIs always; torchvision's masks are as large as the photo, this package's are mini masks."""
+on a quarter of the RoIs always; torchvision's masks are as large as the photo, this package's are mini masks.
+Loading, alike: files decoded, polygons to masks, photo and masks resized, no augmentation. Not alike: torchvision pads
+to a multiple of 32 pixels, this package to a square, and it makes RPN targets and room for 100 masks, too."""
 
 
 def against_torchvision(python: str, quick: bool):
@@ -52,6 +56,7 @@ def against_torchvision(python: str, quick: bool):
             if found["theirs"] != found["ours"]:
                 print(f"detections differ: theirs {found['theirs']}, ours {found['ours']}")
     yield from training_steps(python, 256 if quick else 512, rounds)
+    yield from full_masks(python, 256 if quick else 1024, rounds)
 
 
 def training_steps(python: str, side: int, rounds: int, rois=ROIS):
@@ -64,6 +69,16 @@ def training_steps(python: str, side: int, rounds: int, rois=ROIS):
             task = f"training_{count}"
             found = yield from in_turns(workers(task, python, side, data), rounds, {"step": what}, ">= 1x")
             print(f"RoIs of the mask head: theirs {found['theirs']}, ours {found['ours']}")
+
+
+def full_masks(python: str, side: int, rounds: int):
+    """Yields the row of loading samples with full masks."""
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder)
+        count = prepare_loading(data)
+        what = f"loading {count} training samples with full masks, {side} x {side}, one process"
+        found = yield from in_turns(workers("loading", python, side, data), rounds, {"load": what}, ">= 1x")
+        print(f"masks: theirs {found['theirs']}, ours {found['ours']}")
 
 
 def workers(task: str, python: str, side: int, data: Path) -> dict:
@@ -97,3 +112,23 @@ def prepare_training(side: int, data: Path) -> None:
     classes = batch["input_gt_class_ids"][0, :OBJECTS]
     np.savez(data / "batch.npz", image=image / np.float32(255), boxes=boxes, classes=classes, masks=masks)
     np.savez(data / "ours.npz", **batch)
+
+
+def prepare_loading(data: Path) -> int:
+    """Writes a file in COCO's format: 40 of COCO's images, or generated photos. Returns the number of images."""
+    from benchmarks.workloads import SHARED, made_up_dataset
+
+    folder = SHARED / "data/coco_val"
+    annotations, photos = folder / "annotations/instances_val2017.json", folder / "val2017"
+    if not folder.is_dir():
+        made_up_dataset(data, images=SAMPLES, objects=9)
+        annotations, photos = data / "annotations.json", data
+    content = json.loads(annotations.read_text())
+    objects = [entry for entry in content["annotations"] if not entry["iscrowd"]]
+    shown = {entry["image_id"] for entry in objects}
+    content["images"] = [image for image in content["images"] if image["id"] in shown][:SAMPLES]
+    chosen = {image["id"] for image in content["images"]}
+    content["annotations"] = [entry for entry in objects if entry["image_id"] in chosen]
+    (data / "chosen.json").write_text(json.dumps(content))
+    (data / "photos").symlink_to(photos)
+    return len(chosen)

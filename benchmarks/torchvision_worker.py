@@ -1,10 +1,12 @@
 """torchvision's side of benchmarks/torchvision_peer.py: python torchvision_worker.py TASK SHORTER_SIDE DATA_FOLDER
 
 Needs NumPy, torch and torchvision. TASK is a network, whose time to detect includes masks on the photo above 0.5, as
-`detect` gives them; or `training_<RoIs per image>`, a training step of v1 with frozen BatchNorm.
+`detect` gives them; or `training_<RoIs per image>`, a training step of v1 with frozen BatchNorm; or `loading`, the
+images of a file in COCO's format with their masks, decoded and resized, which also needs pycocotools.
 """
 
 import json
+import os
 import sys
 import time
 
@@ -58,14 +60,46 @@ def training(rois, side, data):
     return step
 
 
+def loading(side, data):
+    """A function that loads the samples, and returns how many masks they have."""
+    from pycocotools import mask as coco_mask
+    from torchvision.datasets import CocoDetection
+    from torchvision.models.detection.transform import GeneralizedRCNNTransform
+    from torchvision.transforms.v2 import functional
+
+    dataset = CocoDetection(f"{data}/photos", f"{data}/chosen.json")
+    resize = GeneralizedRCNNTransform(side, side, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+
+    def sample(place):
+        photo, objects = dataset[place]
+        masks = np.zeros((len(objects), photo.height, photo.width), np.uint8)
+        for mask, annotation in zip(masks, objects):
+            polygons = coco_mask.frPyObjects(annotation["segmentation"], photo.height, photo.width)
+            mask[:] = coco_mask.decode(polygons).any(axis=2)
+        boxes = torch.tensor([annotation["bbox"] for annotation in objects]).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        labels = torch.tensor([annotation["category_id"] for annotation in objects])
+        image = functional.to_dtype(functional.pil_to_tensor(photo), torch.float32, scale=True)
+        return resize([image], [{"boxes": boxes, "labels": labels, "masks": torch.from_numpy(masks)}])
+
+    def samples():
+        return sum(len(sample(place)[1][0]["masks"]) for place in range(len(dataset)))
+
+    return samples
+
+
+answers = os.fdopen(os.dup(1), "w", buffering=1)
+os.dup2(2, 1)  # what packages print goes to stderr
 task, side, data = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-if task.startswith("training_"):
+if task == "loading":
+    call = loading(side, data)
+elif task.startswith("training_"):
     call = training(int(task.removeprefix("training_")), side, data)
 else:
     call = detecting(task, side, data)
-print(json.dumps({"ready": True}), flush=True)
+answers.write(json.dumps({"ready": True}) + "\n")
 for _ in sys.stdin:
     start, processor = time.perf_counter(), time.process_time()
     found = call()
     seconds = {"seconds": time.perf_counter() - start, "processor": time.process_time() - processor}
-    print(json.dumps({**seconds, "found": found}), flush=True)
+    answers.write(json.dumps({**seconds, "found": found}) + "\n")

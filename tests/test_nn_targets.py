@@ -9,11 +9,11 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from kit import gradients, numpy, tiny_config
+from kit import TWO_IMAGES, gradients, make_batch, numpy, tiny_config, tiny_model
 
 from mrcnn.model import detection_targets_graph
 from mrcnn.nn.cascade_targets import CascadeTargetLayer, ScaleGradient
-from mrcnn.nn.targets import DetectionTargetLayer, NormBoxes
+from mrcnn.nn.targets import DetectionTargetLayer, NormBoxes, PositiveRows
 from mrcnn.ops.boxes import box_refinement
 
 P = [0, 0, 0, 0]
@@ -380,3 +380,44 @@ def test_pixel_boxes_are_normalized_and_padding_stays_padding():
     found = NormBoxes()([boxes, np.zeros((1, 101, 51, 3), "float32")])
     np.testing.assert_allclose(numpy(found), [[[0.1, 0, 0.2, 1], [0, 0, 1, 1], P]], atol=1e-6)
     assert NormBoxes.from_config(NormBoxes(name="x").get_config()).name == "x"
+
+
+# ---- Rows of the mask head -------------------------------------------------------------------------------------------
+ROWS = {
+    "no positives": ((0, 0), {}, 10),
+    "the image with more positives decides": ((3, 11), {}, 20),
+    "never more than the maximum": ((25, 25), {}, 25),
+    "validation": ((0, 0), {"training": False}, 25),
+    "BatchNorm with statistics of the batch": ((0, 0), {"keeps_all": True}, 25),
+}
+
+
+@pytest.mark.parametrize(("positives", "given", "expected"), ROWS.values(), ids=ROWS)
+def test_the_mask_head_gets_the_rows_that_can_be_positive(positives, given, expected):
+    rois = np.random.default_rng(0).uniform(size=(2, 40, 4)).astype("float32")
+    class_ids = (np.arange(40) < np.array(positives)[:, None]).astype("int32")
+    layer = PositiveRows(25, keeps_all=given.get("keeps_all", False))
+    found = numpy(layer([rois, class_ids], training=given.get("training", True)))
+    np.testing.assert_array_equal(found, rois[:, : 25 if keras.backend.backend() == "jax" else expected])
+    assert PositiveRows.from_config(layer.get_config()).get_config() == layer.get_config()
+
+
+def test_a_step_without_the_other_rows_changes_the_weights_equally(tmp_path):
+    trained, rows, changes = [], [], []
+    for keeps_all in (True, False):
+        model = tiny_model("training", tmp_path, TRAIN_ROIS_PER_IMAGE=64, ADD_GT_TO_PROPOSALS=True)
+        model.set_trainable(".*", verbose=0)
+        model.compile(learning_rate=0.01)
+        layer = model.get_layer("positive_rois")
+        layer.keeps_all = keeps_all
+        batch = make_batch(model.config, TWO_IMAGES)
+        rows.append(model(batch, training=True)["mrcnn_mask"].shape[1])
+        kernel = model.get_layer("mrcnn_mask_conv1").weights[0]
+        before = numpy(kernel).copy()
+        model.train_on_batch(batch)
+        changes.append(np.abs(numpy(kernel) - before).max())
+        trained.append(model.get_weights())
+    assert (rows[0] == layer.count and rows[1] < rows[0]) or keras.backend.backend() == "jax"
+    assert min(changes) > 1e-5
+    for ours, expected in zip(*trained, strict=True):
+        np.testing.assert_allclose(ours, expected, atol=1e-6)

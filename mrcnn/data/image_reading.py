@@ -16,7 +16,6 @@ from __future__ import annotations
 import importlib
 import io
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -334,6 +333,8 @@ def is_whole_jpeg(data: bytes) -> bool:
 
 def _download(url: str) -> bytes:
     """The bytes of a URL, within `DOWNLOAD_SECONDS` and `MAX_DOWNLOAD_BYTES`."""
+    import urllib.request  # here, because it takes as long as OpenCV, and few images are downloaded
+
     if not url.startswith(("http://", "https://")):
         raise UnreadableImage(f"{url} can't be downloaded; expected http:// or https://.")
     deadline, data = time.monotonic() + DOWNLOAD_SECONDS, bytearray()

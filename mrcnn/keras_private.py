@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -94,10 +94,17 @@ def symbolic_build(model: keras.Model) -> None:
         model.build_optimizer()
 
 
-def free_outputs_early(model: keras.Model) -> None:
+def free_outputs_early(
+    model: keras.Model, replace: Callable[[Any, list], Callable] = lambda layer, unused: layer
+) -> None:
     """Makes a functional model that runs eagerly, under PyTorch, free each output after its last use.
 
     Keras keeps all of them until the model has run.
+
+    Args:
+        model: The model.
+        replace: Returns what to call instead of a layer, given the layer and a list with one entry for each of its
+            inputs: the layer that computed it if this is its last use, otherwise None.
     """
     depths = sorted(model._nodes_by_depth, reverse=True)
     nodes = [node for depth in depths for node in model._nodes_by_depth[depth] if node.operation and not node.is_input]
@@ -105,12 +112,19 @@ def free_outputs_early(model: keras.Model) -> None:
     freed = [[] for _ in nodes]
     for x in set(last_uses) - {id(x) for x in (*model.inputs, *model.outputs)}:
         freed[last_uses[x]].append(x)
+    producers = {id(x): node.operation for node in nodes for x in node.outputs}
+    calls = [
+        replace(node.operation, [producers.get(id(x)) if id(x) in last else None for x in node.input_tensors])
+        for node, last in zip(nodes, freed, strict=True)
+    ]
 
     def run(inputs, operation_fn=lambda operation: operation, call_fn=lambda operation, *a, **k: operation(*a, **k)):
-        tensors = dict(zip(map(id, model.inputs), keras.tree.flatten(inputs), strict=True))
-        for node, last in zip(nodes, freed, strict=True):
+        inputs = keras.tree.flatten(inputs)
+        symbolic = any(isinstance(x, keras.KerasTensor) for x in inputs)
+        tensors = dict(zip(map(id, model.inputs), inputs, strict=True))
+        for node, call, last in zip(nodes, calls, freed, strict=True):
             args, kwargs = node.arguments.fill_in(tensors)
-            outputs = call_fn(operation_fn(node.operation), *args, **kwargs)
+            outputs = call_fn(operation_fn(node.operation if symbolic else call), *args, **kwargs)
             tensors.update(zip(map(id, node.outputs), keras.tree.flatten(outputs), strict=True))
             del args, kwargs, outputs
             for x in last:

@@ -73,20 +73,30 @@ def withdraw(package: str) -> None:
             del sys.modules[name]
 
 
-def uses_jax() -> bool:
-    """Whether JAX may be Keras's backend: by `KERAS_BACKEND`, otherwise by `keras.json`."""
-    backend = os.environ.get("KERAS_BACKEND")
-    if backend:
-        return backend == "jax"
+def may_use(backend: str) -> bool:
+    """Whether this may be Keras's backend: by `KERAS_BACKEND`, otherwise by `keras.json`."""
+    chosen = os.environ.get("KERAS_BACKEND")
+    if chosen:
+        return chosen == backend
     settings = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "keras.json"
-    return settings.exists() and '"jax"' in settings.read_text()
+    return settings.exists() and f'"{backend}"' in settings.read_text()
+
+
+def let_idle_threads_sleep() -> None:
+    """Sets `OMP_WAIT_POLICY`, unless the user has set it, so that PyTorch's idle threads on CPUs don't wait in a loop.
+
+    They would take the CPU from threads that work (docs/processors.md). PyTorch reads it when it is imported.
+    """
+    if may_use("torch") and not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 
 def import_keras() -> None:
     """Imports Keras, unless it or TensorFlow has been imported."""
     if "keras" in sys.modules or "tensorflow" in sys.modules:
         return
-    wanted = {"jax"} if uses_jax() else set()
+    let_idle_threads_sleep()
+    wanted = {"jax"} if may_use("jax") else set()
     names = [name for name in DEFERRED if name.split(".")[0] not in wanted]
     collecting = gc.isenabled()
     gc.disable()

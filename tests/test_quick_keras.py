@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 import sys
 
@@ -60,7 +61,24 @@ def test_jax_is_not_deferred_if_keras_needs_it(variable, file, expected, tmp_pat
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     if file:
         (tmp_path / "keras.json").write_text(f'{{"backend": "{file}"}}')
-    assert quick_keras.uses_jax() is expected
+    assert quick_keras.may_use("jax") is expected
+
+
+@pytest.mark.parametrize(
+    ("backend", "set_by_user", "expected"),
+    [
+        ("torch", {}, "PASSIVE"),
+        ("torch", {"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"),
+        ("torch", {"GOMP_SPINCOUNT": "100"}, None),
+        ("tensorflow", {}, None),
+    ],
+)
+def test_idle_threads_of_pytorch_sleep(backend, set_by_user, expected):
+    code = "import os, mrcnn.quick_keras; print(os.environ.get('OMP_WAIT_POLICY'))"
+    env = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    env |= {"KERAS_BACKEND": backend, **set_by_user}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    assert done.stdout.split() == [str(expected)], done.stderr
 
 
 def test_neither_matplotlib_nor_jax_is_imported_and_keras_can_plot():

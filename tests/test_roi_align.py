@@ -234,7 +234,8 @@ def test_the_last_row_is_never_lost_to_rounding(crop, size):
 
         assert np.min(tf.image.crop_and_resize(ones, boxes[0], np.zeros(500, int), (7, 7))) == 0
     for shape in ((7, 7), (14, 14)):
-        np.testing.assert_array_equal(crop([ones], boxes, shape), np.ones((1, 500, *shape, 1)))
+        # Under PyTorch, the weights of the four pixels add up to 1 up to rounding.
+        np.testing.assert_allclose(crop([ones], boxes, shape), np.ones((1, 500, *shape, 1)), rtol=0, atol=2**-22)
 
 
 def test_aligned_is_the_mean_of_each_cell(crop):

@@ -20,6 +20,7 @@ from mrcnn.inference import molding
 from mrcnn.inference.results import Detections
 from mrcnn.keras_private import free_outputs_early
 from mrcnn.nn.folding import fold_batchnorm
+from mrcnn.nn.in_place import write_into_input
 from mrcnn.ops.anchors import anchors_of_image
 from mrcnn.ops.images import clear_padding, subtract_mean
 from mrcnn.ops.kernels import has_accelerator
@@ -152,6 +153,6 @@ class Detector:
             if keras.backend.backend() == "tensorflow":
                 self._network.jit_compile = False
             elif keras.backend.backend() == "torch":
-                free_outputs_early(self._network)
+                free_outputs_early(self._network, write_into_input)
         set_thresholds(self._network, config, class_names)
         return self._network

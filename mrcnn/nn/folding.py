@@ -19,6 +19,7 @@ from keras import layers, ops
 from mrcnn.nn.convolution import Conv2D
 from mrcnn.nn.norm import TimeDistributed
 from mrcnn.ops.convolution import keras_conv_bias
+from mrcnn.ops.kept_kernels import KeptKernels, in_convolution_order
 from mrcnn.ops.kernels import once_ready
 from mrcnn.ops.types import Tensor
 
@@ -42,6 +43,7 @@ class FoldedConv2D(layers.Layer):
         super().__init__(**{"dtype": conv.dtype_policy, "name": f"{norm.name}_folded", **kwargs})
         self.conv, self.norm = conv, norm
         self.autocast = False  # kernels are multiplied in float32, and rounded once
+        self._kept = KeptKernels()
 
     def build(self, input_shape: Any) -> None:
         self.built = True
@@ -50,6 +52,18 @@ class FoldedConv2D(layers.Layer):
         return self.conv.compute_output_shape(input_shape)
 
     def call(self, inputs: Tensor) -> Tensor:
+        conv, norm = self.conv, self.norm
+        weights = [conv.kernel, conv.bias, norm.moving_mean, norm.moving_variance]
+        weights += [norm.gamma] * norm.scale + [norm.beta] * norm.center
+        kernel, bias = self._kept.get(weights, lambda: self._fold(inputs))
+        x = ops.cast(inputs, self.compute_dtype)
+        if not isinstance(conv, layers.DepthwiseConv2D):
+            return keras_conv_bias(x, kernel, bias, conv.strides, conv.padding, conv.dilation_rate)
+        x = ops.depthwise_conv(x, kernel, conv.strides, conv.padding, dilation_rate=conv.dilation_rate)
+        return ops.add(x, bias)  # becomes a `BiasAdd`, which TensorFlow fuses with the convolution, unlike `x + bias`
+
+    def _fold(self, inputs):
+        """The kernel and bias of the convolution and the normalization together."""
         conv, norm = self.conv, self.norm
         scale = ops.rsqrt(norm.moving_variance + norm.epsilon)
         if norm.scale:
@@ -61,11 +75,8 @@ class FoldedConv2D(layers.Layer):
             bias = bias + norm.beta
         depthwise = isinstance(conv, layers.DepthwiseConv2D)  # kernel [h, w, C, 1], otherwise [h, w, C0, C]
         kernel = conv.kernel * (scale[:, None] if depthwise else scale)
-        x, kernel, bias = (ops.cast(value, self.compute_dtype) for value in (inputs, kernel, bias))
-        if not depthwise:
-            return keras_conv_bias(x, kernel, bias, conv.strides, conv.padding, conv.dilation_rate)
-        x = ops.depthwise_conv(x, kernel, conv.strides, conv.padding, dilation_rate=conv.dilation_rate)
-        return ops.add(x, bias)  # becomes a `BiasAdd`, which TensorFlow fuses with the convolution, unlike `x + bias`
+        kernel, bias = ops.cast(kernel, self.compute_dtype), ops.cast(bias, self.compute_dtype)
+        return (kernel if depthwise else in_convolution_order(kernel)), bias
 
 
 def fold_batchnorm(inputs: Tensor | list, outputs: Tensor | list | dict) -> keras.Model:

@@ -16,10 +16,11 @@ import numpy as np
 from keras import layers, ops
 
 from mrcnn.nn.c4 import RoiStage5
-from mrcnn.nn.convolution import Conv2D
+from mrcnn.nn.convolution import Conv2D, Conv2DTranspose
 from mrcnn.nn.norm import TimeDistributed, norm_layer
 from mrcnn.nn.roi_align import PyramidROIAlign
-from mrcnn.ops.convolution import project
+from mrcnn.ops.convolution import keras_conv_bias, project
+from mrcnn.ops.kept_kernels import KeptKernels, can_keep, in_convolution_order
 from mrcnn.ops.types import Tensor
 
 # The layers whose shapes depend on NUM_CLASSES. Pass them as `exclude` to load a file with another number of classes.
@@ -32,10 +33,16 @@ class WholeConv2D(layers.Conv2D):
     """A convolution whose kernel is as large as its input: [B, size, size, channels] -> [B, 1, 1, filters].
 
     Equivalent to `keras.layers.Conv2D`, but computed as a matrix product, which is faster on CPUs
-    (docs/performance.md).
+    (docs/performance.md). Only for detection under PyTorch, a convolution is faster.
     """
 
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._kept = KeptKernels()
+
     def convolution_op(self, inputs: Tensor, kernel: Tensor) -> Tensor:
+        if kernel.shape[0] > 1 and can_keep([kernel]):
+            return keras_conv_bias(inputs, self._kept.get([kernel], lambda: in_convolution_order(kernel)))
         rows = ops.reshape(inputs, (-1, int(np.prod(kernel.shape[:3]))))
         return ops.reshape(project(rows, ops.reshape(kernel, (rows.shape[1], -1))), (-1, 1, 1, self.filters))
 
@@ -193,7 +200,7 @@ class MaskHead:
         for i in range(1, 5) if stage5 is None else ():
             conv = TimeDistributed(Conv2D(channels, 3, padding="same"), name=f"mrcnn_mask_conv{i}")
             self.hidden += [conv, *head_norm(norm, epsilon, train_bn, f"mrcnn_mask_bn{i}"), layers.Activation("relu")]
-        up = layers.Conv2DTranspose(channels, 2, strides=2, activation="relu")
+        up = Conv2DTranspose(channels, 2, strides=2, activation="relu")
         self.deconv = TimeDistributed(up, name="mrcnn_mask_deconv")
         masks = 1 if class_agnostic else num_classes
         self.masks = TimeDistributed(Conv2D(masks, 1, activation="sigmoid", dtype="float32"), name="mrcnn_mask")

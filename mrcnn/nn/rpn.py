@@ -13,7 +13,7 @@ import keras
 from keras import layers, ops
 
 from mrcnn.nn.convolution import Conv2D
-from mrcnn.ops.convolution import conv_bias
+from mrcnn.ops.convolution import activate, conv_bias
 from mrcnn.ops.types import Tensor
 
 
@@ -54,7 +54,7 @@ class SharedConv2D(Conv2D):
         outputs = []
         for i, x in enumerate(inputs):
             x = conv_bias(x, kernels[i % copies], biases[i % copies], self.strides, self.padding, few_used=True)
-            outputs.append(self.activation(x))
+            outputs.append(activate(x, self.activation))
         return outputs
 
     def _kernel_copies(self, weight, count):

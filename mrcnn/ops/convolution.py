@@ -9,6 +9,8 @@ Shapes: B images, H x W the map, C input channels, F filters, k the side of the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import keras
 from keras import ops
 
@@ -115,6 +117,36 @@ def keras_conv_bias(
     maps, kernel = x.permute(0, 3, 1, 2), kernel.permute(3, 2, 0, 1)  # views
     y = torch.nn.functional.conv2d(maps, kernel, bias, tuple(strides), pads, tuple(dilation), groups)
     return y.permute(0, 2, 3, 1)
+
+
+def transposed_conv_bias(x: Tensor, kernel: Tensor, bias: Tensor | None, strides: tuple[int, int]) -> Tensor:
+    """PyTorch's transposed convolution plus bias, for kernels at least as large as the strides.
+
+    `keras.ops.conv_transpose` copies the map twice, to "channels first" and back (docs/processors.md).
+
+    Args:
+        x: [B, H, W, C].
+        kernel: [h, w, F, C].
+        bias: [F], or None.
+        strides: rows and columns.
+
+    Returns:
+        [B, (H - 1) * stride + h, (W - 1) * stride + w, F], as with padding "valid".
+    """
+    import torch
+
+    maps, kernel = x.permute(0, 3, 1, 2), kernel.permute(3, 2, 0, 1)  # views
+    return torch.nn.functional.conv_transpose2d(maps, kernel, bias, tuple(strides)).permute(0, 2, 3, 1)
+
+
+def activate(y: Tensor, activation: Callable) -> Tensor:
+    """`activation(y)`. Under PyTorch a ReLU is computed in the memory of y, which nothing else may use.
+
+    The gradient of the convolution that has computed y doesn't need it.
+    """
+    if keras.backend.backend() == "torch" and activation is keras.activations.relu:
+        return y.relu_()
+    return activation(y)
 
 
 def project(x: Tensor, kernel: Tensor, onednn: bool | None = None) -> Tensor:

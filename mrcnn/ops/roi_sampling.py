@@ -5,7 +5,7 @@ Shapes and units:
     points  in pixels of a map; 0 is the center of the first pixel
     (h, w)  points of a grid along each axis
 
-Each function has a body for any backend, which gathers pixels, and one for TensorFlow's kernel.
+Each function has a body for any backend, which gathers pixels, and one for a kernel of TensorFlow or PyTorch.
 """
 
 from __future__ import annotations
@@ -80,6 +80,8 @@ def bilinear(table: Tensor, first: Tensor, heights: Tensor, widths: Tensor, ys: 
     left, right, x_part = _neighbors(xs, widths)
     row_top = first[..., None] + top * widths[..., None]  # [B, N, h]
     row_bottom = first[..., None] + bottom * widths[..., None]
+    if keras.backend.backend() == "torch":
+        return _bilinear_by_bags(table, (row_top, row_bottom), (left, right), y_part, x_part)
 
     def pixels(row, column):
         return ops.cast(_gather_pixels(table, row[..., :, None] + column[..., None, :]), "float32")
@@ -92,19 +94,43 @@ def bilinear(table: Tensor, first: Tensor, heights: Tensor, widths: Tensor, ys: 
     return upper + (lower - upper) * y_part[..., :, None, None]
 
 
+def _bilinear_by_bags(table, rows, columns, y_part, x_part):
+    """For PyTorch: `embedding_bag` sums the four weighted pixels of a point without storing them (docs/processors.md).
+
+    Args: table as for `bilinear`; rows 2 x [B, N, h] int32 and columns 2 x [B, N, w] int32, the pixels on both sides of
+        each point; y_part, x_part their distances to the first. Returns: [B, N, h, w, C] float32.
+    """
+    import torch
+
+    index = torch.stack([row[..., :, None] + column[..., None, :] for row in rows for column in columns], dim=-1)
+    table, index = _join_images(table, index)  # index [B, N, h, w, 4]
+    y_weights, x_weights = (1.0 - y_part, y_part), (1.0 - x_part, x_part)
+    weights = torch.stack([y[..., :, None] * x[..., None, :] for y in y_weights for x in x_weights], dim=-1)
+    samples = torch.nn.functional.embedding_bag(
+        index.flatten(0, -2), table.to(torch.float32), per_sample_weights=weights.flatten(0, -2), mode="sum"
+    )
+    return samples.reshape(*index.shape[:-1], table.shape[-1])
+
+
 def _gather_pixels(table, index):
     """Rows of each image's table: [B, rows, C] and [B, N, h, w] int32 -> [B, N, h, w, C].
 
-    JAX maps over the images, so devices that share a batch exchange nothing. The other backends use one table for all
-    images, whose gradient is several times faster.
+    JAX maps over the images, so devices that share a batch exchange nothing. TensorFlow uses one table for all images,
+    whose gradient is several times faster.
     """
     if keras.backend.backend() == "jax":
         return ops.vectorized_map(lambda image: ops.take(*image, axis=0), (table, index))
+    table, index = _join_images(table, index)
+    return ops.take(table, index, axis=0)
+
+
+def _join_images(table, index):
+    """One table for all images: [B, rows, C] -> [B * rows, C]; rows of each image's table [B, ...] -> int64 of this."""
     batch, rows = ops.shape(table)[:2]
-    table = ops.reshape(table, (batch * rows, table.shape[-1]))
     # int32 would overflow with 20 images of 100 masks of 1024 x 1024
     first = ops.arange(batch, dtype="int64") * ops.cast(rows, "int64")
-    return ops.take(table, ops.cast(index, "int64") + ops.reshape(first, (-1, 1, 1, 1)), axis=0)
+    index = ops.cast(index, "int64") + ops.reshape(first, (-1, *(1,) * (len(index.shape) - 1)))
+    return ops.reshape(table, (batch * rows, table.shape[-1])), index
 
 
 def _neighbors(points, size):

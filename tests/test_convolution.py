@@ -10,7 +10,7 @@ import pytest
 from keras import layers, ops
 from kit import numpy
 
-from mrcnn.nn.convolution import Conv2D
+from mrcnn.nn.convolution import Conv2D, Conv2DTranspose
 from mrcnn.ops import convolution
 
 on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's kernels")
@@ -245,3 +245,41 @@ def test_the_layer_matches_keras_conv2d(settings):
     ours.set_weights(theirs.get_weights())
     np.testing.assert_allclose(numpy(ours(x)), expected, atol=1e-5)
     assert ours.get_config() == theirs.get_config()
+
+
+# ---- Transposed ------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("strides", [1, 2, 3])
+@pytest.mark.parametrize("activation", [None, "relu", "sigmoid"])
+def test_our_transposed_convolution_is_keras_s(strides, activation):
+    x = np.random.default_rng(0).normal(size=(2, 5, 4, 3)).astype("float32")
+    ours = Conv2DTranspose(6, 2, strides=strides, activation=activation)
+    keras_own = layers.Conv2DTranspose.from_config(ours.get_config())
+    for layer in (ours, keras_own):
+        layer.build(x.shape)
+    ours.bias.assign(np.arange(6) - 2.5)
+    keras_own.set_weights(ours.get_weights())
+    np.testing.assert_allclose(numpy(ours(x)), numpy(keras_own(x)), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="a matrix product under JAX")
+def test_gradients_of_the_transposed_convolution_are_those_of_keras():
+    import jax
+
+    rng = np.random.default_rng(0)
+    x, kernel, bias, upstream = (
+        rng.normal(size=shape).astype("float32") for shape in ((3, 5, 4, 6), (2, 3, 7, 6), (7,), (3, 10, 12, 7))
+    )
+
+    def keras_own(x, kernel, bias):
+        return ops.conv_transpose(x, kernel, (2, 3), "valid") + bias
+
+    def ours(x, kernel, bias):
+        return convolution.conv_transpose_bias(x, kernel, bias, (2, 3))
+
+    (y, expected), (y_ours, found) = (
+        (function(x, kernel, bias), jax.vjp(function, x, kernel, bias)[1](upstream)) for function in (keras_own, ours)
+    )
+    np.testing.assert_allclose(y_ours, y, rtol=1e-5, atol=1e-5)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5 * float(np.max(np.abs(other))))
+    assert "conv_general_dilated" not in str(jax.make_jaxpr(ours)(x, kernel, bias))

@@ -9,7 +9,7 @@ from keras import layers
 from kit import numpy
 
 from mrcnn.keras_private import free_outputs_early
-from mrcnn.nn.convolution import Conv2D, Conv2DTranspose
+from mrcnn.nn.convolution import Conv2D
 from mrcnn.nn.folding import FoldedConv2D, fold_batchnorm
 from mrcnn.nn.heads import WholeConv2D
 from mrcnn.nn.in_place import write_into_input
@@ -27,19 +27,6 @@ def without_gradients(function, *arrays):
 
     with torch.no_grad():
         return numpy(function(*arrays))
-
-
-@pytest.mark.parametrize("strides", [1, 2, 3])
-@pytest.mark.parametrize("activation", [None, "relu", "sigmoid"])
-def test_our_transposed_convolution_is_keras_s(strides, activation):
-    x = pixels(2, 5, 4, 3)
-    ours = Conv2DTranspose(6, 2, strides=strides, activation=activation)
-    keras_own = layers.Conv2DTranspose.from_config(ours.get_config())
-    for layer in (ours, keras_own):
-        layer.build(x.shape)
-    ours.set_weights([pixels(*weight.shape, seed=i) for i, weight in enumerate(keras_own.get_weights())])
-    keras_own.set_weights(ours.get_weights())
-    np.testing.assert_allclose(numpy(ours(x)), numpy(keras_own(x)), rtol=1e-5, atol=1e-5)
 
 
 # ---- Kernels ---------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 from keras import layers, ops
 
-from mrcnn.ops.convolution import activate, conv_bias, transposed_conv_bias
+from mrcnn.ops.convolution import activate, conv_bias, conv_transpose_bias
 from mrcnn.ops.types import Tensor
 
 
@@ -30,7 +30,7 @@ class Conv2D(layers.Conv2D):
 
 @keras.saving.register_keras_serializable(package="mrcnn")
 class Conv2DTranspose(layers.Conv2DTranspose):
-    """`keras.layers.Conv2DTranspose` with the same weights, config and values; faster under PyTorch.
+    """`keras.layers.Conv2DTranspose` with the same weights, config and values; faster under JAX and PyTorch.
 
     Example:
         >>> tuple(Conv2DTranspose(16, 2, strides=2)(keras.ops.ones((1, 8, 8, 3))).shape)
@@ -38,11 +38,9 @@ class Conv2DTranspose(layers.Conv2DTranspose):
     """
 
     def call(self, inputs: Tensor) -> Tensor:
-        plain = self.padding == "valid" and self.output_padding is None and self.data_format == "channels_last"
-        if keras.backend.backend() != "torch" or not plain or self.dilation_rate != (1, 1):
-            return super().call(inputs)
-        if any(size < stride for size, stride in zip(self.kernel_size, self.strides, strict=True)):
+        plain = self.padding == "valid" and self.output_padding is None and self.dilation_rate == (1, 1)
+        if keras.backend.backend() == "tensorflow" or not plain or self.data_format != "channels_last":
             return super().call(inputs)
         kernel = ops.cast(self.kernel, self.compute_dtype)
         bias = ops.cast(self.bias, self.compute_dtype) if self.use_bias else None
-        return activate(transposed_conv_bias(inputs, kernel, bias, self.strides), self.activation)
+        return activate(conv_transpose_bias(inputs, kernel, bias, self.strides), self.activation)

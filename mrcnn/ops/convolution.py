@@ -14,7 +14,7 @@ from collections.abc import Callable
 import keras
 from keras import ops
 
-from mrcnn.ops.kernels import tensorflow_kernels
+from mrcnn.ops.kernels import has_accelerator, tensorflow_kernels
 from mrcnn.ops.types import Tensor
 from mrcnn.tensorflow_private import onednn_is_on
 
@@ -119,10 +119,14 @@ def keras_conv_bias(
     return y.permute(0, 2, 3, 1)
 
 
-def transposed_conv_bias(x: Tensor, kernel: Tensor, bias: Tensor | None, strides: tuple[int, int]) -> Tensor:
-    """PyTorch's transposed convolution plus bias, for kernels at least as large as the strides.
+def conv_transpose_bias(
+    x: Tensor, kernel: Tensor, bias: Tensor | None = None, strides: tuple[int, int] = (1, 1)
+) -> Tensor:
+    """A transposed convolution plus bias, like `keras.layers.Conv2DTranspose` with padding "valid".
 
-    `keras.ops.conv_transpose` copies the map twice, to "channels first" and back (docs/processors.md).
+    Under PyTorch, `keras.ops.conv_transpose` copies the map twice, to "channels first" and back. Under JAX on a CPU,
+    the gradient of its kernel takes 70 times as long as the convolution, so a kernel as large as the strides is a
+    matrix product there (docs/processors.md).
 
     Args:
         x: [B, H, W, C].
@@ -131,12 +135,31 @@ def transposed_conv_bias(x: Tensor, kernel: Tensor, bias: Tensor | None, strides
         strides: rows and columns.
 
     Returns:
-        [B, (H - 1) * stride + h, (W - 1) * stride + w, F], as with padding "valid".
+        [B, H * stride + max(h - stride, 0), ..., F]. Values and gradients equal those of `keras.ops` up to rounding.
     """
-    import torch
+    strides, sides = tuple(strides), tuple(kernel.shape[:2])
+    backend = keras.backend.backend()
+    if backend == "torch" and all(side >= stride for side, stride in zip(sides, strides, strict=True)):
+        import torch
 
-    maps, kernel = x.permute(0, 3, 1, 2), kernel.permute(3, 2, 0, 1)  # views
-    return torch.nn.functional.conv_transpose2d(maps, kernel, bias, tuple(strides)).permute(0, 2, 3, 1)
+        x, kernel = ops.convert_to_tensor(x), ops.convert_to_tensor(kernel)
+        bias = None if bias is None else ops.convert_to_tensor(bias)
+        maps, kernel = x.permute(0, 3, 1, 2), kernel.permute(3, 2, 0, 1)  # views
+        return torch.nn.functional.conv_transpose2d(maps, kernel, bias, strides).permute(0, 2, 3, 1)
+    if backend == "jax" and sides == strides and not has_accelerator():
+        y = _spread_by_matmul(x, kernel)
+    else:
+        y = ops.conv_transpose(x, kernel, strides, "valid")
+    return y if bias is None else ops.add(y, bias)
+
+
+def _spread_by_matmul(x, kernel):
+    """The transposed convolution whose strides are the kernel's size: each pixel becomes h x w pixels."""
+    _, height, width, channels = ops.shape(x)
+    down, across, filters, _ = kernel.shape
+    kernel = ops.reshape(ops.transpose(kernel, (3, 0, 1, 2)), (channels, -1))  # [C, h * w * F]
+    y = ops.reshape(ops.matmul(ops.reshape(x, (-1, channels)), kernel), (-1, height, width, down, across, filters))
+    return ops.reshape(ops.transpose(y, (0, 1, 3, 2, 4, 5)), (-1, height * down, width * across, filters))
 
 
 def activate(y: Tensor, activation: Callable) -> Tensor:

@@ -36,6 +36,22 @@ def test_an_unknown_row_is_an_error():
     assert done.returncode == 2 and "no row 12" in done.stderr
 
 
+def test_figures_of_another_machine_are_refused(tmp_path):
+    from benchmarks.run import earlier_values
+    from benchmarks.timing import machine
+
+    def refuse(message):
+        raise ValueError(message)
+
+    here, rows = machine(), [{"row": 1, "what": "a / b", "value": 2.0}, {"row": 2, "what": "c", "value": None}]
+    path = tmp_path / "earlier.json"
+    path.write_text(json.dumps({"machine": here, "rows": rows}))
+    assert earlier_values(path, {"machine": {**here, "load": 9}}, refuse) == {(1, "a / b"): 2.0}
+    for change in ({"cpu": "another"}, {"cores": 99}, {"instructions": "MMX"}):
+        with pytest.raises(ValueError, match=f"another machine.*{next(iter(change))}"):
+            earlier_values(path, {"machine": {**here, **change}}, refuse)
+
+
 def test_a_missing_peer_package_is_named(tmp_path):
     done = run("--quick", "--peer", tmp_path)
     assert done.returncode and "no mrcnn/model.py" in done.stderr
@@ -75,9 +91,13 @@ def test_growth_is_the_steepest_segment_of_the_curve():
     from benchmarks.rows.sizes import growth
     from benchmarks.timing import Seconds
 
-    measured = [Seconds({"x": [t]}, {"x": [t]}) for t in (1.0, 2.0, 8.0)]
+    measured = [Seconds({"x": [t]}, {"x": [cpu]}) for t, cpu in ((1.0, 1.0), (2.0, 4.0), (8.0, 4.0))]
     row = growth("x", "pixels", (1, 2, 4), measured)
-    assert row.value == 2 and row.ok is False and row.curve == {"pixels": [1, 2, 4], "x": [1.0, 2.0, 8.0]}
+    assert (
+        row.value == row.processor_ratio == 2
+        and row.ok is False
+        and row.curve == {"pixels": [1, 2, 4], "x": [1.0, 2.0, 8.0]}
+    )
 
 
 def test_plots_are_small(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import tempfile
 from pathlib import Path
 
@@ -109,19 +110,24 @@ def trainable(side: int, **changes):
 def growth(what: str, axis: str, sizes, measured: list) -> Row:
     """The row of a curve: the largest exponent e of time ~ size ** e between neighboring sizes, over all calls.
 
-    Calls of less than 5 ms are ignored, because their times are too noisy.
+    Calls of less than 5 ms are ignored, because their times are too noisy. `processor_ratio` is the exponent of
+    processor times.
     """
     seconds = {name: [m.median(name) for m in measured] for name in measured[0].real}
-    exponents = [
-        math.log(times[i + 1] / times[i]) / math.log(sizes[i + 1] / sizes[i])
-        for times in seconds.values()
-        for i in range(len(sizes) - 1)
-        if times[i] > 0.005
-    ]
-    value = max(exponents)
+    processor = {name: [statistics.median(m.processor[name]) for m in measured] for name in measured[0].real}
+    value = largest_exponent(sizes, seconds)
     points = {f"{name} at {size}": round(t, 4) for name, times in seconds.items() for size, t in zip(sizes, times)}
     curve = {axis: list(sizes), **{name: [round(t, 5) for t in times] for name, times in seconds.items()}}
     return Row(
         8, what, round(value, 2), LINEAR, meets(value, LINEAR), unit="exponent", medians=points, curve=curve,
-        runs=len(next(iter(measured[0].real.values()))),
+        runs=len(next(iter(measured[0].real.values()))), processor_ratio=round(largest_exponent(sizes, processor), 2),
     )  # fmt: skip
+
+
+def largest_exponent(sizes, seconds: dict) -> float:
+    return max(
+        math.log(times[i + 1] / times[i]) / math.log(sizes[i + 1] / sizes[i])
+        for times in seconds.values()
+        for i in range(len(sizes) - 1)
+        if times[i] > 0.005
+    )

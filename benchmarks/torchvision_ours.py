@@ -20,7 +20,7 @@ def detecting(name: str, side: int, data: str):
 
 
 def training(rois: int, side: int, data: str):
-    """A function that makes a training step from an image with its truth: RPN targets are part of it."""
+    """A function that makes a training step, RPN targets included, and returns how many RoIs can be positive."""
     from benchmarks.workloads import network
     from mrcnn.data.rpn_targets import build_rpn_targets
     from mrcnn.ops.anchors import anchors_of_image

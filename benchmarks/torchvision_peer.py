@@ -29,8 +29,8 @@ this package pads the photo to a square or to 64 pixels as the preset says, and 
 Training, alike: ResNet-50, all layers, the photo, its objects, the RoIs per image, a quarter of them positive, up to
 2,000 proposals, RPN targets made in the step, SGD with momentum and weight decay, learning rate 0. Not alike:
 torchvision's BatchNorm is constants, this package trains its scale and offset; this package clips gradients by their
-norm, and has no proposals per level; torchvision's mask head works on the positive RoIs that there are, this package's
-on a quarter of the RoIs always; torchvision's masks are as large as the photo, this package's are mini masks.
+norm, and has no proposals per level; this package's RPN has 512 channels, torchvision's 256; the number of positive RoIs
+depends on the weights; torchvision's masks are as large as the photo, this package's are mini masks.
 Loading, alike: files decoded, polygons to masks, photo and masks resized, no augmentation. Not alike: torchvision pads
 to a multiple of 32 pixels, this package to a square, and it makes RPN targets and room for 100 masks, too."""
 
@@ -68,7 +68,7 @@ def training_steps(python: str, side: int, rounds: int, rois=ROIS):
             what = f"a training step, ResNet-50, {side} x {side}, batch 1, all layers, {count} RoIs"
             task = f"training_{count}"
             found = yield from in_turns(workers(task, python, side, data), rounds, {"step": what}, ">= 1x")
-            print(f"RoIs of the mask head: theirs {found['theirs']}, ours {found['ours']}")
+            print(f"positive RoIs: theirs {found['theirs']}, ours at most {found['ours']}")
 
 
 def full_masks(python: str, side: int, rounds: int):

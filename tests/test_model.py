@@ -542,7 +542,8 @@ def test_outputs_of_training_by_name(training):
         "rpn_class_logits", "rpn_class", "rpn_bbox", "rpn_rois", "output_rois", "target_class_ids", "target_bbox",
         "target_mask", "mrcnn_class_logits", "mrcnn_class", "mrcnn_bbox", "mrcnn_mask",
     }  # fmt: skip
-    assert training.output["mrcnn_mask"].shape == (None, 5, 8, 8, 3)  # int(16 * 0.33) rows can be positive
+    rows = 5 if keras.backend.backend() == "jax" else None  # int(16 * 0.33) can be positive; a step drops empty ones
+    assert training.output["mrcnn_mask"].shape == (None, rows, 8, 8, 3)
 
 
 def test_layer_names_match_matterport(inference, training):

@@ -29,7 +29,7 @@ this package pads the photo to a square or to 64 pixels as the preset says, and 
 Training, alike: ResNet-50, all layers, the photo, its objects, the RoIs per image, a quarter of them positive, up to
 2,000 proposals, RPN targets made in the step, SGD with momentum and weight decay, learning rate 0. Not alike:
 torchvision's BatchNorm is constants, this package trains its scale and offset; this package clips gradients by their
-norm, and has no proposals per level; its RPN has 512 channels, torchvision's 256; the number of positive RoIs depends on
+norm, and has no proposals per level; its RPN has 512 channels, torchvision's 256; how many RoIs are positive depends on
 the weights; torchvision's masks are as large as the photo, this package's are mini masks.
 Loading, alike: files decoded, polygons to masks, photo and masks resized, no augmentation. Not alike: torchvision pads
 to a multiple of 32 pixels, this package to a square, and it makes RPN targets and room for 100 masks, too."""

@@ -45,7 +45,7 @@ def workers(quick: bool) -> list[Row]:
     """Row 11: throughput of `scale.detect_dataset`, start of the workers included."""
     cores, images, rounds = min(4, os.cpu_count() or 1), 300 if quick else 3000, 1 if quick else 3
     what = f"detect_dataset(): images per second of {cores} workers / {cores} x those of one"
-    missing = [name for name in ("ray", "pyarrow") if importlib.util.find_spec(name) is None]
+    missing = [name for name in ("ray", "pyarrow", "pandas") if importlib.util.find_spec(name) is None]
     if missing or cores == 1:
         return [Row(11, what, None, note=f"not installed: {', '.join(missing)}" if missing else "only one core")]
     seconds = {"1 worker": [], f"{cores} workers": []}

@@ -2,8 +2,8 @@
 
 `import tensorflow` and `import keras` also import matplotlib, IPython and JAX if they are installed, each for functions
 that few programs call. Here they are imported when such a function is called. Python's garbage collector waits
-meanwhile: it would look through all new modules again and again, and has nothing to free. docs/performance.md has the
-measurements.
+meanwhile: it would look through all new modules again and again, and has nothing to free. Afterwards, they count as old
+objects, which it looks through rarely. docs/performance.md has the measurements.
 
 Programs that import Keras or TensorFlow before `mrcnn` are left as they are.
 """
@@ -108,6 +108,9 @@ def import_keras() -> None:
         for name in names:
             withdraw(name.split(".")[0])
         if collecting:
+            if not gc.get_freeze_count():  # `unfreeze` would undo what the program froze
+                gc.freeze()
+                gc.unfreeze()  # the two make all objects old ones, without looking through them
             gc.enable()
 
 

@@ -95,3 +95,20 @@ print(matplotlib.pyplot.__file__ is not None, keras.backend.backend())
     loaded, plots = done.stdout.splitlines()[-2:]
     assert plots.startswith("True")
     assert loaded == ("['jax'] True" if plots.endswith("jax") else "[] True")
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_the_collector_does_not_look_through_the_new_modules(frozen):
+    """What the import has created counts as old, unless the program has frozen objects: they stay frozen."""
+    code = f"""
+import gc
+if {frozen}:
+    gc.freeze()
+collections = []
+gc.callbacks.append(lambda phase, info: collections.append((info["generation"], len(gc.get_objects(0)))))
+import mrcnn.quick_keras
+print(gc.isenabled(), gc.get_freeze_count() > 0, max((n for _, n in collections), default=0) > 100_000)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"True {frozen} {frozen}"

@@ -15,8 +15,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from mrcnn.inference.result_masks import Crop
 from mrcnn.ops.rle import encode_runs
@@ -194,6 +192,10 @@ class SeamJoiner:
     # ---- Joining -----------------------------------------------------------------------------------------------------
     def _labels(self) -> np.ndarray:
         """[pieces] int: those with the same label are one object."""
+        # Imported here because `import mrcnn.model` would take 0.1 s longer.
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
         count = len(self._runs)
         rows, columns = np.array(self._pairs, np.int64).reshape(-1, 2).T
         graph = coo_array((np.ones(len(rows), bool), (rows, columns)), shape=(count, count))

@@ -20,7 +20,6 @@ from mrcnn.nn.convolution import Conv2D
 from mrcnn.nn.norm import TimeDistributed
 from mrcnn.ops.convolution import keras_conv_bias
 from mrcnn.ops.kept_kernels import KeptKernels, in_convolution_order
-from mrcnn.ops.kernels import once_ready
 from mrcnn.ops.types import Tensor
 
 FOLDABLE = (layers.Conv2D, Conv2D)  # not `WholeConv2D`: the class head's kernel is larger than its map
@@ -68,7 +67,6 @@ class FoldedConv2D(layers.Layer):
         scale = ops.rsqrt(norm.moving_variance + norm.epsilon)
         if norm.scale:
             scale = scale * norm.gamma
-        scale = once_ready(scale, inputs)  # not all folded kernels of the network at once
         bias = -norm.moving_mean if conv.bias is None else conv.bias - norm.moving_mean
         bias = bias * scale
         if norm.center:

@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import keras
 
-from mrcnn.ops.types import Tensor
 from mrcnn.tensorflow_private import is_traced_for_xla
 
 
@@ -75,15 +74,6 @@ def tensorflow_nms() -> ModuleType | None:
     import tensorflow as tf
 
     return tf
-
-
-def once_ready(value: Tensor, tensor: Tensor) -> Tensor:
-    """Returns `value`. In TensorFlow's graphs, what is computed from it waits until `tensor` has been computed.
-
-    TensorFlow computes everything that depends only on weights at the start of a call and keeps it until it is used.
-    """
-    tf = tensorflow_kernels()
-    return value if tf is None else tf.raw_ops.IdentityN(input=[value, tensor])[0]
 
 
 def has_accelerator() -> bool:

@@ -54,14 +54,14 @@ class FoldedConv2D(layers.Layer):
         conv, norm = self.conv, self.norm
         weights = [conv.kernel, conv.bias, norm.moving_mean, norm.moving_variance]
         weights += [norm.gamma] * norm.scale + [norm.beta] * norm.center
-        kernel, bias = self._kept.get(weights, lambda: self._fold(inputs))
+        kernel, bias = self._kept.get(weights, self._fold)
         x = ops.cast(inputs, self.compute_dtype)
         if not isinstance(conv, layers.DepthwiseConv2D):
             return keras_conv_bias(x, kernel, bias, conv.strides, conv.padding, conv.dilation_rate)
         x = ops.depthwise_conv(x, kernel, conv.strides, conv.padding, dilation_rate=conv.dilation_rate)
         return ops.add(x, bias)  # becomes a `BiasAdd`, which TensorFlow fuses with the convolution, unlike `x + bias`
 
-    def _fold(self, inputs):
+    def _fold(self) -> tuple[Tensor, Tensor]:
         """The kernel and bias of the convolution and the normalization together."""
         conv, norm = self.conv, self.norm
         scale = ops.rsqrt(norm.moving_variance + norm.epsilon)

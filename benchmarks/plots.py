@@ -8,6 +8,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import EngFormatter, NullFormatter
 
 
 def draw(report: dict, path: Path) -> list[Path]:
@@ -50,6 +51,9 @@ def draw_curves(rows):
             axis.loglog(sizes, seconds, marker="o", markersize=4, label=name)
         highest = max(seconds[-1] for _, seconds in curves)
         axis.loglog(sizes, [highest * size / sizes[-1] for size in sizes], color="0.7", linestyle="--", label="linear")
+        axis.set_xticks(sizes)
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.set_xlabel(label)
         axis.set_title(row["what"].split(",")[0].split(" against")[0], fontsize=9)
         axis.legend(fontsize=7)

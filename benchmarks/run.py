@@ -1,6 +1,6 @@
 """Measures speed relative to what the machine can do: rows 1 to 11 of benchmarks/README.md.
 
-    python benchmarks/run.py                                   all rows, about 10 minutes on 4 cores
+    python benchmarks/run.py                                   all rows, about 15 minutes on 2 cores
     python benchmarks/run.py --quick                           smaller, about 3 minutes
     python benchmarks/run.py --rows 1,2 --json figures.json    some rows; writes plots next to the file
     python benchmarks/run.py --peer FOLDER --peer-python PYTHON

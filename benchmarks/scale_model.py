@@ -5,7 +5,7 @@
                                                                  machine and writes results/scale.json; 20 s
 
 Nothing was run at this size. The figures come from three places: `scale.json` (files, decoding, rows) and `cpu.json`
-(network and loading, 4 cores) are measurements of this package; `PUBLISHED` was measured by others, as this package
+(network and loading) are measurements of this package; `PUBLISHED` was measured by others, as this package
 was never measured on a GPU; `ASSUMED` is to be replaced by your own prices and machines.
 """
 

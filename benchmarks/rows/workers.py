@@ -55,7 +55,7 @@ def worker_row(dataset, source: str, mini: bool, quick: bool, side: int = 1024) 
     reachable = (one_parent + one_workers) * min(PROCESSES / (parent + per_batch), 1 / parent)
     value = statistics.median(ratios) if cores == PROCESSES else reachable
     what = (
-        "measured" if cores == PROCESSES else f"computed; {cores} processes {statistics.median(ratios):.2f}x measured"
+        "measured" if cores == PROCESSES else f"computed, {cores} processes {statistics.median(ratios):.2f}x measured"
     )
     return Row(
         5, f"workers: {PROCESSES} processes / 1 ({what}); {side} x {side}, {'mini' if mini else 'full'} masks, {images}"

@@ -77,6 +77,18 @@ def test_kept_kernels_follow_every_weight(layer_and_weights, change):
 
 
 @torch_only
+@pytest.mark.parametrize(("capability", "kept"), [("AVX512", True), ("AVX2", False)])
+def test_the_class_head_is_a_convolution_only_with_avx512(capability, kept, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    layer, *_ = whole_convolution()
+    x = torch.from_numpy(pixels(2, 3, 3, 4))
+    np.testing.assert_allclose(without_gradients(layer, x), layer(x).detach().numpy(), rtol=1e-5, atol=1e-5)
+    assert (layer._kept._kernels is not None) == kept
+
+
+@torch_only
 def test_kernels_are_computed_once():
     import torch
 

@@ -20,7 +20,7 @@ from mrcnn.nn.convolution import Conv2D, Conv2DTranspose
 from mrcnn.nn.norm import TimeDistributed, norm_layer
 from mrcnn.nn.roi_align import PyramidROIAlign
 from mrcnn.ops.convolution import keras_conv_bias, project
-from mrcnn.ops.kept_kernels import KeptKernels, can_keep, in_convolution_order
+from mrcnn.ops.kept_kernels import KeptKernels, can_keep, has_avx512, in_convolution_order
 from mrcnn.ops.types import Tensor
 
 # The layers whose shapes depend on NUM_CLASSES. Pass them as `exclude` to load a file with another number of classes.
@@ -33,7 +33,7 @@ class WholeConv2D(layers.Conv2D):
     """A convolution whose kernel is as large as its input: [B, size, size, channels] -> [B, 1, 1, filters].
 
     Equivalent to `keras.layers.Conv2D`, but computed as a matrix product, which is faster on CPUs
-    (docs/performance.md). Only for detection under PyTorch, a convolution is faster.
+    (docs/performance.md). Only for detection under PyTorch with AVX-512, a convolution is faster.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -41,7 +41,7 @@ class WholeConv2D(layers.Conv2D):
         self._kept = KeptKernels()
 
     def convolution_op(self, inputs: Tensor, kernel: Tensor) -> Tensor:
-        if kernel.shape[0] > 1 and can_keep([kernel]):
+        if kernel.shape[0] > 1 and can_keep([kernel]) and has_avx512():
             return keras_conv_bias(inputs, self._kept.get([kernel], lambda: in_convolution_order(kernel)))
         rows = ops.reshape(inputs, (-1, int(np.prod(kernel.shape[:3]))))
         return ops.reshape(project(rows, ops.reshape(kernel, (rows.shape[1], -1))), (-1, 1, 1, self.filters))

@@ -57,6 +57,13 @@ def can_keep(weights: Sequence[Any]) -> bool:
     return all(weight.device.type == "cpu" and not weight.is_inference() for weight in weights)
 
 
+def has_avx512() -> bool:
+    """Whether PyTorch uses AVX-512. Without it, oneDNN's convolution with a kernel as large as its map is slow."""
+    import torch
+
+    return "AVX512" in torch.backends.cpu.get_cpu_capability()
+
+
 def in_convolution_order(kernel: Tensor) -> Tensor:
     """A kernel [h, w, C, F] in the memory order [F, h, w, C] under PyTorch; otherwise unchanged."""
     if keras.backend.backend() != "torch":

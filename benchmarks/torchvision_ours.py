@@ -1,11 +1,7 @@
 """This package's side of benchmarks/torchvision_peer.py: python torchvision_ours.py TASK SHORTER_SIDE DATA_FOLDER"""
 
-import json
-import os
-import sys
-import time
-
 import numpy as np
+from torchvision_task import answer_calls
 
 
 def detecting(name: str, side: int, data: str):
@@ -64,18 +60,4 @@ def loading(side: int, data: str):
     return samples
 
 
-answers = os.fdopen(os.dup(1), "w", buffering=1)
-os.dup2(2, 1)  # what packages print goes to stderr
-task, side, data = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-if task == "loading":
-    call = loading(side, data)
-elif task.startswith("training_"):
-    call = training(int(task.removeprefix("training_")), side, data)
-else:
-    call = detecting(task, side, data)
-answers.write(json.dumps({"ready": True}) + "\n")
-for _ in sys.stdin:
-    start, processor = time.perf_counter(), time.process_time()
-    found = call()
-    seconds = {"seconds": time.perf_counter() - start, "processor": time.process_time() - processor}
-    answers.write(json.dumps({**seconds, "found": found}) + "\n")
+answer_calls(detecting, training, loading)

@@ -5,16 +5,12 @@ Needs NumPy, torch and torchvision. TASK is a network, whose time to detect incl
 images of a file in COCO's format with their masks, decoded and resized, which also needs pycocotools.
 """
 
-import json
-import os
-import sys
-import time
-
 import numpy as np
 import torch
 from torchvision.models import detection
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
+from torchvision_task import answer_calls
 
 
 def detecting(name, side, data):
@@ -88,18 +84,4 @@ def loading(side, data):
     return samples
 
 
-answers = os.fdopen(os.dup(1), "w", buffering=1)
-os.dup2(2, 1)  # what packages print goes to stderr
-task, side, data = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-if task == "loading":
-    call = loading(side, data)
-elif task.startswith("training_"):
-    call = training(int(task.removeprefix("training_")), side, data)
-else:
-    call = detecting(task, side, data)
-answers.write(json.dumps({"ready": True}) + "\n")
-for _ in sys.stdin:
-    start, processor = time.perf_counter(), time.process_time()
-    found = call()
-    seconds = {"seconds": time.perf_counter() - start, "processor": time.process_time() - processor}
-    answers.write(json.dumps({**seconds, "found": found}) + "\n")
+answer_calls(detecting, training, loading)

@@ -3,7 +3,8 @@
     balloon   matterport's: 61 and 13 photos, polygons of the VGG Image Annotator
     nuclei    Data Science Bowl 2018: 36 and 12 microscope images, one PNG per nucleus
     person    the photos of COCO val2017 with people that are at hand: three quarters and one quarter
-    kitchen   labelme files of those COCO photos that have cups, bottles or bowls, written here: likewise
+    mammals   labelme files of those COCO photos that have cats, dogs, sheep, elephants..., written here with one class
+              for all of them: likewise
 
 DATA is a folder like `../shared/data`. Every fourth image, in the order of the files, is for validation; balloon has
 its own split.
@@ -12,15 +13,16 @@ its own split.
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 
 from mrcnn.data import open_dataset, open_splits
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.formats.labelme import save_labelme
 
-SETS = ("balloon", "nuclei", "person", "kitchen")
+SETS = ("balloon", "nuclei", "person", "mammals")
 VALIDATION_EVERY = 4
-KITCHEN = ["cup", "bottle", "bowl"]
+MAMMALS = ["cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe"]
 
 
 def small_set(name: str, data: Path, folder: Path) -> tuple[Dataset, Dataset]:
@@ -31,8 +33,16 @@ def small_set(name: str, data: Path, folder: Path) -> tuple[Dataset, Dataset]:
         return split(open_dataset(data / "nuclei" / "stage1_train"))
     if name == "person":
         return split(open_dataset(data / "coco_val", classes=["person"]))
-    save_labelme(open_dataset(data / "coco_val", classes=KITCHEN), folder / "kitchen")
-    return split(open_dataset(folder / "kitchen", classes=KITCHEN, root=data.resolve()))
+    write_mammals(data, folder / "mammals")
+    return split(open_dataset(folder / "mammals", classes=["mammal"], root=data.resolve()))
+
+
+def write_mammals(data: Path, folder: Path) -> None:
+    for path in save_labelme(open_dataset(data / "coco_val", classes=MAMMALS), folder):
+        annotation = json.loads(path.read_text(encoding="utf-8"))
+        for shape in annotation["shapes"]:
+            shape["label"] = "mammal"
+        path.write_text(json.dumps(annotation), encoding="utf-8")
 
 
 def split(dataset: Dataset) -> tuple[Dataset, Dataset]:

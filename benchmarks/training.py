@@ -44,12 +44,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 from scipy import stats
 
-from benchmarks.small_sets import SETS, small_set
+from benchmarks.small_sets import PHOTO_SETS, SETS, small_set
 
 RESULTS = Path(__file__).parent / "results" / "training.jsonl"
 COLUMNS = ("previous", "small-data", "torchvision")
-IMAGE_SIZE = {"balloon": 320, "nuclei": 256, "person": 320, "mammals": 320}  # pixels
-OBJECT_SIZES = {"nuclei": (8, 16, 32, 64, 128)}  # anchors; the others have (16, 32, 64, 128, 256)
+IMAGE_SIZE = {"balloon": 320, "nuclei": 256, "person": 320, "mammals": 320, "shapes": 128}  # pixels
+USUAL_SIZES = (16, 32, 64, 128, 256)  # anchors
+OBJECT_SIZES = {"nuclei": (8, 16, 32, 64, 128), "shapes": (24, 40, 56, 80, 128)}
 CORES = 2
 MEASURED_STEPS = 8  # the first ones also build the graph
 PARTS = {  # of "small-data": the settings that switch each off
@@ -84,7 +85,7 @@ PREVIOUS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=PHOTO_SETS)
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=COLUMNS)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=5)
@@ -197,7 +198,7 @@ def settings_of(name: str, classes: int, seed: int, steps: int) -> dict:
 
 
 def anchors_of(name: str) -> tuple[int, ...]:
-    return OBJECT_SIZES.get(name, (16, 32, 64, 128, 256))
+    return OBJECT_SIZES.get(name, USUAL_SIZES)
 
 
 def with_previous_recipe(name: str, classes: int, seed: int, folder: str, data: Path, steps: int):

@@ -65,6 +65,7 @@ CHANGES = {
     "group norm in the heads": {"HEAD_NORM": "group"}, "class-agnostic masks": {"CLASS_AGNOSTIC_MASK": True},
     "frozen batch norm in the pyramid": {"FPN_NORM": "batch"}, "large-scale jitter": {"SCALE_JITTER": (0.1, 2.0)},
     "multi-scale": {"SCALE_JITTER": (0.5, 1.0)}, "repeats": {"REPEAT_THRESHOLD": 0.5},
+    "shorter averages": {"EMA_MOMENTUM": 0.975},
     "SWA": PARTS["averages"] | {"SWA_EPOCHS": AVERAGED_EPOCHS, "LEARNING_SCHEDULE": "constant"},
     "efficientnet_lite1": {"BACKBONE": "efficientnet_lite1"}, "efficientnet_lite2": {"BACKBONE": "efficientnet_lite2"},
     "mobilenet_v2": {"BACKBONE": "mobilenet_v2"},

@@ -44,6 +44,18 @@ def recipe_settings(name: str) -> dict[str, Any]:
     return copy.deepcopy(RECIPES[name])
 
 
+def average_momentum(steps: int) -> float:
+    """`EMA_MOMENTUM` of a training: that of the recipe, or less, so that a seventh of the steps are averaged.
+
+    The recipe's 0.995 averages about 200 steps. After a shorter training, the average would still contain the new heads
+    as they were at the beginning.
+
+    >>> average_momentum(1400), average_momentum(70), average_momentum(5)
+    (0.995, 0.9, 0.0)
+    """
+    return round(min(SMALL_DATA["EMA_MOMENTUM"], max(0.0, 1 - 7 / steps)), 4)
+
+
 class SmallNetwork:
     """Settings of a network that trains on a CPU from few photos: `class CatsConfig(SmallNetwork, Config)`.
 

@@ -86,6 +86,14 @@ def test_train_with_a_recipe_logs_each_value_and_what_the_graph_keeps(tmp_path, 
     assert model.config.SCALE_JITTER == (0.5, 1.5) and model.optimizer.use_ema
 
 
+@on_tensorflow
+@pytest.mark.parametrize(("momentum", "share"), [(0.995, "99 %"), (0.2, "4 %")])
+def test_averages_that_would_mostly_be_the_initial_weights_are_named(momentum, share, tmp_path, caplog):
+    model = tiny_model("training", tmp_path, EMA_MOMENTUM=momentum, STEPS_PER_EPOCH=2)
+    model.train(Squares(), None, 0.001, 1, "heads")
+    assert (f"has 2: {share} of the trained model" in caplog.text) == (momentum == 0.995)
+
+
 def test_adamw_decays_weights_apart_from_their_gradient():
     config = Config(OPTIMIZER="adamw", WEIGHT_DECAY=0.5, LEARNING_MOMENTUM=0.8, GRADIENT_CLIP_NORM=2.0)
     optimizer = default_optimizer(config, 0.1)

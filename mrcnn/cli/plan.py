@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mrcnn.recipes import SMALL_DATA, SmallNetwork
+from mrcnn.recipes import SmallNetwork, average_momentum
 
 if TYPE_CHECKING:
     from mrcnn.data.dataset import Dataset
@@ -236,18 +236,6 @@ def warm_up_steps(epochs: int, steps: int) -> int:
         epochs, steps: Epochs of the training, and steps of one.
     """
     return min(steps, epochs * steps // 10)
-
-
-def average_momentum(steps: int) -> float:
-    """`EMA_MOMENTUM` of a training: that of the recipe, or less, so that a seventh of the steps are averaged.
-
-    The recipe's 0.995 averages about 200 steps. After a shorter training, the average would still contain the new heads
-    as they were at the beginning.
-
-    >>> average_momentum(1400), average_momentum(70), average_momentum(5)
-    (0.995, 0.9, 0.0)
-    """
-    return round(min(SMALL_DATA["EMA_MOMENTUM"], max(0.0, 1 - 7 / steps)), 4)
 
 
 def choose_optimizer(plan: Plan, start: Start, epochs: int, given: Mapping[str, Any]) -> None:

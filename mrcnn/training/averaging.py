@@ -10,13 +10,32 @@ References: Tarvainen and Valpola, "Mean teachers are better role models", NeurI
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import keras
 import numpy as np
 
 from mrcnn.keras_private import moving_averages
+from mrcnn.recipes import average_momentum
 from mrcnn.training.arrays import to_array
+from mrcnn.training.optimizer import without_loss_scaling
+
+logger = logging.getLogger(__name__)
+LARGEST_SHARE = 0.05  # of the weights before the first step in their average after the last one
+
+
+def warn_of_short_training(optimizer: keras.optimizers.Optimizer, steps: int) -> None:
+    """Logs a warning if moving averages would still contain much of the initial weights after so many steps."""
+    if not moving_averages(optimizer):
+        return
+    momentum = without_loss_scaling(optimizer).ema_momentum
+    if momentum**steps > LARGEST_SHARE:
+        logger.warning(
+            "EMA_MOMENTUM = %g averages about %.0f steps, but this training has %d: %.0f %% of the trained model would"
+            " be the weights from before the first step. Set EMA_MOMENTUM = %g, or train for more steps.",
+            momentum, 1 / (1 - momentum), steps, 100 * momentum**steps, average_momentum(steps),
+        )  # fmt: skip
 
 
 class MeanOverEpochs(keras.callbacks.Callback):

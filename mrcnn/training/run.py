@@ -16,7 +16,7 @@ from mrcnn.data.class_names import check_same_classes
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.generator import DataGenerator
 from mrcnn.keras_private import weights_stay_after_fit
-from mrcnn.training.averaging import Averages
+from mrcnn.training.averaging import Averages, warn_of_short_training
 from mrcnn.training.callbacks import KeptCheckpoints, run_callbacks
 from mrcnn.training.failed_steps import FailedSteps
 from mrcnn.training.interrupts import Interrupts
@@ -78,6 +78,7 @@ def train(model: keras.Model, train_dataset: Dataset, val_dataset: Dataset | Non
     initialize_averages(model)
     same_stage = start is not None and restore(model, start, learning_rate)
     if not same_stage:
+        warn_of_short_training(model.optimizer, (epochs - model.epoch) * len(batches))
         done = (model.epoch - first_epoch) * len(batches) + (start.step if start is not None else 0)
         set_step(model.optimizer, done)
     with Interrupts() as interrupts:

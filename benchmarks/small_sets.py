@@ -8,8 +8,8 @@
     shapes    200 and 100 images of samples/shapes.py; every twentieth training image has triangles, to measure what is
               meant for several classes and for rare ones
 
-DATA is a folder like `../shared/data`. Every fourth image, in the order of the files, is for validation; balloon has
-its own split.
+DATA is a folder like `../shared/data`. Every fourth image, in the order of the files, is for validation; balloon and
+shapes have their own splits.
 """
 
 from __future__ import annotations

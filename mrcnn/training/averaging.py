@@ -32,9 +32,9 @@ def warn_of_short_training(optimizer: keras.optimizers.Optimizer, steps: int) ->
     momentum = without_loss_scaling(optimizer).ema_momentum
     if momentum**steps > LARGEST_SHARE:
         logger.warning(
-            "EMA_MOMENTUM = %g averages about %.0f steps, but this training has %d: %.0f %% of the trained model would"
-            " be the weights from before the first step. Set EMA_MOMENTUM = %g, or train for more steps.",
-            momentum, 1 / (1 - momentum), steps, 100 * momentum**steps, average_momentum(steps),
+            "With EMA_MOMENTUM = %g and %d steps, %.0f %% of the trained model would be the weights from before the"
+            " first step. Set EMA_MOMENTUM = %g (ema_momentum in your own optimizer), or train for more steps.",
+            momentum, steps, 100 * momentum**steps, average_momentum(steps),
         )  # fmt: skip
 
 
